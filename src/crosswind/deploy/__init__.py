@@ -1,0 +1,1 @@
+"""From values to manifests, one module per component. Pure."""

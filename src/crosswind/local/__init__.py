@@ -1,0 +1,1 @@
+"""The one-machine cluster: store, API, pod lifecycle, process kubelet, injectors, serving."""

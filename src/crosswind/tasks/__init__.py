@@ -1,0 +1,1 @@
+"""Task files: model, tables and SQL, graph. Pure."""
