@@ -1,0 +1,5 @@
+"""Public pytest fixtures."""
+
+from __future__ import annotations
+
+__all__: list[str] = []
