@@ -1,0 +1,188 @@
+"""Refusals as Kubernetes writes them: ``Status`` bodies, raised anywhere and answered in one place.
+
+Wording and details follow ``k8s.io/apimachinery/pkg/api/errors``. ``kind`` is a kind of ``kinds.KINDS`` ("Pod") or, for
+what is not served, the words to print.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from crosswind.local.kinds import BODIES, KINDS
+from crosswind.types import Json, Manifest
+
+__all__ = [
+    "Cause",
+    "StatusError",
+    "already_exists",
+    "bad_request",
+    "conflict",
+    "expired",
+    "failure",
+    "forbidden",
+    "internal_error",
+    "invalid",
+    "method_not_allowed",
+    "no_such_resource",
+    "not_acceptable",
+    "not_found",
+    "success",
+    "too_many_requests",
+    "unauthorized",
+    "unsupported_media_type",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One reason why an object is refused; ``message`` is without the field.
+
+    ``reason``: FieldValueInvalid, FieldValueRequired, FieldValueNotSupported, FieldValueForbidden and so on.
+    """
+
+    reason: str
+    message: str
+    field: str
+
+
+class StatusError(Exception):
+    """A refusal; ``status`` is the body to answer with, ``code`` its HTTP code."""
+
+    def __init__(self, status: Manifest) -> None:
+        super().__init__(status["message"])
+        self.status = status
+        self.code: int = status["code"]
+        self.reason: str = status.get("reason", "")
+
+    @property
+    def retry_after(self) -> int | None:
+        """Seconds that the client is asked to wait, if it is."""
+        seconds: int | None = self.status.get("details", {}).get("retryAfterSeconds")
+        return seconds
+
+
+def failure(code: int, reason: str, message: str, details: dict[str, Json] | None = None) -> StatusError:
+    """Make a refusal of any sort; prefer the functions below."""
+    status: Manifest = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message}
+    if reason:
+        status["reason"] = reason
+    if details is not None:
+        status["details"] = details
+    status["code"] = code
+    return StatusError(status)
+
+
+def success(kind: str, name: str, uid: str) -> Manifest:
+    """Return the Status that answers a deletion."""
+    details = {**_resource(kind, name), "uid": uid}
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+
+
+def not_found(kind: str, name: str) -> StatusError:
+    """404: there is no such object."""
+    return failure(404, "NotFound", f'{_words(kind)} "{name}" not found', _resource(kind, name))
+
+
+def no_such_resource() -> StatusError:
+    """404: the address names no kind that is served."""
+    return failure(404, "NotFound", "the server could not find the requested resource", {})
+
+
+def already_exists(kind: str, name: str) -> StatusError:
+    """409: the name is taken."""
+    return failure(409, "AlreadyExists", f'{_words(kind)} "{name}" already exists', _resource(kind, name))
+
+
+MODIFIED = "the object has been modified; please apply your changes to the latest version and try again"
+
+
+def conflict(kind: str, name: str, why: str = MODIFIED, *, causes: Sequence[Cause] = ()) -> StatusError:
+    """409: the object is not the one that the client thinks it is."""
+    details = _resource(kind, name) | ({"causes": [_cause(cause) for cause in causes]} if causes else {})
+    return failure(409, "Conflict", f'Operation cannot be fulfilled on {_words(kind)} "{name}": {why}', details)
+
+
+def invalid(kind: str, name: str, causes: Sequence[Cause]) -> StatusError:
+    """422: fields are wrong."""
+    known = KINDS.get(kind) or BODIES.get(kind)
+    group = {"group": known.group} if known and known.group else {}
+    qualified = f"{kind}.{known.group}" if known and known.group else kind
+    lines = list(dict.fromkeys(f"{cause.field}: {cause.message}" if cause.field else cause.message for cause in causes))
+    told = lines[0] if len(lines) == 1 else f"[{', '.join(lines)}]"
+    details = {"name": name, **group, "kind": kind, "causes": [_cause(cause) for cause in causes]}
+    if not name:
+        del details["name"]
+    return failure(422, "Invalid", f'{qualified} "{name}" is invalid: {told}', details)
+
+
+def forbidden(kind: str, name: str, why: str, *, causes: Sequence[Cause] = ()) -> StatusError:
+    """403: a permission, quota or rule stands against it."""
+    details = _resource(kind, name) | ({"causes": [_cause(cause) for cause in causes]} if causes else {})
+    subject = f'{_words(kind)} "{name}" is' if name else f"{_words(kind)} is"
+    return failure(403, "Forbidden", f"{subject} forbidden: {why}", details)
+
+
+def unauthorized() -> StatusError:
+    """401: the token is missing or wrong."""
+    return failure(401, "Unauthorized", "Unauthorized")
+
+
+def bad_request(message: str) -> StatusError:
+    """400: the request cannot be understood."""
+    return failure(400, "BadRequest", message)
+
+
+def expired(message: str = "The provided continue parameter is too old") -> StatusError:
+    """410: that version is no longer in the history."""
+    return failure(410, "Expired", message)
+
+
+def method_not_allowed() -> StatusError:
+    """405: the address is right, the verb is not."""
+    return failure(405, "MethodNotAllowed", "the server does not allow this method on the requested resource", {})
+
+
+def not_acceptable(accepted: Sequence[str]) -> StatusError:
+    """406: no media type that the client accepts can be written."""
+    message = f"only the following media types are accepted: {', '.join(accepted)}"
+    return failure(406, "NotAcceptable", message)
+
+
+def unsupported_media_type(accepted: Sequence[str]) -> StatusError:
+    """415: the body is of a media type that is not read."""
+    message = f"the body of the request was in an unknown format - accepted media types include: {', '.join(accepted)}"
+    return failure(415, "UnsupportedMediaType", message)
+
+
+def too_many_requests(message: str, retry_after: int = 1, *, causes: Sequence[Cause] = ()) -> StatusError:
+    """429: later, after ``retry_after`` seconds."""
+    details: dict[str, Json] = {"causes": [_cause(cause) for cause in causes]} if causes else {}
+    return failure(429, "TooManyRequests", message, details | {"retryAfterSeconds": retry_after})
+
+
+def internal_error(message: str) -> StatusError:
+    """500: the fault is here."""
+    details = {"causes": [{"message": message}]}
+    return failure(500, "InternalError", f"Internal error occurred: {message}", details)
+
+
+def _words(kind: str) -> str:
+    known = KINDS.get(kind) or BODIES.get(kind)
+    return known.qualified if known else kind
+
+
+def _resource(kind: str, name: str) -> dict[str, Json]:
+    known = KINDS.get(kind) or BODIES.get(kind)
+    details: dict[str, Json] = {"name": name} if name else {}
+    if known and known.group:
+        details["group"] = known.group
+    return details | {"kind": known.plural if known else kind}
+
+
+def _cause(cause: Cause) -> dict[str, str]:
+    return {
+        name: text
+        for name, text in (("reason", cause.reason), ("message", cause.message), ("field", cause.field))
+        if text
+    }
