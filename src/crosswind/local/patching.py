@@ -1,0 +1,204 @@
+"""The three ways to patch: JSON patch (RFC 6902), JSON merge patch (RFC 7386), and Kubernetes' strategic merge patch.
+
+Nothing that is handed in is changed; the outcome may share parts with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jsonpatch
+import jsonpointer
+
+from crosswind.local.statuses import StatusError, bad_request, failure
+from crosswind.types import Json, Manifest
+
+__all__ = ["PATCHES", "json_patch", "merge_patch", "strategic_merge_patch"]
+
+REJECTED = "the server rejected our request due to an error in our request"
+
+MERGE_KEYS: dict[tuple[str, str], str] = {
+    **{("", field): "name" for field in ("secrets",)},
+    **{
+        ("spec", field): "name"
+        for field in (
+            "containers",
+            "initContainers",
+            "ephemeralContainers",
+            "volumes",
+            "imagePullSecrets",
+            "schedulingGates",
+            "resourceClaims",
+        )
+    },
+    ("spec", "hostAliases"): "ip",
+    ("spec", "topologySpreadConstraints"): "topologyKey",
+    ("spec", "ports"): "port",
+    ("status", "conditions"): "type",
+    ("status", "addresses"): "type",
+    ("status", "podIPs"): "ip",
+    ("status", "hostIPs"): "ip",
+    ("status", "resourceClaimStatuses"): "name",
+    ("metadata", "ownerReferences"): "uid",
+    **{
+        (containers, field): key
+        for containers in ("containers", "initContainers", "ephemeralContainers")
+        for field, key in (
+            ("env", "name"),
+            ("ports", "containerPort"),
+            ("volumeMounts", "mountPath"),
+            ("volumeDevices", "devicePath"),
+        )
+    },
+}
+"""``patchMergeKey`` of Kubernetes' types, by the field that holds the list and the one above it ("" for the object)."""
+
+SETS = frozenset({("metadata", "finalizers"), ("spec", "podCIDRs")})
+"""Lists of plain values with the patch strategy ``merge``."""
+
+ORDER = "$setElementOrder/"
+DELETE_FROM = "$deleteFromPrimitiveList/"
+DIRECTIVE = "$patch"
+RETAIN = "$retainKeys"
+
+
+def json_patch(document: Manifest, patch: Json) -> Json:
+    """Apply a list of operations; raise 400 for what is no patch, 422 for what cannot be done."""
+    try:
+        operations = jsonpatch.JsonPatch(patch)
+    except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError, AttributeError) as problem:
+        raise bad_request(f"error decoding patch: {problem}") from problem
+    try:
+        return operations.apply(document)
+    except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError, KeyError) as problem:
+        raise failure(422, "Invalid", REJECTED, {}) from problem
+
+
+def merge_patch(document: Json, patch: Json) -> Json:
+    """Apply a merge patch: objects merge, null removes, all else replaces."""
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(document) if isinstance(document, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = merge_patch(merged.get(key), value)
+    return merged
+
+
+def strategic_merge_patch(document: Manifest, patch: Json) -> Manifest:
+    """Apply a strategic merge patch with the merge keys and directives of Kubernetes' built-in types."""
+    if not isinstance(patch, dict):
+        raise bad_request("invalid patch: a strategic merge patch is an object")
+    return _merge_maps(document, patch, "")
+
+
+def _merge_maps(current: Json, patch: Manifest, parent: str) -> Manifest:
+    directive = patch.get(DIRECTIVE)
+    if directive == "replace":
+        return {key: value for key, value in patch.items() if key != DIRECTIVE}
+    if directive == "delete":
+        return {}
+    if directive not in {None, "merge"}:
+        raise _unknown_directive(directive)
+    merged = _retained(current if isinstance(current, dict) else {}, patch)
+    for key, value in patch.items():
+        if not key.startswith("$"):
+            _merge_field(merged, key, value, patch, parent)
+    for key, value in patch.items():
+        if key.startswith(DELETE_FROM):
+            _delete_from(merged, key.removeprefix(DELETE_FROM), value)
+        elif key.startswith(ORDER) and (field := key.removeprefix(ORDER)) in merged:
+            merged[field] = _ordered(merged[field], value, MERGE_KEYS.get((parent, field)))
+    return merged
+
+
+def _retained(current: Manifest, patch: Manifest) -> Manifest:
+    if RETAIN not in patch:
+        return dict(current)
+    kept = frozenset(patch[RETAIN])
+    return {key: value for key, value in current.items() if key in kept}
+
+
+def _merge_field(merged: Manifest, key: str, value: Json, patch: Manifest, parent: str) -> None:
+    if value is None:
+        merged.pop(key, None)
+    elif isinstance(value, dict):
+        if value.get(DIRECTIVE) == "delete":
+            merged.pop(key, None)
+        else:
+            merged[key] = _merge_maps(merged.get(key), value, key)
+    elif isinstance(value, list):
+        merged[key] = _merge_lists(merged.get(key) or [], value, key, parent)
+    else:
+        merged[key] = value
+
+
+def _merge_lists(current: list[Json], patch: list[Json], field: str, parent: str) -> list[Json]:
+    if (parent, field) in SETS:
+        return [*current, *(value for value in patch if value not in current)]
+    merge_key = MERGE_KEYS.get((parent, field))
+    if merge_key is None:
+        return patch
+    if any(isinstance(item, dict) and item.get(DIRECTIVE) == "replace" and len(item) == 1 for item in patch):
+        return [item for item in patch if DIRECTIVE not in item]
+    return _merge_items(current, patch, field, merge_key)
+
+
+def _merge_items(current: list[Json], patch: list[Json], field: str, merge_key: str) -> list[Json]:
+    merged = list(current)
+    for item in patch:
+        if not isinstance(item, dict):
+            raise bad_request(f"invalid patch: an item of {field} is no object")
+        if merge_key not in item:
+            raise failure(500, "", f"map: {item} does not contain declared merge key: {merge_key}")
+        at = next((i for i, one in enumerate(merged) if one.get(merge_key) == item[merge_key]), None)
+        if item.get(DIRECTIVE) == "delete":
+            merged = [one for one in merged if one.get(merge_key) != item[merge_key]]
+        elif at is None:
+            merged.append(_merge_maps({}, item, field))
+        else:
+            merged[at] = _merge_maps(merged[at], item, field)
+    return merged
+
+
+def _delete_from(merged: Manifest, field: str, values: Json) -> None:
+    left = [value for value in merged.get(field) or [] if value not in values]
+    if left:
+        merged[field] = left
+    else:
+        merged.pop(field, None)
+
+
+def _ordered(items: list[Json], order: Json, merge_key: str | None) -> list[Json]:
+    """Put the items that ``order`` names into its order; the others keep their place after the one before them."""
+    keys = [one.get(merge_key) if merge_key and isinstance(one, dict) else one for one in order]
+    named = [item for item in items if _key(item, merge_key) in keys]
+    named.sort(key=lambda item: keys.index(_key(item, merge_key)))
+    outcome = list(named)
+    for at, item in enumerate(items):
+        if _key(item, merge_key) not in keys:
+            before = items[at - 1] if at else None
+            place = next((i + 1 for i, one in enumerate(outcome) if one is before), 0) if at else 0
+            outcome.insert(place, item)
+    return outcome
+
+
+def _key(item: Json, merge_key: str | None) -> Json:
+    return item.get(merge_key) if merge_key and isinstance(item, dict) else item
+
+
+def _unknown_directive(directive: Json) -> StatusError:
+    return failure(500, "", f"Unknown patch type: {directive}")
+
+
+Patch: TypeAlias = Callable[[Manifest, Json], Json]
+
+PATCHES: dict[str, Patch] = {
+    "application/json-patch+json": json_patch,
+    "application/merge-patch+json": merge_patch,
+    "application/strategic-merge-patch+json": strategic_merge_patch,
+}
+"""What applies a patch, by its media type."""

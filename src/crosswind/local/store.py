@@ -1,0 +1,197 @@
+"""The cluster's memory: every object's present state, one counter of versions, and the recent history of each kind.
+
+Pure: no clock, no waiting. An object that was stored is never changed in place; each state is turned into JSON at most
+once, however many readers and watchers want it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import orjson
+
+from crosswind.types import Manifest
+
+__all__ = ["Compacted", "Entry", "Event", "EventType", "Store"]
+
+EventType: TypeAlias = Literal["ADDED", "MODIFIED", "DELETED"]
+Listener: TypeAlias = Callable[["Event"], None]
+
+
+class Compacted(Exception):
+    """The history no longer reaches back to ``version``; it begins after ``floor``."""
+
+    def __init__(self, version: int, floor: int) -> None:
+        super().__init__(f"too old resource version: {version} ({floor})")
+        self.version = version
+        self.floor = floor
+
+
+class Entry:
+    """One state of an object."""
+
+    __slots__ = ("_json", "object", "version")
+
+    def __init__(self, manifest: Manifest, version: int) -> None:
+        self.object = manifest
+        self.version = version
+        self._json: bytes | None = None
+
+    @property
+    def json(self) -> bytes:
+        """The state as JSON."""
+        if self._json is None:
+            self._json = orjson.dumps(self.object)
+        return self._json
+
+    def copy(self) -> Manifest:
+        """Return a deep copy, to be changed and stored as the next state."""
+        fresh: Manifest = orjson.loads(self.json)
+        return fresh
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A step from one state to the next; for DELETED ``entry`` is the final state, under the deletion's version."""
+
+    type: EventType
+    namespace: str
+    name: str
+    entry: Entry
+    previous: Entry | None
+
+
+class _Shelf:
+    """The objects of one kind, by namespace and name, with their history and who listens."""
+
+    __slots__ = ("floor", "history", "listeners", "namespaces")
+
+    def __init__(self, length: int, floor: int) -> None:
+        self.namespaces: dict[str, dict[str, Entry]] = {}
+        self.history: deque[Event] = deque(maxlen=length)
+        self.floor = floor
+        self.listeners: tuple[Listener, ...] = ()
+
+
+class Store:
+    """Objects by kind, namespace ("" for cluster-wide kinds) and name.
+
+    ``history_length``: events kept per kind; older ones are compacted, and whoever asks for them gets ``Compacted``.
+    ``begin``: the version before the first; a store that follows another should begin above it, so that versions of the
+    former are recognised as too old.
+    """
+
+    def __init__(self, *, history_length: int = 10_000, begin: int = 1000) -> None:
+        self.version = begin
+        self._begin = begin
+        self._length = history_length
+        self._shelves: dict[str, _Shelf] = {}
+
+    def _shelf(self, kind: str) -> _Shelf:
+        shelf = self._shelves.get(kind)
+        if shelf is None:
+            shelf = self._shelves[kind] = _Shelf(self._length, self._begin)
+        return shelf
+
+    def get(self, kind: str, namespace: str, name: str) -> Entry | None:
+        """Return the present state of an object, or None."""
+        return self._shelf(kind).namespaces.get(namespace, {}).get(name)
+
+    def entries(self, kind: str, namespace: str | None = None) -> list[Entry]:
+        """Return the present state of a kind's objects, of one namespace or (None) of all, in no order."""
+        namespaces = self._shelf(kind).namespaces
+        if namespace is not None:
+            return list(namespaces.get(namespace, {}).values())
+        return [entry for objects in namespaces.values() for entry in objects.values()]
+
+    def put(self, kind: str, namespace: str, name: str, manifest: Manifest) -> Entry:
+        """Store a new state, which gets the next version into its metadata; ``manifest`` is the store's from now on."""
+        objects = self._shelf(kind).namespaces.setdefault(namespace, {})
+        previous = objects.get(name)
+        entry = objects[name] = self._stamp(manifest)
+        self._tell(kind, Event("MODIFIED" if previous else "ADDED", namespace, name, entry, previous))
+        return entry
+
+    def delete(self, kind: str, namespace: str, name: str, final: Manifest) -> Entry:
+        """Take an object away; ``final`` is the state to tell, stamped with the deletion's version."""
+        namespaces = self._shelf(kind).namespaces
+        previous = namespaces[namespace].pop(name)
+        if not namespaces[namespace]:
+            del namespaces[namespace]
+        entry = self._stamp(final)
+        self._tell(kind, Event("DELETED", namespace, name, entry, previous))
+        return entry
+
+    def _stamp(self, manifest: Manifest) -> Entry:
+        self.version += 1
+        manifest["metadata"]["resourceVersion"] = str(self.version)
+        return Entry(manifest, self.version)
+
+    def _tell(self, kind: str, event: Event) -> None:
+        shelf = self._shelves[kind]
+        history = shelf.history
+        if len(history) == self._length:
+            shelf.floor = history[0].entry.version if history else event.entry.version
+        history.append(event)
+        for listener in shelf.listeners:
+            listener(event)
+
+    def since(self, kind: str, version: int) -> list[Event]:
+        """Return the events after a version, oldest first; raise ``Compacted`` if some of them are gone."""
+        shelf = self._shelf(kind)
+        if version < shelf.floor:
+            raise Compacted(version, shelf.floor)
+        later: list[Event] = []
+        for event in reversed(shelf.history):
+            if event.entry.version <= version:
+                break
+            later.append(event)
+        later.reverse()
+        return later
+
+    def entries_at(self, kind: str, namespace: str | None, version: int) -> list[Entry]:
+        """Return the states as they were at a version; raise ``Compacted`` if the history does not reach back."""
+        then = {
+            (e.object["metadata"].get("namespace", ""), e.object["metadata"]["name"]): e for e in self.entries(kind)
+        }
+        for event in reversed(self.since(kind, version)):
+            if event.previous is None:
+                del then[event.namespace, event.name]
+            else:
+                then[event.namespace, event.name] = event.previous
+        return [entry for (within, _), entry in then.items() if namespace is None or within == namespace]
+
+    def compact(self) -> None:
+        """Forget the history: only versions from now on can be watched from."""
+        self._begin = self.version
+        for shelf in self._shelves.values():
+            shelf.history.clear()
+            shelf.floor = self.version
+
+    def listen(self, kind: str, listener: Listener) -> Callable[[], None]:
+        """Call ``listener`` with each event of a kind, as it is stored; return what ends that."""
+        shelf = self._shelf(kind)
+        shelf.listeners = (*shelf.listeners, listener)
+
+        def end() -> None:
+            shelf.listeners = tuple(one for one in shelf.listeners if one is not listener)
+
+        return end
+
+    def everything(self) -> Iterator[tuple[str, str, str, Entry]]:
+        """Yield kind, namespace, name and state of every object."""
+        for kind, shelf in self._shelves.items():
+            for namespace, objects in shelf.namespaces.items():
+                for name, entry in objects.items():
+                    yield kind, namespace, name, entry
+
+    def restore(self, version: int, objects: list[tuple[str, str, str, Manifest]]) -> None:
+        """Take over the objects of an earlier store, as they are, and its version; there is no history then."""
+        for kind, namespace, name, manifest in objects:
+            entry = Entry(manifest, int(manifest["metadata"]["resourceVersion"]))
+            self._shelf(kind).namespaces.setdefault(namespace, {})[name] = entry
+        self.version = max(self.version, version)
+        self.compact()
