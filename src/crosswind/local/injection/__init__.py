@@ -1,0 +1,1 @@
+"""Sidecar injection as the real webhooks do it, and the programs that run in the sidecars."""
