@@ -1,0 +1,49 @@
+# The front door. Each target sets up .venv by itself; only Python 3.11+, make and git are needed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test check bench docs test-cluster format clean
+
+help:  ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; say make PYTHON=/path/to/python3")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[local,dev]'
+	@touch $@
+
+demo: $(READY)  ## Run a real DAG, every task in a pod of its own, with mesh sidecars, on this machine (ARGS="--executor stock")
+	@$(BIN)/crosswind demo $(ARGS)
+
+test: $(READY)  ## Run all tests (ARGS="tests/pods -k merge" for some)
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY)  ## Formatting, lint, types, layers, style figures
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python tools/check_style.py
+
+bench: $(READY)  ## Measure ours against stock, and the local API (ARGS="--tasks 1000")
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+docs: $(READY)  ## Build the documentation into site/, broken links refused
+	@$(BIN)/mkdocs build --strict --quiet
+	@echo 'site/index.html'
+
+test-cluster: $(READY)  ## Run every test that touches a cluster against CONTEXT=… [IMAGE=… PULL_POLICY=… AIRFLOW_IMAGE=…]
+	@test -n "$(CONTEXT)" || { echo "say which: make test-cluster CONTEXT=kind-crosswind [IMAGE=busybox PULL_POLICY=IfNotPresent AIRFLOW_IMAGE=…]" >&2; exit 2; }
+	@$(BIN)/python -m pytest -m cluster --cluster-context '$(CONTEXT)' $(if $(IMAGE),--cluster-image '$(IMAGE)') \
+	  $(if $(PULL_POLICY),--cluster-pull-policy '$(PULL_POLICY)') $(if $(AIRFLOW_IMAGE),--cluster-airflow-image '$(AIRFLOW_IMAGE)') $(ARGS)
+
+format: $(READY)  ## Format and mend what ruff can
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean:  ## Remove what make has made
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache site

@@ -1,0 +1,62 @@
+"""Reading a running Airflow by its public REST API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aiohttp
+
+from crosswind.types import Json
+
+__all__ = ["AirflowApi"]
+
+
+class AirflowApi:
+    """One Airflow with the simple auth manager in which everybody is admin. An async context manager.
+
+    Reads answer None while the server is not up yet or has not parsed the DAG.
+    """
+
+    def __init__(self, url: str, dag_id: str) -> None:
+        self.url, self.dag_id = url, dag_id
+        self._token: str | None = None
+
+    async def __aenter__(self) -> AirflowApi:
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    async def dag_run(self) -> Json | None:
+        """Return the newest run of the DAG, or None if there is none yet."""
+        found = await self._get(f"/api/v2/dags/{self.dag_id}/dagRuns")
+        runs = (found or {}).get("dag_runs") or []
+        return runs[-1] if runs else None
+
+    async def import_errors(self) -> list[str]:
+        """Return why DAG files could not be parsed."""
+        found = await self._get("/api/v2/importErrors")
+        return [error["stack_trace"] for error in (found or {}).get("import_errors", [])]
+
+    async def task_instances(self) -> list[Json]:
+        """Return the task instances of all runs of the DAG, mapped ones one by one."""
+        found = await self._get(f"/api/v2/dags/{self.dag_id}/dagRuns/~/taskInstances", limit="500")
+        return list((found or {}).get("task_instances", []))
+
+    async def xcom(self, run_id: str, task_id: str) -> Json | None:
+        """Return what a task returned."""
+        path = f"/api/v2/dags/{self.dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/return_value"
+        found = await self._get(path, deserialize="true")
+        return found["value"] if found else None
+
+    async def _get(self, path: str, **query: str) -> Any:
+        try:
+            if self._token is None:
+                async with self._session.get(self.url + "/auth/token") as answer:
+                    self._token = (await answer.json())["access_token"]
+            headers = {"Authorization": f"Bearer {self._token}"}
+            async with self._session.get(self.url + path, params=query, headers=headers) as answer:
+                return await answer.json() if answer.status == 200 else None
+        except (TimeoutError, aiohttp.ClientError, KeyError, ValueError):
+            return None
