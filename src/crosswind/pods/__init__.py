@@ -1,1 +1,4 @@
-"""Pods as values: templates, overrides, names, verdicts, sidecars. Pure: nothing here waits, reads a file or talks to anyone."""
+"""Pods as values: templates, overrides, names, verdicts, causes, sidecars.
+
+Pure: nothing here waits, reads a file or talks to anyone.
+"""

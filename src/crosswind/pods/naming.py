@@ -1,0 +1,125 @@
+"""Names, labels and annotations of worker pods, as stock's ``KubernetesExecutor`` writes them.
+
+``airflow kubernetes cleanup-pods``, log views and dashboards therefore go on working.
+
+Nothing here is longer than the 63 characters that Kubernetes allows for a name used as a host name and for a label's
+value.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from hashlib import md5
+
+from crosswind.types import Json
+
+__all__ = ["MAX_LENGTH", "bad_label", "label_value", "mesh_labels", "pod_name", "task_annotations", "task_labels"]
+
+MAX_LENGTH = 63
+"""Characters in a pod's name (it becomes the host name) and in a label's value."""
+
+APP_NAME = "airflow-worker"
+"""Value of ``app.kubernetes.io/name`` unless the author gives another: one service, for a mesh, for all workers."""
+
+_NOT_IN_NAME = re.compile(r"[^a-z0-9]+")
+_NOT_IN_LABEL = re.compile(r"[^a-zA-Z0-9_.-]")
+_LABEL_VALUE = re.compile(r"([a-zA-Z0-9]([a-zA-Z0-9_.-]*[a-zA-Z0-9])?)?")
+_NAMES_THE_APP = ("service.istio.io/canonical-name", "app.kubernetes.io/name", "app")
+
+
+def pod_name(dag_id: str, task_id: str, unique: str) -> str:
+    """Return ``DAG-TASK-UNIQUE`` as a DNS-1123 label of at most 63 characters.
+
+    ``unique`` (a UUID, say) stays whole at the end, in lower case; DAG and task share the room that is left. Equal
+    arguments give equal names. ``ValueError``: ``unique`` is empty, longer than 58 or not made of letters, digits,
+    dashes.
+    """
+    suffix = unique.lower()
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,56}[a-z0-9])?", suffix):
+        raise ValueError(f"{unique!r} cannot end a pod's name; use 1 to 58 letters, digits and inner dashes")
+    room = MAX_LENGTH - len(suffix) - 1
+    dag, task = _slug(dag_id), _slug(task_id)
+    dag = dag[: max(room // 2, room - len(task) - 1)]
+    stem = f"{dag}-{task}".strip("-")[:room].strip("-")
+    return f"{stem or 'task'}-{suffix}"
+
+
+def _slug(text: str) -> str:
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return _NOT_IN_NAME.sub("-", plain.lower()).strip("-")
+
+
+def label_value(text: str) -> str:
+    """Return ``text`` as a label's value, with the same outcome as stock's ``make_safe_label_value``.
+
+    A text that is a valid value stays; any other loses what is not allowed, is cut and ends with a hash of the whole.
+    """
+    safe = _NOT_IN_LABEL.sub("", text).strip("_.-")
+    if len(safe) <= MAX_LENGTH and safe == text:
+        return safe
+    digest = md5(text.encode(), usedforsecurity=False).hexdigest()[:9]
+    return f"{safe[: MAX_LENGTH - len(digest) - 1]}-{digest}"
+
+
+def bad_label(labels: Mapping[str, Json]) -> str | None:
+    """Return the first key whose value Kubernetes would refuse, None when all are good."""
+    for key, value in labels.items():
+        if value is not None and (
+            not isinstance(value, str) or len(value) > MAX_LENGTH or not _LABEL_VALUE.fullmatch(value)
+        ):
+            return key
+    return None
+
+
+def task_labels(
+    *,
+    dag_id: str,
+    task_id: str,
+    run_id: str,
+    try_number: int,
+    map_index: int = -1,
+    executor_id: str | None = None,
+    airflow_version: str = "",
+) -> dict[str, str]:
+    """Return the labels that stock gives to the pod of a task instance.
+
+    ``executor_id``: the scheduler's job id (label ``airflow-worker``); None leaves the label out, as a selector wants
+    it. ``airflow_version``: as ``airflow.version`` has it; "" leaves the label out.
+    """
+    labels = {
+        "dag_id": label_value(dag_id),
+        "task_id": label_value(task_id),
+        "try_number": str(try_number),
+        "kubernetes_executor": "True",
+    }
+    if airflow_version:
+        labels["airflow_version"] = airflow_version.replace("+", "-")
+    if executor_id is not None:
+        labels["airflow-worker"] = label_value(executor_id)
+    if map_index >= 0:
+        labels["map_index"] = str(map_index)
+    if run_id:
+        labels["run_id"] = label_value(run_id)
+    return labels
+
+
+def task_annotations(*, dag_id: str, task_id: str, run_id: str, try_number: int, map_index: int = -1) -> dict[str, str]:
+    """Return the annotations that stock gives: the same facts as the labels, unshortened."""
+    annotations = {"dag_id": dag_id, "task_id": task_id, "try_number": str(try_number)}
+    if map_index >= 0:
+        annotations["map_index"] = str(map_index)
+    if run_id:
+        annotations["run_id"] = run_id
+    return annotations
+
+
+def mesh_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return what to add to ``labels`` so that Istio has a short name for the workload.
+
+    Istio copies the pod's name into the label ``service.istio.io/canonical-name`` unless one of three labels names the
+    application (versions before 1.21 without cutting it to 63 characters: istio/istio#25157). The author's choice
+    stays.
+    """
+    return {} if any(name in labels for name in _NAMES_THE_APP) else {"app.kubernetes.io/name": APP_NAME}

@@ -1,0 +1,145 @@
+"""The text of a ``pod_template_file``, read strictly: what is wrong is told with file, line and mend.
+
+Two rules beyond being a Pod, the same as Airflow's own: a container named ``base`` exists and has an image;
+``metadata.name`` is set (its value is replaced in each pod). ``base`` may be at any place in the list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import yaml
+
+from crosswind.errors import TemplateError
+from crosswind.pods.fields import SERVER_METADATA
+from crosswind.pods.shape import Path, Problem, dotted, problems
+from crosswind.types import Json, Manifest
+
+__all__ = ["parse_template"]
+
+_Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def parse_template(text: str, where: str) -> Manifest:
+    """Return the pod that ``text`` (YAML, one document) describes.
+
+    What only the API server may set (``status``, ``metadata.uid`` and the like, as in the output of ``kubectl get``) is
+    left out, so is ``metadata.generateName``. ``where`` is the file's path or name, for messages.
+
+    Raises ``TemplateError``: ``FILE:LINE: FIELD what is wrong; how to mend it``, one line for each problem.
+    """
+    loader = _Loader(text)
+    try:
+        root = _only_document(loader, where)
+        found = [*_doubled(root, ())]
+        template = loader.construct_document(root) if not found else None
+    except yaml.YAMLError as error:
+        raise TemplateError(_yaml_message(error, where)) from error
+    except RecursionError as error:
+        raise TemplateError(f"{where}: nested too deeply for a pod; write it out plainly") from error
+    finally:
+        loader.dispose()
+    found = found or [*_missing_kind(template), *problems(template)]
+    if not found and isinstance(template, dict):
+        found = [*_rules(template)]
+    if found:
+        raise TemplateError("\n".join(_line(problem, root, where) for problem in found))
+    assert isinstance(template, dict)
+    return _without_server_fields(template)
+
+
+def _only_document(loader: yaml.SafeLoader, where: str) -> yaml.Node:
+    root = loader.get_single_node()
+    if root is None:
+        raise TemplateError(f"{where}: the file is empty; write a Pod, or leave pod_template_file unset")
+    return root
+
+
+def _missing_kind(template: Json) -> Iterator[Problem]:
+    if isinstance(template, Mapping) and "kind" not in template:
+        yield Problem((), "has no kind", "write kind: Pod and apiVersion: v1")
+
+
+def _rules(template: Manifest) -> Iterator[Problem]:
+    if not (template.get("metadata") or {}).get("name"):
+        yield Problem(
+            ("metadata", "name"), "is not set", "give any name; each pod gets its own in place of it (Airflow's rule)"
+        )
+    spec = template.get("spec") or {}
+    containers = spec.get("containers") or []
+    names = [container["name"] for container in containers]
+    if "base" not in names:
+        have = f"there is only {', '.join(names)}" if names else "there is none"
+        init = " (an init container does not count)" if _has_init_base(spec) else ""
+        yield Problem(
+            ("spec", "containers"),
+            f"has no container named base, {have}{init}",
+            "name the container that runs the Airflow task: base",
+        )
+    for index, container in enumerate(containers):
+        if not (container.get("image") or "").strip():
+            mend = "give it the Airflow image" if container["name"] == "base" else "give it an image"
+            yield Problem(
+                ("spec", "containers", index, "image"), f"of container {container['name']!r} is not set", mend
+            )
+
+
+def _has_init_base(spec: Manifest) -> bool:
+    return any(container.get("name") == "base" for container in spec.get("initContainers") or [])
+
+
+def _without_server_fields(template: Manifest) -> Manifest:
+    kept = {field: value for field, value in template.items() if field != "status"}
+    drop = SERVER_METADATA | {"generateName"}
+    kept["metadata"] = {field: value for field, value in template["metadata"].items() if field not in drop}
+    return kept
+
+
+def _doubled(node: yaml.Node, path: Path) -> Iterator[Problem]:
+    """Yield keys given twice: YAML readers keep the last one silently."""
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield from _doubled(item, (*path, index))
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            name = str(key.value)
+            if name in seen and name != "<<":
+                yield Problem((*path, name), "is given twice", "keep one of them")
+            seen.add(name)
+            yield from _doubled(value, (*path, name))
+
+
+def _line(problem: Problem, root: yaml.Node, where: str) -> str:
+    number = _node_line(problem.path, root)
+    return f"{where}:{number}: {dotted(problem.path)} {problem.what}; {problem.mend}"
+
+
+def _node_line(path: Path, root: yaml.Node) -> int:
+    """Return the line, counted from 1, of the deepest part of ``path`` that the document has."""
+    node, line = root, root.start_mark.line
+    for part in path:
+        step = _step(node, part)
+        if step is None:
+            break
+        line, node = step
+    return int(line) + 1
+
+
+def _step(node: yaml.Node, part: str | int) -> tuple[int, yaml.Node] | None:
+    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        return node.value[part].start_mark.line, node.value[part]
+    if isinstance(node, yaml.MappingNode):
+        for key, value in reversed(node.value):
+            if str(key.value) == part:
+                return key.start_mark.line, value
+    return None
+
+
+def _yaml_message(error: yaml.YAMLError, where: str) -> str:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    place = f"{where}:{mark.line + 1}" if mark else where
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    if "expected a single document" in str(error):
+        return f"{place}: the file holds more than one YAML document; keep the Pod, take the others out"
+    return f"{place}: not readable as YAML: {problem}; mend the text there (spaces, no tabs, quotes in pairs)"
