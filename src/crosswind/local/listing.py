@@ -1,0 +1,172 @@
+"""Lists: pages at one version, and the version that a reader asks for.
+
+Source of the rules: Kubernetes' API concepts, "Semantics for get and list" and "Retrieving large results sets in chunks".
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import orjson
+
+from crosswind.local.kinds import Kind
+from crosswind.local.selectors import EVERYTHING, Selector
+from crosswind.local.statuses import Cause, StatusError, bad_request, expired, failure, invalid
+from crosswind.local.store import Compacted, Entry, Store
+from crosswind.types import Json
+
+__all__ = ["ListOptions", "Page", "check_version", "list_page", "read_list_options"]
+
+TOO_OLD = (
+    "The provided continue parameter is too old to display a consistent list result. You must start a new list without"
+    " the continue parameter."
+)
+MATCHES = ("Exact", "NotOlderThan")
+
+
+@dataclass(frozen=True, slots=True)
+class ListOptions:
+    """What a list asks for. ``limit`` 0: all. ``version``: None for the newest. ``exact``: not a newer one either."""
+
+    selector: Selector = field(default=EVERYTHING)
+    limit: int = 0
+    continues: str = ""
+    version: int | None = None
+    exact: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """``continues``: the token for the next page, "" at the end. ``remaining``: objects after this page, if known."""
+
+    entries: list[Entry]
+    version: int
+    continues: str = ""
+    remaining: int | None = None
+
+
+def read_list_options(query: Mapping[str, str], selector: Selector) -> ListOptions:
+    """Read the query of a list; raise 400 or 422."""
+    limit = _number(query.get("limit") or "0")
+    version, match = query.get("resourceVersion") or "", query.get("resourceVersionMatch") or ""
+    continues = query.get("continue") or ""
+    if continues and version not in {"", "0"}:
+        raise bad_request("specifying resource version is not allowed when using continue")
+    if match and (problem := _wrong_match(match, version, continues)):
+        raise invalid("ListOptions", "", [problem])
+    number = _version(version) if version else None
+    exact = match == "Exact" or (bool(limit) and not match and number not in {None, 0})
+    return ListOptions(selector, 0 if number == 0 else max(limit, 0), continues, number, exact)
+
+
+def _wrong_match(match: str, version: str, continues: str) -> Cause | None:
+    where = "resourceVersionMatch"
+    if match not in MATCHES:
+        told = f'Unsupported value: "{match}": supported values: "Exact", "NotOlderThan", ""'
+        return Cause("FieldValueNotSupported", told, where)
+    if not version:
+        told = "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
+        return Cause("FieldValueForbidden", told, where)
+    if continues:
+        return Cause(
+            "FieldValueForbidden", "Forbidden: resourceVersionMatch is forbidden when continue is provided", where
+        )
+    if match == "Exact" and version == "0":
+        told = 'Forbidden: resourceVersionMatch "Exact" is forbidden for resourceVersion "0"'
+        return Cause("FieldValueForbidden", told, where)
+    return None
+
+
+def _number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as problem:
+        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from problem
+
+
+def _version(text: str) -> int:
+    if not text.isdecimal():
+        cause = Cause(
+            "FieldValueInvalid", f'Invalid value: "{text}": strconv.ParseUint: invalid syntax', "resourceVersion"
+        )
+        raise failure(500, "", f"{cause.field}: {cause.message}")
+    return int(text)
+
+
+def check_version(store: Store, text: str) -> int | None:
+    """Read a ``resourceVersion``, None if not given; raise 500 for no number and 504 for one that is not reached yet."""
+    if not text:
+        return None
+    wanted = _version(text)
+    if wanted > store.version:
+        raise _too_large(wanted, store.version)
+    return wanted
+
+
+def _too_large(wanted: int, current: int) -> StatusError:
+    message = f"Too large resource version: {wanted}, current: {current}"
+    cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
+    told = {"causes": [cause], "retryAfterSeconds": 1}
+    return failure(504, "Timeout", f"Timeout: {message}", told)
+
+
+def list_page(store: Store, kind: Kind, namespace: str | None, options: ListOptions) -> Page:
+    """Return the objects that a list asks for, by namespace and name; raise 410 for a version that is compacted."""
+    if options.version is not None and options.version > store.version:
+        raise _too_large(options.version, store.version)
+    version, after = store.version, ("", "")
+    if options.continues:
+        version, after = _read_token(options.continues)
+    elif options.exact and options.version:
+        version = options.version
+    matching = _matching(store, kind, namespace, options.selector, version, after)
+    if not options.limit or len(matching) <= options.limit:
+        return Page(matching, version)
+    page = matching[: options.limit]
+    remaining = len(matching) - len(page) if options.selector.empty else None
+    return Page(page, version, _token(version, _place(page[-1])), remaining)
+
+
+def _matching(
+    store: Store, kind: Kind, namespace: str | None, selector: Selector, version: int, after: tuple[str, str]
+) -> list[Entry]:
+    if version == store.version:
+        entries = _present(store, kind, namespace, selector)
+    else:
+        try:
+            entries = store.entries_at(kind.kind, namespace, version)
+        except Compacted as gone:
+            raise expired(TOO_OLD) from gone
+    if not selector.empty:
+        entries = [entry for entry in entries if selector.matches(entry.object)]
+    if after != ("", ""):
+        entries = [entry for entry in entries if _place(entry) > after]
+    return sorted(entries, key=_place)
+
+
+def _present(store: Store, kind: Kind, namespace: str | None, selector: Selector) -> list[Entry]:
+    if selector.name is not None and (namespace is not None or not kind.namespaced):
+        entry = store.get(kind.kind, namespace or "", selector.name)
+        return [entry] if entry else []
+    return store.entries(kind.kind, namespace)
+
+
+def _place(entry: Entry) -> tuple[str, str]:
+    metadata = entry.object["metadata"]
+    return metadata.get("namespace", ""), metadata["name"]
+
+
+def _token(version: int, after: tuple[str, str]) -> str:
+    return base64.urlsafe_b64encode(orjson.dumps({"v": "meta.k8s.io/v1", "rv": version, "start": after})).decode()
+
+
+def _read_token(token: str) -> tuple[int, tuple[str, str]]:
+    try:
+        content: Json = orjson.loads(base64.urlsafe_b64decode(token))
+        namespace, name = content["start"]
+        return int(content["rv"]), (str(namespace), str(name))
+    except (binascii.Error, ValueError, KeyError, TypeError) as problem:
+        raise bad_request(f"continue key is not valid: {problem}") from problem
