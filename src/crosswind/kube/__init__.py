@@ -1,1 +1,1 @@
-"""The Kubernetes API: credentials, requests, watches and streams. Knows no Airflow and no tasks; holds everything that talks to the API server."""
+"""The Kubernetes API: credentials, requests, watches and streams. Knows no Airflow and no tasks."""

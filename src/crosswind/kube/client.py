@@ -1,0 +1,356 @@
+"""The client of one cluster: thin waiting code around ``requests`` and ``replies``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from crosswind.errors import Gone, Unreachable
+from crosswind.kube import replies, requests, watching
+from crosswind.kube.connecting import Credentials, FixedCredentials, load
+from crosswind.kube.requests import Patch, Request
+from crosswind.kube.resources import Resource
+from crosswind.kube.transport import HttpTransport, Reply, Socket, Transport
+from crosswind.kube.websockets import ExecResult, PortStream, converse
+from crosswind.settings import KubeSettings
+from crosswind.types import Json, Manifest, WatchEvent
+
+__all__ = ["Client", "ExecResult", "Listing", "Patch", "PortStream"]
+
+_PAGE = 500
+"""Objects per page of a list, as kubectl asks for."""
+
+_LOG_SILENCE = 30.0
+"""Seconds without a byte after which reading a log is given up; a long log may take longer as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Objects of one consistent moment, and the version to watch from."""
+
+    items: list[Manifest]
+    version: str
+
+
+class Client:
+    """Speaks to one API server.
+
+    Methods raise errors of ``crosswind.errors``: ``ApiError`` for a refusal, ``Unreachable`` when no answer came.
+    ``async with await Client.connect(settings) as client:``, or with a transport of your own ``Client(transport)``.
+    Belongs to the event loop in which it was made.
+    """
+
+    def __init__(self, transport: Transport, credentials: Credentials | None = None, *, host: str = "") -> None:
+        self._transport = transport
+        self._credentials = credentials or FixedCredentials()
+        self.host = host
+
+    @classmethod
+    async def connect(cls, settings: KubeSettings) -> Self:
+        """Read the credentials; ``KubeconfigError`` when they cannot be used. Does not speak to the server yet."""
+        server, credentials = await load(settings)
+        return cls(HttpTransport(server), credentials, host=server.url)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections; streams that are open end with ``Unreachable``."""
+        if isinstance(self._transport, HttpTransport):
+            await self._transport.close()
+
+    async def version(self) -> dict[str, str]:
+        """Return ``/version``: ``major``, ``minor``, ``gitVersion``... Needs no permission."""
+        found: dict[str, str] = await self._json(requests.version())
+        return found
+
+    async def create(
+        self,
+        resource: Resource,
+        manifest: Manifest,
+        *,
+        namespace: str | None = None,
+        dry_run: bool = False,
+        field_validation: str | None = None,
+    ) -> Manifest:
+        """Create an object and return it as stored.
+
+        ``namespace``: default is the manifest's. ``field_validation``: Strict, Warn or Ignore; the server's default is
+        Warn. Raises ``AlreadyExists``, ``Invalid``, ``QuotaExceeded`` and the others.
+        """
+        request = requests.create(
+            resource, manifest, namespace=namespace, dry_run=dry_run, field_validation=field_validation
+        )
+        return await self._manifest(request)
+
+    async def get(self, resource: Resource, name: str, *, namespace: str | None = None) -> Manifest:
+        """Return an object; ``NotFound`` when there is none."""
+        return await self._manifest(requests.get(resource, name, namespace=namespace))
+
+    async def list(
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None = None,
+        labels: str = "",
+        fields: str = "",
+        limit: int | None = None,
+        version: str | None = None,
+    ) -> Listing:
+        """Return all objects that the selectors match, of one namespace or (None) of all, read page by page.
+
+        ``limit``: at most so many. ``version``: None reads what is current; "0" takes what the server has in its cache.
+        """
+
+        async def page(size: int | None, after: str = "") -> Manifest:
+            request = requests.list_page(
+                resource,
+                namespace=namespace,
+                labels=labels,
+                fields=fields,
+                limit=size,
+                version=version,
+                continue_from=after,
+            )
+            return await self._manifest(request)
+
+        found = await page(min(limit or _PAGE, _PAGE))
+        items = found.get("items") or []
+        while (after := found.get("metadata", {}).get("continue")) and (limit is None or len(items) < limit):
+            try:
+                found = await page(_PAGE, after)
+            except Gone:  # the list took longer than the server remembers its moment: once more, in one piece
+                found = await page(None)
+                items = []
+            items += found.get("items") or []
+        kinds = {"apiVersion": resource.api_version, "kind": resource.kind}
+        return Listing([{**kinds, **item} for item in items[:limit]], watching.version_of(found))
+
+    async def watch(
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None = None,
+        labels: str = "",
+        fields: str = "",
+        version: str,
+        timeout: float,
+        bookmarks: bool = True,
+        silence: float = requests.WATCH_SILENCE,
+    ) -> AsyncIterator[WatchEvent]:
+        """Yield the changes after ``version`` until the server closes, which it does after ``timeout`` seconds.
+
+        Raises ``Gone`` when the version is too old, ``Unreachable`` when the connection breaks or nothing, not even a
+        bookmark, came for ``silence`` seconds. Wrap it in ``contextlib.aclosing`` when you leave it early.
+        """
+        request = requests.watch(
+            resource,
+            namespace=namespace,
+            labels=labels,
+            fields=fields,
+            version=version,
+            timeout=timeout,
+            bookmarks=bookmarks,
+            silence=silence,
+        )
+        async with self._stream(request) as reply:
+            async for event in watching.events(reply.chunks(), request):
+                yield event
+
+    async def patch(
+        self,
+        resource: Resource,
+        name: str,
+        patch: Json,
+        *,
+        namespace: str | None = None,
+        how: Patch = Patch.MERGE,
+        subresource: str = "",
+    ) -> Manifest:
+        """Change some fields of an object and return the outcome."""
+        request = requests.patch(resource, name, patch, namespace=namespace, how=how, subresource=subresource)
+        return await self._manifest(request)
+
+    async def replace(
+        self, resource: Resource, manifest: Manifest, *, namespace: str | None = None, subresource: str = ""
+    ) -> Manifest:
+        """Write a whole object; ``Conflict`` when it has a ``resourceVersion`` that is no longer current."""
+        return await self._manifest(requests.replace(resource, manifest, namespace=namespace, subresource=subresource))
+
+    async def delete(
+        self,
+        resource: Resource,
+        name: str,
+        *,
+        namespace: str | None = None,
+        grace_period: int | None = None,
+        uid: str | None = None,
+        propagation: str | None = None,
+    ) -> Manifest:
+        """Delete an object; returns it as it is now (a pod ends gracefully) or a Status.
+
+        ``grace_period``: seconds, None is the object's own. ``uid``: ``Conflict`` when the name is another object's by
+        now. ``propagation``: Background, Foreground or Orphan; a Job's pods are orphaned without it.
+        """
+        request = requests.delete(
+            resource, name, namespace=namespace, grace_period=grace_period, uid=uid, propagation=propagation
+        )
+        return await self._manifest(request)
+
+    async def delete_collection(
+        self,
+        resource: Resource,
+        *,
+        namespace: str | None,
+        labels: str = "",
+        fields: str = "",
+        grace_period: int | None = None,
+    ) -> None:
+        """Delete all objects of a namespace that the selectors match."""
+        await self._manifest(
+            requests.delete_collection(
+                resource, namespace=namespace, labels=labels, fields=fields, grace_period=grace_period
+            )
+        )
+
+    async def log(
+        self,
+        pod: str,
+        *,
+        namespace: str,
+        container: str | None = None,
+        tail_lines: int | None = None,
+        since_seconds: int | None = None,
+        timestamps: bool = False,
+        limit_bytes: int | None = None,
+        previous: bool = False,
+    ) -> bytes:
+        """Return a container's log as far as it is kept; b"" for a pod that is not on a node yet.
+
+        ``container`` may be None when the pod has only one; ``previous``: that of the run before the last restart.
+        """
+        request = requests.log(
+            pod,
+            namespace=namespace,
+            container=container,
+            tail_lines=tail_lines,
+            since_seconds=since_seconds,
+            timestamps=timestamps,
+            limit_bytes=limit_bytes,
+            previous=previous,
+            silence=_LOG_SILENCE,
+        )
+        async with self._stream(request) as reply:
+            return await reply.read()
+
+    async def follow_log(
+        self,
+        pod: str,
+        *,
+        namespace: str,
+        container: str | None = None,
+        tail_lines: int | None = None,
+        since_seconds: int | None = None,
+        timestamps: bool = False,
+    ) -> AsyncIterator[bytes]:
+        """Yield a container's log in chunks, as it is written, until the container has ended.
+
+        Wrap it in ``contextlib.aclosing`` when you leave it early.
+        """
+        request = requests.log(
+            pod,
+            namespace=namespace,
+            container=container,
+            follow=True,
+            tail_lines=tail_lines,
+            since_seconds=since_seconds,
+            timestamps=timestamps,
+        )
+        async with self._stream(request) as reply:
+            async for chunk in reply.chunks():
+                yield chunk
+
+    async def exec(
+        self,
+        pod: str,
+        command: Sequence[str],
+        *,
+        namespace: str,
+        container: str | None = None,
+        stdin: bytes | None = None,
+        timeout: float,
+    ) -> ExecResult:
+        """Run a command in a container and return its exit code and output.
+
+        ``timeout``: seconds, after which ``Unreachable`` is raised and the command may go on. Needs the verbs get and
+        create on ``pods/exec``. A command that cannot be started is an ``ApiError``.
+        """
+        request = requests.exec_in(pod, command, namespace=namespace, container=container, stdin=stdin is not None)
+        try:
+            async with asyncio.timeout(timeout), self._socket(request) as socket:
+                return await converse(socket, stdin, request)
+        except TimeoutError:
+            raise Unreachable(f"{request}: {command[0]} did not end within {timeout:g} s") from None
+
+    @contextlib.asynccontextmanager
+    async def port_forward(self, pod: str, port: int, *, namespace: str) -> AsyncIterator[PortStream]:
+        """Connect to a port inside a pod; what goes wrong there is told by the first ``receive``."""
+        request = requests.port_forward(pod, port, namespace=namespace)
+        async with self._socket(request) as socket:
+            yield PortStream(socket, request)
+
+    async def allowed(self, verb: str, resource: Resource, *, namespace: str | None, subresource: str = "") -> bool:
+        """Return whether we may do ``verb``; ``namespace`` None asks for all namespaces. Needs no permission."""
+        request = requests.access_review(verb, resource, namespace=namespace, subresource=subresource)
+        return bool((await self._manifest(request)).get("status", {}).get("allowed"))
+
+    @contextlib.asynccontextmanager
+    async def _socket(self, request: Request) -> AsyncIterator[Socket]:
+        async with self._stream(request) as reply:
+            if reply.socket is None:
+                raise Unreachable(f"{request}: {self.host} does not speak WebSocket here; check any proxy in between")
+            yield reply.socket
+
+    async def _json(self, request: Request) -> Json:
+        reply = await self._open(request)
+        try:
+            body = await reply.read()
+        finally:
+            await reply.close()
+        return replies.decode(body, request)
+
+    async def _manifest(self, request: Request) -> Manifest:
+        found: Manifest = await self._json(request)
+        return found
+
+    @contextlib.asynccontextmanager
+    async def _stream(self, request: Request) -> AsyncIterator[Reply]:
+        reply = await self._open(request)
+        try:
+            yield reply
+        finally:
+            await reply.close()
+
+    async def _open(self, request: Request) -> Reply:
+        """Send a request; when the credentials were refused and newer ones can be had, once more with those."""
+        used = await self._credentials.current()
+        reply = await self._transport.open(request, used)
+        if reply.status == 401 and await self._credentials.renew(used):
+            await reply.close()
+            reply = await self._transport.open(request, await self._credentials.current())
+        if reply.status < 300:
+            return reply
+        try:
+            body = await reply.read()
+        finally:
+            await reply.close()
+        raise replies.error_of(request, reply.status, reply.headers, body)

@@ -1,0 +1,260 @@
+"""Where the API server is and who we are: in-cluster or by kubeconfig, kept fresh while we run."""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import datetime
+import logging
+import math
+import os
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from crosswind.errors import KubeconfigError
+from crosswind.kube import kubeconfigs
+from crosswind.kube.transport import Server
+from crosswind.settings import KubeSettings
+
+__all__ = ["Credentials", "FixedCredentials", "Login", "RenewedCredentials", "load"]
+
+log = logging.getLogger(__name__)
+
+_TOKEN_FILE_SECONDS = 60.0
+"""How often a token file is read again; the kubelet renews it long before its hour is over."""
+
+_RENEWAL_PAUSE = 5.0
+"""Seconds between two attempts to get better credentials, however many requests are refused."""
+
+_PLUGIN_SECONDS = 60.0
+"""How long an exec plug-in may take; it may have to ask a cloud, but nobody sits there to answer its questions."""
+
+
+class Credentials(Protocol):
+    """What goes into the ``Authorization`` header."""
+
+    async def current(self) -> str | None:
+        """Return the header's value; None for none (client certificates)."""
+        ...
+
+    async def renew(self, used: str | None) -> bool:
+        """The server refused ``used``: return whether another try has a chance."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FixedCredentials:
+    """A header that never changes, such as ``Bearer abc``, or none."""
+
+    authorization: str | None = field(default=None, repr=False)
+
+    async def current(self) -> str | None:
+        """Return the header's value."""
+        return self.authorization
+
+    async def renew(self, used: str | None) -> bool:
+        """Return False: there is nothing else to try."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Everything that was read at once. ``lifetime``: seconds until it should be read again."""
+
+    url: str
+    source: str
+    authorization: str | None = field(default=None, repr=False)
+    lifetime: float = math.inf
+    verify: bool = True
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    tls_server_name: str | None = None
+    proxy: str | None = field(default=None, repr=False)
+
+
+class RenewedCredentials:
+    """Credentials that are read again when they get old, and when the server refuses them."""
+
+    def __init__(self, read: Callable[[], Awaitable[Login]], login: Login, tls: ssl.SSLContext | None) -> None:
+        self._read, self._tls = read, tls
+        self._lock = asyncio.Lock()
+        self._accept(login)
+
+    async def current(self) -> str | None:
+        """Return the header's value, read again when its time has come; a failure then keeps the old one."""
+        if time.monotonic() >= self._stale_at:
+            async with self._lock:
+                if time.monotonic() >= self._stale_at:
+                    await self._freshen()
+        return self._login.authorization
+
+    async def renew(self, used: str | None) -> bool:
+        """Read again unless that was done a moment ago; ``KubeconfigError`` when it fails."""
+        async with self._lock:
+            if self._login.authorization != used:
+                return True
+            if time.monotonic() - self._read_at < _RENEWAL_PAUSE:
+                return False
+            before = self._login
+            self._accept(await self._read())
+            return self._login.authorization != used or bool(before.cert_file)
+
+    async def _freshen(self) -> None:
+        try:
+            self._accept(await self._read())
+        except KubeconfigError as error:
+            log.warning("The credentials for %s could not be renewed yet: %s", self._login.url, error)
+            self._stale_at = time.monotonic() + _RENEWAL_PAUSE
+
+    def _accept(self, login: Login) -> None:
+        self._login = login
+        self._read_at = time.monotonic()
+        self._stale_at = self._read_at + max(login.lifetime, _RENEWAL_PAUSE)
+        if self._tls and login.cert_file:
+            _add_certificate(self._tls, login)  # counts for new connections
+
+
+async def load(settings: KubeSettings) -> tuple[Server, Credentials]:
+    """Return where the server is and the credentials for it; ``KubeconfigError`` says what to mend."""
+
+    async def read() -> Login:
+        login = _in_cluster() if settings.in_cluster else await _by_kubeconfig(settings)
+        return replace(
+            login, verify=login.verify and settings.verify_ssl, ca_file=settings.ssl_ca_cert or login.ca_file
+        )
+
+    login = await read()
+    tls = _tls(login) if login.url.startswith("https:") else None
+    server = Server(
+        url=login.url,
+        source=login.source,
+        tls=tls,
+        tls_server_name=login.tls_server_name,
+        proxy=_proxy(login),
+        connect_timeout=settings.connect_timeout,
+        request_timeout=settings.request_timeout,
+    )
+    return server, RenewedCredentials(read, login, tls)
+
+
+def _in_cluster() -> Login:
+    # imported here because it takes 0.4 s, which whoever only builds requests should not pay
+    from kubernetes_asyncio.client import Configuration
+    from kubernetes_asyncio.config import ConfigException, load_incluster_config
+
+    configuration = Configuration()
+    try:
+        load_incluster_config(  # type: ignore[no-untyped-call]  # the library's gap
+            client_configuration=configuration, try_refresh_token=False
+        )
+    except (ConfigException, OSError) as error:
+        raise KubeconfigError(
+            f"in_cluster is set, but this is no pod with a service account: {error} Set in_cluster = False to use a"
+            " kubeconfig, or let the pod have its token (automountServiceAccountToken)"
+        ) from error
+    return _login(configuration, "the pod's service account", _TOKEN_FILE_SECONDS)
+
+
+async def _by_kubeconfig(settings: KubeSettings) -> Login:
+    from kubernetes_asyncio.client import Configuration
+    from kubernetes_asyncio.config import load_kube_config
+
+    chosen = kubeconfigs.read(settings.kubeconfig, settings.context)
+    configuration = Configuration()
+    try:
+        async with asyncio.timeout(_PLUGIN_SECONDS):
+            loader = await load_kube_config(
+                config_file=os.pathsep.join(chosen.paths),
+                context=chosen.context,
+                client_configuration=configuration,
+                persist_config=False,  # it fails in 36.1 whenever there is something to keep
+            )
+    except Exception as error:  # the library has no list of what it raises: AssertionError, KeyError, ValueError...
+        raise KubeconfigError(f"{chosen.source} cannot be used: {_complaint(chosen, error)}") from error
+    return _login(configuration, chosen.source, _lifetime(chosen, loader))
+
+
+def _login(configuration: Any, source: str, lifetime: float) -> Login:
+    authorization = configuration.api_key.get("BearerToken")
+    return Login(
+        url=configuration.host.rstrip("/"),
+        source=source,
+        authorization=authorization.strip() if authorization else None,  # token files end with a newline
+        lifetime=lifetime,
+        verify=configuration.verify_ssl,
+        ca_file=configuration.ssl_ca_cert,
+        cert_file=configuration.cert_file,
+        key_file=configuration.key_file,
+        tls_server_name=configuration.tls_server_name,
+        proxy=configuration.proxy,
+    )
+
+
+def _lifetime(chosen: kubeconfigs.Chosen, loader: Any) -> float:
+    if "tokenFile" in chosen.user:
+        return _TOKEN_FILE_SECONDS
+    expiry: datetime.datetime | None = getattr(loader, "exec_plugin_expiry", None)
+    if expiry is None:
+        return math.inf
+    left = (expiry - datetime.datetime.now(datetime.UTC)).total_seconds()
+    return left - min(300.0, 0.2 * left)
+
+
+def _complaint(chosen: kubeconfigs.Chosen, error: Exception) -> str:
+    """Return what is wrong, without any value of the file that may be secret."""
+    from kubernetes_asyncio.config import ConfigException
+
+    plugin = (chosen.user.get("exec") or {}).get("command")
+    if isinstance(error, TimeoutError):
+        return f'the exec plug-in "{plugin}" did not answer within {_PLUGIN_SECONDS:g} s'
+    if isinstance(error, FileNotFoundError) and plugin:
+        return f'the exec plug-in "{plugin}" is not installed, or not on the PATH of this process'
+    if isinstance(error, ConfigException):
+        return f"{error} (exec plug-in {plugin})"[:1000] if plugin else str(error)
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, binascii.Error):
+        return "a field that ends in -data is not base64"
+    if not chosen.user:
+        return "the context names no user"
+    return f"a field is missing or of the wrong type ({type(error).__name__})"
+
+
+def _tls(login: Login) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=login.ca_file)
+    except (ssl.SSLError, OSError) as error:
+        raise KubeconfigError(f"{login.source}: the CA file {login.ca_file} cannot be used: {error}") from error
+    # Python 3.13 began to demand extensions that the CA certificates of many clusters do not have; kubectl does not
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if not login.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _add_certificate(context: ssl.SSLContext, login: Login) -> None:
+    assert login.cert_file
+    try:
+        context.load_cert_chain(login.cert_file, login.key_file)
+    except (ssl.SSLError, OSError) as error:
+        raise KubeconfigError(f"{login.source}: the client certificate or its key cannot be used: {error}") from error
+
+
+def _proxy(login: Login) -> str | None:
+    """Return the kubeconfig's proxy, else the environment's (HTTPS_PROXY, NO_PROXY); looked up once."""
+    address = urlsplit(login.url)
+    if login.proxy:
+        scheme = urlsplit(login.proxy).scheme
+        if scheme not in ("http", "https"):
+            raise KubeconfigError(
+                f'{login.source}: a proxy-url of the kind "{scheme}" is not supported, only http and https'
+            )
+        return login.proxy
+    return None if proxy_bypass(address.hostname or "") else getproxies().get(address.scheme)

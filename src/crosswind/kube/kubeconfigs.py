@@ -1,0 +1,100 @@
+"""Kubeconfig files, read strictly: what is wrong is said with the file, the name and the mend.
+
+kubernetes_asyncio reads them too, and does the signing in, but tells little about what it does not like.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from crosswind.errors import KubeconfigError
+
+__all__ = ["Chosen", "choose", "read"]
+
+_ELSEWHERE = "set KUBECONFIG or name a kubeconfig in the settings; inside a pod, set in_cluster = True"
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A context and what it points to. ``paths``: the files that are there, as KUBECONFIG lists them."""
+
+    paths: tuple[str, ...]
+    context: str
+    cluster: dict[str, Any]
+    user: dict[str, Any] = field(repr=False)
+    namespace: str = "default"
+
+    @property
+    def source(self) -> str:
+        """Where the credentials come from, for messages."""
+        return f"context {self.context} of {', '.join(self.paths)}"
+
+
+def read(kubeconfig: str | None, context: str | None) -> Chosen:
+    """Read a kubeconfig (None: those of KUBECONFIG, else ~/.kube/config) and choose a context (None: current)."""
+    wanted = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
+    paths = [str(Path(part).expanduser()) for part in wanted.split(os.pathsep) if part]
+    present = [path for path in paths if Path(path).exists()]
+    if not present:
+        raise KubeconfigError(f"there is no kubeconfig at {' or '.join(paths)}; {_ELSEWHERE}")
+    return choose([(path, _parse(path)) for path in present], context)
+
+
+def choose(documents: Sequence[tuple[str, dict[str, Any]]], context: str | None) -> Chosen:
+    """Choose a context of the files; of doubled names the first file's counts, as for kubectl."""
+    paths = tuple(path for path, _ in documents)
+    where = ", ".join(paths)
+    contexts, clusters, users = (_named(documents, key) for key in ("contexts", "clusters", "users"))
+    offer = f"there are: {', '.join(sorted(contexts))}" if contexts else "there is none at all"
+    name = context or next((str(d["current-context"]) for _, d in documents if d.get("current-context")), "")
+    if not name:
+        raise KubeconfigError(f"{where} has no current-context; name the context to use ({offer})")
+    if name not in contexts:
+        raise KubeconfigError(f'{where} has no context "{name}" ({offer})')
+    chosen = contexts[name].get("context") or {}
+    cluster = _followed(clusters, chosen, "cluster", f'{where}: context "{name}"')
+    if not cluster.get("server"):
+        raise KubeconfigError(f'{where}: cluster "{chosen["cluster"]}" has no server; set it to "https://HOST:PORT"')
+    user = _followed(users, chosen, "user", f'{where}: context "{name}"') if chosen.get("user") else {}
+    return Chosen(paths, name, cluster, user, str(chosen.get("namespace") or "default"))
+
+
+def _followed(found: dict[str, dict[str, Any]], context: dict[str, Any], key: str, where: str) -> dict[str, Any]:
+    name = context.get(key)
+    if name not in found:
+        raise KubeconfigError(f'{where} points to the {key} "{name}", which is not there ({", ".join(sorted(found))})')
+    entry: dict[str, Any] = found[name].get(key) or {}
+    return entry
+
+
+def _named(documents: Sequence[tuple[str, dict[str, Any]]], key: str) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for path, document in documents:
+        for entry in document.get(key) or []:
+            if not isinstance(entry, dict) or "name" not in entry or not isinstance(entry.get(key[:-1]) or {}, dict):
+                raise KubeconfigError(f"{path}: each of {key} must have a name and a mapping {key[:-1]}")
+            found.setdefault(str(entry["name"]), entry)
+    return found
+
+
+def _parse(path: str) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(Path(path).read_bytes())
+    except yaml.YAMLError as error:
+        # the error's own text quotes the line, which may hold a token
+        mark = getattr(error, "problem_mark", None)
+        line = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise KubeconfigError(f"{path} is not YAML{line}: {getattr(error, 'problem', None) or 'bad text'}") from None
+    except OSError as error:
+        raise KubeconfigError(f"{path} cannot be read: {error.strerror}") from error
+    if not isinstance(document, dict) or not all(
+        isinstance(document.get(key) or [], list) for key in ("contexts", "clusters", "users")
+    ):
+        raise KubeconfigError(f"{path} is not a kubeconfig: it needs the lists contexts, clusters and users")
+    return document

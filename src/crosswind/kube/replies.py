@@ -1,0 +1,129 @@
+"""What an answer of the API server means, decided without I/O: an object, or an error of ``crosswind.errors``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from crosswind import errors
+from crosswind.kube.requests import Request
+from crosswind.types import Json, Manifest
+
+__all__ = ["decode", "error_of", "error_of_status"]
+
+_MESSAGE_LIMIT = 1000
+"""Characters: a Status can list every field of a pod; the first causes are enough to act on."""
+
+_ERRORS: dict[int, type[errors.ApiError]] = {
+    401: errors.Unauthorized,
+    403: errors.Forbidden,
+    404: errors.NotFound,
+    408: errors.ServerError,
+    409: errors.Conflict,
+    410: errors.Gone,
+    422: errors.Invalid,
+    429: errors.TooManyRequests,
+}
+"""By HTTP code; every other 4xx is BadRequest, everything else ServerError."""
+
+
+def decode(body: bytes, request: Request) -> Json:
+    """Return the JSON of a successful answer; ``Unreachable`` when a proxy or another server answered instead."""
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise errors.Unreachable(
+            f"{request}: the answer is no JSON, so it does not come from a Kubernetes API server;"
+            " check the server's address and any proxy in between"
+        ) from None
+
+
+def error_of(request: Request, code: int, headers: Mapping[str, str], body: bytes) -> errors.ApiError:
+    """Return the error for an answer with code 300 or above. Of a body that is no Status nothing is repeated."""
+    status = _status(body) or {"message": _without_status(code, headers)}
+    status.setdefault("code", code)
+    return error_of_status(status, request, retry_after=_seconds(headers.get("Retry-After")), code=code)
+
+
+def error_of_status(
+    status: Manifest, request: Request, *, retry_after: float | None = None, code: int | None = None
+) -> errors.ApiError:
+    """Return the error for a Status body, as an answer has it, an ERROR event of a watch, or exec's last message."""
+    code = code or _integer(status.get("code")) or 500
+    reason = str(status.get("reason") or "")
+    details = status.get("details")
+    details = details if isinstance(details, dict) else {}
+    message = _short(str(status.get("message") or reason or f"status {code}"))
+    kind = _class_of(code, reason, message)
+    if retry_after is None:
+        retry_after = _seconds(details.get("retryAfterSeconds"))
+    return kind(
+        message + _mend(kind, message, request),
+        status=code,
+        reason=reason,
+        details=details,
+        retry_after=retry_after,
+        request=str(request),
+    )
+
+
+def _class_of(code: int, reason: str, message: str) -> type[errors.ApiError]:
+    if code == 403 and "exceeded quota" in message:
+        return errors.QuotaExceeded
+    if code == 409 and reason == "AlreadyExists":
+        return errors.AlreadyExists
+    default = errors.BadRequest if 300 <= code < 500 else errors.ServerError
+    return _ERRORS.get(code, default)
+
+
+def _mend(kind: type[errors.ApiError], message: str, request: Request) -> str:
+    """Return what the reader can do about it, where that is certain, else ""."""
+    if kind is errors.Forbidden and (" cannot " in message or message.endswith("is forbidden: ")):
+        return _grant(request)
+    if kind is errors.Unauthorized:
+        return " (the cluster does not accept these credentials: log in again, or renew the token or certificate)"
+    if kind is errors.NotFound and message.startswith("namespaces ") and request.subject != "namespaces":
+        return f" (create it with: kubectl create namespace {request.namespace}; or name another one in the settings)"
+    return ""
+
+
+def _grant(request: Request) -> str:
+    # exec and port-forward by WebSocket are GET requests that need both verbs; the refusal of the second has no text
+    verbs = '"get" and "create"' if request.upgrade else f'"{request.verb}"'
+    scope = f'in namespace "{request.namespace}" by a Role' if request.namespace else "by a ClusterRole"
+    group = f' of API group "{request.group}"' if request.group else ""
+    return f' (allow {verbs} on "{request.subject}"{group} {scope} and its binding)'
+
+
+def _status(body: bytes) -> dict[str, Any] | None:
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    return found if isinstance(found, dict) and found.get("kind") == "Status" else None
+
+
+def _without_status(code: int, headers: Mapping[str, str]) -> str:
+    kind = headers.get("Content-Type", "no content type").split(";")[0]
+    if 300 <= code < 400:
+        return f"status {code}, a redirect: the server's address is probably not that of a Kubernetes API server"
+    return f"status {code} without a Status body ({kind})"
+
+
+def _short(message: str) -> str:
+    return message if len(message) <= _MESSAGE_LIMIT else message[:_MESSAGE_LIMIT] + " ..."
+
+
+def _integer(value: object) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _seconds(value: object) -> float | None:
+    """Return a number of seconds; Kubernetes sends no HTTP dates here."""
+    try:
+        seconds = float(value)  # type: ignore[arg-type]  # anything else raises
+    except (TypeError, ValueError):
+        return None
+    return seconds if 0 <= seconds < 86_400 else None

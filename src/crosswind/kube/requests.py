@@ -1,0 +1,298 @@
+"""Requests to the API server as values, built without I/O."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote_plus
+
+import orjson
+
+from crosswind.kube.resources import PODS, SELF_SUBJECT_ACCESS_REVIEWS, Resource
+from crosswind.types import Json, Manifest
+
+__all__ = [
+    "Patch",
+    "Request",
+    "access_review",
+    "create",
+    "delete",
+    "delete_collection",
+    "exec_in",
+    "get",
+    "list_page",
+    "log",
+    "patch",
+    "port_forward",
+    "replace",
+    "version",
+    "watch",
+]
+
+Query = tuple[tuple[str, str], ...]
+
+WATCH_SILENCE = 120.0
+"""Seconds: the API server sends a bookmark about once a minute, so two minutes without a byte is a dead connection."""
+
+EXEC_PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
+"""WebSocket subprotocols of exec, best first; v5 can close stdin (KEP-4006)."""
+
+PORT_FORWARD_PROTOCOLS = ("v4.channel.k8s.io",)
+"""The only one the kubelet speaks on ports without SPDY."""
+
+
+class Patch(enum.StrEnum):
+    """How a patch is applied; the value is its content type."""
+
+    JSON = "application/json-patch+json"
+    MERGE = "application/merge-patch+json"
+    STRATEGIC = "application/strategic-merge-patch+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request.
+
+    ``verb``, ``subject`` (``pods/exec``) and ``namespace`` are what RBAC calls it, for messages. ``timeout``: seconds
+    for the whole exchange, None is the client's default; for a stream (with ``silence``) None is no limit. ``silence``:
+    seconds without a byte after which a stream counts as dead, 0 for never. ``upgrade``: WebSocket subprotocols.
+    """
+
+    method: str
+    path: str
+    query: Query = ()
+    body: bytes | None = None
+    content_type: str = "application/json"
+    verb: str = "get"
+    subject: str = ""
+    group: str = ""
+    namespace: str | None = None
+    timeout: float | None = None
+    silence: float | None = None
+    upgrade: tuple[str, ...] = ()
+
+    @property
+    def target(self) -> str:
+        """Path and query, encoded."""
+        if not self.query:
+            return self.path
+        return self.path + "?" + "&".join(f"{key}={quote_plus(value)}" for key, value in self.query)
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+def version() -> Request:
+    """Ask for the version of the API server."""
+    return Request("GET", "/version")
+
+
+def create(
+    resource: Resource,
+    manifest: Manifest,
+    *,
+    namespace: str | None = None,
+    dry_run: bool = False,
+    field_validation: str | None = None,
+) -> Request:
+    """Create an object; ``namespace`` None takes the manifest's own."""
+    namespace = _namespace_of(resource, manifest, namespace)
+    query = _query(dryRun="All" if dry_run else None, fieldValidation=field_validation)
+    return _on(resource, "create", "POST", namespace, query=query, body=orjson.dumps(manifest))
+
+
+def get(resource: Resource, name: str, *, namespace: str | None = None) -> Request:
+    """Read one object."""
+    return _on(resource, "get", "GET", namespace, _named(resource, name))
+
+
+def list_page(
+    resource: Resource,
+    *,
+    namespace: str | None = None,
+    labels: str = "",
+    fields: str = "",
+    limit: int | None = None,
+    version: str | None = None,
+    continue_from: str = "",
+) -> Request:
+    """Read one page of a list; ``continue_from`` is the token of the page before."""
+    query = _query(
+        labelSelector=labels,
+        fieldSelector=fields,
+        limit=limit,
+        resourceVersion=None if continue_from else version,
+        **{"continue": continue_from},
+    )
+    return _on(resource, "list", "GET", namespace, query=query)
+
+
+def watch(
+    resource: Resource,
+    *,
+    namespace: str | None = None,
+    labels: str = "",
+    fields: str = "",
+    version: str,
+    timeout: float,
+    bookmarks: bool = True,
+    silence: float = WATCH_SILENCE,
+) -> Request:
+    """Follow changes after ``version`` for about ``timeout`` seconds, after which the server ends the stream."""
+    seconds = max(1, round(timeout))
+    query = _query(
+        watch="true",
+        resourceVersion=version,
+        labelSelector=labels,
+        fieldSelector=fields,
+        timeoutSeconds=seconds,
+        allowWatchBookmarks="true" if bookmarks else None,
+    )
+    return _on(resource, "watch", "GET", namespace, query=query, timeout=seconds + 15.0, silence=silence)
+
+
+def patch(
+    resource: Resource,
+    name: str,
+    change: Json,
+    *,
+    namespace: str | None = None,
+    how: Patch = Patch.MERGE,
+    subresource: str = "",
+) -> Request:
+    """Change some fields of an object."""
+    body, subject = orjson.dumps(change), (_named(resource, name), subresource)
+    return _on(resource, "patch", "PATCH", namespace, *subject, body=body, content_type=how.value)
+
+
+def replace(resource: Resource, manifest: Manifest, *, namespace: str | None = None, subresource: str = "") -> Request:
+    """Write a whole object; its ``resourceVersion``, when there, must still be the current one."""
+    name = _named(resource, manifest.get("metadata", {}).get("name", ""))
+    namespace = _namespace_of(resource, manifest, namespace)
+    return _on(resource, "update", "PUT", namespace, name, subresource, body=orjson.dumps(manifest))
+
+
+def delete(
+    resource: Resource,
+    name: str,
+    *,
+    namespace: str | None = None,
+    grace_period: int | None = None,
+    uid: str | None = None,
+    propagation: str | None = None,
+) -> Request:
+    """Delete an object: with ``uid`` only that very one, else 409."""
+    options = _delete_options(grace_period, propagation)
+    if uid is not None:
+        options["preconditions"] = {"uid": uid}
+    return _on(resource, "delete", "DELETE", namespace, _named(resource, name), body=_body(options))
+
+
+def delete_collection(
+    resource: Resource, *, namespace: str | None, labels: str = "", fields: str = "", grace_period: int | None = None
+) -> Request:
+    """Delete all objects that the selectors match."""
+    if resource.namespaced and not namespace:
+        raise ValueError(f"deleting {resource.plural} of all namespaces at once is not possible: pass namespace=...")
+    query = _query(labelSelector=labels, fieldSelector=fields)
+    body = _body(_delete_options(grace_period, None))
+    return _on(resource, "deletecollection", "DELETE", namespace, query=query, body=body)
+
+
+def log(
+    pod: str,
+    *,
+    namespace: str,
+    container: str | None = None,
+    follow: bool = False,
+    tail_lines: int | None = None,
+    since_seconds: int | None = None,
+    timestamps: bool = False,
+    limit_bytes: int | None = None,
+    previous: bool = False,
+    silence: float = 0.0,
+) -> Request:
+    """Read a container's log."""
+    query = _query(
+        container=container,
+        follow="true" if follow else None,
+        tailLines=tail_lines,
+        sinceSeconds=since_seconds,
+        timestamps="true" if timestamps else None,
+        limitBytes=limit_bytes,
+        previous="true" if previous else None,
+    )
+    return _on(PODS, "get", "GET", namespace, pod, "log", query=query, silence=silence)
+
+
+def exec_in(pod: str, command: Sequence[str], *, namespace: str, container: str | None, stdin: bool) -> Request:
+    """Run a command in a container, by WebSocket."""
+    query = _query(container=container, stdin="true" if stdin else None, stdout="true", stderr="true")
+    query += tuple(("command", word) for word in command)
+    return _on(PODS, "create", "GET", namespace, pod, "exec", query=query, silence=0.0, upgrade=EXEC_PROTOCOLS)
+
+
+def port_forward(pod: str, port: int, *, namespace: str) -> Request:
+    """Connect to a port inside a pod, by WebSocket."""
+    query = _query(ports=port)
+    upgrade = PORT_FORWARD_PROTOCOLS
+    return _on(PODS, "create", "GET", namespace, pod, "portforward", query=query, silence=0.0, upgrade=upgrade)
+
+
+def access_review(verb: str, resource: Resource, *, namespace: str | None, subresource: str = "") -> Request:
+    """Ask whether we may do something; ``namespace`` None asks for all namespaces."""
+    wish = {
+        "verb": verb,
+        "group": resource.group,
+        "resource": resource.plural,
+        "subresource": subresource,
+        "namespace": namespace or "",
+    }
+    review = {
+        "apiVersion": SELF_SUBJECT_ACCESS_REVIEWS.api_version,
+        "kind": SELF_SUBJECT_ACCESS_REVIEWS.kind,
+        "spec": {"resourceAttributes": {key: value for key, value in wish.items() if value}},
+    }
+    return create(SELF_SUBJECT_ACCESS_REVIEWS, review)
+
+
+def _on(
+    resource: Resource,
+    verb: str,
+    method: str,
+    namespace: str | None,
+    name: str = "",
+    subresource: str = "",
+    **rest: Any,
+) -> Request:
+    path = resource.path(namespace, name, subresource)
+    subject = f"{resource.plural}/{subresource}" if subresource else resource.plural
+    return Request(method, path, verb=verb, subject=subject, group=resource.group, namespace=namespace, **rest)
+
+
+def _query(**values: str | int | None) -> Query:
+    return tuple((key, str(value)) for key, value in values.items() if value is not None and value != "")
+
+
+def _named(resource: Resource, name: str) -> str:
+    if not name:
+        raise ValueError(f"a {resource.kind} needs a name here; without one the request would mean all of them")
+    return name
+
+
+def _namespace_of(resource: Resource, manifest: Manifest, namespace: str | None) -> str | None:
+    namespace = namespace or manifest.get("metadata", {}).get("namespace")
+    if resource.namespaced and not namespace:
+        raise ValueError(f"a {resource.kind} needs a namespace: pass namespace=... or set metadata.namespace")
+    return namespace
+
+
+def _delete_options(grace_period: int | None, propagation: str | None) -> Manifest:
+    options = {"gracePeriodSeconds": grace_period, "propagationPolicy": propagation}
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def _body(options: Manifest) -> bytes | None:
+    return orjson.dumps({"apiVersion": "v1", "kind": "DeleteOptions", **options}) if options else None

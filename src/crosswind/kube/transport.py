@@ -1,0 +1,329 @@
+"""One request out, one answer back: the seam below the client, and its real side by aiohttp.
+
+Whatever goes wrong below HTTP is told here as ``Unreachable``; no aiohttp error leaves this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import aiohttp
+from yarl import URL
+
+from crosswind import __version__
+from crosswind.errors import Unreachable
+from crosswind.kube.requests import Request
+
+__all__ = ["HttpTransport", "Reply", "Server", "Socket", "Transport"]
+
+_IDLE_SECONDS = 60.0
+"""How long an unused connection is kept; load balancers drop them after some minutes without a word."""
+
+_KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+"""A peer that vanished is noticed after a minute, also on a watch or log that is silent by nature."""
+
+
+class Socket(Protocol):
+    """A WebSocket that carries binary messages. ``protocol``: the subprotocol that the server chose, or ""."""
+
+    protocol: str
+
+    async def send(self, message: bytes) -> None:
+        """Send one message."""
+        ...
+
+    async def receive(self) -> bytes | None:
+        """Return the next message; None when the server has closed."""
+        ...
+
+
+class Reply(Protocol):
+    """An answer whose body may still be on its way."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP code."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The answer's headers."""
+        ...
+
+    @property
+    def socket(self) -> Socket | None:
+        """The WebSocket of an upgraded request."""
+        ...
+
+    async def read(self) -> bytes:
+        """Return the whole body."""
+        ...
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body as it comes."""
+        ...
+
+    async def close(self) -> None:
+        """Give the connection back, or end it when the body was not read to its end."""
+        ...
+
+
+class Transport(Protocol):
+    """Whatever can carry a request to an API server."""
+
+    async def open(self, request: Request, authorization: str | None) -> Reply:
+        """Send a request and return the answer's head; ``Unreachable`` when none comes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where the API server is and how to connect to it. ``source``: where this was read, for messages."""
+
+    url: str
+    source: str = ""
+    tls: ssl.SSLContext | None = None
+    tls_server_name: str | None = None
+    proxy: str | None = None
+    connect_timeout: float = 10.0
+    request_timeout: float = 30.0
+
+    def __str__(self) -> str:
+        return f"{self.url} ({self.source})" if self.source else self.url
+
+
+class HttpTransport:
+    """Requests over kept-alive connections to one API server. Make and close it inside the running loop."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._session = aiohttp.ClientSession(
+            # Compressed lists would be unpacked on the loop, which costs more than sending them inside a cluster.
+            headers={"User-Agent": f"crosswind/{__version__}", "Accept-Encoding": "identity"},
+            connector=aiohttp.TCPConnector(
+                limit=0,  # who launches and follows pods bounds that; a shared limit would let watches starve requests
+                ssl=server.tls or True,
+                keepalive_timeout=_IDLE_SECONDS,
+                socket_factory=_keepalive_socket,
+            ),
+            read_bufsize=2**18,
+            raise_for_status=_keep_refusal,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def open(self, request: Request, authorization: str | None) -> Reply:
+        """Send a request and return the answer's head; ``Unreachable`` when none comes."""
+        headers = {"Authorization": authorization} if authorization else {}
+        if self._session.closed:
+            raise Unreachable(f"{request}: the connection to {self.server.url} was closed on our side")
+        with translated(self.server, request):
+            if request.upgrade:
+                return await self._upgrade(request, headers)
+            return await self._send(request, headers)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+    async def _send(self, request: Request, headers: dict[str, str]) -> Reply:
+        headers["Accept"] = "application/json"
+        if request.body is not None:
+            headers["Content-Type"] = request.content_type
+        response = await self._session.request(
+            request.method,
+            URL(self.server.url + request.target, encoded=True),
+            data=request.body,
+            headers=headers,
+            proxy=self.server.proxy,
+            server_hostname=self.server.tls_server_name,
+            timeout=self._timeout(request),
+            allow_redirects=False,
+            raise_for_status=False,
+        )
+        return _HttpReply(response, self.server, request)
+
+    async def _upgrade(self, request: Request, headers: dict[str, str]) -> Reply:
+        # no "Accept: application/json" here: the kubelet answers 406 to it (see the session's headers)
+        try:
+            async with asyncio.timeout(self.server.connect_timeout + self.server.request_timeout):
+                websocket = await self._session.ws_connect(
+                    URL(self.server.url + request.target, encoded=True),
+                    protocols=request.upgrade,
+                    headers=headers,
+                    proxy=self.server.proxy,
+                    server_hostname=self.server.tls_server_name,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
+                    max_msg_size=2**26,
+                )
+        except _Refused as refused:
+            return refused.reply
+        return _SocketReply(_HttpSocket(websocket, self.server, request))
+
+    def _timeout(self, request: Request) -> aiohttp.ClientTimeout:
+        connect = self.server.connect_timeout
+        if request.silence is None:
+            total = self.server.request_timeout if request.timeout is None else request.timeout
+            return aiohttp.ClientTimeout(total=total, connect=connect)
+        return aiohttp.ClientTimeout(total=request.timeout, connect=connect, sock_read=request.silence or None)
+
+
+class _HttpReply:
+    socket = None
+
+    def __init__(self, response: aiohttp.ClientResponse, server: Server, request: Request) -> None:
+        self.status = response.status
+        self.headers = response.headers
+        self._response, self._server, self._request = response, server, request
+
+    async def read(self) -> bytes:
+        with translated(self._server, self._request):
+            return await self._response.read()
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        with translated(self._server, self._request):
+            async for chunk in self._response.content.iter_any():
+                yield chunk
+
+    async def close(self) -> None:
+        self._response.close()
+
+
+class _SocketReply:
+    status = 101
+
+    def __init__(self, socket: _HttpSocket) -> None:
+        self.headers: Mapping[str, str] = {}
+        self.socket = socket
+
+    async def read(self) -> bytes:
+        return b""
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        while (message := await self.socket.receive()) is not None:
+            yield message
+
+    async def close(self) -> None:
+        await self.socket.close()
+
+
+class _HttpSocket:
+    def __init__(self, websocket: aiohttp.ClientWebSocketResponse, server: Server, request: Request) -> None:
+        self._websocket, self._server, self._request = websocket, server, request
+        self.protocol = websocket.protocol or ""
+
+    async def send(self, message: bytes) -> None:
+        with translated(self._server, self._request):
+            await self._websocket.send_bytes(message)
+
+    async def receive(self) -> bytes | None:
+        with translated(self._server, self._request):
+            message = await self._websocket.receive()
+        if message.type is aiohttp.WSMsgType.BINARY:
+            return bytes(message.data)
+        if message.type is aiohttp.WSMsgType.TEXT:
+            return str(message.data).encode()
+        if message.type is aiohttp.WSMsgType.ERROR:
+            raise Unreachable(f"{self._request}: the stream from {self._server.url} broke off") from message.data
+        return None
+
+    async def close(self) -> None:
+        await self._websocket.close()
+
+
+class _Refused(Exception):
+    """The server answered a WebSocket request with something else; aiohttp's own error has lost the body."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.reply = reply
+
+
+@dataclass(frozen=True)
+class _ReadReply:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    socket: Socket | None = None
+
+    async def read(self) -> bytes:
+        return self.body
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        yield self.body
+
+    async def close(self) -> None:
+        pass
+
+
+async def _keep_refusal(response: aiohttp.ClientResponse) -> None:
+    """Called for WebSocket requests alone: all others switch it off."""
+    if response.status != 101:
+        raise _Refused(_ReadReply(response.status, response.headers, await response.read()))
+
+
+def _keepalive_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE.items():
+        if hasattr(socket, name):  # macOS calls some of them differently
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return made
+
+
+@contextlib.contextmanager
+def translated(server: Server, request: Request) -> Iterator[None]:
+    """Turn what aiohttp, the sockets and TLS raise into ``Unreachable`` with the server and the reason."""
+    try:
+        yield
+    except aiohttp.ClientResponseError as error:
+        # its repr holds our request headers, and so the token: not chained
+        raise Unreachable(f"{request}: {server} does not speak proper HTTP: {error.message}") from None
+    except (aiohttp.ClientError, OSError) as error:
+        raise Unreachable(f"{request}: {_explain(server, error)}") from error
+
+
+def _explain(server: Server, error: Exception) -> str:
+    """Return one sentence: what happened, and what to look at where the cause is certain."""
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return f"the proxy on the way to {server} cannot be reached ({_word(error.os_error)})"
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return f"{server} does not answer: no connection within {server.connect_timeout:g} s{_CHECK}"
+    if isinstance(error, TimeoutError):
+        return f"{server} did not answer in time"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"{server} shows a certificate that is not trusted: {_certificate(error.certificate_error)}"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"the host of {server} has no address ({_word(error.os_error)}){_CHECK}"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"{server} does not answer: {_word(error.os_error)}{_CHECK}"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return f"{server} closed the connection without an answer"
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return f"{server} broke off in the middle of its answer"
+    return f"the connection to {server} broke: {_word(error)}"
+
+
+_CHECK = "; check that the cluster runs and that the address is right"
+
+
+def _word(error: BaseException) -> str:
+    if isinstance(error, ssl.SSLError):
+        if error.reason == "WRONG_VERSION_NUMBER":
+            return 'it does not speak TLS there; is the address "http://..."?'
+        return f"TLS failed: {error.reason or error}"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, ConnectionResetError):
+        return "connection reset"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _certificate(error: BaseException) -> str:
+    word = getattr(error, "verify_message", None) or str(error)
+    return f"{word}; give the cluster's CA (certificate-authority in the kubeconfig, or ssl_ca_cert)"
