@@ -1,7 +1,7 @@
-"""Kubernetes quantities: ``500m``, ``1Gi``, ``1e3``.
+"""Kubernetes' quantities (``500m``, ``1Gi``, ``1e3``): read exactly, written in canonical form.
 
-Grammar: k8s.io/apimachinery ``resource.Quantity``: a signed decimal number with a decimal (m, k, M, ...), binary (Ki, Mi,
-...) or exponent (e3, E3) suffix.
+Canonical: no fraction, the largest suffix that allows it, and the family of suffixes that was written: binary (``Ki``),
+decimal (``k``) or exponent (``e3``). Source: apimachinery, ``pkg/api/resource``.
 """
 
 from __future__ import annotations
@@ -9,33 +9,67 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 from functools import lru_cache
-from math import ceil
 
-__all__ = ["milli", "parse", "whole"]
+__all__ = ["BINARY", "DECIMAL", "amount", "canonical", "written"]
 
-_SHAPE = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:([eE][+-]?\d+)|([numkMGTPE]|[KMGTPE]i)?)")
-_DECIMAL = {
-    unit: Fraction(10) ** power for unit, power in zip("numkMGTPE", (-9, -6, -3, 3, 6, 9, 12, 15, 18), strict=True)
+BINARY, DECIMAL, EXPONENT = "binary", "decimal", "exponent"
+SUFFIXES: dict[str, tuple[str, Fraction]] = {
+    **{name: (BINARY, Fraction(1024**power)) for power, name in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), 1)},
+    **{
+        name: (DECIMAL, Fraction(1000) ** power)
+        for power, name in enumerate(("n", "u", "m", "", "k", "M", "G", "T", "P", "E"), -3)
+    },
 }
-_BINARY = {f"{unit}i": Fraction(1024) ** power for power, unit in enumerate("KMGTPE", start=1)}
-_FACTORS = {"": Fraction(1), **_DECIMAL, **_BINARY}
+FORM = re.compile(r"([+-]?)(\d+\.?\d*|\.\d+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?\d+|)")
+WRONG = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
 
 
-@lru_cache(maxsize=4096)
-def parse(quantity: str | int | float) -> Fraction:
-    """Return the exact value. ``ValueError``: not a quantity."""
-    found = _SHAPE.fullmatch(str(quantity))
-    if not found:
-        raise ValueError(f"{quantity!r} is not a quantity such as 500m, 2, 1Gi or 1e3")
-    number, exponent, unit = found.groups()
-    return Fraction(number) * (Fraction(10) ** int(exponent[1:]) if exponent else _FACTORS[unit or ""])
+@lru_cache(4096)
+def _parse(text: str) -> tuple[Fraction, str]:
+    match = FORM.fullmatch(text)
+    if not match:
+        raise ValueError(WRONG)
+    sign, digits, suffix = match.groups()
+    if suffix[:1] in ("e", "E") and len(suffix) > 1 and suffix != "Ei":
+        if abs(int(suffix[1:])) > 30:
+            raise ValueError("unable to parse quantity's suffix")
+        family, factor = EXPONENT, Fraction(10) ** int(suffix[1:])
+    else:
+        family, factor = SUFFIXES[suffix]
+    return Fraction(f"{sign}{digits}") * factor, family
 
 
-def milli(quantity: str | int | float) -> int:
-    """Return thousandths, rounded up, as CPU is counted."""
-    return ceil(parse(quantity) * 1000)
+def amount(text: str) -> Fraction:
+    """Return a quantity's value; ``ValueError`` if it is none."""
+    return _parse(text)[0]
 
 
-def whole(quantity: str | int | float) -> int:
-    """Return units, rounded up, as bytes are counted."""
-    return ceil(parse(quantity))
+@lru_cache(4096)
+def canonical(text: str) -> str:
+    """Return a quantity as the API server writes it: ``0.5`` is ``500m``, ``1024Mi`` is ``1Gi``.
+
+    ``ValueError`` if it is none.
+    """
+    value, family = _parse(text)
+    return written(value, family)
+
+
+def written(value: Fraction, family: str = DECIMAL) -> str:
+    """Write a value in canonical form; less than 1n is rounded up."""
+    if family == BINARY and (abs(value) < 1024 or value.denominator != 1):
+        family = DECIMAL
+    if family == BINARY:
+        names = [name for name, (of, factor) in SUFFIXES.items() if of == BINARY and (value / factor).denominator == 1]
+        name = names[-1] if names else ""
+        return f"{int(value / SUFFIXES[name][1])}{name}"
+    sign, units = ("-" if value < 0 else ""), -(-abs(value) * 10**9 // 1)
+    if not units:
+        return "0"
+    power = -9
+    while units % 1000 == 0 and power < 18:
+        units, power = units // 1000, power + 3
+    if family == EXPONENT:
+        return f"{sign}{units}e{power}" if power else f"{sign}{units}"
+    return (
+        f"{sign}{units}{ {-9: 'n', -6: 'u', -3: 'm', 0: '', 3: 'k', 6: 'M', 9: 'G', 12: 'T', 15: 'P', 18: 'E'}[power] }"
+    )

@@ -1,0 +1,194 @@
+"""Rules for the kinds beside pods: config maps, secrets, jobs, events, leases, roles, quotas and the like.
+
+Source: ``pkg/apis/{core,batch,coordination,rbac}/validation`` of Kubernetes 1.36; paths and words are its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+
+from crosswind.local import causes, naming_rules
+from crosswind.local.quantities import amount
+from crosswind.local.rules import Rule, Whole, at_least, between, keys, one_of
+from crosswind.local.statuses import Cause
+from crosswind.types import Json, Manifest
+
+__all__ = ["DATA_LIMIT", "RULES", "WHOLES"]
+
+DATA_LIMIT = 1 << 20
+DATA_KEYS = keys(naming_rules.config_key)
+COUNT = at_least(0)
+RBAC = "rbac.authorization.k8s.io"
+
+RULES: dict[str, tuple[Rule, ...]] = {
+    "V1ConfigMap": (Rule("data", DATA_KEYS), Rule("binaryData", DATA_KEYS)),
+    "V1Secret": (Rule("data", DATA_KEYS),),
+    "V1JobSpec": (
+        *(
+            Rule(field, COUNT)
+            for field in (
+                "parallelism",
+                "completions",
+                "activeDeadlineSeconds",
+                "backoffLimit",
+                "backoffLimitPerIndex",
+                "maxFailedIndexes",
+                "ttlSecondsAfterFinished",
+            )
+        ),
+        Rule("completionMode", one_of("Indexed", "NonIndexed")),
+        Rule("podReplacementPolicy", one_of("Failed", "TerminatingOrFailed")),
+        Rule("selector", required=True),
+    ),
+    "V1LeaseSpec": (Rule("leaseDurationSeconds", at_least(1)), Rule("leaseTransitions", COUNT)),
+    "V1PolicyRule": (Rule("verbs", required=True, detail="verbs must contain at least one value"),),
+    "V1RoleRef": (
+        Rule("apiGroup", one_of(RBAC), required=True),
+        Rule("name", required=True),
+        Rule("kind", required=True),
+    ),
+    "RbacV1Subject": (
+        Rule("kind", one_of("Group", "ServiceAccount", "User"), required=True),
+        Rule("name", required=True),
+    ),
+    "V1PersistentVolumeClaimSpec": (
+        Rule("accessModes", required=True, detail="at least 1 access mode is required"),
+        Rule("volumeMode", one_of("Block", "Filesystem")),
+    ),
+    "V1TokenRequestSpec": (Rule("expirationSeconds", between(600, 2**32)),),
+    "V1OwnerReference": (),
+    "V1ServicePort": (
+        Rule("port", between(1, 65535), required=True),
+        Rule("protocol", one_of("SCTP", "TCP", "UDP"), required=True),
+    ),
+    "V1ServiceSpec": (Rule("type", one_of("ClusterIP", "ExternalName", "LoadBalancer", "NodePort"), required=True),),
+}
+SECRET_KEYS = {
+    "kubernetes.io/dockerconfigjson": (".dockerconfigjson",),
+    "kubernetes.io/dockercfg": (".dockercfg",),
+    "kubernetes.io/tls": ("tls.crt", "tls.key"),
+    "kubernetes.io/ssh-auth": ("ssh-privatekey",),
+}
+
+
+def _config_map(config: Manifest, path: str, found: list[Cause]) -> None:
+    data, binary = config.get("data", {}), config.get("binaryData", {})
+    told = "duplicate of key present in binaryData"
+    found += [causes.invalid(f"data[{key}]", key, told) for key in data.keys() & binary.keys()]
+    size = sum(len(text.encode()) for text in data.values()) + sum(map(_decoded_size, binary.values()))
+    if size > DATA_LIMIT:
+        found.append(causes.too_long("", DATA_LIMIT))
+
+
+def _secret(secret: Manifest, path: str, found: list[Cause]) -> None:
+    data, sort = secret.get("data", {}), secret.get("type", "")
+    if sum(map(_decoded_size, data.values())) > DATA_LIMIT:
+        found.append(causes.too_long("data", DATA_LIMIT))
+    for key in SECRET_KEYS.get(sort, ()):
+        if key not in data:
+            found.append(causes.required(f"data[{key}]"))
+        elif key.startswith(".docker") and not _is_json(data[key]):
+            found.append(causes.invalid(f"data[{key}]", "<secret contents redacted>", "invalid character in JSON"))
+    if sort == "kubernetes.io/basic-auth" and not data.keys() & {"username", "password"}:
+        found += [causes.required("data[username]"), causes.required("data[password]")]
+    account = secret.get("metadata", {}).get("annotations", {}).get("kubernetes.io/service-account.name")
+    if sort == "kubernetes.io/service-account-token" and not account:
+        found.append(causes.required("metadata.annotations[kubernetes.io/service-account.name]"))
+
+
+def _decoded_size(text: str) -> int:
+    return len(text) * 3 // 4 - text[-2:].count("=")
+
+
+def _is_json(coded: str) -> bool:
+    try:
+        json.loads(base64.b64decode(coded))
+    except (ValueError, binascii.Error):
+        return False
+    return True
+
+
+def _job_spec(spec: Manifest, path: str, found: list[Cause]) -> None:
+    policy = spec.get("template", {}).get("spec", {}).get("restartPolicy", "")
+    where, valid = f"{path}.template.spec.restartPolicy", 'valid values: "OnFailure", "Never"'
+    if policy in ("", "Always"):
+        found.append(causes.required(where, valid))
+    if spec.get("completionMode") == "Indexed" and "completions" not in spec:
+        found.append(causes.required(f"{path}.completions", "when completion mode is Indexed"))
+    if not spec.get("template", {}).get("spec"):
+        found.append(causes.required(f"{path}.template.spec.containers"))
+
+
+def _event(event: Manifest, path: str, found: list[Cause]) -> None:
+    about = event.get("involvedObject") or event.get("regarding") or {}
+    field = "regarding" if "regarding" in event else "involvedObject"
+    home, elsewhere = event.get("metadata", {}).get("namespace", ""), about.get("namespace", "")
+    if elsewhere != home and (elsewhere or home not in ("default", "kube-system", "")):
+        found.append(causes.invalid(f"{field}.namespace", elsewhere, "does not match event.namespace"))
+
+
+def _role_binding(binding: Manifest, path: str, found: list[Cause]) -> None:
+    reference, cluster = binding.get("roleRef", {}), binding.get("kind") == "ClusterRoleBinding"
+    kinds = ("ClusterRole",) if cluster else ("Role", "ClusterRole")
+    if reference.get("kind") and reference["kind"] not in kinds:
+        found.append(causes.unsupported("roleRef.kind", reference["kind"], kinds))
+    for i, subject in enumerate(binding.get("subjects", ())):
+        if subject.get("kind") == "ServiceAccount" and not subject.get("namespace"):
+            found.append(causes.required(f"subjects[{i}].namespace"))
+
+
+def _quota(spec: Manifest, path: str, found: list[Cause]) -> None:
+    for name, quantity in spec.get("hard", {}).items():
+        where = f"{path}.hard[{name}]"
+        found += causes.lacking(where, name, naming_rules.label_key(name))
+        if amount(quantity) < 0:
+            found.append(causes.invalid(where, quantity, "must be greater than or equal to 0"))
+
+
+def _claim(spec: Manifest, path: str, found: list[Cause]) -> None:
+    size = spec.get("resources", {}).get("requests", {}).get("storage")
+    if size is None:
+        found.append(causes.required(f"{path}.resources[storage]"))
+    elif amount(size) <= 0:
+        found.append(causes.invalid(f"{path}.resources[storage]", size, "must be greater than zero"))
+
+
+def _bound_to(wanted: str) -> Whole:
+    def whole(value: Manifest, path: str, found: list[Cause]) -> None:
+        if not value.get(wanted):
+            found.append(causes.required(wanted))
+
+    return whole
+
+
+def _policy_rule(rule: Manifest, path: str, found: list[Cause]) -> None:
+    def lacks(*fields: str) -> list[Json]:
+        return [field for field in fields if not rule.get(field)]
+
+    if rule.get("nonResourceURLs"):
+        if rule.get("apiGroups") or rule.get("resources") or rule.get("resourceNames"):
+            told = "rules cannot apply to both regular resources and non-resource URLs"
+            found.append(causes.invalid(f"{path}.nonResourceURLs", rule["nonResourceURLs"], told))
+        return
+    names = {
+        "apiGroups": "resource rules must supply at least one api group",
+        "resources": "resource rules must supply at least one resource",
+    }
+    found += [causes.required(f"{path}.{field}", names[field]) for field in lacks("apiGroups", "resources")]
+
+
+WHOLES: dict[str, Whole] = {
+    "V1ConfigMap": _config_map,
+    "V1Secret": _secret,
+    "V1JobSpec": _job_spec,
+    "CoreV1Event": _event,
+    "EventsV1Event": _event,
+    "V1RoleBinding": _role_binding,
+    "V1ClusterRoleBinding": _role_binding,
+    "V1ResourceQuotaSpec": _quota,
+    "V1PersistentVolumeClaimSpec": _claim,
+    "V1PolicyRule": _policy_rule,
+    "V1Binding": _bound_to("target"),
+}

@@ -1,0 +1,194 @@
+"""Types of the API's objects, read lazily from the installed ``kubernetes`` package, which Airflow brings along.
+
+That package has one generated module per type with two tables, ``openapi_types`` and ``attribute_map``. The modules are
+read as text: importing them costs two seconds and 100 MB, and a pod needs a tenth of them. The tables hold names and
+types but lump some of Kubernetes' types together; what they lose (quantities, bytes, 64-bit numbers, microseconds) is
+in the small tables below.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+__all__ = ["Field", "Struct", "Type", "describe", "parse_type", "struct", "type_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Type:
+    """The type of a field. ``form``: list, map, struct, or a scalar.
+
+    Scalars: string, bool, int32, int64, float, time (RFC 3339), micro (with six digits), quantity, bytes (base64), port
+    (number or string), any. ``inner`` is the item's type of a list or map; ``name`` the struct's.
+    """
+
+    form: str
+    inner: Type | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field; ``name`` as in JSON."""
+
+    name: str
+    type: Type
+    required: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Struct:
+    """One type; ``name`` as in the package, such as ``V1PodSpec``; ``go`` as Kubernetes' messages name it."""
+
+    name: str
+    go: str
+    fields: dict[str, Field]
+
+
+QUANTITIES = {
+    "V1EmptyDirVolumeSource.sizeLimit",
+    "V1LimitRangeItem.default",
+    "V1LimitRangeItem.defaultRequest",
+    "V1LimitRangeItem.max",
+    "V1LimitRangeItem.maxLimitRequestRatio",
+    "V1LimitRangeItem.min",
+    "V1NodeStatus.allocatable",
+    "V1NodeStatus.capacity",
+    "V1PersistentVolumeClaimStatus.allocatedResources",
+    "V1PersistentVolumeClaimStatus.capacity",
+    "V1PersistentVolumeSpec.capacity",
+    "V1PodSpec.overhead",
+    "V1ResourceFieldSelector.divisor",
+    "V1ResourceQuotaSpec.hard",
+    "V1ResourceQuotaStatus.hard",
+    "V1ResourceQuotaStatus.used",
+    "V1ResourceRequirements.limits",
+    "V1ResourceRequirements.requests",
+    "V1VolumeResourceRequirements.limits",
+    "V1VolumeResourceRequirements.requests",
+    "V1ContainerStatus.allocatedResources",
+    "V1PodStatus.allocatedResources",
+}
+BYTES = {"V1Secret.data", "V1ConfigMap.binaryData"}
+MICROS = {
+    "V1LeaseSpec.acquireTime",
+    "V1LeaseSpec.renewTime",
+    "CoreV1Event.eventTime",
+    "CoreV1EventSeries.lastObservedTime",
+    "EventsV1Event.eventTime",
+    "EventsV1EventSeries.lastObservedTime",
+}
+LONGS = {
+    "activeDeadlineSeconds",
+    "containerGeneration",
+    "deletionGracePeriodSeconds",
+    "expirationSeconds",
+    "fsGroup",
+    "generation",
+    "gracePeriodSeconds",
+    "observedGeneration",
+    "runAsGroup",
+    "runAsUser",
+    "sizeBytes",
+    "supplementalGroups",
+    "terminationGracePeriodSeconds",
+    "tolerationSeconds",
+}
+# the package's names for types that exist in several groups; all others are "V1" and the kind
+KINDS = {"Event": "CoreV1Event", "TokenRequest": "AuthenticationV1TokenRequest"}
+GO_PACKAGES = {
+    "V1ObjectMeta",
+    "V1OwnerReference",
+    "V1LabelSelector",
+    "V1LabelSelectorRequirement",
+    "V1ManagedFieldsEntry",
+    "V1DeleteOptions",
+    "V1Preconditions",
+    "V1Condition",
+}
+SCALARS = {"str": "string", "bool": "bool", "float": "float", "datetime": "time", "object": "any", "int": "int32"}
+
+
+def type_of(kind: str, group: str = "") -> Type:
+    """Return the type of a kind; ``LookupError`` if the package has none."""
+    name = "EventsV1Event" if (kind, group) == ("Event", "events.k8s.io") else KINDS.get(kind, f"V1{kind}")
+    struct(name)
+    return Type("struct", name=name)
+
+
+@cache
+def struct(name: str) -> Struct:
+    """Return a type by the package's name, such as ``V1Container``; ``LookupError`` if there is none."""
+    text = _source(name)
+    types, names = _table(text, "openapi_types"), _table(text, "attribute_map")
+    if set(types) != set(names):
+        raise LookupError(f"cannot read the tables of {name} in the kubernetes package")
+    required = set(re.findall(r"Invalid value for `(\w+)`, must not be `None`", text))
+    fields = {
+        json: Field(json, _field_type(name, json, types[python]), python in required) for python, json in names.items()
+    }
+    return Struct(name, _go_name(name), fields)
+
+
+def describe(name: str) -> dict[str, str]:
+    """Return what the package says about each field of a type, by JSON name; "" is the type itself."""
+    text = _source(name)
+    names = _table(text, "attribute_map")
+    told = {
+        names[python]: " ".join(words.split())
+        for python, words in re.findall(
+            r'def (\w+)\(self\):\n\s+"""Gets the .*?# noqa: E501\n(.*?)\s*(?:# noqa: E501)?\n\n\s+:return',
+            text,
+            re.DOTALL,
+        )
+        if python in names
+    }
+    return {field: words.removesuffix("# noqa: E501").strip() for field, words in told.items()}
+
+
+def parse_type(text: str) -> Type:
+    """Read a type as the package writes it: ``str``, ``list[V1EnvVar]``, ``dict[str, str]``."""
+    if match := re.fullmatch(r"(list|dict)\[(?:str, )?(.+)\]", text):
+        return Type("list" if match[1] == "list" else "map", parse_type(match[2]))
+    return Type(SCALARS[text]) if text in SCALARS else Type("struct", name=text)
+
+
+def _field_type(owner: str, field: str, text: str) -> Type:
+    path, plain = f"{owner}.{field}", parse_type(text)
+    for fields, form in ((QUANTITIES, "quantity"), (BYTES, "bytes"), (MICROS, "micro")):
+        if path in fields:
+            return Type("map", Type(form)) if plain.form == "map" else Type(form)
+    if field in LONGS:
+        return Type("list", Type("int64")) if plain.form == "list" else Type("int64")
+    if plain.form == "any" and field in ("port", "targetPort"):
+        return Type("port")
+    return plain
+
+
+def _go_name(name: str) -> str:
+    return re.sub(r"^(Core|Events|Batch|Authentication|Rbac)?V\d(alpha\d|beta\d)?", "", name)
+
+
+def _table(text: str, name: str) -> dict[str, str]:
+    match = re.search(rf"\n    {name} = \{{(.*?)\n    \}}", text, re.DOTALL)
+    return dict(re.findall(r"'(\w+)': '([^']+)'", match[1])) if match else {}
+
+
+def _source(name: str) -> str:
+    folder, modules = _modules()
+    if name not in modules:
+        raise LookupError(f"the kubernetes package has no type {name}")
+    return (folder / f"{modules[name]}.py").read_text(encoding="utf-8")
+
+
+@cache
+def _modules() -> tuple[Path, dict[str, str]]:
+    spec = find_spec("kubernetes")
+    if spec is None or not spec.submodule_search_locations:
+        raise LookupError("the one-machine cluster needs the package kubernetes, which Airflow's provider brings along")
+    folder = Path(spec.submodule_search_locations[0]) / "client" / "models"
+    index = (folder / "__init__.py").read_text(encoding="utf-8")
+    return folder, {name: module for module, name in re.findall(r"models\.(\w+) import (\w+)", index)}
