@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -146,7 +146,7 @@ class Client:
         timeout: float,
         bookmarks: bool = True,
         silence: float = requests.WATCH_SILENCE,
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent]:
         """Yield the changes after ``version`` until the server closes, which it does after ``timeout`` seconds.
 
         Raises ``Gone`` when the version is too old, ``Unreachable`` when the connection breaks or nothing, not even a
@@ -162,9 +162,15 @@ class Client:
             bookmarks=bookmarks,
             silence=silence,
         )
-        async with self._stream(request) as reply:
-            async for event in watching.events(reply.chunks(), request):
+        async with self.open_watch(request) as events:
+            async for event in events:
                 yield event
+
+    @contextlib.asynccontextmanager
+    async def open_watch(self, request: Request) -> AsyncIterator[AsyncIterator[WatchEvent]]:
+        """Open a watch that ``requests.watch`` describes: inside the block the server has accepted it."""
+        async with self._stream(request) as reply:
+            yield watching.events(reply.chunks(), request)
 
     async def patch(
         self,
@@ -261,7 +267,7 @@ class Client:
         tail_lines: int | None = None,
         since_seconds: int | None = None,
         timestamps: bool = False,
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncGenerator[bytes]:
         """Yield a container's log in chunks, as it is written, until the container has ended.
 
         Wrap it in ``contextlib.aclosing`` when you leave it early.

@@ -1,0 +1,206 @@
+"""Following all objects of a kind: list, then watch; list again and compare when that breaks, and now and then.
+
+A change is never lost: what a broken watch missed, a DELETED above all, comes out of the comparison.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import random
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from crosswind.errors import ApiError, CrosswindError, Gone
+from crosswind.kube import requests
+from crosswind.kube.client import Client
+from crosswind.kube.resources import Resource
+from crosswind.kube.watching import version_of
+from crosswind.types import Manifest, WatchEvent
+
+__all__ = ["Informer", "InformerEvent", "Known", "pause_after"]
+
+logger = logging.getLogger(__name__)
+
+_CATCH_UP = 2.0
+"""Seconds from a start at a given version to the first list, which shows what did not change since."""
+
+_STEADY = 5.0
+"""Seconds after which a watch that ends counts as healthy, so that the next one starts without a pause."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_WISH = 0.2, 30.0, 120.0
+"""Seconds: backoff's first bound, its last, and how long a server's Retry-After is obeyed."""
+
+
+@dataclass(frozen=True, slots=True)
+class InformerEvent:
+    """A change. ``type`` tells how it is for us: ADDED is the first sight of an object.
+
+    DELETED carries the last state: the server's (``reason`` watch) or, found by comparing, the last one seen (list). It
+    also comes when an object no longer matches the selectors; then it has no ``deletionTimestamp``.
+    """
+
+    type: Literal["ADDED", "MODIFIED", "DELETED"]
+    object: Manifest
+    reason: Literal["watch", "list"]
+
+
+class Known:
+    """The objects as last seen, by uid, and what news a watch event or a list brings. Does not wait."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, Manifest] = {}
+
+    def learn(self, event: WatchEvent) -> InformerEvent | None:
+        """Take an event of a watch; None when it tells nothing new."""
+        if event["type"] == "BOOKMARK":
+            return None
+        found = event["object"]
+        if event["type"] == "DELETED":
+            self.objects.pop(found["metadata"]["uid"], None)
+            return InformerEvent("DELETED", found, "watch")
+        return self._keep(found, "watch")
+
+    def compare(self, listed: Iterable[Manifest]) -> Iterable[InformerEvent]:
+        """Take a whole list; objects that are gone come first, so that a new one of the same name follows the old."""
+        listed = list(listed)
+        for uid in self.objects.keys() - {item["metadata"]["uid"] for item in listed}:
+            yield InformerEvent("DELETED", self.objects.pop(uid), "list")
+        for item in listed:
+            if news := self._keep(item, "list"):
+                yield news
+
+    def _keep(self, found: Manifest, reason: Literal["watch", "list"]) -> InformerEvent | None:
+        uid = found["metadata"]["uid"]
+        before = self.objects.get(uid)
+        if before is not None and version_of(before) == version_of(found):
+            return None
+        found["metadata"].pop("managedFields", None)  # half of a pod's size, read by nobody here
+        self.objects[uid] = found
+        return InformerEvent("ADDED" if before is None else "MODIFIED", found, reason)
+
+
+class Informer:
+    """Keeps up with the objects of a kind, for ever, through whatever the network and the server do.
+
+    ``namespace`` None is all of them. ``relist_every``: seconds, spread by a tenth. ``version``: everything up to here
+    was handed on, so a new informer may start from it; "" before the first list. ``trouble``: the error that keeps it
+    from following right now, such as ``Forbidden``; None when all is well.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        resource: Resource,
+        *,
+        namespace: str | None = None,
+        labels: str = "",
+        fields: str = "",
+        relist_every: float = 300.0,
+    ) -> None:
+        self.client, self.resource, self.namespace = client, resource, namespace
+        self.labels, self.fields, self.relist_every = labels, fields, relist_every
+        self.version = ""
+        self.trouble: CrosswindError | None = None
+        self.listed = asyncio.Event()
+        """Set after the first list: from then on ``objects`` is complete."""
+        self._known = Known()
+        self._heard = -math.inf
+
+    @property
+    def objects(self) -> Mapping[str, Manifest]:
+        """The objects as last seen, by uid; a view that changes while ``run`` runs. Not to be written to."""
+        return MappingProxyType(self._known.objects)
+
+    @property
+    def lag(self) -> float:
+        """Seconds since the server last told anything; a healthy watch hears a bookmark about once a minute."""
+        return time.monotonic() - self._heard
+
+    async def run(self, on_change: Callable[[InformerEvent], None], *, version: str | None = None) -> None:
+        """Call ``on_change`` for each change until cancelled; only an error of ``on_change`` ends it otherwise.
+
+        ``version``: go on from here instead of listing first; what did not change since is shown by a list some seconds
+        later. When the server does not remember that version (410) it lists at once; what was deleted in between is
+        then not told, for nobody here knew it.
+        """
+        async with contextlib.aclosing(self._changes(version or "")) as changes:
+            async for change in changes:
+                on_change(change)
+
+    async def _changes(self, version: str) -> AsyncGenerator[InformerEvent]:
+        self.version = version
+        list_at = time.monotonic() + (_CATCH_UP if version else 0.0)
+        failures = 0
+        while True:
+            began, before, error = time.monotonic(), self.version, None
+            try:
+                if time.monotonic() >= list_at:
+                    async for change in self._list():
+                        yield change
+                    list_at = time.monotonic() + self.relist_every * random.uniform(0.9, 1.1)  # noqa: S311  # no secret
+                async for change in self._watch(list_at - time.monotonic()):
+                    yield change
+            except CrosswindError as caught:
+                error = caught
+                if isinstance(caught, Gone):
+                    list_at = 0.0
+            steady = self._heard > began and time.monotonic() - began > _STEADY
+            healthy = not isinstance(error, Gone) and (steady or self.version != before)
+            failures = 0 if healthy else failures + 1
+            self._report(error, failures)
+            await asyncio.sleep(pause_after(failures, error))
+
+    async def _list(self) -> AsyncGenerator[InformerEvent]:
+        # always the current state: a server's cache ("0") may be older than what the watch has shown already
+        found = await self.client.list(self.resource, namespace=self.namespace, labels=self.labels, fields=self.fields)
+        for change in self._known.compare(found.items):
+            yield change
+        self._hear(found.version)
+        self.listed.set()
+
+    async def _watch(self, seconds: float) -> AsyncGenerator[InformerEvent]:
+        request = requests.watch(
+            self.resource,
+            namespace=self.namespace,
+            labels=self.labels,
+            fields=self.fields,
+            version=self.version,
+            timeout=seconds,
+        )
+        async with self.client.open_watch(request) as events:
+            self._hear("")
+            async for event in events:
+                if change := self._known.learn(event):
+                    yield change
+                self._hear(version_of(event["object"]))
+
+    def _hear(self, version: str) -> None:
+        self.version = version or self.version
+        self._heard = time.monotonic()
+        self.trouble = None
+
+    def _report(self, error: CrosswindError | None, failures: int) -> None:
+        """Say once, at the second failure in a row, that something is wrong; a single cut is everyday life."""
+        if failures and not isinstance(error, Gone):
+            self.trouble = error
+        level = logging.WARNING if failures == 2 else logging.DEBUG
+        if error is not None:
+            logger.log(level, "Following %s was interrupted, trying again: %s", self.resource.plural, error)
+
+
+def pause_after(failures: int, error: CrosswindError | None = None) -> float:
+    """Return the seconds to wait: none after success, else random below a bound that doubles up to 30.
+
+    The server's own wish (``retry_after``) is the least.
+    """
+    if not failures:
+        return 0.0
+    bound = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(failures - 1, 16))
+    wish = error.retry_after if isinstance(error, ApiError) and error.retry_after else 0.0
+    return min(wish, _LONGEST_WISH) + random.uniform(bound / 2, bound)  # noqa: S311  # no secret
