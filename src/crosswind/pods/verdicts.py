@@ -21,7 +21,8 @@ FATAL_REASONS = frozenset(
 """Default of ``[kubernetes_executor] worker_pod_pending_fatal_container_state_reasons``."""
 
 INFRASTRUCTURE_REASONS = frozenset(
-    (
+    {
+        # of a pod: kubelet and node controller
         "Evicted",
         "NodeLost",
         "NodeShutdown",
@@ -29,19 +30,21 @@ INFRASTRUCTURE_REASONS = frozenset(
         "Terminated",
         "Preempting",
         "Preempted",
-        "PreemptionByScheduler",
+        "ProviderFailed",
+        # of a pod that the kubelet did not admit
         "UnexpectedAdmissionError",
         "NodeAffinity",
         "OutOfcpu",
         "OutOfmemory",
         "OutOfpods",
         "OutOfephemeral-storage",
-        "ProviderFailed",
+        # of the condition DisruptionTarget
+        "PreemptionByScheduler",
         "DeletionByTaintManager",
         "EvictionByEvictionAPI",
         "DeletionByPodGC",
         "TerminationByKubelet",
-    )
+    }
 )
 """Reasons of a pod, or of its DisruptionTarget condition, that the task has no part in."""
 
