@@ -264,6 +264,12 @@ def _container(container: Manifest, path: str, found: list[Cause]) -> None:
             found.append(causes.invalid(f"{path}.{field}.successThreshold", times, "must be 1"))
 
 
+def _ephemeral(container: Manifest, path: str, found: list[Cause]) -> None:
+    unusable = ("ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resources", "resizePolicy")
+    told = "cannot be set for an Ephemeral Container"
+    found += [causes.forbidden(f"{path}.{field}", told) for field in unusable if container.get(field)]
+
+
 def _env_var(env: Manifest, path: str, found: list[Cause]) -> None:
     source = env.get("valueFrom")
     if source is None:
@@ -373,6 +379,7 @@ WHOLES: dict[str, Whole] = {
     "V1Pod": _pod,
     "V1PodSpec": _pod_spec,
     "V1Container": _container,
+    "V1EphemeralContainer": _ephemeral,
     "V1EnvVar": _env_var,
     "V1EnvFromSource": _env_from,
     "V1ResourceRequirements": _resources,

@@ -1,0 +1,199 @@
+"""What may change in an object that exists, and Kubernetes' words where something may not.
+
+Source: ``Validate*Update`` in ``pkg/apis/*/validation`` of Kubernetes 1.36.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+from crosswind.local import causes
+from crosswind.local.kinds import Kind
+from crosswind.local.statuses import Cause
+from crosswind.local.validation import validate
+from crosswind.types import Json, Manifest
+
+__all__ = ["validate_update"]
+
+Rule: TypeAlias = Callable[[Manifest, Manifest], Iterator[Cause]]
+"""From an old and a new object to what may not have changed."""
+
+FIXED = "field is immutable"
+ADD_OR_REMOVE = "pod updates may not add or remove containers"
+ONLY = (
+    "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
+    "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
+    "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
+)
+CHANGEABLE = frozenset({"activeDeadlineSeconds", "tolerations", "schedulingGates"})
+WHILE_GATED = frozenset({"nodeSelector", "affinity"})
+WHILE_SUSPENDED = frozenset({"nodeSelector", "affinity", "tolerations", "schedulingGates"})
+
+
+def validate_update(kind: Kind, old: Manifest, new: Manifest, subresource: str = "") -> list[Cause]:
+    """Return why ``old`` may not become ``new``, nothing if it may; both are defaulted, the address is ``subresource``.
+
+    Whether ``new`` may exist at all is ``validate``'s matter; at ``ephemeralcontainers`` alone it is judged here too.
+    """
+    if subresource == "ephemeralcontainers":
+        return [*_ephemeral_containers(old, new), *validate(kind, new)]
+    found = list(_finalizers(old["metadata"], new["metadata"]))
+    if not subresource and (rule := RULES.get(kind.kind)):
+        found += rule(old, new)
+    return found
+
+
+def _finalizers(old: Manifest, new: Manifest) -> Iterator[Cause]:
+    added = set(new.get("finalizers", ())) - set(old.get("finalizers", ()))
+    if "deletionTimestamp" in old and added:
+        shown = ", ".join(f'"{name}"' for name in sorted(added))
+        told = (
+            f"no new finalizers can be added if the object is being deleted, found new finalizers []string{{{shown}}}"
+        )
+        yield causes.forbidden("metadata.finalizers", told)
+
+
+def _fixed(*paths: str, told: str = FIXED) -> Rule:
+    """Make the rule that these fields stay as they are; a path is fields joined by dots."""
+
+    def rule(old: Manifest, new: Manifest) -> Iterator[Cause]:
+        for path in paths:
+            if _at(old, path) != (value := _at(new, path)):
+                yield causes.invalid(path, value, told)
+
+    return rule
+
+
+def _at(manifest: Manifest, path: str) -> Json:
+    value: Json = manifest
+    for field in path.split("."):
+        value = (value or {}).get(field)
+    return value
+
+
+def _data(old: Manifest, new: Manifest) -> Iterator[Cause]:
+    """Keep a config map or secret that is marked immutable as it is (KEP-1412)."""
+    if old.get("immutable"):
+        told = "field is immutable when `immutable` is set"
+        for field in ("immutable", "data", "binaryData"):
+            if old.get(field) != new.get(field):
+                yield causes.forbidden(field, told)
+
+
+def _secret(old: Manifest, new: Manifest) -> Iterator[Cause]:
+    yield from _fixed("type")(old, new)
+    yield from _data(old, new)
+
+
+def _claim(old: Manifest, new: Manifest) -> Iterator[Cause]:
+    was, now = ({k: v for k, v in claim.get("spec", {}).items() if k != "resources"} for claim in (old, new))
+    if was | {"volumeName": now.get("volumeName")} != now | {"volumeName": now.get("volumeName")}:
+        told = (
+            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
+        )
+        yield causes.forbidden("spec", told)
+
+
+# ---------------------------------------------------------------------------------------------- jobs
+
+
+def _job(old: Manifest, new: Manifest) -> Iterator[Cause]:
+    fields = ("selector", "completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy")
+    yield from _fixed(*(f"spec.{field}" for field in fields))(old, new)
+    was, now = old["spec"], new["spec"]
+    elastic = was.get("completionMode") == "Indexed" and now.get("completions") == now.get("parallelism")
+    if was.get("completions") != now.get("completions") and not elastic:
+        yield causes.invalid("spec.completions", now.get("completions"), FIXED)
+    unstarted = was.get("suspend") and not old.get("status", {}).get("startTime")
+    if _template(was["template"], bool(unstarted)) != _template(now.get("template", {}), bool(unstarted)):
+        yield causes.invalid("spec.template", now.get("template"), FIXED)
+
+
+def _template(template: Manifest, unstarted: bool) -> Manifest:
+    """Return what of a template may not change: where its pods go may, before the job has started (KEP-2926)."""
+    if not unstarted:
+        return template
+    return {key: value for key, value in template.get("spec", {}).items() if key not in WHILE_SUSPENDED}
+
+
+# ---------------------------------------------------------------------------------------------- pods
+
+
+def _pod(old: Manifest, new: Manifest) -> Iterator[Cause]:
+    was, now = old["spec"], new["spec"]
+    counts = [
+        causes.forbidden(f"spec.{field}", ADD_OR_REMOVE)
+        for field in ("containers", "initContainers")
+        if len(was.get(field, ())) != len(now.get(field, ()))
+    ]
+    if counts:
+        yield from counts
+        return
+    yield from _deadline(was.get("activeDeadlineSeconds"), now.get("activeDeadlineSeconds"))
+    yield from _tolerations(was.get("tolerations", []), now.get("tolerations", []))
+    gates = [gate["name"] for gate in was.get("schedulingGates", ())]
+    for gate in now.get("schedulingGates", ()):
+        if gate.get("name") not in gates:
+            told = f'only deletion is allowed, but found new scheduling gate "{gate.get("name")}"'
+            yield causes.forbidden("spec.schedulingGates", told)
+    before, after = (_rest(spec, bool(gates)) for spec in (was, now))
+    if before != after:
+        changed = sorted(field for field in before.keys() | after.keys() if before.get(field) != after.get(field))
+        yield causes.forbidden("spec", f"{ONLY}\nchanged: {', '.join(f'spec.{field}' for field in changed)}")
+
+
+def _deadline(was: int | None, now: int | None) -> Iterator[Cause]:
+    field = "spec.activeDeadlineSeconds"
+    if was is not None and now is None:
+        yield causes.invalid(field, None, "must not update from a positive integer to nil value")
+    elif was is not None and now is not None and now > was:
+        yield causes.invalid(field, now, "must be less than or equal to previous value")
+
+
+def _tolerations(was: list[Manifest], now: list[Manifest]) -> Iterator[Cause]:
+    kept = [_without(toleration, "tolerationSeconds") for toleration in now]
+    if any(_without(toleration, "tolerationSeconds") not in kept for toleration in was):
+        yield causes.forbidden(
+            "spec.tolerations", "existing toleration can not be modified except its tolerationSeconds"
+        )
+
+
+def _rest(spec: Manifest, gated: bool) -> Manifest:
+    """Return what of a pod's spec may not change, which is all but a few fields and the images."""
+    free = CHANGEABLE | WHILE_GATED if gated else CHANGEABLE
+    rest = {key: value for key, value in spec.items() if key not in free}
+    for field in ("containers", "initContainers"):
+        if field in rest:
+            rest[field] = [_without(container, "image") for container in rest[field]]
+    if rest.get("terminationGracePeriodSeconds", 0) < 0:
+        rest["terminationGracePeriodSeconds"] = 1
+    return rest
+
+
+def _without(value: Manifest, field: str) -> Manifest:
+    return {key: item for key, item in value.items() if key != field}
+
+
+def _ephemeral_containers(old: Manifest, new: Manifest) -> Iterator[Cause]:
+    field = "spec.ephemeralContainers"
+    now = {container.get("name"): container for container in new["spec"].get("ephemeralContainers", ())}
+    for container in old["spec"].get("ephemeralContainers", ()):
+        name = container["name"]
+        if name not in now:
+            yield causes.forbidden(field, f'existing ephemeral containers "{name}" may not be removed\n')
+        elif now[name] != container:
+            yield causes.forbidden(field, f'existing ephemeral containers "{name}" may not be changed\n')
+
+
+RULES: dict[str, Rule] = {
+    "ConfigMap": _data,
+    "Secret": _secret,
+    "Job": _job,
+    "Pod": _pod,
+    "PersistentVolumeClaim": _claim,
+    "RoleBinding": _fixed("roleRef", told="cannot change roleRef"),
+    "ClusterRoleBinding": _fixed("roleRef", told="cannot change roleRef"),
+    "ResourceQuota": _fixed("spec.scopes"),
+    "Service": _fixed("spec.clusterIP"),
+}
