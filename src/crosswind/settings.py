@@ -7,8 +7,66 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-__all__ = ["KubeSettings", "LocalSettings"]
+__all__ = ["EngineSettings", "KubeSettings", "LocalSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """How an engine launches, follows and ends pods. Times in seconds."""
+
+    executor_id: str
+    """Label ``airflow-worker`` of its pods: the scheduler's job id, as stock has it."""
+
+    namespaces: tuple[str | None, ...] = ("default",)
+    """Watched from the start, others when the first pod goes there; None is the whole cluster."""
+
+    workload_delivery: Literal["secret", "args"] = "secret"
+    """How the workload, with its token, reaches the worker: as a file from a Secret, or in the pod's arguments."""
+
+    secret_batch: int = 64
+    """Pods that share one Secret at most: about 150 kB of the 1 MiB that a Secret holds."""
+
+    max_requests: int = 64
+    """Creations under way at once, at most; the same again for deletions. Where a small API server's latency begins to rise."""
+
+    launch_timeout: float = 300.0
+    """How long a launch is tried against a server that does not answer or pushes back: half of Airflow's
+    ``task_queued_timeout``, so that the task fails with the reason and not with a timeout."""
+
+    token_lifetime: float = 600.0
+    """Validity of a workload's token (Airflow's ``task_queued_timeout``); renewed at half time while the pod waits."""
+
+    delete_pods: bool = True
+    """Delete pods that are over."""
+
+    delete_failed_pods: bool = False
+    """Delete also those whose worker failed."""
+
+    fatal_reasons: frozenset[str] = frozenset()
+    """Reasons of a waiting container that fail the task at once."""
+
+    launch_retries: int = 1
+    """New pods for a task whose pod ended before the task began; -1 is without end."""
+
+    launch_retry_excluded: frozenset[str] = frozenset({"Error"})
+    """Reasons of the base container's end that get no new pod."""
+
+    grace_period: int | None = None
+    """Passed on with deletions; None leaves it to the pod."""
+
+    propagation: str | None = None
+    """Passed on with deletions."""
+
+    relist_interval: float = 600.0
+    """How often the whole list is compared with what is known, beside the watch: a missed event costs at most this."""
+
+    settle_interval: float = 15.0
+    """How long the scheduler may take to write an outcome to the database before it is told again."""
+
+    housekeeping_interval: float = 30.0
+    """How often pods, Secrets and tokens are looked after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +128,27 @@ class LocalSettings:
 
     node_pods: int = 110
     """Pods that one node may run; the kubelet's own default."""
+
+    simulated_start: float = 0.2
+    """Seconds from a simulated pod's binding until it runs; a container's start on a warm node. Jitter: as much again."""
+
+    simulated_run: float | None = 1.0
+    """Seconds that a simulated pod's base container runs, unless the pod's annotation says otherwise; None: for ever."""
+
+    stages: Path | None = None
+    """YAML file with the stages of simulated pods and nodes, in place of those that come with the package."""
+
+    sidecars: Path | None = None
+    """YAML file with further containers to inject, and when."""
+
+    sidecar_ready_after: float = 0.5
+    """Seconds until an injected sidecar is ready; a proxy with a near control plane takes about that."""
+
+    native_sidecars: bool = False
+    """Inject proxies as native sidecars unless a pod says otherwise; off, because ordinary ones are the hard case."""
+
+    istio_long_names: Literal["refused", "cut"] = "refused"
+    """Label ``service.istio.io/canonical-name`` of a long workload name: as Istio before 1.21, or cut at 63 as since."""
 
     job_backoff: float = 10.0
     """Seconds before a Job's first new try, doubled with each failure up to 600; 10 is what Kubernetes waits."""

@@ -112,6 +112,7 @@ _ALL = (
     Kind("Service", "services", short_names=("svc",), categories=("all",), subresources=(STATUS,)),
     Kind("Job", "jobs", "batch", categories=("all",), subresources=(STATUS,)),
     Kind("Lease", "leases", "coordination.k8s.io"),
+    Kind("PriorityClass", "priorityclasses", "scheduling.k8s.io", namespaced=False, short_names=("pc",)),
     Kind("Role", "roles", RBAC),
     Kind("RoleBinding", "rolebindings", RBAC),
     Kind("ClusterRole", "clusterroles", RBAC, namespaced=False),

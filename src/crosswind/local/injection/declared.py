@@ -1,0 +1,80 @@
+"""Injection of any container that a settings file declares.
+
+::
+
+    sidecars:
+      - when: {'namespace.metadata.labels["logs"]': shipped, 'pod.metadata.annotations["no-logs"]': false}
+        container: {name: log-shipper, image: fluent/fluent-bit:3.2}
+        native: false    # true: a native sidecar
+        first: false     # true: before the pod's own containers
+        volumes: []
+
+``when`` and placeholders in ``container`` and ``volumes`` are those of ``crosswind.local.rendering``, with ``pod`` and
+``namespace``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from crosswind.errors import ConfigError
+from crosswind.local.injection.additions import Injector, add
+from crosswind.local.rendering import compile_condition, compile_template
+from crosswind.types import Manifest
+
+__all__ = ["declared", "load"]
+
+FIELDS = {"when": dict, "container": dict, "native": bool, "first": bool, "volumes": list}
+
+
+def load(path: Path) -> list[Injector]:
+    """Return one injector per declared sidecar. ``ConfigError``: the file cannot be read or a field is wrong."""
+    try:
+        document = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"sidecars file {path}: {error}") from error
+    sidecars = document.get("sidecars") if isinstance(document, dict) else None
+    if not isinstance(sidecars, list):
+        raise ConfigError(f"sidecars file {path}: write a mapping with the list `sidecars`")
+    return [declared(entry, f"sidecars file {path}: sidecars[{index}]") for index, entry in enumerate(sidecars)]
+
+
+def declared(entry: Any, where: str) -> Injector:
+    """Return the injector of one entry; ``where`` begins the message of a ``ConfigError``."""
+    _check(entry, where)
+    try:
+        wanted = compile_condition(entry.get("when", {}))
+        render = compile_template({"container": entry["container"], "volumes": entry.get("volumes", [])})
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    name, native, first = entry["container"]["name"], entry.get("native", False), entry.get("first", False)
+
+    def inject(pod: Manifest, namespace: Manifest) -> Manifest:
+        scope = {"pod": pod, "namespace": namespace}
+        there = (*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or ()))
+        if any(one["name"] == name for one in there) or not wanted(scope):
+            return pod
+        made = render(scope)
+        if native:
+            sidecar = {**made["container"], "restartPolicy": "Always"}
+            early, late = ([sidecar], []) if first else ([], [sidecar])
+            return add(pod, volumes=made["volumes"], init_first=early, init_last=late)
+        early, late = ([made["container"]], []) if first else ([], [made["container"]])
+        return add(pod, volumes=made["volumes"], first=early, last=late)
+
+    return inject
+
+
+def _check(entry: Any, where: str) -> None:
+    if not isinstance(entry, dict):
+        raise ConfigError(f"{where}: a mapping is wanted, not {entry!r}")
+    for field, value in entry.items():
+        if field not in FIELDS:
+            raise ConfigError(f"{where}: unknown field {field!r}; there are {', '.join(FIELDS)}")
+        if not isinstance(value, FIELDS[field]):
+            raise ConfigError(f"{where}.{field}: {value!r} is not a {FIELDS[field].__name__}")
+    if not {"name", "image"} <= entry.get("container", {}).keys():
+        raise ConfigError(f"{where}.container: name and image are needed")

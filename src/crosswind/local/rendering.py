@@ -1,0 +1,136 @@
+"""Templates as data: YAML in which some strings stand for values of a scope, compiled once to plain functions.
+
+- ``$pod.spec.nodeName``: the value itself, of any type; ``$pod.metadata.annotations["a.b/c"]`` for keys with dots. A
+  key or list item whose value is missing is left out. ``$path|text``: the text when it is missing.
+- ``${pod.metadata.name}-0``: put into the text; nothing when missing. ``$(NAME)`` is left alone, Kubernetes expands it.
+- A mapping with ``$if: {path: wanted, ...}`` is left out unless every condition holds. ``wanted``: ``true`` is there,
+  ``false`` is not there, a list is one of, anything else is equal to (compared as text).
+- A list item with ``$each: $path`` stands for one item per element, which is ``$item`` in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from crosswind.types import Json
+
+__all__ = ["Condition", "Render", "compile_condition", "compile_path", "compile_template"]
+
+Scope = Mapping[str, Any]
+Render = Callable[[Scope], Any]
+Condition = Callable[[Scope], bool]
+
+_STEP = re.compile(r'(?:^|\.)([A-Za-z_][\w-]*)|\[(\d+)\]|\["([^"]+)"\]')
+_WHOLE = re.compile(r"\$([A-Za-z_][^|{}]*)(?:\|(.*))?", re.DOTALL)
+_PART = re.compile(r"\$\{([^}|]+)(?:\|([^}]*))?\}")
+
+
+class _Missing:
+    """Stands for what is not there."""
+
+
+MISSING = _Missing()
+
+
+def compile_path(path: str) -> Render:
+    """Return the function that reads a path, None where there is nothing. ``ValueError``: not a path."""
+    steps: list[str | int] = []
+    end = 0
+    for found in _STEP.finditer(path):
+        if found.start() != end:
+            break
+        name, index, key = found.groups()
+        steps.append(int(index) if index else name or key)
+        end = found.end()
+    if end != len(path) or not path:
+        raise ValueError(f'{path!r} is not a path such as metadata.labels["app"]')
+    return lambda scope: _follow(scope, steps)
+
+
+def _follow(value: Any, steps: list[str | int]) -> Any:
+    for step in steps:
+        try:
+            value = value[step]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return value
+
+
+def compile_condition(wanted: Mapping[str, Json]) -> Condition:
+    """Return the function that says whether every condition holds. ``ValueError``: a key is not a path."""
+    tests = [_compile_test(compile_path(path), value) for path, value in wanted.items()]
+    return lambda scope: all(test(scope) for test in tests)
+
+
+def _compile_test(read: Render, wanted: Json) -> Condition:
+    if isinstance(wanted, bool):
+        return lambda scope: (read(scope) is not None) is wanted
+    choices = frozenset(map(_text, wanted if isinstance(wanted, list) else [wanted]))
+    return lambda scope: _text(read(scope)) in choices
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def compile_template(template: Json) -> Render:
+    """Return the function that fills a template in. ``ValueError``: a placeholder is not a path."""
+    if isinstance(template, str):
+        return _compile_text(template)
+    if isinstance(template, list):
+        return _compile_list(template)
+    if isinstance(template, dict):
+        return _compile_dict(template)
+    return lambda _: template
+
+
+def _compile_text(text: str) -> Render:
+    whole = _WHOLE.fullmatch(text)
+    if whole:
+        read, default = compile_path(whole[1]), whole[2]
+        return lambda scope: _or_default(read(scope), MISSING if default is None else default)
+    if not _PART.search(text):
+        return lambda _: text
+    pieces = _PART.split(text)
+    reads = [(compile_path(path), default or "") for path, default in zip(pieces[1::3], pieces[2::3], strict=True)]
+    literals = pieces[::3]
+
+    def fill(scope: Scope) -> str:
+        values = [*(_text(_or_default(read(scope), default)) for read, default in reads), ""]
+        return "".join(part for pair in zip(literals, values, strict=True) for part in pair)
+
+    return fill
+
+
+def _or_default(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def _compile_dict(template: Mapping[str, Json]) -> Render:
+    allowed = compile_condition(template.get("$if", {}))
+    fields = [(key, compile_template(value)) for key, value in template.items() if key not in ("$if", "$each")]
+
+    def fill(scope: Scope) -> Any:
+        if not allowed(scope):
+            return MISSING
+        values = ((key, render(scope)) for key, render in fields)
+        return {key: value for key, value in values if value is not MISSING}
+
+    return fill
+
+
+def _compile_list(template: list[Json]) -> Render:
+    items = [_compile_item(item) for item in template]
+    return lambda scope: [value for item in items for value in item(scope) if value is not MISSING]
+
+
+def _compile_item(item: Json) -> Callable[[Scope], list[Any]]:
+    render = compile_template(item)
+    if not (isinstance(item, dict) and "$each" in item):
+        return lambda scope: [render(scope)]
+    elements = compile_path(item["$each"].removeprefix("$"))
+    return lambda scope: [render({**scope, "item": element}) for element in elements(scope) or ()]
