@@ -1,6 +1,6 @@
 """Lists: pages at one version, and the version that a reader asks for.
 
-Source of the rules: Kubernetes' API concepts, "Semantics for get and list" and "Retrieving large results sets in chunks".
+Source of the rules: Kubernetes' API concepts, "Semantics for get and list", "Retrieving large results sets in chunks".
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _version(text: str) -> int:
 
 
 def check_version(store: Store, text: str) -> int | None:
-    """Read a ``resourceVersion``, None if not given; raise 500 for no number and 504 for one that is not reached yet."""
+    """Read a ``resourceVersion``, None if not given; raise 500 for no number, 504 for one that is not reached yet."""
     if not text:
         return None
     wanted = _version(text)

@@ -136,9 +136,9 @@ class ClusterRegistry:
         metadata["creationTimestamp"] = timestamp(self.clock())
         if kind.kind in COUNTED:
             metadata["generation"] = 1
-        dropped = {"status"} if "status" in kind.parts and kind.kind not in KEEPS_STATUS else set()
-        rest = {key: value for key, value in manifest.items() if key not in dropped}
-        return {**rest, "kind": kind.kind, "apiVersion": kind.api_version, "metadata": metadata}
+        fresh = {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": metadata}
+        dropped = "status" if "status" in kind.parts and kind.kind not in KEEPS_STATUS else ""
+        return fresh | {key: value for key, value in manifest.items() if key not in {*fresh, dropped}}
 
     def _generate(self, kind: Kind, namespace: str, prefix: str) -> str:
         while True:
@@ -364,7 +364,7 @@ def _combine(kind: Kind, old: Manifest, given: Manifest, subresource: str) -> Ma
         metadata["namespace"] = old["metadata"]["namespace"]
     if subresource == "status":
         return {**old, "metadata": metadata, "status": given.get("status", {})}
-    new = {**given, "kind": kind.kind, "apiVersion": kind.api_version, "metadata": metadata}
+    new = {"kind": kind.kind, "apiVersion": kind.api_version, **given, "metadata": metadata}
     if "status" in kind.parts:
         new.pop("status", None)
         if "status" in old:

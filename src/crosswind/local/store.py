@@ -47,6 +47,14 @@ class Entry:
             self._json = orjson.dumps(self.object)
         return self._json
 
+    @property
+    def bare(self) -> bytes:
+        """The state as JSON without kind and apiVersion, as lists hold it."""
+        head = b'{"kind":"%b","apiVersion":"%b",' % (self.object["kind"].encode(), self.object["apiVersion"].encode())
+        if self.json.startswith(head):
+            return b"{" + self.json[len(head) :]
+        return orjson.dumps({key: value for key, value in self.object.items() if key not in {"kind", "apiVersion"}})
+
     def copy(self) -> Manifest:
         """Return a deep copy, to be changed and stored as the next state."""
         fresh: Manifest = orjson.loads(self.json)

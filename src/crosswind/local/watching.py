@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 
 from crosswind.local.seams import Change
 from crosswind.local.selectors import EVERYTHING, Selector
 from crosswind.local.store import Entry, Event, EventType, Store
 
-__all__ = ["Feed", "FeedSubscription", "Seen"]
+__all__ = ["Feed", "FeedSubscription", "Seen", "WatchOptions", "WatchStream"]
+
+BOOKMARK_S = 60.0  # as the API server's watch cache does
+QUEUE = 100_000  # events that may wait for a slow client before its watch is ended
 
 
 class Seen:
@@ -48,7 +52,7 @@ class Feed:
 
     def offer(self, event: Event) -> None:
         """Take in an event of the store, if this reader is to see it."""
-        seen = self._view(event)
+        seen = self.view(event)
         if seen is None or self.lost:
             return
         if self._limit is not None and len(self.waiting) >= self._limit:
@@ -74,7 +78,8 @@ class Feed:
             yield self.waiting.popleft()
         self.ready.clear()
 
-    def _view(self, event: Event) -> Seen | None:
+    def view(self, event: Event) -> Seen | None:
+        """Return an event as this reader sees it, or None."""
         if self._namespace is not None and event.namespace != self._namespace:
             return None
         if self._selector.empty:
@@ -97,6 +102,88 @@ def view(event: Event, selector: Selector) -> Seen | None:
     old = event.previous.object
     metadata = {**old["metadata"], "resourceVersion": str(event.entry.version)}
     return Seen("DELETED", Entry({**old, "metadata": metadata}, event.entry.version))
+
+
+@dataclass(frozen=True, slots=True)
+class WatchOptions:
+    """``version``: None begins with an ADDED for each object that is there. ``timeout``: seconds until the end.
+
+    ``bookmarks``: whether the version is told each minute and at the end. ``mark_initial``: also after those ADDED's.
+    """
+
+    version: int | None = None
+    timeout: float = 3600.0
+    bookmarks: bool = False
+    mark_initial: bool = False
+
+
+class WatchStream:
+    """A watch over HTTP, from its opening on; raises ``Compacted`` when its version is too old. Closed at its end.
+
+    ``encode`` writes an event, ``bookmark`` a version (and whether it ends the initial objects), each as one line.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        kind: str,
+        namespace: str | None,
+        selector: Selector,
+        options: WatchOptions,
+        encode: Callable[[Seen], bytes],
+        bookmark: Callable[[int, bool], bytes],
+    ) -> None:
+        self._store = store
+        self._options = options
+        self._encode = encode
+        self._bookmark = bookmark
+        self._ended = False
+        if options.version is None:
+            entries = [entry for entry in store.entries(kind, namespace) if selector.matches(entry.object)]
+            entries.sort(key=lambda entry: entry.version)
+            first = [Seen("ADDED", entry) for entry in entries]
+            self._feed = Feed(store, kind, namespace, selector, QUEUE)
+        else:
+            events = store.since(kind, options.version)
+            self._feed = Feed(store, kind, namespace, selector, QUEUE)
+            first = [seen for event in events if (seen := self._feed.view(event))]
+        self._feed.waiting.extend(first)
+        self._feed.ready.set()
+
+    def end(self) -> None:
+        """End the stream soon, from outside."""
+        self._ended = True
+        self._feed.ready.set()
+
+    async def lines(self) -> AsyncIterator[bytes]:
+        """Yield lines, several at once when they came at once, until the timeout."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._options.timeout
+        mark_at = loop.time() + BOOKMARK_S
+        mark_initial = self._options.mark_initial
+        try:
+            while not self._ended and not self._feed.lost:
+                timer = loop.call_at(min(deadline, mark_at), self._feed.ready.set)
+                await self._feed.ready.wait()
+                timer.cancel()
+                chunk = b"".join(map(self._encode, self._feed.take()))
+                if mark_initial:
+                    chunk, mark_initial = chunk + self._bookmark(self._store.version, True), False
+                over = loop.time() >= deadline
+                if over or loop.time() >= mark_at:
+                    mark_at = loop.time() + BOOKMARK_S
+                    if self._options.bookmarks:
+                        chunk += self._bookmark(self._store.version, False)
+                if chunk:
+                    yield chunk
+                if over:
+                    return
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self._feed.close()
 
 
 class FeedSubscription:

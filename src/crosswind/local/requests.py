@@ -1,0 +1,133 @@
+"""What a request holds, read and checked: body, query, and the forms in which they may come."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from urllib.parse import parse_qsl
+
+import orjson
+import yaml
+from starlette.types import Receive, Scope
+
+from crosswind.local.access import User
+from crosswind.local.addresses import Address
+from crosswind.local.decoding import Strictness
+from crosswind.local.listing import check_version
+from crosswind.local.negotiating import View, view_of
+from crosswind.local.statuses import Cause, StatusError, bad_request, failure, invalid, unsupported_media_type
+from crosswind.local.store import Store
+from crosswind.local.watching import WatchOptions
+
+__all__ = ["Call", "read_body", "read_headers", "watch_options"]
+
+BODY_LIMIT = 3 << 20  # bytes, as the API server's --max-request-bytes would have it
+JSON_TYPES = frozenset({"application/json", ""})
+YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml"})
+READABLE = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
+STRICTNESS: dict[str, Strictness] = {"Strict": "Strict", "Warn": "Warn", "Ignore": "Ignore", "": "Warn"}
+TRUE = frozenset({"1", "true", "True", "TRUE", "t", "T"})
+
+
+class Call:
+    """One request to an address: headers and query, and the warnings that its answer will carry."""
+
+    __slots__ = ("address", "headers", "query", "user", "verb", "warnings")
+
+    def __init__(self, scope: Scope, headers: Mapping[str, str], address: Address, user: User) -> None:
+        self.headers = headers
+        self.query = dict(parse_qsl(scope["query_string"].decode(), keep_blank_values=True))
+        self.address = address
+        self.user = user
+        self.verb = ""
+        self.warnings: list[str] = []
+
+    @property
+    def watch(self) -> bool:
+        """Whether the query asks for a watch."""
+        return self.query.get("watch") in TRUE
+
+    @property
+    def view(self) -> View:
+        """The form that the client wants; raises 406."""
+        return view_of(self.headers.get("accept", ""))
+
+    @property
+    def media(self) -> str:
+        """The body's media type, without parameters; "" if not given."""
+        return self.headers.get("content-type", "").partition(";")[0].strip()
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether nothing is to be kept; raises 422 for another value than All."""
+        given: str = self.query.get("dryRun", "")
+        if given not in {"", "All"}:
+            told = f'Unsupported value: "{given}": supported values: "All"'
+            raise self._wrong_option(Cause("FieldValueNotSupported", told, "dryRun"))
+        return given == "All"
+
+    @property
+    def strictness(self) -> Strictness:
+        """What to do with unknown fields; raises 422 for an unknown word."""
+        given = self.query.get("fieldValidation", "")
+        if given not in STRICTNESS:
+            told = f'Unsupported value: "{given}": supported values: "", "Ignore", "Strict", "Warn"'
+            raise self._wrong_option(Cause("FieldValueNotSupported", told, "fieldValidation"))
+        return STRICTNESS[given]
+
+    def _wrong_option(self, cause: Cause) -> StatusError:
+        kinds = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
+        return invalid(kinds.get(self.verb, "DeleteOptions"), "", [cause])
+
+
+def read_headers(scope: Scope) -> dict[str, str]:
+    """Return the headers by lower-case name; of several Accept headers the values are joined."""
+    headers: dict[str, str] = {}
+    for name, value in scope["headers"]:
+        key, text = name.decode("latin-1"), value.decode("latin-1")
+        headers[key] = f"{headers[key]},{text}" if key in headers and key == "accept" else text
+    return headers
+
+
+async def read_body(receive: Receive) -> bytes:
+    """Read the whole body; raise 413 for one above 3 MiB."""
+    parts, size, more = [], 0, True
+    while more:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > BODY_LIMIT:
+            raise failure(413, "RequestEntityTooLarge", f"Request entity too large: limit is {BODY_LIMIT}")
+        more = message["type"] == "http.request" and message.get("more_body", False)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def as_json(media: str, body: bytes) -> bytes:
+    """Return a body as JSON; raise 415 for a media type that is not read and 400 for bad YAML."""
+    if media in JSON_TYPES:
+        return body
+    if media not in YAML_TYPES:
+        raise unsupported_media_type(READABLE)
+    try:
+        return orjson.dumps(yaml.safe_load(body))
+    except (yaml.YAMLError, TypeError, UnicodeDecodeError) as problem:
+        raise bad_request(f"error converting YAML to JSON: {problem}") from problem
+
+
+def watch_options(store: Store, query: Mapping[str, str]) -> WatchOptions:
+    """Read the query of a watch; raise 400, 422 or 500."""
+    initial, bookmarks = query.get("sendInitialEvents", ""), query.get("allowWatchBookmarks") in TRUE
+    if initial and query.get("resourceVersionMatch") != "NotOlderThan":
+        told = "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+        raise invalid("ListOptions", "", [Cause("FieldValueForbidden", told, "resourceVersionMatch")])
+    version = check_version(store, query.get("resourceVersion", "")) or None
+    if initial in TRUE:
+        version = None
+    timeout = query.get("timeoutSeconds") or "0"
+    try:
+        seconds = float(timeout)
+    except ValueError as problem:
+        raise bad_request(f'strconv.ParseInt: parsing "{timeout}": invalid syntax') from problem
+    # without one, the API server too picks at random, so that its clients do not all come back at once
+    seconds = seconds or random.uniform(1800, 3600)  # noqa: S311 - no secret
+    return WatchOptions(version, seconds, bookmarks, initial in TRUE and bookmarks)
