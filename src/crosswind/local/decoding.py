@@ -24,7 +24,7 @@ from crosswind.local.quantities import canonical
 from crosswind.local.schema import Field, Type, struct, type_of
 from crosswind.types import Json, Manifest
 
-__all__ = ["Strictness", "check", "decode", "timestamp"]
+__all__ = ["Strictness", "check", "decode"]
 
 Strictness: TypeAlias = Literal["Strict", "Warn", "Ignore"]
 """What becomes of unknown and doubled fields: refused, told in a warning, dropped in silence."""
@@ -97,11 +97,6 @@ def check(kind: Kind, manifest: Manifest, *, strict: Strictness = "Warn") -> tup
         told = f"Invalid value: {json.dumps(orjson.dumps(manifest).decode())}: {problem}"
         raise statuses.invalid("", "", [statuses.Cause("FieldValueInvalid", told, "patch")]) from problem
     return {"kind": kind.kind, "apiVersion": kind.api_version} | decoded, problems
-
-
-def timestamp(moment: datetime) -> str:
-    """Write a time as Kubernetes does: UTC, whole seconds, ``Z``."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _check_kind(kind: Kind, body: Manifest) -> bool:
@@ -302,7 +297,7 @@ def _time(digits: bool) -> Decoder:
             moment = None
         if moment is None:
             raise Mismatch(problem)
-        return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if digits else timestamp(moment)
+        return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ" if digits else "%Y-%m-%dT%H:%M:%SZ")
 
     return decode_time
 

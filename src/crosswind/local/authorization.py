@@ -1,0 +1,234 @@
+"""Role-based access control: who may do what, decided from the cluster's roles and bindings, and reviews of it.
+
+Source: ``plugin/pkg/auth/authorizer/rbac`` of Kubernetes 1.36.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from crosswind.local import causes
+from crosswind.local.access import User
+from crosswind.local.seams import Registry
+from crosswind.local.statuses import StatusError, invalid
+from crosswind.types import Manifest
+
+__all__ = ["BOOTSTRAP", "Authorizer", "Question", "user_info"]
+
+RBAC = "rbac.authorization.k8s.io"
+MASTERS = "system:masters"
+OPEN_PATHS = ("/healthz", "/livez", "/readyz", "/version", "/version/")
+DISCOVERY_PATHS = ("/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*", *OPEN_PATHS)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What somebody wants to do; ``path`` for what is no resource. ``namespace`` "": cluster-wide, ``name`` "": all."""
+
+    verb: str
+    group: str = ""
+    resource: str = ""
+    subresource: str = ""
+    namespace: str = ""
+    name: str = ""
+    path: str = ""
+
+
+class Authorizer:
+    """Decides by the roles and bindings that are in the registry at the moment; ``system:masters`` may do anything."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def allowed(
+        self, user: User, verb: str, group: str, resource: str, subresource: str, namespace: str, name: str
+    ) -> bool:
+        """Whether a user may do something with a resource."""
+        return (
+            MASTERS in user.groups
+            or self.decide(user, Question(verb, group, resource, subresource, namespace, name))[0]
+        )
+
+    def decide(self, user: User, question: Question) -> tuple[bool, str]:
+        """Return whether it is allowed, and by what."""
+        if MASTERS in user.groups:
+            return True, ""
+        for binding, namespace in self._bindings(question.namespace):
+            subject = next((s for s in binding.get("subjects", ()) if _is(user, s, namespace)), None)
+            if subject and any(_covers(rule, question) for rule in self._rules(binding["roleRef"], namespace)):
+                return True, _reason(binding, subject)
+        return False, ""
+
+    def review(self, user: User, review: Manifest) -> Manifest:
+        """Answer a SelfSubjectAccessReview, SubjectAccessReview or SelfSubjectReview; raise 422 where none asks."""
+        if review["kind"] == "SelfSubjectReview":
+            return {**review, "status": {"userInfo": user_info(user)}}
+        spec = review.get("spec") or {}
+        resource, path = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
+        if (resource is None) == (path is None):
+            told = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
+            raise invalid(review["kind"], "", [causes.invalid("spec.resourceAttributes", resource, told)])
+        if review["kind"] == "SubjectAccessReview":
+            user = User(spec.get("user", ""), tuple(spec.get("groups", ())), spec.get("uid", ""))
+        fields = Question.__dataclass_fields__
+        asked = {key: value for key, value in (resource or path or {}).items() if key in fields}
+        allowed, reason = self.decide(user, Question(**{"verb": "", **asked}))
+        return {**review, "status": {"allowed": allowed, **({"reason": reason} if reason else {})}}
+
+    def _bindings(self, namespace: str) -> Iterator[tuple[Manifest, str]]:
+        for binding in self._registry.list("ClusterRoleBinding"):
+            yield binding, ""
+        if namespace:
+            for binding in self._registry.list("RoleBinding", namespace):
+                yield binding, namespace
+
+    def _rules(self, reference: Manifest, namespace: str) -> Sequence[Manifest]:
+        kind = reference["kind"]
+        try:
+            role = self._registry.get(kind, namespace if kind == "Role" else "", reference["name"])
+        except StatusError:
+            return ()
+        if selectors := (role.get("aggregationRule") or {}).get("clusterRoleSelectors"):
+            others = self._registry.list("ClusterRole")
+            return [
+                rule
+                for other in others
+                if any(_labelled(other, selector.get("matchLabels", {})) for selector in selectors)
+                for rule in other.get("rules", ())
+            ]
+        rules: Sequence[Manifest] = role.get("rules") or ()
+        return rules
+
+
+def user_info(user: User) -> Manifest:
+    """Return a user as reviews show one."""
+    info: dict[str, Any] = {"username": user.username, "uid": user.uid, "groups": list(user.groups)}
+    info["extra"] = {key: list(values) for key, values in user.extra.items()}
+    return {key: value for key, value in info.items() if value}
+
+
+def _labelled(role: Manifest, wanted: dict[str, str]) -> bool:
+    return bool(wanted.items() <= role["metadata"].get("labels", {}).items())
+
+
+def _is(user: User, subject: Manifest, namespace: str) -> bool:
+    name = subject["name"]
+    match subject["kind"]:
+        case "User":
+            return bool(user.username == name)
+        case "Group":
+            return name in user.groups
+    return user.username == f"system:serviceaccount:{subject.get('namespace') or namespace}:{name}"
+
+
+def _covers(rule: Manifest, question: Question) -> bool:
+    if not _has(rule.get("verbs", ()), question.verb):
+        return False
+    if question.path:
+        return any(_path_matches(pattern, question.path) for pattern in rule.get("nonResourceURLs", ()))
+    names = rule.get("resourceNames")
+    return (
+        _has(rule.get("apiGroups", ()), question.group)
+        and _has_resource(rule.get("resources", ()), question)
+        and (not names or question.name in names)
+    )
+
+
+def _has(listed: Sequence[str], wanted: str) -> bool:
+    return wanted in listed or "*" in listed
+
+
+def _has_resource(listed: Sequence[str], question: Question) -> bool:
+    if not question.subresource:
+        return _has(listed, question.resource)
+    return _has(listed, f"{question.resource}/{question.subresource}") or f"*/{question.subresource}" in listed
+
+
+def _path_matches(pattern: str, path: str) -> bool:
+    return pattern in ("*", path) or (pattern.endswith("*") and path.startswith(pattern[:-1]))
+
+
+def _reason(binding: Manifest, subject: Manifest) -> str:
+    reference, metadata = binding["roleRef"], binding["metadata"]
+    name = "/".join(part for part in (metadata["name"], metadata.get("namespace")) if part)
+    account = subject["name"] + (f"/{subject['namespace']}" if subject.get("namespace") else "")
+    role = f'{reference["kind"]} "{reference["name"]}"'
+    return f'RBAC: allowed by {binding["kind"]} "{name}" of {role} to {subject["kind"]} "{account}"'
+
+
+# ---------------------------------------------------------------------------------------------- what is there at first
+
+ALL, READ = ["*"], ["get", "list", "watch"]
+WRITE = ["create", "delete", "deletecollection", "patch", "update"]
+CORE = [
+    "configmaps",
+    "events",
+    "persistentvolumeclaims",
+    "pods",
+    "pods/attach",
+    "pods/ephemeralcontainers",
+    "pods/eviction",
+    "pods/exec",
+    "pods/portforward",
+    "secrets",
+    "serviceaccounts",
+    "services",
+]
+SEEN = [name for name in CORE if name != "secrets" and "/" not in name]
+STATES = ["limitranges", "namespaces", "pods/log", "pods/status", "resourcequotas", "resourcequotas/status"]
+
+
+def _rule(groups: list[str], resources: list[str], verbs: list[str]) -> Manifest:
+    return {"apiGroups": groups, "resources": resources, "verbs": verbs}
+
+
+JOBS = [["batch"], ["jobs", "jobs/status"]]
+VIEW = [_rule([""], [*SEEN, *STATES], READ), _rule(["batch"], ["jobs", "jobs/status"], READ)]
+EDIT = [
+    *VIEW,
+    _rule([""], ["secrets", *CORE], READ),
+    _rule([""], CORE, WRITE),
+    _rule([""], ["serviceaccounts/token"], ["create"]),
+    _rule(["batch"], ["jobs"], WRITE),
+    _rule(["coordination.k8s.io"], ["leases"], [*READ, *WRITE]),
+]
+ADMIN = [*EDIT, _rule([RBAC], ["roles", "rolebindings"], [*READ, *WRITE])]
+ROLES: dict[str, list[Manifest]] = {
+    "cluster-admin": [_rule(ALL, ALL, ALL), {"nonResourceURLs": ALL, "verbs": ALL}],
+    "admin": ADMIN,
+    "edit": EDIT,
+    "view": VIEW,
+    "system:basic-user": [
+        _rule(["authorization.k8s.io"], ["selfsubjectaccessreviews", "selfsubjectrulesreviews"], ["create"]),
+        _rule(["authentication.k8s.io"], ["selfsubjectreviews"], ["create"]),
+    ],
+    "system:discovery": [{"nonResourceURLs": list(DISCOVERY_PATHS), "verbs": ["get"]}],
+    "system:public-info-viewer": [{"nonResourceURLs": list(OPEN_PATHS), "verbs": ["get"]}],
+}
+GRANTED = {
+    "cluster-admin": (MASTERS,),
+    "system:basic-user": ("system:authenticated",),
+    "system:discovery": ("system:authenticated",),
+    "system:public-info-viewer": ("system:authenticated", "system:unauthenticated"),
+}
+
+
+def _bootstrap(name: str, kind: str) -> Manifest:
+    labels = {"kubernetes.io/bootstrapping": "rbac-defaults"}
+    return {"kind": kind, "apiVersion": f"{RBAC}/v1", "metadata": {"name": name, "labels": labels}}
+
+
+BOOTSTRAP: list[Manifest] = [
+    *({**_bootstrap(name, "ClusterRole"), "rules": rules} for name, rules in ROLES.items()),
+    *(
+        {
+            **_bootstrap(name, "ClusterRoleBinding"),
+            "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": name},
+            "subjects": [{"apiGroup": RBAC, "kind": "Group", "name": group} for group in groups],
+        }
+        for name, groups in GRANTED.items()
+    ),
+]
+"""The cluster roles and bindings that every cluster has; to be created when it starts."""
