@@ -1,0 +1,234 @@
+"""The one-machine cluster as one object: opened it serves the Kubernetes API, closed it has left nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from crosswind.errors import ConfigError
+from crosswind.local.app import Api, make_app
+from crosswind.local.authorization import BOOTSTRAP, Authorizer
+from crosswind.local.garbage import GarbageCollector
+from crosswind.local.jobs import JobController
+from crosswind.local.kubeconfigs import kubeconfig, write_kubeconfig, write_private
+from crosswind.local.kubelet import Kubelet
+from crosswind.local.namespaces import SYSTEM_NAMESPACES, NamespaceController
+from crosswind.local.nodes import node_manifest
+from crosswind.local.registry import ClusterRegistry
+from crosswind.local.scheduling import Scheduler
+from crosswind.local.seams import LogOptions, Process, Runtime
+from crosswind.local.simulating import Simulator
+from crosswind.local.store import Store
+from crosswind.local.tokens import TokenIssuer
+from crosswind.settings import LocalSettings
+from crosswind.types import Manifest
+
+__all__ = ["LocalCluster"]
+
+BACKLOG = 2048
+"""Connections that may wait to be accepted: a load test opens hundreds at once."""
+
+_log = logging.getLogger(__name__)
+
+
+class LocalCluster:
+    """A Kubernetes API on loopback, with a scheduler, a kubelet and the controllers, in the running event loop.
+
+    ::
+
+        async with LocalCluster(LocalSettings()) as cluster:
+            print(cluster.url, cluster.kubeconfig)
+
+    ``url``, ``token``, ``kubeconfig``, ``token_file`` (paths): how to reach it. ``host_address``: this machine as its
+    pods see it. ``notes``: what this machine does not allow. Raises ``ConfigError`` on entry: the port is taken, a file
+    of the settings cannot be read or written.
+    """
+
+    def __init__(self, settings: LocalSettings | None = None) -> None:
+        self.settings = settings or LocalSettings()
+        self.token = secrets.token_urlsafe(24)
+        store = Store(history_length=self.settings.history_length)
+        self.registry = ClusterRegistry(store, mutators(self.settings), [quota.admit])
+        self.notes: tuple[str, ...] = ()
+        self.host_address = self.settings.host
+        self._stack = contextlib.AsyncExitStack()
+        self._parts: asyncio.Task[None]
+
+    async def __aenter__(self) -> LocalCluster:
+        """Build, start and wait until the API answers."""
+        async with contextlib.AsyncExitStack() as stack:
+            await self._open(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End every process, task and connection."""
+        await self._stack.aclose()
+
+    async def serve_until(self, stop: asyncio.Event) -> None:
+        """Wait until ``stop`` is set. Raises what ended a part of the cluster, should one end before."""
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait((stopping, self._parts), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if self._parts.done():
+            self._parts.result()
+            raise RuntimeError("a part of the local cluster has ended")
+
+    async def _open(self, stack: contextlib.AsyncExitStack) -> None:
+        listener = stack.enter_context(_listen(self.settings.host, self.settings.port))
+        self.url = f"http://{self.settings.host}:{listener.getsockname()[1]}"
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="crosswind-")))
+        self.kubeconfig = self.settings.kubeconfig or folder / "kubeconfig"
+        self.token_file = folder / "token"
+        write_private(self.token_file, self.token)
+        write_kubeconfig(self.kubeconfig, kubeconfig(self.url, self.token))
+        stack.callback(self.kubeconfig.unlink, missing_ok=True)
+        await self._open_parts(stack, listener)
+
+    async def _open_parts(self, stack: contextlib.AsyncExitStack, listener: socket.socket) -> None:
+        registry, settings = self.registry, self.settings
+        tokens, namespaces = TokenIssuer(registry, self.token), NamespaceController(registry)
+        for manifest in (*map(_namespace, SYSTEM_NAMESPACES), *BOOTSTRAP):
+            self._ensure(manifest)
+        for name in SYSTEM_NAMESPACES:
+            namespaces.furnish(name)
+        node: Kubelet | Simulator
+        runtime: Runtime
+        if settings.simulate:
+            node, runtime = Simulator(registry, settings), NoRuntime()
+        else:
+            self._ensure(node_manifest(settings, settings.host))
+            node = runtime = Kubelet(registry, settings)
+        parts = (
+            node.run(),
+            Scheduler(registry).run(),
+            namespaces.run(),
+            GarbageCollector(registry).run(),
+            JobController(registry, backoff=settings.job_backoff).run(),
+        )
+        self._parts = asyncio.create_task(_run_all(parts))
+        stack.push_async_callback(_cancelled, self._parts)
+        app = make_app(registry, runtime, tokens.authenticate, Authorizer(registry), tokens)
+        server = _Server(app)
+        await server.open(listener)
+        stack.push_async_callback(server.close)
+
+    def _ensure(self, manifest: Manifest) -> None:
+        """Create a cluster-wide object that a kept state may hold already."""
+        if self.registry.store.get(manifest["kind"], "", manifest["metadata"]["name"]) is None:
+            self.registry.create(manifest["kind"], "", manifest)
+
+
+def _namespace(name: str) -> Manifest:
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+
+
+class NoRuntime:
+    """The streams of simulated nodes: there is nothing to stream from."""
+
+    async def log(self, pod: Manifest, container: str, options: LogOptions) -> AsyncIterator[bytes]:
+        """Raise ``LookupError``."""
+        for nothing in ():
+            yield nothing
+        raise LookupError("simulated pods have no log")
+
+    async def exec(self, pod: Manifest, container: str, command: list[str], *, stdin: bool, tty: bool) -> Process:
+        """Raise ``LookupError``."""
+        raise LookupError("simulated pods run nothing")
+
+    async def attach(self, pod: Manifest, container: str, *, stdin: bool) -> Process:
+        """Raise ``LookupError``."""
+        raise LookupError("simulated pods run nothing")
+
+    async def dial(self, pod: Manifest, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Raise ``LookupError``."""
+        raise LookupError("simulated pods listen on no port")
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn that leaves signals alone and does not wait for streams that have no end."""
+
+    def __init__(self, app: Api) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                ws="websockets-sansio",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                backlog=BACKLOG,
+                ws_per_message_deflate=False,
+                ws_ping_interval=None,
+                # longer than clients keep idle connections, so that they, not we, close them
+                timeout_keep_alive=600,
+                timeout_graceful_shutdown=2,
+            )
+        )
+        self._app = app
+        self._listening = asyncio.Event()
+        self._task: asyncio.Task[None]
+
+    def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
+        """Leave signals to the program that we are part of."""
+        return contextlib.nullcontext()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        self._listening.set()
+
+    async def open(self, listener: socket.socket) -> None:
+        """Serve from now on."""
+        self._task = asyncio.create_task(self.serve([listener]))
+        await self._listening.wait()
+
+    async def close(self) -> None:
+        """End every watch and connection, then the server."""
+        self._app.close()
+        await asyncio.sleep(0)
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, HttpToolsProtocol):
+                connection.transport.close()
+        self.should_exit = True
+        await self._task
+
+
+@contextlib.contextmanager
+def _listen(host: str, port: int) -> Iterator[socket.socket]:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port))
+        except OSError as problem:
+            why = f"cannot serve on {host}:{port}: {problem.strerror}; port 0 takes a free one"
+            raise ConfigError(why) from problem
+        yield listener
+
+
+async def _run_all(parts: Sequence[Coroutine[Any, Any, None]]) -> None:
+    async with asyncio.TaskGroup() as group:
+        for part in parts:
+            group.create_task(part)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait((task,))
+    if not task.cancelled() and (problem := task.exception()):
+        _log.error("a part of the local cluster failed", exc_info=problem)
