@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from crosswind.local.addresses import Address
-from crosswind.local.statuses import StatusError, forbidden
+from crosswind.local.statuses import StatusError, failure, forbidden
 
-__all__ = ["ANONYMOUS", "Authenticator", "Authorizer", "User", "no_right"]
+__all__ = ["ANONYMOUS", "Authenticator", "User", "no_path_right", "no_right"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +28,6 @@ Authenticator: TypeAlias = Callable[[str], User | None]
 """Turns a bearer token into a user; None for a token that is wrong or expired."""
 
 
-class Authorizer(Protocol):
-    """Decides whether a user may do something. ``namespace`` is "" for cluster-wide, ``name`` "" for a whole kind."""
-
-    def allowed(
-        self, user: User, verb: str, group: str, resource: str, subresource: str, namespace: str, name: str
-    ) -> bool:
-        """Whether it is allowed."""
-        ...
-
-
 def no_right(user: User, verb: str, address: Address) -> StatusError:
     """403 in the words of Kubernetes' authorizer."""
     kind = address.kind
@@ -45,3 +35,8 @@ def no_right(user: User, verb: str, address: Address) -> StatusError:
     scope = f'in the namespace "{address.namespace}"' if address.namespace is not None else "at the cluster scope"
     why = f'User "{user.username}" cannot {verb} resource "{resource}" in API group "{kind.group}" {scope}'
     return forbidden(kind.kind, address.name, why)
+
+
+def no_path_right(user: User, verb: str, path: str) -> StatusError:
+    """403 for what is no resource."""
+    return failure(403, "Forbidden", f'forbidden: User "{user.username}" cannot {verb} path "{path}"', {})

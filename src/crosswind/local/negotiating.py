@@ -1,0 +1,95 @@
+"""Which form a client wants its answer in, and objects, lists and events written in that form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Literal, TypeAlias
+
+import orjson
+
+from crosswind.local.kinds import Kind
+from crosswind.local.listing import Page
+from crosswind.local.statuses import not_acceptable
+from crosswind.local.store import Entry
+from crosswind.local.tables import table
+from crosswind.local.watching import Seen
+from crosswind.types import Json, Manifest
+
+__all__ = ["View", "view_of", "write_bookmark", "write_event", "write_list", "write_one"]
+
+View: TypeAlias = Literal["object", "table", "metadata"]
+
+ACCEPTED = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
+AS: dict[str, View] = {"Table": "table", "PartialObjectMetadata": "metadata", "PartialObjectMetadataList": "metadata"}
+META = "meta.k8s.io/v1"
+
+
+@lru_cache(maxsize=256)
+def view_of(accept: str) -> View:
+    """Read an Accept header and return the first form in it that can be written; raise 406 when there is none."""
+    for choice in accept.split(",") if accept.strip() else ["*/*"]:
+        media, *parameters = (part.strip() for part in choice.split(";"))
+        if media not in {"application/json", "application/*", "*/*"}:
+            continue
+        given = dict(parameter.partition("=")[::2] for parameter in parameters)
+        wanted = given.get("as")
+        if wanted is None:
+            return "object"
+        if wanted in AS and given.get("g") == "meta.k8s.io" and given.get("v") == "v1":
+            return AS[wanted]
+    raise not_acceptable(ACCEPTED)
+
+
+def write_one(view: View, kind: Kind, entry: Entry, version: int) -> bytes:
+    """Write an object."""
+    if view == "object":
+        return entry.json
+    if view == "metadata":
+        return orjson.dumps(_metadata(entry))
+    return orjson.dumps(table(kind, [entry.object], str(version), True))
+
+
+def write_list(view: View, kind: Kind, page: Page) -> bytes:
+    """Write a page of a list."""
+    metadata: Manifest = {"resourceVersion": str(page.version)}
+    if page.continues:
+        metadata["continue"] = page.continues
+    if page.remaining is not None:
+        metadata["remainingItemCount"] = page.remaining
+    if view == "table":
+        shown = table(kind, [entry.object for entry in page.entries], str(page.version), False)
+        return orjson.dumps({**shown, "metadata": metadata})
+    if view == "metadata":
+        head, items = ("PartialObjectMetadataList", META), [orjson.dumps(_metadata(entry)) for entry in page.entries]
+    else:
+        head, items = (f"{kind.kind}List", kind.api_version), [entry.bare for entry in page.entries]
+    start = {"kind": head[0], "apiVersion": head[1], "metadata": metadata}
+    return orjson.dumps(start)[:-1] + b',"items":[' + b",".join(items) + b"]}"
+
+
+def write_event(view: View, kind: Kind, seen: Seen) -> bytes:
+    """Write an event of a watch as a line."""
+    body = write_one(view, kind, seen.entry, seen.entry.version)
+    return b'{"type":"%b","object":%b}\n' % (seen.type.encode(), body)
+
+
+def write_bookmark(view: View, kind: Kind, version: int, ends_initial: bool) -> bytes:
+    """Write a bookmark as a line."""
+    metadata: dict[str, Json] = {"resourceVersion": str(version), "creationTimestamp": None}
+    if ends_initial:
+        metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
+    heads: Mapping[View, tuple[str, str]] = {
+        "object": (kind.kind, kind.api_version),
+        "metadata": ("PartialObjectMetadata", META),
+        "table": ("Table", META),
+    }
+    name, group_version = heads[view]
+    marked = {"kind": name, "apiVersion": group_version, "metadata": metadata}
+    if view == "table":
+        marked["rows"] = []
+    return orjson.dumps({"type": "BOOKMARK", "object": marked}) + b"\n"
+
+
+def _metadata(entry: Entry) -> Manifest:
+    return {"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": entry.object["metadata"]}
