@@ -1,9 +1,8 @@
 import pytest
 
 from crosswind.local.access import ANONYMOUS, User
-from crosswind.local.authorization import BOOTSTRAP, Authorizer, Question
+from crosswind.local.authorization import BOOTSTRAP, Authorizer
 from crosswind.local.registry import ClusterRegistry
-from crosswind.local.statuses import StatusError
 from crosswind.local.store import Store
 
 ACCOUNT = User(
@@ -118,7 +117,7 @@ def test_everyone_who_is_known_may_ask_what_they_may_do_and_what_is_served(regis
         (ANONYMOUS, "/version", True),
         (ANONYMOUS, "/api", False),
     ):
-        assert authorizer.decide(user, Question("get", path=path))[0] is wanted
+        assert authorizer.allowed_path(user, "get", path) is wanted
 
 
 def test_an_aggregated_role_has_the_rules_of_the_roles_that_it_selects(registry):
@@ -130,26 +129,3 @@ def test_an_aggregated_role_has_the_rules_of_the_roles_that_it_selects(registry)
     reference = {"kind": "ClusterRole", "name": "r"}
     registry.create("ClusterRoleBinding", "", {"metadata": {"name": "b"}, "roleRef": reference, "subjects": [BY_NAME]})
     assert may(registry, "get", "pods", name="x")
-
-
-def test_a_review_tells_what_is_allowed_and_why(registry):
-    grant(registry, rule(["pods"], ["list"]))
-    asked = {"resourceAttributes": {"verb": "list", "resource": "pods", "namespace": "ns", "version": "v1"}}
-    review = {"kind": "SelfSubjectAccessReview", "spec": asked}
-    told = 'RBAC: allowed by RoleBinding "b/ns" of Role "r" to ServiceAccount "worker/ns"'
-    assert Authorizer(registry).review(ACCOUNT, review)["status"] == {"allowed": True, "reason": told}
-    assert Authorizer(registry).review(ANONYMOUS, review)["status"] == {"allowed": False}
-    other = {"kind": "SubjectAccessReview", "spec": {**asked, "user": ACCOUNT.username}}
-    assert Authorizer(registry).review(ADMIN, other)["status"]["allowed"] is True
-
-
-@pytest.mark.parametrize("spec", [{}, {"resourceAttributes": {}, "nonResourceAttributes": {}}])
-def test_a_review_without_one_question_is_422(registry, spec):
-    with pytest.raises(StatusError) as refused:
-        Authorizer(registry).review(ACCOUNT, {"kind": "SelfSubjectAccessReview", "spec": spec})
-    assert refused.value.code == 422
-
-
-def test_a_self_review_tells_who_asks(registry):
-    answer = Authorizer(registry).review(ACCOUNT, {"kind": "SelfSubjectReview"})
-    assert answer["status"]["userInfo"] == {"username": ACCOUNT.username, "groups": list(ACCOUNT.groups)}

@@ -1,4 +1,4 @@
-"""Role-based access control: who may do what, decided from the cluster's roles and bindings, and reviews of it.
+"""Role-based access control: who may do what, decided from the cluster's roles and bindings.
 
 Source: ``plugin/pkg/auth/authorizer/rbac`` of Kubernetes 1.36.
 """
@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from crosswind.local import causes
 from crosswind.local.access import User
 from crosswind.local.seams import Registry
-from crosswind.local.statuses import StatusError, invalid
+from crosswind.local.statuses import StatusError
 from crosswind.types import Manifest
 
-__all__ = ["BOOTSTRAP", "Authorizer", "Question", "user_info"]
+__all__ = ["BOOTSTRAP", "Authorizer"]
 
 RBAC = "rbac.authorization.k8s.io"
 MASTERS = "system:masters"
@@ -25,7 +23,7 @@ DISCOVERY_PATHS = ("/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What somebody wants to do; ``path`` for what is no resource. ``namespace`` "": cluster-wide, ``name`` "": all."""
+    """What somebody wants to do: with a resource, or at a path that is none."""
 
     verb: str
     group: str = ""
@@ -45,37 +43,19 @@ class Authorizer:
     def allowed(
         self, user: User, verb: str, group: str, resource: str, subresource: str, namespace: str, name: str
     ) -> bool:
-        """Whether a user may do something with a resource."""
-        return (
-            MASTERS in user.groups
-            or self.decide(user, Question(verb, group, resource, subresource, namespace, name))[0]
+        """Whether a user may do something with a resource; ``namespace`` "": cluster-wide, ``name`` "": all."""
+        return self._decide(user, Question(verb, group, resource, subresource, namespace, name))
+
+    def allowed_path(self, user: User, verb: str, path: str) -> bool:
+        """Whether a user may do something at an address that is no resource, such as ``/version``."""
+        return self._decide(user, Question(verb, path=path))
+
+    def _decide(self, user: User, question: Question) -> bool:
+        return MASTERS in user.groups or any(
+            any(_is(user, subject, namespace) for subject in binding.get("subjects", ()))
+            and any(_covers(rule, question) for rule in self._rules(binding["roleRef"], namespace))
+            for binding, namespace in self._bindings(question.namespace)
         )
-
-    def decide(self, user: User, question: Question) -> tuple[bool, str]:
-        """Return whether it is allowed, and by what."""
-        if MASTERS in user.groups:
-            return True, ""
-        for binding, namespace in self._bindings(question.namespace):
-            subject = next((s for s in binding.get("subjects", ()) if _is(user, s, namespace)), None)
-            if subject and any(_covers(rule, question) for rule in self._rules(binding["roleRef"], namespace)):
-                return True, _reason(binding, subject)
-        return False, ""
-
-    def review(self, user: User, review: Manifest) -> Manifest:
-        """Answer a SelfSubjectAccessReview, SubjectAccessReview or SelfSubjectReview; raise 422 where none asks."""
-        if review["kind"] == "SelfSubjectReview":
-            return {**review, "status": {"userInfo": user_info(user)}}
-        spec = review.get("spec") or {}
-        resource, path = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
-        if (resource is None) == (path is None):
-            told = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
-            raise invalid(review["kind"], "", [causes.invalid("spec.resourceAttributes", resource, told)])
-        if review["kind"] == "SubjectAccessReview":
-            user = User(spec.get("user", ""), tuple(spec.get("groups", ())), spec.get("uid", ""))
-        fields = Question.__dataclass_fields__
-        asked = {key: value for key, value in (resource or path or {}).items() if key in fields}
-        allowed, reason = self.decide(user, Question(**{"verb": "", **asked}))
-        return {**review, "status": {"allowed": allowed, **({"reason": reason} if reason else {})}}
 
     def _bindings(self, namespace: str) -> Iterator[tuple[Manifest, str]]:
         for binding in self._registry.list("ClusterRoleBinding"):
@@ -100,13 +80,6 @@ class Authorizer:
             ]
         rules: Sequence[Manifest] = role.get("rules") or ()
         return rules
-
-
-def user_info(user: User) -> Manifest:
-    """Return a user as reviews show one."""
-    info: dict[str, Any] = {"username": user.username, "uid": user.uid, "groups": list(user.groups)}
-    info["extra"] = {key: list(values) for key, values in user.extra.items()}
-    return {key: value for key, value in info.items() if value}
 
 
 def _labelled(role: Manifest, wanted: dict[str, str]) -> bool:
@@ -148,14 +121,6 @@ def _has_resource(listed: Sequence[str], question: Question) -> bool:
 
 def _path_matches(pattern: str, path: str) -> bool:
     return pattern in ("*", path) or (pattern.endswith("*") and path.startswith(pattern[:-1]))
-
-
-def _reason(binding: Manifest, subject: Manifest) -> str:
-    reference, metadata = binding["roleRef"], binding["metadata"]
-    name = "/".join(part for part in (metadata["name"], metadata.get("namespace")) if part)
-    account = subject["name"] + (f"/{subject['namespace']}" if subject.get("namespace") else "")
-    role = f'{reference["kind"]} "{reference["name"]}"'
-    return f'RBAC: allowed by {binding["kind"]} "{name}" of {role} to {subject["kind"]} "{account}"'
 
 
 # ---------------------------------------------------------------------------------------------- what is there at first

@@ -1,0 +1,146 @@
+"""What the API serves, as it tells it: groups, versions, resources. Both the plain documents and the aggregated one.
+
+The aggregated form (KEP-3352) gives all resources of all groups in two answers; kubectl asks for it first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+
+from crosswind.local.kinds import BODIES, GROUP_VERSIONS, KINDS, Kind, Subresource
+from crosswind.types import Json, Manifest
+
+__all__ = ["AGGREGATED", "VERSION", "aggregated", "api_group", "api_groups", "api_versions", "resources"]
+
+VERSION: Manifest = {
+    "major": "1",
+    "minor": "36",
+    "gitVersion": "v1.36.2+crosswind",
+    "gitCommit": "",
+    "gitTreeState": "clean",
+    "buildDate": "1970-01-01T00:00:00Z",
+    "goVersion": "",
+    "compiler": "python",
+    "platform": "linux/amd64",
+}
+"""What ``/version`` answers: the version of Kubernetes whose behaviour is served."""
+
+AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+"""The media type of the aggregated form."""
+
+GROUPS = tuple(
+    dict.fromkeys(group for group, _ in (*GROUP_VERSIONS, ("policy", "v1"), ("events.k8s.io", "v1")) if group)
+)
+
+
+def api_versions(address: str) -> Manifest:
+    """Answer ``/api``; ``address`` is the server's host and port."""
+    by_client = [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}]
+    return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": by_client}
+
+
+@cache
+def api_groups() -> Manifest:
+    """Answer ``/apis``."""
+    return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(name) for name in GROUPS]}
+
+
+def api_group(name: str) -> Manifest | None:
+    """Answer ``/apis/NAME``; None if there is no such group."""
+    return {"kind": "APIGroup", "apiVersion": "v1", **_group(name)} if name in GROUPS else None
+
+
+@cache
+def resources(group: str, version: str) -> Manifest | None:
+    """Answer ``/api/v1`` or ``/apis/GROUP/VERSION``; None if that is not served."""
+    if version != "v1" or (group and group not in GROUPS):
+        return None
+    listed = [entry for kind in _kinds(group) for entry in _entries(kind)]
+    told = f"{group}/{version}" if group else version
+    return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": told, "resources": listed}
+
+
+@cache
+def aggregated(core: bool) -> Manifest:
+    """Answer ``/api`` (``core``) or ``/apis`` in the aggregated form."""
+    items = [
+        {
+            "metadata": {"name": group, "creationTimestamp": None} if group else {"creationTimestamp": None},
+            "versions": [
+                {"version": "v1", "resources": [_aggregate(kind) for kind in _kinds(group)], "freshness": "Current"}
+            ],
+        }
+        for group in (("",) if core else GROUPS)
+    ]
+    return {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
+
+
+def _group(name: str) -> Manifest:
+    version = {"groupVersion": f"{name}/v1", "version": "v1"}
+    return {"name": name, "versions": [version], "preferredVersion": version}
+
+
+def _kinds(group: str) -> list[Kind]:
+    return sorted((kind for kind in KINDS.values() if kind.group == group), key=lambda kind: kind.plural)
+
+
+def _entries(kind: Kind) -> Iterator[Manifest]:
+    """Describe a kind and its subresources, each as a resource of its own."""
+    names = {"shortNames": list(kind.short_names)} if kind.short_names else {}
+    groups = {"categories": list(kind.categories)} if kind.categories else {}
+    verbs = {"verbs": sorted([*kind.verbs, *(["watch"] if "list" in kind.verbs and "watch" not in kind.verbs else [])])}
+    yield {
+        "name": kind.plural,
+        "singularName": kind.singular,
+        "namespaced": kind.namespaced,
+        "kind": kind.kind,
+        **verbs,
+        **names,
+        **groups,
+    }
+    for part in kind.subresources:
+        yield {
+            "name": f"{kind.plural}/{part.name}",
+            "singularName": "",
+            "namespaced": kind.namespaced,
+            **_body(kind, part),
+            "verbs": sorted(part.verbs),
+        }
+
+
+def _body(kind: Kind, part: Subresource) -> Manifest:
+    """Say what travels to and from a subresource."""
+    body = BODIES.get(part.body)
+    if body is None or body.group == kind.group:
+        return {"kind": part.body or kind.kind}
+    return {"group": body.group, "version": body.version, "kind": body.kind}
+
+
+def _aggregate(kind: Kind) -> Manifest:
+    own, *parts = _entries(kind)
+    subresources = [
+        {
+            "subresource": part["name"].partition("/")[2],
+            "responseKind": _response_kind(kind, part),
+            "verbs": part["verbs"],
+        }
+        for part in parts
+    ]
+    shown: dict[str, Json] = {
+        "resource": own["name"],
+        "responseKind": _response_kind(kind, own),
+        "scope": "Namespaced" if kind.namespaced else "Cluster",
+        "singularResource": own["singularName"],
+        "verbs": own["verbs"],
+    }
+    optional = {"shortNames": own.get("shortNames"), "categories": own.get("categories"), "subresources": subresources}
+    return shown | {key: value for key, value in optional.items() if value}
+
+
+def _response_kind(kind: Kind, entry: Manifest) -> Manifest:
+    return {
+        "group": entry.get("group", kind.group),
+        "version": entry.get("version", kind.version),
+        "kind": entry["kind"],
+    }
