@@ -121,10 +121,10 @@ class LocalSettings:
     """Name of the node that runs pods; simulated ones add ``-0``, ``-1`` and so on."""
 
     node_cpu: str | None = None
-    """Allocatable CPU of each node as a quantity such as ``8`` or ``500m``; None is what this machine has."""
+    """Allocatable CPU of each node as a quantity such as ``8`` or ``500m``; None is what this machine has, 32 for simulated ones."""
 
     node_memory: str | None = None
-    """Allocatable memory of each node as a quantity such as ``16Gi``; None is what this machine has."""
+    """Allocatable memory of each node as a quantity such as ``16Gi``; None is what this machine has, 256Gi for simulated ones."""
 
     node_pods: int = 110
     """Pods that one node may run; the kubelet's own default."""

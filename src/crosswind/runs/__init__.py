@@ -1,1 +1,1 @@
-"""One pod's life and many pods' lives: launching, following, stopping, the engine. Uses kube and pods; knows no Airflow."""
+"""One pod's life and many pods' lives: launching, following, stopping, and the engine that does it for many at once."""

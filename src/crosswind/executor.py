@@ -1,0 +1,337 @@
+"""Airflow's face of the engine: ``[core] executor = crosswind.executor.KubernetesExecutor``.
+
+The scheduler's thread only swaps queues here; whatever waits on network or database lives in the engine's threads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+from uuid import UUID, uuid4
+
+from airflow.executors.base_executor import BaseExecutor
+from airflow.executors.workloads import ExecuteCallback, ExecuteTask, TestConnection
+from airflow.executors.workloads.types import state_class_for_key
+from airflow.models.taskinstancekey import TaskInstanceKey
+from airflow.utils.state import TaskInstanceState
+from airflow.version import version as airflow_version
+
+from crosswind import config
+from crosswind.errors import ConfigError, CrosswindError
+from crosswind.ledger import CallbackClaim, DatabaseLedger, TaskClaim
+from crosswind.pods.naming import task_labels
+from crosswind.pods.workers import WorkerTask, worker_namespace
+from crosswind.runs.composing import Composer
+from crosswind.runs.engine import Engine
+from crosswind.runs.overrides import read_executor_config
+from crosswind.runs.reading import read_log
+from crosswind.runs.threads import run_apart
+from crosswind.runs.workloads import Claim, Ended, Notice, Outcome, Released, Workload
+
+if TYPE_CHECKING:
+    from airflow.executors.workloads import ExecutorWorkload
+    from airflow.executors.workloads.types import WorkloadKey, WorkloadState
+    from airflow.models.taskinstance import TaskInstance
+
+__all__ = ["KubernetesExecutor"]
+
+_LOG_TIMEOUT = 20.0
+
+
+class KubernetesExecutor(BaseExecutor):
+    """Runs each task instance in a pod of its own, judged by its base container alone.
+
+    Reads ``[kubernetes_executor]``, as stock does, and ``[crosswind]``. ``parallelism``: slots; default ``[core]
+    parallelism``, of the team if there is one.
+    """
+
+    supports_ad_hoc_ti_run = True
+    supports_callbacks = True
+    supports_connection_test = True
+    supports_multi_team = True
+    pre_assigns_external_executor_id: ClassVar[bool] = True
+
+    def __init__(self, parallelism: int | None = None, team_name: str | None = None) -> None:
+        super().__init__(team_name=team_name)
+        configured: int = self.conf.getint("core", "parallelism")  # type: ignore[no-untyped-call]
+        self.parallelism = configured if parallelism is None else parallelism
+        if self.parallelism <= 0:
+            raise ValueError(f"parallelism must be greater than 0, is {self.parallelism}")
+        self._engine: Engine | None = None
+        self._ledger = DatabaseLedger(None)
+        self._refusal = ""
+        self._executor_id = ""
+        self._token_lifetime = 0.0
+        self._current: dict[WorkloadKey, Workload] = {}
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the engine. Never raises: what is wrong is logged, and each task fails with it."""
+        if self._engine is not None:
+            self._engine.start()
+            return
+        self._executor_id = f"local-{uuid4().hex[:8]}" if self.job_id is None else str(self.job_id)
+        try:
+            self._engine = self._make_engine()
+            self._engine.start()
+        except ConfigError as error:
+            self._refusal = f"Crosswind's configuration cannot be used:\n{error}"
+            self.log.error("%s", self._refusal)
+        except Exception as error:
+            self._refusal = f"Crosswind's engine did not start: {type(error).__name__}: {error}"
+            self.log.exception("Crosswind's engine did not start")
+
+    def _make_engine(self) -> Engine:
+        settings = self._settings(self._executor_id)
+        self._ledger = DatabaseLedger(self.job_id if isinstance(self.job_id, int) else None)
+        self._token_lifetime = settings.engine.token_lifetime
+        composer = Composer(
+            settings.worker, template=settings.template, fallback=settings.fallback, mutate=config.pod_mutation()
+        )
+        return Engine(settings.engine, settings.kube, composer, self._ledger)
+
+    def _settings(self, executor_id: str) -> config.ExecutorSettings:
+        environment = dict(config.worker_environment(self.conf))
+        return config.read_settings(self.conf, executor_id, environment=environment)
+
+    def end(self) -> None:
+        """End the engine. Pods whose task runs go on; the next scheduler adopts them."""
+        if self._engine is not None:
+            self._engine.stop()
+            self.sync()
+            self._engine = None
+
+    def terminate(self) -> None:
+        """Do what ``end`` does."""
+        self.end()
+
+    # --- work ---------------------------------------------------------------------------------------------------------
+
+    def _process_workloads(self, workload_items: Sequence[ExecutorWorkload]) -> None:
+        accepted = []
+        for item in workload_items:
+            key = item.key
+            self.queued_tasks.pop(key, None)  # type: ignore[arg-type]
+            self.queued_callbacks.pop(key, None)  # type: ignore[arg-type]
+            self.queued_connection_tests.pop(key, None)  # type: ignore[arg-type]
+            self.running.add(key)
+            try:
+                workload = self._workload(item)
+            except Exception as error:
+                self.log.exception("The workload %s cannot be run", key)
+                self._fail(key, f"The workload cannot be run: {type(error).__name__}: {error}")
+                continue
+            self._current[key] = workload
+            accepted.append(workload)
+        self._launch(accepted)
+
+    def _launch(self, workloads: list[Workload]) -> None:
+        if self._engine is None:
+            for workload in workloads:
+                self._fail(workload.key, self._refusal or "The executor was not started")  # type: ignore[arg-type]
+        elif workloads:
+            self._engine.launch(workloads)
+
+    def _workload(self, item: ExecutorWorkload) -> Workload:
+        if isinstance(item, ExecuteTask):
+            ti = item.ti
+            task = self._task(
+                ti.dag_id,
+                ti.task_id,
+                ti.run_id,
+                ti.try_number,
+                ti.map_index,
+                ti.external_executor_id,
+                str(ti.id),
+                ti.queue,
+            )
+            return Workload(
+                item.key,
+                task,
+                ti.priority_weight,
+                self._payload(item, str(ti.id)),
+                config=ti.executor_config,
+                log_path=item.log_path,
+                claim=TaskClaim(ti.id, ti.external_executor_id),
+            )
+        if isinstance(item, ExecuteCallback):
+            callback = item.callback
+            task = self._task(str(callback.data.get("dag_id") or "callback"), "callback", str(callback.id))
+            claim = CallbackClaim(UUID(str(callback.id)))
+            payload = self._payload(item, str(callback.id))
+            return Workload(
+                item.key, task, float("inf"), payload, exit_decides=True, log_path=item.log_path, claim=claim
+            )
+        assert isinstance(item, TestConnection)
+        test_id = str(item.connection_test_id)
+        task = self._task("connection-test", item.connection_id, test_id)
+        return Workload(item.key, task, float("inf"), self._payload(item, test_id))
+
+    def _task(
+        self,
+        dag_id: str,
+        task_id: str,
+        run_id: str,
+        try_number: int = 1,
+        map_index: int | None = -1,
+        unique: str | None = None,
+        ti_id: str = "",
+        queue: str = "default",
+    ) -> WorkerTask:
+        return WorkerTask(
+            dag_id=dag_id,
+            task_id=task_id,
+            run_id=run_id,
+            try_number=try_number,
+            map_index=-1 if map_index is None else map_index,
+            unique_id=unique if unique and _UUID.fullmatch(unique) else str(uuid4()),
+            executor_id=self._executor_id,
+            queue=queue,
+            ti_id=ti_id,
+            airflow_version=airflow_version,
+        )
+
+    def _payload(self, item: ExecutorWorkload, subject: str) -> Callable[[], bytes]:
+        """Return what mints the worker's JSON: each call gives a token that is valid from now on."""
+        generator = self.jwt_generator
+        lifetime = self._token_lifetime
+
+        def mint() -> bytes:
+            token = generator.generate(extras={"sub": subject, "scope": "workload"}, valid_for=lifetime)
+            return item.model_copy(update={"token": token}).model_dump_json().encode()
+
+        return mint
+
+    def sync(self) -> None:
+        """Take the engine's outcomes. Waits for nothing."""
+        if self._engine is None:
+            return
+        for outcome in self._engine.outcomes():
+            self._take(outcome)
+        if not self._engine.alive and self._current:
+            self.log.error("Crosswind's engine thread is gone; it is started again")
+            self._engine.start()
+
+    def _take(self, outcome: Outcome) -> None:
+        key: WorkloadKey = outcome.workload.key  # type: ignore[assignment]
+        if self._current.get(key, outcome.workload) is not outcome.workload:
+            return  # of a pod before: the key runs again by now
+        if isinstance(outcome, Notice):
+            self.log_task_event(event=outcome.event, extra=outcome.message, ti_key=key)
+            return
+        self._current.pop(key, None)
+        if isinstance(outcome, Released):
+            self.running.discard(key)
+        elif isinstance(outcome, Ended):
+            state = state_class_for_key(key)(outcome.state.value)
+            super().change_state(key, state, outcome.message)
+
+    def _fail(self, key: WorkloadKey, message: str) -> None:
+        self._current.pop(key, None)
+        self.log_task_event(event="pod failed", extra=message, ti_key=key)
+        super().change_state(key, state_class_for_key(key).FAILED, message)
+
+    # --- what core asks for -------------------------------------------------------------------------------------------
+
+    def change_state(
+        self, key: WorkloadKey, state: WorkloadState, info: Any = None, remove_running: bool = True
+    ) -> None:
+        """Take core's word that a task is over (lost heartbeat, stuck in queued), and delete its pod."""
+        super().change_state(key, state, info, remove_running)
+        if remove_running:
+            self._forget(key)
+
+    def revoke_task(self, *, ti: TaskInstance) -> None:
+        """End a task that is stuck in queued, without an event."""
+        self.queued_tasks.pop(ti.key, None)
+        self.running.discard(ti.key)
+        self._forget(ti.key)
+
+    def fail_connection_test(self, key: Any) -> None:
+        """Drop a connection test that took too long."""
+        super().fail_connection_test(key)
+        self._forget(key)
+
+    def _forget(self, key: WorkloadKey) -> None:
+        self._current.pop(key, None)
+        if self._engine is not None:
+            self._engine.revoke(key)
+
+    def try_adopt_task_instances(self, tis: Sequence[TaskInstance]) -> Sequence[TaskInstance]:
+        """Take over the pods of schedulers that are no more; return the task instances that have none.
+
+        One list per namespace, whatever the number of tasks. When the API server cannot be asked, tasks that run are
+        left alone: they report to Airflow themselves.
+        """
+        if self._engine is None or not tis:
+            return tis
+        try:
+            claims, executors = self._claims(tis)
+            adopted = self._engine.adopt(claims, executors) if claims else set()
+        except (CrosswindError, TimeoutError) as error:
+            self.log.error("Pods of former schedulers could not be looked for: %s", error)
+            return [ti for ti in tis if ti.state == TaskInstanceState.QUEUED]
+        for claim in claims:
+            if claim.ti_id in adopted:
+                key: TaskInstanceKey = claim.workload.key  # type: ignore[assignment]
+                self.running.add(key)
+                self._current[key] = claim.workload
+        return [ti for ti in tis if str(ti.id) not in adopted]
+
+    def _claims(self, tis: Sequence[TaskInstance]) -> tuple[list[Claim], set[str]]:
+        owners = self._ledger.owners(ti.id for ti in tis)
+        claims = []
+        for ti in tis:
+            owner, try_number = owners.get(ti.id, (None, 0))
+            if owner is not None:
+                claims.append(self._claim(ti, try_number))
+        return claims, {str(owner) for owner, _ in owners.values() if owner is not None}
+
+    def _claim(self, ti: TaskInstance, try_number: int) -> Claim:
+        unique = ti.external_executor_id
+        task = self._task(ti.dag_id, ti.task_id, ti.run_id, try_number, ti.map_index, unique, str(ti.id))
+        key = TaskInstanceKey(ti.dag_id, ti.task_id, ti.run_id, try_number, ti.map_index)
+        workload = Workload(key, task, 0.0, None, claim=TaskClaim(ti.id, unique))
+        return Claim(str(ti.id), (ti.dag_id, ti.task_id, ti.run_id, try_number, ti.map_index), workload)
+
+    def get_task_log(self, ti: TaskInstance, try_number: int) -> tuple[list[str], list[str]]:
+        """Return where the log of a running task is from, and its last lines. Also where ``start`` was never called."""
+        try:
+            settings = self._settings(self._executor_id)
+            labels = task_labels(
+                dag_id=ti.dag_id,
+                task_id=ti.task_id,
+                run_id=ti.run_id,
+                try_number=try_number,
+                map_index=-1 if ti.map_index is None else ti.map_index,
+            )
+            namespaces = self._namespaces(settings, ti)
+            unique, lines = ti.external_executor_id, settings.log_lines
+            messages, text = run_apart(
+                lambda: read_log(settings.kube, namespaces, labels, unique=unique, lines=lines), _LOG_TIMEOUT
+            )
+        except (CrosswindError, TimeoutError) as error:
+            return [f"The pod's log cannot be read: {error or 'no answer in time'}"], [""]
+        return messages, [text]
+
+    def _namespaces(self, settings: config.ExecutorSettings, ti: TaskInstance) -> set[str | None]:
+        """Return the namespaces where a task's pod may be."""
+        composer = Composer(settings.worker, template=settings.template, fallback=settings.fallback)
+        namespaces = set(settings.engine.namespaces)
+        try:
+            choice = read_executor_config(ti.executor_config)
+            namespaces.add(worker_namespace(composer.base(choice.template), choice.override, settings.worker))
+        except ConfigError as error:
+            self.log.debug("The namespace of %s is guessed: %s", ti, error)
+        return namespaces
+
+    def debug_dump(self) -> None:
+        """Write what is queued and running into the log."""
+        super().debug_dump()  # type: ignore[no-untyped-call]
+        figures: Mapping[str, object] = self._engine.figures() if self._engine is not None else {}
+        self.log.info("crosswind engine: %s", figures or self._refusal or "not started")
+
+
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{32}")

@@ -1,0 +1,130 @@
+"""The metadata database as the engine sees it, and the tasks' log files. Called in the engine's threads."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from airflow.configuration import conf
+from airflow.jobs.job import Job, JobState
+from airflow.models.callback import Callback
+from airflow.models.taskinstance import TaskInstance
+from airflow.utils.session import create_session
+from airflow.utils.state import CallbackState, TaskInstanceState
+from sqlalchemy import select
+
+from crosswind.runs.workloads import Standing, Workload
+
+__all__ = ["CallbackClaim", "DatabaseLedger", "TaskClaim", "standing_of"]
+
+_STANDINGS = {
+    TaskInstanceState.QUEUED: Standing.QUEUED,
+    TaskInstanceState.RUNNING: Standing.RUNNING,
+    TaskInstanceState.RESTARTING: Standing.RESTARTING,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TaskClaim:
+    """A task instance that we run. ``external_id``: what Airflow gave us for it, or None."""
+
+    ti_id: UUID
+    external_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackClaim:
+    """A callback that we run."""
+
+    callback_id: UUID
+
+
+def standing_of(
+    claim: TaskClaim, job_id: int | None, state: str | None, external_id: str | None, queued_by: int | None
+) -> Standing:
+    """Say how a task instance stands for a pod that is over.
+
+    A row that meanwhile belongs to another pod (queued again after a deferral: another external id) or another
+    scheduler is settled as far as this pod is concerned. So a pod that lost the race for ``/run`` is never reported.
+    """
+    if None not in (claim.external_id, external_id) and claim.external_id != external_id:
+        return Standing.SETTLED
+    if None not in (job_id, queued_by) and job_id != queued_by:
+        return Standing.SETTLED
+    return _STANDINGS.get(TaskInstanceState(state), Standing.SETTLED) if state else Standing.SETTLED
+
+
+class DatabaseLedger:
+    """Implements ``crosswind.runs.workloads.Ledger``. ``job_id``: the scheduler's job, None outside a scheduler."""
+
+    def __init__(self, job_id: int | None) -> None:
+        self._job_id = job_id
+
+    def standings(self, workloads: Collection[Workload]) -> Mapping[Workload, Standing]:
+        """Ask for task instances and callbacks, one query each."""
+        tasks = [workload for workload in workloads if isinstance(workload.claim, TaskClaim)]
+        callbacks = [workload for workload in workloads if isinstance(workload.claim, CallbackClaim)]
+        found = self._tasks(tasks) if tasks else {}
+        return {**found, **(self._callbacks(callbacks) if callbacks else {})}
+
+    def _tasks(self, workloads: list[Workload]) -> dict[Workload, Standing]:
+        query = select(
+            TaskInstance.id, TaskInstance.state, TaskInstance.external_executor_id, TaskInstance.queued_by_job_id
+        ).where(TaskInstance.id.in_([workload.claim.ti_id for workload in workloads]))
+        with create_session(scoped=False) as session:
+            rows = {row[0]: row[1:] for row in session.execute(query)}
+        return {
+            workload: standing_of(workload.claim, self._job_id, *rows[workload.claim.ti_id])
+            for workload in workloads
+            if workload.claim.ti_id in rows
+        }
+
+    def _callbacks(self, workloads: list[Workload]) -> dict[Workload, Standing]:
+        ids = [workload.claim.callback_id for workload in workloads]
+        with create_session(scoped=False) as session:
+            rows = {
+                row[0]: row[1]
+                for row in session.execute(select(Callback.id, Callback.state).where(Callback.id.in_(ids)))
+            }
+        over = (CallbackState.SUCCESS, CallbackState.FAILED)
+        return {
+            workload: Standing.SETTLED if rows.get(workload.claim.callback_id, over[0]) in over else Standing.RUNNING
+            for workload in workloads
+        }
+
+    def living(self) -> Collection[str]:
+        """Return the job ids of the schedulers that are alive."""
+        threshold = conf.getint("scheduler", "scheduler_health_check_threshold")
+        since = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=threshold)
+        query = select(Job.id).where(
+            Job.job_type == "SchedulerJob", Job.state == JobState.RUNNING, Job.latest_heartbeat >= since
+        )
+        with create_session(scoped=False) as session:
+            return {str(job_id) for job_id in session.scalars(query)}
+
+    def owners(self, ti_ids: Iterable[UUID]) -> dict[UUID, tuple[int | None, int]]:
+        """Return for task instances the job that queued each, and its try number."""
+        query = select(TaskInstance.id, TaskInstance.queued_by_job_id, TaskInstance.try_number)
+        with create_session(scoped=False) as session:
+            rows = session.execute(query.where(TaskInstance.id.in_(list(ti_ids))))
+            return {row[0]: (row[1], row[2]) for row in rows}
+
+    def report(self, workload: Workload, message: str) -> None:
+        """Add a line to the task's own log in ``[logging] base_log_folder``."""
+        if not workload.log_path:
+            return
+        path = Path(conf.get_mandatory_value("logging", "base_log_folder"), workload.log_path)
+        line = {
+            "timestamp": datetime.datetime.now(datetime.UTC).isoformat(),
+            "level": "error",
+            "logger": "crosswind",
+            "event": message,
+        }
+        os.makedirs(path.parent, exist_ok=True)
+        with path.open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")

@@ -1,0 +1,68 @@
+"""What an engine knows of its runs, and the outcomes that wait to be fetched. Outlives the engine's restarts."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from crosswind.runs.batches import Batch, Batches
+from crosswind.runs.workloads import Notice, Outcome, Released, Run, Stage
+
+__all__ = ["Board"]
+
+
+class Board:
+    """The runs of one engine. All but ``outbox`` (thread-safe) belongs to the engine's loop."""
+
+    def __init__(self) -> None:
+        self.outbox: deque[Outcome] = deque()
+        self.runs: dict[str, Run] = {}
+        self.pods: dict[tuple[str, str], Run] = {}
+        self.batches = Batches()
+        self.spent: list[Batch] = []
+        """Batches whose Secret is to be deleted."""
+        self.refusal = ""
+        """Why nothing can be launched, or ""."""
+
+    def add(self, run: Run) -> None:
+        """Begin to know a run."""
+        self.runs[run.unique] = run
+
+    def placed(self, run: Run, namespace: str, name: str) -> None:
+        """Say which pod a run has."""
+        run.namespace, run.name = namespace, name
+        self.pods[namespace, name] = run
+
+    def drop_if_over(self, run: Run) -> None:
+        """Forget a run whose pod is gone and whose outcome is settled."""
+        if not (run.gone and run.settled):
+            return
+        self.runs.pop(run.unique, None)
+        if self.pods.get((run.namespace, run.name)) is run:
+            del self.pods[run.namespace, run.name]
+
+    def end(self, run: Run, *, failed: bool, message: str, reason: str = "", may_relaunch: bool = False) -> None:
+        """Mark a run as over. A success frees its slot now, a failure when the database was asked what it means."""
+        run.stage, run.manifest = Stage.ENDED, None
+        run.failed, run.reason, run.message, run.may_relaunch = failed, reason, message, may_relaunch
+        if not failed and not run.revoked:
+            self.outbox.append(Released(run.workload))
+        self.release_batch(run)
+
+    def release_batch(self, run: Run) -> None:
+        """Say that a run needs its Secret no more."""
+        if run.batch:
+            spent = self.batches.over(run.namespace, run.batch, run.unique)
+            if spent is not None:
+                self.spent.append(spent)
+            run.batch = ""
+
+    def notice(self, run: Run, event: str, message: str) -> None:
+        """Tell the task's author something, once per message."""
+        if message not in run.noticed and not run.revoked:
+            run.noticed.add(message)
+            self.outbox.append(Notice(run.workload, event, message))
+
+    def at(self, *stages: Stage) -> Iterable[Run]:
+        """Return the runs that are at one of these stages."""
+        return [run for run in self.runs.values() if run.stage in stages]

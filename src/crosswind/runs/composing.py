@@ -1,0 +1,103 @@
+"""From a workload to the manifest of its pod: template files are read here, the merging is pure, in ``pods``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from crosswind.errors import CrosswindError, OverrideError, TemplateError
+from crosswind.pods.templates import parse_template
+from crosswind.pods.workers import WorkerSettings, WorkerTask, check_template, check_worker, worker_pod
+from crosswind.pods.workloads import InlineWorkload, SecretWorkload
+from crosswind.runs.overrides import read_executor_config
+from crosswind.runs.workloads import Workload
+from crosswind.types import Manifest
+
+__all__ = ["Composer", "Templates"]
+
+
+class Templates:
+    """Pod templates by path, parsed once per version of the file."""
+
+    def __init__(self) -> None:
+        self._read: dict[str, tuple[tuple[int, int, int], Manifest]] = {}
+
+    def get(self, path: str) -> Manifest:
+        """Return the template; not to be changed. Raises ``TemplateError`` with file, field and mend."""
+        try:
+            status = os.stat(path)
+            version = (status.st_ino, status.st_mtime_ns, status.st_size)
+            known = self._read.get(path)
+            if known is None or known[0] != version:
+                known = version, parse_template(Path(path).read_text(encoding="utf-8"), path)
+                self._read[path] = known
+        except OSError as error:
+            raise TemplateError(
+                f"Pod template {path} cannot be read: {error.strerror}. Correct the path, or mount the file."
+            ) from error
+        except UnicodeDecodeError as error:
+            raise TemplateError(
+                f"Pod template {path} is not UTF-8 text: {error.reason} at byte {error.start}."
+            ) from error
+        return known[1]
+
+
+class Composer:
+    """Makes the pods of one executor.
+
+    ``template``: path of the global template, or None to start from ``fallback``. ``mutate``: the deployment's
+    ``pod_mutation_hook`` on JSON, or None.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        *,
+        template: str | None,
+        fallback: Manifest | None = None,
+        mutate: Callable[[Manifest], Manifest] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.templates = Templates()
+        self._template = template
+        self._fallback = fallback
+        self._mutate = mutate
+
+    def base(self, path: str | None = None) -> Manifest:
+        """Return the template at ``path``, else the global one. Raises ``TemplateError``."""
+        if path or self._template:
+            return self.templates.get(path or self._template or "")
+        if self._fallback is None:
+            raise TemplateError(
+                "There is no pod template: set [kubernetes_executor] pod_template_file to a file with a container "
+                "named base and an image, or worker_container_repository and worker_container_tag to an Airflow image."
+            )
+        return self._fallback
+
+    def check(self) -> None:
+        """Raise ``TemplateError`` unless the global template makes pods that can run."""
+        check_template(self.base(), self.settings, self._template or "the built-in template")
+
+    def compose(self, workload: Workload, task: WorkerTask, delivery: SecretWorkload | InlineWorkload) -> Manifest:
+        """Return the pod's manifest. Raises ``ConfigError``."""
+        choice = read_executor_config(workload.config)
+        template = self.base(choice.template)
+        try:
+            pod = worker_pod(template, choice.override, task, self.settings, delivery)
+        except CrosswindError:
+            raise
+        except Exception as error:
+            raise OverrideError(
+                f"executor_config cannot be merged over the pod template: {type(error).__name__}: {error}"
+            ) from error
+        return self._mutated(pod) if self._mutate else pod
+
+    def _mutated(self, pod: Manifest) -> Manifest:
+        assert self._mutate is not None
+        try:
+            mutated = self._mutate(pod)
+        except Exception as error:
+            raise OverrideError(f"pod_mutation_hook failed: {type(error).__name__}: {error}") from error
+        check_worker(mutated)
+        return mutated

@@ -1,0 +1,313 @@
+"""The engine: many pods' lives on one event loop in a thread of its own. Synchronous outside, asynchronous inside.
+
+Whatever fails inside is logged and started again; the workloads it knows stay on the board, and those that cannot be
+launched fail with a message. Nothing of it reaches the thread that calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections import deque
+from collections.abc import Callable, Collection, Hashable, Sequence
+from dataclasses import dataclass, replace
+
+from crosswind.errors import ConfigError, CrosswindError
+from crosswind.kube.client import Client
+from crosswind.runs.adopting import adopt
+from crosswind.runs.board import Board
+from crosswind.runs.checking import problems, server_version
+from crosswind.runs.composing import Composer
+from crosswind.runs.following import Follower
+from crosswind.runs.keeping import Keeper
+from crosswind.runs.launching import Launcher
+from crosswind.runs.settling import Settler
+from crosswind.runs.stopping import Stopper
+from crosswind.runs.threads import LoopThread
+from crosswind.runs.workloads import Claim, Ledger, Outcome, Run, Stage, Workload
+from crosswind.settings import EngineSettings, KubeSettings
+
+__all__ = ["Engine"]
+
+log = logging.getLogger(__name__)
+
+_LONGEST_PAUSE = 15.0
+_NAMESPACE = uuid.UUID("6f4d9c1e-6a27-4c7b-9c51-53a51c0f5f5d")
+"""Of the ids of second pods, so that they follow from the first one's."""
+
+
+@dataclass(slots=True)
+class _Parts:
+    """What works with one client."""
+
+    client: Client
+    launcher: Launcher
+    follower: Follower
+    stopper: Stopper
+    keeper: Keeper
+
+
+class Engine:
+    """Runs workloads in pods.
+
+    All but what begins with an underscore is for the caller's thread; ``stop`` and ``adopt`` wait, the others return at
+    once.
+    """
+
+    def __init__(self, settings: EngineSettings, kube: KubeSettings, composer: Composer, ledger: Ledger) -> None:
+        self.settings = settings
+        self._kube = kube
+        self._composer = composer
+        self._ledger = ledger
+        self._board = Board()
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._thread = LoopThread(f"crosswind-{settings.executor_id}", self._main)
+        self._parts: _Parts | None = None
+        self._settler: Settler | None = None
+        self._ready: asyncio.Event | None = None
+        self._latest: dict[Hashable, Run] = {}
+
+    # --- the caller's side --------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread, or start it again if it is gone."""
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs, in this process."""
+        return self._thread.alive
+
+    def stop(self, timeout: float = 15.0) -> None:
+        """Let deletions that are under way end, then end the thread. Pods whose task runs stay, for adoption."""
+        try:
+            self._thread.call(self._drain(timeout / 2), timeout / 2 + 1)
+        except TimeoutError as error:
+            log.info("Crosswind's engine stops without waiting: %s", error)
+        self._thread.stop(timeout / 2)
+
+    def launch(self, workloads: Sequence[Workload]) -> None:
+        """Run workloads, highest priority first."""
+        self._post(lambda: self._accept(workloads))
+
+    def revoke(self, key: Hashable) -> None:
+        """End the newest run of a key without an outcome, and delete its pod."""
+        self._post(lambda: self._revoke(key))
+
+    def adopt(self, claims: Sequence[Claim], executors: Collection[str], timeout: float = 60.0) -> set[str]:
+        """Take over the pods that other executors left; return the ``ti_id`` of those that have one.
+
+        Waits for the API server. Raises ``TimeoutError``, ``CrosswindError``.
+        """
+        return self._thread.call(self._adopt(claims, executors), timeout)
+
+    def outcomes(self) -> list[Outcome]:
+        """Take all outcomes that are there."""
+        box = self._board.outbox
+        return [box.popleft() for _ in range(len(box))]
+
+    def figures(self) -> dict[str, object]:
+        """Return figures for a dump; they are read without a lock and may be a moment apart."""
+        parts, board = self._parts, self._board
+        figures: dict[str, object] = {stage.name.lower(): len(list(board.at(stage))) for stage in Stage}
+        figures |= {"secrets": len(board.batches), "outcomes": len(board.outbox), "refusal": board.refusal}
+        if parts is not None:
+            figures |= {"pace": int(parts.launcher.pace.limit), "stopping": len(parts.stopper)}
+        return figures
+
+    def _post(self, call: Callable[[], None]) -> None:
+        self._inbox.append(call)
+        self._thread.post(self._read_inbox)
+
+    # --- the loop's side ----------------------------------------------------------------------------------------------
+
+    def _read_inbox(self) -> None:
+        while self._inbox:
+            call = self._inbox.popleft()
+            try:
+                call()
+            except Exception:
+                log.exception("A call to crosswind's engine failed")
+
+    async def _main(self) -> None:
+        self._ready = asyncio.Event()
+        while True:
+            self._settler = Settler(self._ledger, self._board, self.settings, self._relaunch)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._settler.run())
+                    group.create_task(self._live_again_and_again())
+                    for run in self._board.at(Stage.ENDED):
+                        if not run.settled:
+                            self._settler.put(run)
+                    self._read_inbox()
+            except* Exception:
+                log.exception("Crosswind's engine failed and starts again")
+                await asyncio.sleep(1.0)
+
+    async def _live_again_and_again(self) -> None:
+        pause = 1.0
+        while True:
+            began = _now()
+            try:
+                await self._live()
+            except Exception as error:
+                self._explain(error)
+            finally:
+                self._parts = None
+                self._set_ready(False)
+            pause = 1.0 if _now() - began > 60 else min(_LONGEST_PAUSE, pause * 2)
+            await asyncio.sleep(pause)
+
+    async def _live(self) -> None:
+        """Work with one client until something fails."""
+        async with await Client.connect(self._kube) as client:
+            version = await server_version(client)
+            self._composer.settings = replace(self._composer.settings, server_version=version)
+            self._board.refusal = ""
+            parts = self._parts = self._assemble(client)
+            async with asyncio.TaskGroup() as group:
+                for part in (parts.follower, parts.launcher, parts.stopper, parts.keeper):
+                    group.create_task(part.run())
+                group.create_task(self._check(client))
+                await asyncio.sleep(0)
+                self._resume(parts)
+                self._set_ready(True)
+
+    def _set_ready(self, ready: bool) -> None:
+        if self._ready is not None:
+            self._ready.set() if ready else self._ready.clear()
+
+    def _assemble(self, client: Client) -> _Parts:
+        board, settings = self._board, self.settings
+        follower = Follower(client, board, settings, self._over)
+        stopper = Stopper(client, board, settings)
+        launcher = Launcher(
+            client,
+            self._composer,
+            board,
+            settings,
+            follow=follower.follow,
+            over=self._over,
+            created=self._created,
+        )
+        keeper = Keeper(client, board, settings, self._ledger, follower, stopper)
+        return _Parts(client, launcher, follower, stopper, keeper)
+
+    async def _check(self, client: Client) -> None:
+        try:
+            self._composer.check()
+        except ConfigError as error:
+            log.error("Tasks without a pod template of their own will fail: %s", error)
+        try:
+            for problem in await problems(client, self.settings):
+                log.error("Tasks will fail: %s", problem)
+        except CrosswindError as error:
+            log.warning("Namespaces and permissions could not be checked: %s", error)
+
+    def _resume(self, parts: _Parts) -> None:
+        """Hand the runs that are known to new parts."""
+        for run in self._board.at(*Stage):
+            if run.stage is Stage.WAITING:
+                self._board.release_batch(run)
+                parts.launcher.put(run)
+            elif not run.gone:
+                parts.follower.follow(run.namespace)
+                if run.stage is Stage.ENDED or run.revoked:
+                    parts.stopper.put(run)
+        self._flush_spent()
+
+    def _explain(self, error: Exception) -> None:
+        """Say why there is no working client, and fail what has waited too long for one."""
+        cause = _first(error)
+        if not isinstance(cause, CrosswindError):
+            log.error("Crosswind's engine failed and starts again", exc_info=error)
+        else:
+            log.error("Crosswind's engine cannot work: %s", cause)
+        self._board.refusal = str(cause) if isinstance(cause, ConfigError) else ""
+        patience = 0.0 if self._board.refusal else self.settings.launch_timeout
+        for run in self._board.at(Stage.WAITING):
+            if _now() - run.asked_at >= patience:
+                self._refuse(run, f"No pod could be created: {cause}")
+
+    def _refuse(self, run: Run, message: str) -> None:
+        run.gone = True
+        self._board.end(run, failed=True, reason="NotLaunched", message=message)
+        self._over(run)
+
+    def _accept(self, workloads: Sequence[Workload]) -> None:
+        for workload in workloads:
+            self._start(Run(workload, workload.task, _now()))
+
+    def _start(self, run: Run) -> None:
+        self._board.add(run)
+        self._latest[run.workload.key] = run
+        if self._board.refusal:
+            self._refuse(run, f"No pod could be created: {self._board.refusal}")
+        elif self._parts is not None:
+            self._parts.launcher.put(run)
+
+    def _relaunch(self, run: Run) -> None:
+        """Give the task of a run that never began another pod."""
+        attempt = run.attempt + 1
+        unique = uuid.uuid5(_NAMESPACE, f"{run.workload.task.unique_id}/{attempt}")
+        self._start(Run(run.workload, replace(run.task, unique_id=str(unique)), _now(), attempt=attempt))
+
+    def _created(self, run: Run) -> None:
+        if run.revoked and self._parts is not None:
+            self._parts.stopper.put(run)
+
+    def _over(self, run: Run) -> None:
+        """Take a run whose base container is over, or that will have none."""
+        run.ended_at = _now()
+        if self._latest.get(run.workload.key) is run:
+            del self._latest[run.workload.key]
+        if self._settler is not None:
+            self._settler.put(run)
+        if self._parts is not None and not run.gone:
+            self._parts.stopper.put(run)
+        self._flush_spent()
+
+    def _flush_spent(self) -> None:
+        while self._parts is not None and self._board.spent:
+            self._parts.stopper.put(self._board.spent.pop())
+
+    def _revoke(self, key: Hashable) -> None:
+        run = self._latest.pop(key, None)
+        if run is None:
+            return
+        run.revoked = run.settled = True
+        run.ended_at = _now()
+        if run.stage in (Stage.CREATED, Stage.BEGUN) and self._parts is not None:
+            self._parts.stopper.put(run)
+
+    async def _adopt(self, claims: Sequence[Claim], executors: Collection[str]) -> set[str]:
+        assert self._ready is not None
+        await self._ready.wait()
+        assert self._parts is not None
+        taken = await adopt(self._parts.client, self._board, self.settings, claims, executors)
+        ids = {claim.workload: claim.ti_id for claim in claims}
+        for run, pod in taken:
+            self._latest[run.workload.key] = run
+            self._parts.follower.follow(run.namespace)
+            self._parts.follower.changed(run, pod)
+        return {ids[run.workload] for run, _ in taken}
+
+    async def _drain(self, timeout: float) -> None:
+        try:
+            async with asyncio.timeout(timeout):
+                if self._parts is not None:
+                    await self._parts.stopper.idle()
+        except TimeoutError:
+            log.info("Some pods are still being deleted; the next scheduler looks after them")
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,128 @@
+"""From changes of pods to what they mean for their runs: begun, over, lost, stuck for good."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from crosswind.kube.client import Client
+from crosswind.kube.informing import Informer, InformerEvent
+from crosswind.kube.resources import PODS
+from crosswind.pods import verdicts
+from crosswind.pods.causes import why
+from crosswind.pods.naming import label_value
+from crosswind.pods.verdicts import Verdict, judge
+from crosswind.runs.board import Board
+from crosswind.runs.workloads import Run, Stage
+from crosswind.settings import EngineSettings
+from crosswind.types import Manifest
+
+__all__ = ["Follower"]
+
+log = logging.getLogger(__name__)
+
+_ORDINARY = ("", "ContainerCreating", "PodInitializing")
+"""Reasons of a pod on its way."""
+
+
+class Follower:
+    """Watches the executor's pods, one watch per namespace. ``over`` hears of each run whose base container is over."""
+
+    def __init__(self, client: Client, board: Board, settings: EngineSettings, over: Callable[[Run], None]) -> None:
+        self._client = client
+        self._board = board
+        self._settings = settings
+        self._over = over
+        self._group: asyncio.TaskGroup | None = None
+        self._followed: set[str | None] = set()
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        async with asyncio.TaskGroup() as self._group:
+            for namespace in self._settings.namespaces:
+                self.follow(namespace)
+            await asyncio.Event().wait()
+
+    def follow(self, namespace: str | None) -> None:
+        """Watch a namespace (None: all) unless it is watched."""
+        if self._group is None or not self._followed.isdisjoint((None, namespace)):
+            return
+        self._followed.add(namespace)
+        self._group.create_task(
+            Informer(
+                self._client,
+                PODS,
+                namespace=namespace,
+                labels=f"kubernetes_executor=True,airflow-worker={label_value(self._settings.executor_id)}",
+                relist_every=self._settings.relist_interval,
+            ).run(self.on_change)
+        )
+
+    def on_change(self, event: InformerEvent) -> None:
+        """Take one change; a pod that is not ours is nothing."""
+        metadata = event.object["metadata"]
+        run = self._board.pods.get((metadata["namespace"], metadata["name"]))
+        if run is None or (run.uid and run.uid != metadata["uid"]):
+            return
+        run.uid, run.seen = metadata["uid"], True
+        try:
+            if event.type == "DELETED":
+                self.gone(run, event.object)
+            else:
+                self.changed(run, event.object)
+        except Exception:
+            log.exception("A change of pod %s could not be handled", run.where)
+
+    def changed(self, run: Run, pod: Manifest) -> None:
+        """Judge a pod that is there."""
+        if run.stage is Stage.ENDED or run.revoked:
+            return
+        if run.stage is Stage.WAITING:
+            run.stage, run.created_at, run.manifest = Stage.CREATED, asyncio.get_running_loop().time(), None
+        verdict = judge(pod, fatal=self._settings.fatal_reasons)
+        if verdict.over:
+            self._ended(run, pod, verdict)
+        elif verdict.stage is verdicts.Stage.RUNNING:
+            self._begun(run)
+        elif verdict.reason not in _ORDINARY:
+            self._board.notice(run, "pod waits", self._why(pod))
+
+    def gone(self, run: Run, pod: Manifest) -> None:
+        """Take leave of a pod."""
+        run.gone = True
+        if run.revoked:
+            run.settled = True
+            self._board.release_batch(run)
+        elif run.stage is not Stage.ENDED:
+            self._ended(run, pod, judge(pod, fatal=self._settings.fatal_reasons, deleted=True), deleted=True)
+        self._board.drop_if_over(run)
+
+    def lost(self, run: Run) -> None:
+        """End a run whose pod nobody has seen and that is not there."""
+        run.gone = True
+        self._fail(run, "Deleted", f"Pod {run.where} is gone, and nobody saw it run.")
+        self._board.drop_if_over(run)
+
+    def _begun(self, run: Run) -> None:
+        if run.stage is not Stage.BEGUN:
+            run.stage = Stage.BEGUN
+            self._board.batches.begun(run.namespace, run.batch, run.unique)
+
+    def _ended(self, run: Run, pod: Manifest, verdict: Verdict, *, deleted: bool = False) -> None:
+        run.sidecars = verdict.sidecars_running
+        if verdict.succeeded:
+            self._board.end(run, failed=False, message=f"Pod {run.where}: the worker ended with exit code 0")
+            self._over(run)
+            return
+        phase = (pod.get("status") or {}).get("phase")
+        run.could_start = not deleted and not verdict.started and phase not in ("Failed", "Succeeded")
+        self._fail(run, verdict.reason, self._why(pod, deleted=deleted))
+
+    def _fail(self, run: Run, reason: str, message: str) -> None:
+        log.warning("Pod %s failed: %s", run.where, message)
+        self._board.end(run, failed=True, reason=reason, message=message, may_relaunch=True)
+        self._over(run)
+
+    def _why(self, pod: Manifest, *, deleted: bool = False) -> str:
+        return why(pod, fatal=self._settings.fatal_reasons, deleted=deleted)

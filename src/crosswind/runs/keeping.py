@@ -1,0 +1,157 @@
+"""What is looked after now and then, so that nothing leaks.
+
+Pods that nobody saw, pods that linger, old tokens, and what executors that are no more have left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from base64 import b64encode
+from collections.abc import Awaitable, Callable, Iterable
+
+from crosswind.errors import CrosswindError, NotFound
+from crosswind.kube.client import Client
+from crosswind.kube.resources import PODS, SECRETS
+from crosswind.pods.naming import label_value
+from crosswind.pods.verdicts import judge
+from crosswind.pods.workers import WorkerTask
+from crosswind.pods.workloads import SECRET_LABELS
+from crosswind.runs.batches import Batch
+from crosswind.runs.board import Board
+from crosswind.runs.following import Follower
+from crosswind.runs.stopping import Stopper
+from crosswind.runs.workloads import Ledger, Run, Stage, Workload
+from crosswind.settings import EngineSettings
+from crosswind.types import Manifest
+
+__all__ = ["Keeper", "secrets_of"]
+
+log = logging.getLogger(__name__)
+
+_UNSEEN = 60.0
+_LINGERING = 120.0
+_SWEEP = 300.0
+
+
+def secrets_of(pods: Iterable[Manifest]) -> set[tuple[str, str]]:
+    """Return namespace and name of every Secret that these pods mount."""
+    return {
+        (pod["metadata"]["namespace"], volume["secret"]["secretName"])
+        for pod in pods
+        for volume in pod["spec"].get("volumes") or ()
+        if volume.get("secret")
+    }
+
+
+class Keeper:
+    """Looks after an engine's runs."""
+
+    def __init__(
+        self,
+        client: Client,
+        board: Board,
+        settings: EngineSettings,
+        ledger: Ledger,
+        follower: Follower,
+        stopper: Stopper,
+    ) -> None:
+        self._client = client
+        self._board = board
+        self._settings = settings
+        self._ledger = ledger
+        self._follower = follower
+        self._stopper = stopper
+        self._suspects: set[tuple[str, str]] = set()
+        self._swept_at = 0.0
+
+    async def run(self) -> None:
+        """Look after everything until cancelled."""
+        while True:
+            await asyncio.sleep(self._settings.housekeeping_interval)
+            for duty in (self._find_unseen, self._end_lingering, self._renew_tokens, self._sweep):
+                await self._attempt(duty)
+
+    async def _attempt(self, duty: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await duty()
+        except CrosswindError as error:
+            log.warning("Housekeeping (%s) put off: %s", getattr(duty, "__name__", duty), error)
+        except Exception:
+            log.exception("Housekeeping (%s) failed", getattr(duty, "__name__", duty))
+
+    async def _find_unseen(self) -> None:
+        """Ask for pods that the watch never told of, such as those whose labels an admission webhook took away."""
+        before = _now() - _UNSEEN
+        for run in self._board.at(Stage.CREATED):
+            if not run.seen and run.created_at < before:
+                try:
+                    pod = await self._client.get(PODS, run.name, namespace=run.namespace)
+                    self._follower.changed(run, pod)
+                except NotFound:
+                    self._follower.lost(run)
+
+    async def _end_lingering(self) -> None:
+        before = _now() - _LINGERING
+        for run in self._board.at(Stage.ENDED):
+            if not run.gone and 0 < run.ended_at < before:
+                run.ended_at = _now()
+                self._stopper.put(run)
+
+    async def _renew_tokens(self) -> None:
+        for batch in self._board.batches.stale(_now() - self._settings.token_lifetime / 2):
+            await self._renew(batch)
+
+    async def _renew(self, batch: Batch) -> None:
+        fresh = {unique: b64encode(batch.users[unique]()).decode() for unique in batch.unread}
+        batch.minted_at = _now()
+        await self._client.patch(SECRETS, batch.name, {"data": fresh}, namespace=batch.namespace)
+
+    async def _sweep(self) -> None:
+        if _now() - self._swept_at < _SWEEP:
+            return
+        self._swept_at = _now()
+        living = await asyncio.to_thread(self._ledger.living)
+        for namespace in self._settings.namespaces:
+            await self._sweep_pods(namespace, {label_value(name) for name in living})
+            await self._sweep_secrets(namespace)
+
+    async def _sweep_pods(self, namespace: str | None, living: set[str]) -> None:
+        """Delete or mark pods that are over and whose executor is no more."""
+        others = ",".join(sorted({*living, label_value(self._settings.executor_id)}))
+        labels = f"kubernetes_executor=True,airflow-worker notin ({others}),airflow_executor_done!=True"
+        for pod in (await self._client.list(PODS, namespace=namespace, labels=labels)).items:
+            verdict = judge(pod)
+            if verdict.over and _is_ours(pod):
+                self._stopper.put(_left_over(pod, failed=not verdict.succeeded))
+
+    async def _sweep_secrets(self, namespace: str | None) -> None:
+        """Delete workload Secrets that no pod mounts, two sweeps in a row: one may be newer than its pods."""
+        labels = ",".join(f"{key}={value}" for key, value in SECRET_LABELS.items())
+        secrets = await self._client.list(SECRETS, namespace=namespace, labels=labels)
+        pods = await self._client.list(PODS, namespace=namespace, labels="kubernetes_executor=True")
+        used = secrets_of(pods.items)
+        found = {(secret["metadata"]["namespace"], secret["metadata"]["name"]) for secret in secrets.items}
+        unused = {where for where in found - used if where not in self._board.batches}
+        for where in unused & self._suspects:
+            self._stopper.put(Batch(name=where[1], namespace=where[0], minted_at=0.0))
+        here = {where for where in self._suspects if namespace not in (None, where[0])}
+        self._suspects = here | unused
+
+
+def _is_ours(pod: Manifest) -> bool:
+    """Whether crosswind made a pod: it mounts a workload Secret or carries the task instance's id."""
+    return "task_instance_id" in (pod["metadata"].get("annotations") or {})
+
+
+def _left_over(pod: Manifest, *, failed: bool) -> Run:
+    metadata = pod["metadata"]
+    task = WorkerTask("", "", "", 0, metadata["uid"])
+    run = Run(Workload(metadata["uid"], task, 0.0, None), task, 0.0, stage=Stage.ENDED)
+    run.name, run.namespace, run.uid = metadata["name"], metadata["namespace"], metadata["uid"]
+    run.failed, run.settled = failed, True
+    return run
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,223 @@
+"""From workloads to pods: composed in batches, a Secret per batch, created as fast as the API server likes."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+from crosswind.errors import AlreadyExists, ConfigError, NotFound, ServerError, TooManyRequests, Unreachable
+from crosswind.kube.client import Client
+from crosswind.kube.resources import PODS, SECRETS
+from crosswind.pods.naming import label_value
+from crosswind.pods.workloads import InlineWorkload, SecretWorkload, batches, workload_secret
+from crosswind.runs.batches import Batch
+from crosswind.runs.board import Board
+from crosswind.runs.composing import Composer
+from crosswind.runs.dispatching import Dispatcher
+from crosswind.runs.pacing import Pace
+from crosswind.runs.refusals import GiveUp, Retry, after
+from crosswind.runs.workloads import Run, Stage
+from crosswind.settings import EngineSettings
+from crosswind.types import Manifest
+
+__all__ = ["Launcher"]
+
+log = logging.getLogger(__name__)
+
+
+class Launcher:
+    """Creates the pods of an executor. ``over`` hears of runs that failed before there was a pod."""
+
+    def __init__(
+        self,
+        client: Client,
+        composer: Composer,
+        board: Board,
+        settings: EngineSettings,
+        *,
+        follow: Callable[[str], None],
+        over: Callable[[Run], None],
+        created: Callable[[Run], None],
+    ) -> None:
+        self._client = client
+        self._composer = composer
+        self._board = board
+        self._settings = settings
+        self._follow = follow
+        self._over = over
+        self._created = created
+        self._pending: list[tuple[float, int, Run]] = []
+        self._order = itertools.count()
+        self._wanted = asyncio.Event()
+        self._creating = Dispatcher[Run | Batch](self._create, self._refused, Pace(ceiling=settings.max_requests))
+        self._prepared: dict[str, tuple[Manifest, list[Run]]] = {}
+        self.unanswered_since: float | None = None
+
+    @property
+    def pace(self) -> Pace:
+        """How fast pods are created."""
+        return self._creating.pace
+
+    def put(self, run: Run) -> None:
+        """Queue a run for creation."""
+        heapq.heappush(self._pending, (-run.workload.priority, next(self._order), run))
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Launch until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._creating.run())
+            while True:
+                await self._wanted.wait()
+                if not self._pending:
+                    self._wanted.clear()
+                    continue
+                await self._creating.room()
+                self._prepare(self._take())
+                await asyncio.sleep(0)
+
+    def _take(self) -> list[Run]:
+        count = min(len(self._pending), self._settings.secret_batch)
+        runs = [heapq.heappop(self._pending)[2] for _ in range(count)]
+        return [run for run in runs if not self._dropped(run)]
+
+    def _dropped(self, run: Run) -> bool:
+        if run.revoked and run.stage is Stage.WAITING:
+            run.gone = run.settled = True
+            self._board.drop_if_over(run)
+        return run.revoked or run.stage is not Stage.WAITING
+
+    def _prepare(self, runs: list[Run]) -> None:
+        secret = f"crosswind-{uuid.uuid4().hex[:16]}" if self._settings.workload_delivery == "secret" else None
+        composed = [run for run in runs if self._compose(run, secret)]
+        if secret is None:
+            for run in composed:
+                self._creating.put(run, run.workload.priority)
+            return
+        by_namespace = defaultdict(list)
+        for run in composed:
+            by_namespace[run.namespace].append(run)
+        for namespace, group in by_namespace.items():
+            self._prepare_secret(secret, namespace, group)
+
+    def _compose(self, run: Run, secret: str | None) -> bool:
+        """Give the run its manifest; False when that failed and the run is over."""
+        try:
+            mint = run.workload.payload
+            assert mint is not None
+            delivery = SecretWorkload(secret, run.unique) if secret else InlineWorkload(mint().decode())
+            manifest = run.manifest = self._composer.compose(run.workload, run.task, delivery)
+            self._board.placed(run, manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+        except Exception as error:
+            if not isinstance(error, ConfigError):
+                log.exception("The pod of %s could not be composed", run.unique)
+            self._fail(run, error)
+            return False
+        self._follow(run.namespace)
+        return True
+
+    def _prepare_secret(self, name: str, namespace: str, runs: list[Run]) -> None:
+        """Cut the payloads into Secrets. Almost always it is one; a second gets pods composed anew."""
+        by_unique = {run.unique: run for run in runs}
+        mints = {run.unique: run.workload.payload for run in runs if run.workload.payload}
+        first, *rest = batches({unique: mint() for unique, mint in mints.items()})
+        for part in rest:
+            self._requeue((by_unique[unique] for unique in part), 0.0)
+        batch = Batch(name, namespace, _now(), {unique: mints[unique] for unique in first})
+        labels = {"airflow-worker": label_value(self._settings.executor_id)}
+        users = [by_unique[unique] for unique in first]
+        self._prepared[namespace + "/" + name] = workload_secret(name, namespace, first, labels), users
+        self._creating.put(batch, max(run.workload.priority for run in users))
+
+    async def _create(self, item: Run | Batch) -> None:
+        if isinstance(item, Batch):
+            await self._create_secret(item)
+        else:
+            await self._create_pod(item)
+        self.unanswered_since = None
+
+    async def _create_secret(self, batch: Batch) -> None:
+        manifest, runs = self._prepared[batch.namespace + "/" + batch.name]
+        await self._client.create(SECRETS, manifest, namespace=batch.namespace)
+        del self._prepared[batch.namespace + "/" + batch.name]
+        self._board.batches.add(batch)
+        for run in runs:
+            run.batch = batch.name
+            self._creating.put(run, run.workload.priority)
+
+    async def _create_pod(self, run: Run) -> None:
+        if run.revoked or run.manifest is None:
+            self._board.release_batch(run)
+            self._dropped(run)
+            return
+        try:
+            pod = await self._client.create(PODS, run.manifest, namespace=run.namespace)
+        except AlreadyExists:
+            pod = await self._ours(run)
+        run.uid = pod["metadata"]["uid"]
+        if run.stage is Stage.WAITING:
+            run.stage, run.created_at, run.manifest = Stage.CREATED, _now(), None
+        self._created(run)
+
+    async def _ours(self, run: Run) -> Manifest:
+        """Return the pod that exists under the run's name, if a lost answer or an earlier try made it."""
+        pod = await self._client.get(PODS, run.name, namespace=run.namespace)
+        labels = pod["metadata"].get("labels") or {}
+        wanted = ((run.manifest or {}).get("metadata") or {}).get("labels") or {}
+        if any(labels.get(key) != value for key, value in wanted.items()):
+            raise ConfigError(f"A pod {run.where} exists and is not of this task: delete it, then clear the task")
+        return pod
+
+    def _refused(self, item: Run | Batch, error: Exception) -> float | None:
+        if isinstance(error, TooManyRequests | ServerError | Unreachable):
+            self.unanswered_since = self.unanswered_since or _now()
+        elif not isinstance(error, NotFound):
+            self.unanswered_since = None
+        if isinstance(item, Run):
+            return self._refused_pod(item, error)
+        _, runs = self._prepared.pop(item.namespace + "/" + item.name)
+        for run in runs:
+            self._refused_secret(run, error, f"Secret {item.namespace}/{item.name}")
+        return None
+
+    def _refused_pod(self, run: Run, error: Exception) -> float | None:
+        if run.revoked or run.stage is not Stage.WAITING:
+            self._dropped(run)
+            return None
+        decision = self._decide(run, error, f"Pod {run.where}")
+        if isinstance(decision, GiveUp):
+            self._fail(run, decision.message)
+            return None
+        return decision.delay
+
+    def _refused_secret(self, run: Run, error: Exception, what: str) -> None:
+        decision = self._decide(run, error, what)
+        if isinstance(decision, GiveUp):
+            hint = " Or set [crosswind] workload_delivery = args." if "may not be created" in decision.message else ""
+            self._fail(run, decision.message + hint)
+        else:
+            self._requeue([run], decision.delay)
+
+    def _decide(self, run: Run, error: Exception, what: str) -> Retry | GiveUp:
+        decision = after(error, what=what, waited=_now() - run.asked_at, patience=self._settings.launch_timeout)
+        if not isinstance(decision, GiveUp):
+            self._board.notice(run, "pod waits", f"{what} cannot be created yet: {error}")
+        return decision
+
+    def _requeue(self, runs: Iterable[Run], delay: float) -> None:
+        for run in runs:
+            asyncio.get_running_loop().call_later(delay, self.put, run)
+
+    def _fail(self, run: Run, error: Exception | str) -> None:
+        run.gone = True
+        self._board.end(run, failed=True, reason="NotLaunched", message=str(error))
+        self._over(run)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

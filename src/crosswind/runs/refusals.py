@@ -1,0 +1,77 @@
+"""What to do after a request to create something was refused or not answered. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from crosswind.errors import (
+    ApiError,
+    ConfigError,
+    Conflict,
+    CrosswindError,
+    Forbidden,
+    NotFound,
+    QuotaExceeded,
+    ServerError,
+    TooManyRequests,
+    Unauthorized,
+    Unreachable,
+)
+from crosswind.pods.causes import why_refused
+
+__all__ = ["GiveUp", "Retry", "after"]
+
+_QUOTA_WAIT = 5.0
+_LONGEST_WAIT = 15.0
+_PERMISSION = "If the scheduler's service account may not do this, give it the role."
+_NAMESPACE = "If the namespace is missing, create it, or correct its name in the template or the configuration."
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Try again in ``delay`` seconds."""
+
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """The workload fails with ``message``."""
+
+    message: str
+
+
+def after(error: Exception, *, what: str, waited: float, patience: float) -> Retry | GiveUp:
+    """Decide.
+
+    ``what`` names the object and its namespace. ``waited``: seconds since the workload was asked for. ``patience``:
+    seconds after which a server that does not answer, or answers with 429, 5xx or 401 (expired credentials), is given
+    up. A quota that is used up is waited for without end: pods that end give it back.
+    """
+    if isinstance(error, QuotaExceeded):
+        return Retry(_QUOTA_WAIT)
+    if isinstance(error, Conflict | TooManyRequests | ServerError | Unreachable | Unauthorized):
+        if waited >= patience:
+            return GiveUp(f"{what} was not created within {waited:.0f} seconds: {error}")
+        return Retry(_delay(error, waited))
+    return GiveUp(_message(error, what))
+
+
+def _delay(error: Exception, waited: float) -> float:
+    asked = error.retry_after if isinstance(error, ApiError) else None
+    backoff = min(_LONGEST_WAIT, max(0.2, waited / 2))
+    return max(backoff, asked or 0.0)
+
+
+def _message(error: Exception, what: str) -> str:
+    if isinstance(error, ConfigError):
+        return str(error)
+    if isinstance(error, Forbidden):
+        return f"{what} was not created: {why_refused(error.message)}. {_PERMISSION}"
+    if isinstance(error, NotFound):
+        return f"{what} was not created: {why_refused(error.message)}. {_NAMESPACE}"
+    if isinstance(error, ApiError):
+        return f"{what} was not created: {why_refused(error.message)}"
+    if isinstance(error, CrosswindError):
+        return f"{what} was not created: {error}"
+    return f"{what} was not created, by an error in crosswind itself: {type(error).__name__}: {error}"

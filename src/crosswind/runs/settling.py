@@ -1,0 +1,133 @@
+"""Outcomes are told until the metadata database agrees. It is asked in batches, in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
+from crosswind.runs.board import Board
+from crosswind.runs.workloads import Ended, Ledger, Notice, Released, Run, Standing, State
+from crosswind.settings import EngineSettings
+
+__all__ = ["Settler", "verdict_of"]
+
+log = logging.getLogger(__name__)
+
+_GATHER = 0.05
+"""Seconds to wait for more to ask about."""
+_LARGEST = 500
+"""Workloads per query: SQLite takes 999 parameters."""
+_DATABASE_DOWN = 5.0
+
+
+def verdict_of(run: Run, standing: Standing, settings: EngineSettings) -> Literal["settled", "relaunch"] | State:
+    """Decide what is to be said of a run that is over, from what the database says."""
+    if standing is Standing.SETTLED:
+        return "settled"
+    if standing is Standing.RESTARTING:
+        return State.SUCCESS  # core then runs it again; FAILED would cost a try
+    if run.workload.exit_decides and not run.failed:
+        return State.SUCCESS
+    may = run.may_relaunch and run.workload.payload is not None and not run.told
+    left = settings.launch_retries < 0 or run.attempt < settings.launch_retries
+    if may and left and standing is Standing.QUEUED and run.reason not in settings.launch_retry_excluded:
+        return "relaunch"
+    return State.FAILED
+
+
+class Settler:
+    """Tells outcomes. ``relaunch`` gets the runs whose task never began and may have another pod."""
+
+    def __init__(self, ledger: Ledger, board: Board, settings: EngineSettings, relaunch: Callable[[Run], None]) -> None:
+        self._ledger = ledger
+        self._board = board
+        self._settings = settings
+        self._relaunch = relaunch
+        self._due: list[tuple[float, int, Run]] = []
+        self._order = itertools.count()
+        self._changed = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def put(self, run: Run, delay: float = _GATHER) -> None:
+        """Ask about a run in ``delay`` seconds."""
+        heapq.heappush(self._due, (asyncio.get_running_loop().time() + delay, next(self._order), run))
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Settle until cancelled."""
+        pool = ThreadPoolExecutor(1, thread_name_prefix="crosswind-ledger")
+        try:
+            while True:
+                await self._next_due()
+                await self._settle(self._take(), pool)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _next_due(self) -> None:
+        loop = asyncio.get_running_loop()
+        while not self._due or self._due[0][0] > loop.time():
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), self._due[0][0] - loop.time() if self._due else None)
+            except TimeoutError:
+                continue
+
+    def _take(self) -> list[Run]:
+        now = asyncio.get_running_loop().time()
+        runs: list[Run] = []
+        while self._due and self._due[0][0] <= now and len(runs) < _LARGEST:
+            run = heapq.heappop(self._due)[2]
+            if not (run.settled or run.revoked):
+                runs.append(run)
+        return runs
+
+    async def _settle(self, runs: list[Run], pool: ThreadPoolExecutor) -> None:
+        if not runs:
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.run_in_executor(pool, self._ledger.standings, [run.workload for run in runs])
+        except Exception:
+            log.exception("The metadata database could not be asked about %d ended tasks; asking again", len(runs))
+            for run in runs:
+                self.put(run, _DATABASE_DOWN)
+            return
+        for run in runs:
+            self._decide(run, found.get(run.workload, Standing.SETTLED), pool)
+
+    def _decide(self, run: Run, standing: Standing, pool: ThreadPoolExecutor) -> None:
+        if run.settled or run.revoked:
+            return
+        verdict = verdict_of(run, standing, self._settings)
+        if isinstance(verdict, State):
+            self._tell(run, verdict, pool)
+            return
+        if verdict == "relaunch":
+            self._board.notice(run, "pod relaunched", run.message)
+            self._relaunch(run)
+        else:
+            self._board.outbox.append(Released(run.workload))
+        run.settled = True
+        self._board.drop_if_over(run)
+
+    def _tell(self, run: Run, state: State, pool: ThreadPoolExecutor) -> None:
+        message = run.message if run.failed else f"{run.message}, but Airflow was not told how the task ended."
+        if state is State.FAILED and not run.told:
+            self._board.outbox.append(Notice(run.workload, "pod failed", message))
+            pool.submit(self._report, run, message)
+        run.told = True
+        self._board.outbox.append(Ended(run.workload, state, message))
+        self.put(run, self._settings.settle_interval)
+
+    def _report(self, run: Run, message: str) -> None:
+        try:
+            self._ledger.report(run.workload, message)
+        except Exception:
+            log.exception("The reason could not be written into the log of %s", run.unique)

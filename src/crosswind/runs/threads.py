@@ -1,0 +1,119 @@
+"""The one door between synchronous code and an event loop that runs in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+__all__ = ["LoopThread", "run_apart"]
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+class LoopThread:
+    """Runs one coroutine function, ``main``, on an event loop in a daemon thread, from ``start`` until ``stop``.
+
+    A process that was forked from ours has this object but not the thread: there every method does nothing, so that a
+    child never touches the parent's loop.
+    """
+
+    def __init__(self, name: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._name = name
+        self._main = main
+        self._pid = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop runs, in this process."""
+        return self._pid == os.getpid() and self._thread is not None and self._thread.is_alive()
+
+    def start(self) -> None:
+        """Start the thread; returns when the loop takes calls."""
+        if self.alive:
+            return
+        ready = threading.Event()
+        self._pid = os.getpid()
+        self._thread = threading.Thread(target=self._run, args=(ready,), name=self._name, daemon=True)
+        self._thread.start()
+        if not ready.wait(30):
+            raise RuntimeError(f"The thread {self._name} did not start its event loop within 30 seconds")
+
+    def _run(self, ready: threading.Event) -> None:
+        with asyncio.Runner(loop_factory=_new_loop) as runner, contextlib.suppress(asyncio.CancelledError):
+            runner.run(self._body(ready))
+
+    async def _body(self, ready: threading.Event) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        ready.set()
+        await self._main()
+
+    def post(self, call: Callable[..., object], *args: object) -> bool:
+        """Have ``call(*args)`` run on the loop soon. False: the loop does not run."""
+        if not self.alive or self._loop is None:
+            return False
+        try:
+            self._loop.call_soon_threadsafe(call, *args)
+        except RuntimeError:  # the loop was closed a moment ago
+            return False
+        return True
+
+    def call(self, work: Coroutine[Any, Any, T], timeout: float) -> T:
+        """Run a coroutine on the loop and wait for its result.
+
+        Raises ``TimeoutError`` after ``timeout`` seconds (the coroutine is cancelled), or when the loop does not run.
+        """
+        if not self.alive or self._loop is None:
+            work.close()
+            raise TimeoutError(f"The thread {self._name} does not run")
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result(timeout)
+        except concurrent.futures.TimeoutError:
+            future.cancel()
+            raise TimeoutError(f"No answer from the thread {self._name} within {timeout:g} seconds") from None
+        except concurrent.futures.CancelledError:
+            raise TimeoutError(f"The thread {self._name} ended") from None
+
+    def stop(self, timeout: float) -> None:
+        """Cancel ``main`` and wait for the thread's end, at most ``timeout`` seconds."""
+        if not self.alive or self._thread is None:
+            return
+        if self._task is not None:
+            self.post(self._task.cancel)
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            log.warning("The thread %s did not end within %g seconds", self._name, timeout)
+
+
+def run_apart(work: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
+    """Run a coroutine to its end in a fresh thread and loop: for synchronous callers that may sit on a running loop.
+
+    Raises what the coroutine raises, and ``TimeoutError`` after ``timeout`` seconds.
+    """
+
+    async def bounded() -> T:
+        async with asyncio.timeout(timeout):
+            return await work()
+
+    with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="crosswind-apart") as pool:
+        return pool.submit(asyncio.run, bounded()).result()

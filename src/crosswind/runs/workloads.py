@@ -1,0 +1,176 @@
+"""What the engine is asked to run, what it remembers of each, and what it answers. Values only."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Collection, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from crosswind.pods.workers import WorkerTask
+
+__all__ = [
+    "Claim",
+    "Ended",
+    "Ledger",
+    "Notice",
+    "Outcome",
+    "Released",
+    "Run",
+    "Stage",
+    "Standing",
+    "State",
+    "Workload",
+]
+
+
+class State(enum.StrEnum):
+    """How the engine says that a workload ended."""
+
+    SUCCESS = "success"
+    FAILED = "failed"
+
+
+class Standing(enum.Enum):
+    """What the metadata database says about a workload whose pod is over."""
+
+    SETTLED = "settled"
+    """It ended there too, waits for something else, or belongs to another pod by now: nothing to say."""
+    QUEUED = "queued"
+    RUNNING = "running"
+    RESTARTING = "restarting"
+    """Cleared while it ran: to be told that it ended, so that it runs again."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Workload:
+    """One thing to run in a pod of its own."""
+
+    key: Hashable
+    """The caller's name for it, handed back in every outcome."""
+    task: WorkerTask
+    priority: float
+    payload: Callable[[], bytes] | None
+    """Returns the JSON for the worker, with a token that is minted by the call; None for an adopted pod."""
+    config: Mapping[str, Any] | None = None
+    """The task's ``executor_config`` as its author wrote it."""
+    exit_decides: bool = False
+    """Whether exit code 0 is a success to be told: a task's worker reports its state itself, a callback's does not."""
+    log_path: str | None = None
+    claim: Any = None
+    """Whatever the ledger needs to find it in the database."""
+
+
+class Stage(enum.IntEnum):
+    """How far a run has come."""
+
+    WAITING = 0
+    """For its turn to be created."""
+    CREATED = 1
+    BEGUN = 2
+    """The base container has started."""
+    ENDED = 3
+    """The base container is over, or there will be none."""
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One pod of one workload. Lives on the engine's loop only."""
+
+    workload: Workload
+    task: WorkerTask
+    """The workload's, or for another launch of it one with a unique id of its own."""
+    asked_at: float
+    """Monotonic seconds."""
+    attempt: int = 0
+    stage: Stage = Stage.WAITING
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    batch: str = ""
+    manifest: dict[str, Any] | None = None
+    """Until it is created."""
+    created_at: float = 0.0
+    sidecars: tuple[str, ...] = ()
+    """Containers that still ran when base was over."""
+    revoked: bool = False
+    """Its owner wants to hear no more of it."""
+    failed: bool = False
+    reason: str = ""
+    message: str = ""
+    may_relaunch: bool = False
+    could_start: bool = False
+    """It was given up while its pod waits: kept, that could still start its task."""
+    seen: bool = False
+    """The watch has told of its pod."""
+    ended_at: float = 0.0
+    gone: bool = False
+    """There is no pod (any more), or none that is ours to look after."""
+    settled: bool = False
+    """The database agrees, or nobody wants to know."""
+    told: bool = False
+    noticed: set[str] = field(default_factory=set)
+
+    @property
+    def unique(self) -> str:
+        """The id that the pod's name and the Secret's key carry."""
+        return self.task.unique_id
+
+    @property
+    def where(self) -> str:
+        """Namespace and name, for messages."""
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """The workload's slot is free; there is nothing else to say."""
+
+    workload: Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The workload is over, and the database does not know."""
+
+    workload: Workload
+    state: State
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that the task's author would want to read."""
+
+    workload: Workload
+    event: str
+    message: str
+
+
+Outcome = Released | Ended | Notice
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A workload that an executor which is no more has left, to be adopted if its pod is there."""
+
+    ti_id: str
+    key: tuple[str, str, str, int, int]
+    """dag, task, run, try number and map index, for pods that do not carry ``ti_id``."""
+    workload: Workload
+
+
+class Ledger(Protocol):
+    """The metadata database, as the engine sees it. Called in a thread where waiting is allowed."""
+
+    def standings(self, workloads: Collection[Workload]) -> Mapping[Workload, Standing]:
+        """Return how each workload stands; one that is left out is settled."""
+        ...
+
+    def living(self) -> Collection[str]:
+        """Return the ids of all executors that are alive, in the form that pods carry in ``airflow-worker``."""
+        ...
+
+    def report(self, workload: Workload, message: str) -> None:
+        """Write into the task's own log why it failed; best effort."""
+        ...
