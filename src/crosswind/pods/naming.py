@@ -55,12 +55,14 @@ def label_value(text: str) -> str:
     """Return ``text`` as a label's value, with the same outcome as stock's ``make_safe_label_value``.
 
     A text that is a valid value stays; any other loses what is not allowed, is cut and ends with a hash of the whole.
+    Of a text without any letter or digit of ASCII the hash alone is left: stock puts a dash before it, which Kubernetes
+    refuses.
     """
     safe = _NOT_IN_LABEL.sub("", text).strip("_.-")
     if len(safe) <= MAX_LENGTH and safe == text:
         return safe
     digest = md5(text.encode(), usedforsecurity=False).hexdigest()[:9]
-    return f"{safe[: MAX_LENGTH - len(digest) - 1]}-{digest}"
+    return f"{safe[: MAX_LENGTH - len(digest) - 1]}-{digest}" if safe else digest
 
 
 def bad_label(labels: Mapping[str, Json]) -> str | None:

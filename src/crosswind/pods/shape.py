@@ -78,7 +78,7 @@ def _spec(spec: Json) -> Iterator[Problem]:
     for field in ("initContainers", "containers"):
         yield from _containers(spec.get(field), (*path, field))
     for field in _SPEC_LISTS:
-        yield from _maps(spec.get(field), (*path, field))
+        yield from _maps(spec.get(field), (*path, field), named=field in _NAMED_LISTS)
     yield from _texts(spec.get("nodeSelector"), (*path, "nodeSelector"))
     for field in ("securityContext", "affinity", "dnsConfig", "overhead"):
         yield from _map(spec.get(field), (*path, field))
@@ -125,7 +125,7 @@ def _mappings(value: Json) -> list[Mapping[str, Json]]:
 def _known(value: Mapping[Any, Json], path: Path, known: frozenset[str]) -> Iterator[Problem]:
     for name in value:
         if not isinstance(name, str):
-            yield Problem(path, f"has the field {name!r}, which is not text", "quote it")
+            yield Problem(path, f"has the field {name!r}, which is not text", "put quotes around it")
         elif (guess := meant(name, known)) is not None:
             yield Problem((*path, name), "is not a field of Kubernetes", f"write {guess}")
 
@@ -154,8 +154,10 @@ def _texts(value: Json, path: Path) -> Iterator[Problem]:
     yield from _map(value, path)
     if isinstance(value, Mapping):
         for key, text in value.items():
-            if not isinstance(text, str | None):
-                yield _unquoted((*path, str(key)), text)
+            if not isinstance(key, str):
+                yield Problem(path, f"has the key {key!r}, which is not text", "put quotes around it")
+            elif not isinstance(text, str | None):
+                yield _unquoted((*path, key), text)
 
 
 def _text_list(value: Json, path: Path) -> Iterator[Problem]:

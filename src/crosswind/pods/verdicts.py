@@ -154,11 +154,12 @@ def _on_base(pod: Json, chief: ContainerReport, restarts: bool) -> Verdict | Non
         return _running(pod, chief)
     # ContainerStatusUnknown is the kubelet's word for "it was not seen to end": exit code 137 was made up.
     code = None if ended.reason == "ContainerStatusUnknown" else ended.exit_code
-    disrupted = _disruption(pod) if code != 0 and ended.reason != "OOMKilled" else ""
+    blame_pod = code != 0 and ended.reason != "OOMKilled"
+    disrupted = _disruption(pod) if blame_pod else ""
     return Verdict(
         Stage.ENDED,
         code,
-        disrupted or ended.reason,
+        disrupted or (_status_text(pod, "reason") if blame_pod else "") or ended.reason,
         ended.message or (_status_text(pod, "message") if code != 0 else ""),
         ended.name,
         infrastructure=bool(disrupted),

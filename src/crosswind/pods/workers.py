@@ -84,10 +84,11 @@ class WorkerSettings:
 class _Order:
     """All that the steps read."""
 
+    template: Manifest
+    override: Manifest | None
     task: WorkerTask
     settings: WorkerSettings
     workload: SecretWorkload | InlineWorkload
-    override: Manifest | None
 
 
 _Step: TypeAlias = Callable[[Manifest, _Order], Manifest]
@@ -109,7 +110,7 @@ def worker_pod(
     Raises ``OverrideError`` for an override that is no pod or leaves none that can run, ``TemplateError`` when no image
     is known.
     """
-    order = _Order(task, settings, workload, override)
+    order = _Order(template, override, task, settings, workload)
     pod = template
     for step in _STEPS:
         pod = step(pod, order)
@@ -145,16 +146,24 @@ def check_worker(pod: Manifest) -> None:
     """Raise ``OverrideError`` unless ``pod`` can still run a task: after an override or a ``pod_mutation_hook``."""
     spec = pod.get("spec") or {}
     regular, init = spec.get("containers") or (), spec.get("initContainers") or ()
+    _check_names([container.get("name") for container in regular], [container.get("name") for container in init])
     names = [container.get("name") for container in (*regular, *init)]
-    if BASE not in [container.get("name") for container in regular]:
-        raise OverrideError("the pod has no container named base any more; keep the name base for the Airflow task")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise OverrideError(f"the pod has two containers named {twice!r}; rename one (init containers count too)")
     for container in (*regular, *init):
         if not str(container.get("image") or "").strip():
             raise OverrideError(_no_image(container.get("name"), names))
-    labels = pod["metadata"].get("labels") or {}
+    _check_labels((pod.get("metadata") or {}).get("labels") or {})
+
+
+def _check_names(regular: list[Json], init: list[Json]) -> None:
+    if BASE not in regular:
+        raise OverrideError("the pod has no container named base any more; keep the name base for the Airflow task")
+    names = [*regular, *init]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise OverrideError(f"the pod has two containers named {twice!r}; rename one (init containers count too)")
+
+
+def _check_labels(labels: Mapping[str, Json]) -> None:
     if (key := bad_label(labels)) is not None:
         raise OverrideError(
             f"metadata.labels[{key}] is {labels[key]!r}, which Kubernetes refuses; use at most 63 letters, digits, "
@@ -273,7 +282,7 @@ def _identify(pod: Manifest, order: _Order) -> Manifest:
     )
     identity = {
         "name": worker_name(task),
-        "namespace": worker_namespace(pod, None, order.settings),
+        "namespace": worker_namespace(order.template, order.override, order.settings),
         "labels": {**labels, **mesh_labels(labels), **own, **task.labels},
         "annotations": annotations,
     }

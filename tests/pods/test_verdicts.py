@@ -1,0 +1,370 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crosswind.pods.causes import why, why_refused
+from crosswind.pods.verdicts import FATAL_REASONS, Stage, Verdict, judge
+
+RUNNING = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+
+
+def ended(code: int, reason: str = "", message: str = "") -> dict:
+    return {
+        "terminated": {"exitCode": code, "reason": reason or ("Error" if code else "Completed"), "message": message}
+    }
+
+
+def waiting(reason: str, message: str = "") -> dict:
+    return {"waiting": {"reason": reason, "message": message}}
+
+
+def make_pod(
+    phase: str = "",
+    states: dict[str, dict] | None = None,
+    init: dict[str, dict] | None = None,
+    *,
+    native: tuple[str, ...] = (),
+    policy: str = "Never",
+    deleting: bool = False,
+    conditions: tuple[dict, ...] = (),
+    **status: object,
+) -> dict:
+    """A pod with a state for each container; base is in the spec whether or not it has one."""
+    states, init = states or {}, init or {}
+    specs = [{"name": name} | ({"restartPolicy": "Always"} if name in native else {}) for name in init]
+    return {
+        "metadata": {"name": "p", "namespace": "airflow"}
+        | ({"deletionTimestamp": "2026-01-01T00:00:00Z"} if deleting else {}),
+        "spec": {
+            "initContainers": specs,
+            "containers": [{"name": name} for name in {"base": {}, **states}],
+            "restartPolicy": policy,
+            "nodeName": "node-1",
+        },
+        "status": {
+            "phase": phase,
+            "containerStatuses": [{"name": name, "state": state} for name, state in states.items()],
+            "initContainerStatuses": [{"name": name, "state": state} for name, state in init.items()],
+            "conditions": list(conditions),
+            **status,
+        },
+    }
+
+
+def disrupted(reason: str) -> tuple[dict, ...]:
+    return ({"type": "DisruptionTarget", "status": "True", "reason": reason},)
+
+
+UNSCHEDULABLE = (
+    {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes are available"},
+)
+PULL = 'failed to resolve reference "docker.io/library/nope:1": not found'
+
+CASES: dict[str, tuple[dict, tuple]] = {
+    # name: (pod, (stage, exit code, reason, infrastructure, started))
+    "nothing yet": (make_pod("Pending"), (Stage.WAITING, None, "", False, False)),
+    "empty": ({}, (Stage.WAITING, None, "", False, False)),
+    "unschedulable": (
+        make_pod("Pending", conditions=UNSCHEDULABLE),
+        (Stage.WAITING, None, "Unschedulable", False, False),
+    ),
+    "creating": (
+        make_pod("Pending", {"base": waiting("ContainerCreating")}),
+        (Stage.WAITING, None, "ContainerCreating", False, False),
+    ),
+    "initialising": (
+        make_pod("Pending", {"base": waiting("PodInitializing")}, {"sync": waiting("CrashLoopBackOff")}),
+        (Stage.WAITING, None, "CrashLoopBackOff", False, False),
+    ),
+    "running": (make_pod("Running", {"base": RUNNING}), (Stage.RUNNING, None, "", False, True)),
+    "running, status missing": (make_pod("Running"), (Stage.RUNNING, None, "", False, False)),
+    "running behind a proxy": (
+        make_pod("Running", {"proxy": RUNNING, "base": RUNNING}),
+        (Stage.RUNNING, None, "", False, True),
+    ),
+    "running while being drained": (
+        make_pod("Running", {"base": RUNNING}, conditions=disrupted("EvictionByEvictionAPI"), deleting=True),
+        (Stage.RUNNING, None, "EvictionByEvictionAPI", True, True),
+    ),
+    "succeeded": (make_pod("Succeeded", {"base": ended(0)}), (Stage.ENDED, 0, "Completed", False, True)),
+    "succeeded, sidecar runs on": (
+        make_pod("Running", {"proxy": RUNNING, "base": ended(0)}),
+        (Stage.ENDED, 0, "Completed", False, True),
+    ),
+    "succeeded, sidecar ended with 143": (
+        make_pod("Failed", {"base": ended(0), "proxy": ended(143)}),
+        (Stage.ENDED, 0, "Completed", False, True),
+    ),
+    "succeeded, then past its deadline for a sidecar": (
+        make_pod("Failed", {"base": ended(0), "proxy": ended(137)}, reason="DeadlineExceeded"),
+        (Stage.ENDED, 0, "Completed", False, True),
+    ),
+    "succeeded, then drained": (
+        make_pod("Failed", {"base": ended(0)}, conditions=disrupted("EvictionByEvictionAPI")),
+        (Stage.ENDED, 0, "Completed", False, True),
+    ),
+    "succeeded, statuses missing": (make_pod("Succeeded"), (Stage.ENDED, 0, "", False, False)),
+    "failed": (make_pod("Failed", {"base": ended(3)}), (Stage.ENDED, 3, "Error", False, True)),
+    "failed, sidecar succeeded": (
+        make_pod("Failed", {"proxy": ended(0), "base": ended(1)}),
+        (Stage.ENDED, 1, "Error", False, True),
+    ),
+    "out of memory": (
+        make_pod("Failed", {"base": ended(137, "OOMKilled")}),
+        (Stage.ENDED, 137, "OOMKilled", False, True),
+    ),
+    "out of memory on a drained node": (
+        make_pod("Failed", {"base": ended(137, "OOMKilled")}, conditions=disrupted("EvictionByEvictionAPI")),
+        (Stage.ENDED, 137, "OOMKilled", False, True),
+    ),
+    "killed by a drain": (
+        make_pod("Failed", {"base": ended(143)}, conditions=disrupted("EvictionByEvictionAPI")),
+        (Stage.ENDED, 143, "EvictionByEvictionAPI", True, True),
+    ),
+    "preempted": (
+        make_pod("Failed", {"base": ended(143)}, conditions=disrupted("PreemptionByScheduler")),
+        (Stage.ENDED, 143, "PreemptionByScheduler", True, True),
+    ),
+    "evicted before it started": (
+        make_pod("Failed", reason="Evicted", message="low on memory"),
+        (Stage.ENDED, None, "Evicted", True, False),
+    ),
+    "evicted while it ran": (
+        make_pod("Failed", {"base": ended(137)}, reason="Evicted"),
+        (Stage.ENDED, 137, "Evicted", True, True),
+    ),
+    "evicted for its own disk use": (
+        make_pod("Failed", reason="Evicted", message='Usage of EmptyDir volume "x" exceeds the limit "1Gi".'),
+        (Stage.ENDED, None, "Evicted", False, False),
+    ),
+    "deadline": (
+        make_pod("Failed", {"base": ended(137)}, reason="DeadlineExceeded"),
+        (Stage.ENDED, 137, "DeadlineExceeded", False, True),
+    ),
+    "deadline before it started": (
+        make_pod("Failed", reason="DeadlineExceeded"),
+        (Stage.ENDED, None, "DeadlineExceeded", False, False),
+    ),
+    "node removed, base's state is stale": (
+        make_pod("Failed", {"base": RUNNING}, conditions=disrupted("DeletionByPodGC")),
+        (Stage.ENDED, None, "DeletionByPodGC", True, True),
+    ),
+    "end not seen": (
+        make_pod("Failed", {"base": ended(137, "ContainerStatusUnknown")}),
+        (Stage.ENDED, None, "ContainerStatusUnknown", False, False),
+    ),
+    "node lost and pod marked": (
+        make_pod("Running", {"base": RUNNING}, reason="NodeLost", deleting=True),
+        (Stage.GONE, None, "NodeLost", True, True),
+    ),
+    "node does not answer": (
+        make_pod("Running", {"base": RUNNING}, reason="NodeLost"),
+        (Stage.RUNNING, None, "NodeLost", True, True),
+    ),
+    "not admitted": (make_pod("Failed", reason="OutOfcpu"), (Stage.ENDED, None, "OutOfcpu", True, False)),
+    "virtual node": (make_pod("Pending", reason="ProviderFailed"), (Stage.ENDED, None, "ProviderFailed", True, False)),
+    "start error": (
+        make_pod("Failed", {"base": ended(128, "StartError")}),
+        (Stage.ENDED, 128, "StartError", False, False),
+    ),
+    "init failed": (
+        make_pod("Failed", {"base": waiting("PodInitializing")}, {"sync": ended(1)}),
+        (Stage.ENDED, None, "Error", False, False),
+    ),
+    "init failed, phase not yet": (
+        make_pod("Pending", {"base": waiting("PodInitializing")}, {"sync": ended(1)}),
+        (Stage.ENDED, None, "Error", False, False),
+    ),
+    "init failed and is repeated": (
+        make_pod("Pending", {"base": waiting("PodInitializing")}, {"sync": ended(1)}, policy="OnFailure"),
+        (Stage.WAITING, None, "PodInitializing", False, False),
+    ),
+    "native sidecar ended": (
+        make_pod("Running", {"base": RUNNING}, {"proxy": ended(137)}, native=("proxy",)),
+        (Stage.RUNNING, None, "", False, True),
+    ),
+    "image missing": (
+        make_pod("Pending", {"base": waiting("ErrImagePull", PULL)}),
+        (Stage.ENDED, None, "ErrImagePull", False, False),
+    ),
+    "image of an init container missing": (
+        make_pod("Pending", {"base": waiting("PodInitializing")}, {"sync": waiting("ErrImagePull", PULL)}),
+        (Stage.ENDED, None, "ErrImagePull", False, False),
+    ),
+    "image of a sidecar missing": (
+        make_pod("Running", {"base": RUNNING, "proxy": waiting("ErrImagePull", PULL)}),
+        (Stage.RUNNING, None, "", False, True),
+    ),
+    "image of a sidecar missing while base is created": (
+        make_pod("Pending", {"base": waiting("ContainerCreating"), "proxy": waiting("ErrImagePull", PULL)}),
+        (Stage.WAITING, None, "ContainerCreating", False, False),
+    ),
+    "image missing behind a running sidecar": (
+        make_pod("Running", {"base": waiting("ErrImagePull", PULL), "proxy": RUNNING}),
+        (Stage.ENDED, None, "ErrImagePull", False, False),
+    ),
+    "registry busy": (
+        make_pod("Pending", {"base": waiting("ErrImagePull", "pull QPS exceeded")}),
+        (Stage.WAITING, None, "ErrImagePull", False, False),
+    ),
+    "registry out of reach": (
+        make_pod("Pending", {"base": waiting("ErrImagePull", "dial tcp 10.0.0.1:443: i/o timeout")}),
+        (Stage.WAITING, None, "ErrImagePull", False, False),
+    ),
+    "back-off of an unknown cause": (
+        make_pod("Pending", {"base": waiting("ImagePullBackOff", 'Back-off pulling image "x"')}),
+        (Stage.WAITING, None, "ImagePullBackOff", False, False),
+    ),
+    "back-off of a missing image": (
+        make_pod("Pending", {"base": waiting("ImagePullBackOff", f'Back-off pulling image "x": ErrImagePull: {PULL}')}),
+        (Stage.ENDED, None, "ImagePullBackOff", False, False),
+    ),
+    "back-off of a busy registry": (
+        make_pod("Pending", {"base": waiting("ImagePullBackOff", "Back-off: ErrImagePull: 429 Too Many Requests")}),
+        (Stage.WAITING, None, "ImagePullBackOff", False, False),
+    ),
+    "secret missing": (
+        make_pod("Pending", {"base": waiting("CreateContainerConfigError", 'secret "x" not found')}),
+        (Stage.ENDED, None, "CreateContainerConfigError", False, False),
+    ),
+    "phase unknown": (make_pod("Unknown", {"base": RUNNING}), (Stage.RUNNING, None, "", False, True)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_verdict_follows_from_base(name: str) -> None:
+    pod, expected = CASES[name]
+    verdict = judge(pod)
+    assert (verdict.stage, verdict.exit_code, verdict.reason, verdict.infrastructure, verdict.started) == expected
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_order_of_containers_does_not_matter(name: str) -> None:
+    pod = CASES[name][0]
+    if "status" in pod:
+        turned = pod | {"status": pod["status"] | {"containerStatuses": pod["status"]["containerStatuses"][::-1]}}
+        assert judge(turned) == judge(pod)
+
+
+def test_sidecars_that_hold_the_pod_are_named_native_ones_are_not() -> None:
+    pod = make_pod(
+        "Running", {"base": ended(0), "a": RUNNING, "b": ended(0), "c": RUNNING}, {"n": RUNNING}, native=("n",)
+    )
+    assert judge(pod).sidecars_running == ("a", "c")
+
+
+def test_base_may_have_another_name() -> None:
+    pod = make_pod("Running", {"base": RUNNING, "main": ended(4)})
+    assert judge(pod, "main").exit_code == 4
+    assert judge(pod, "main").sidecars_running == ("base",)
+
+
+def test_an_init_container_called_base_is_not_the_base() -> None:
+    pod = make_pod("Running", {"main": RUNNING}, {"base": ended(0)})
+    assert judge(pod, "main").stage is Stage.RUNNING
+
+
+@pytest.mark.parametrize(
+    ("pod", "reason", "infrastructure"),
+    [
+        (make_pod("Running", {"base": RUNNING}, deleting=True), "Deleted", False),
+        (
+            make_pod("Running", {"base": RUNNING}, conditions=disrupted("DeletionByTaintManager")),
+            "DeletionByTaintManager",
+            True,
+        ),
+        (make_pod("Pending", conditions=UNSCHEDULABLE), "Unschedulable", False),
+        ({}, "Deleted", False),
+    ],
+)
+def test_a_pod_that_is_deleted_before_base_ended_is_gone(pod: dict, reason: str, infrastructure: bool) -> None:
+    verdict = judge(pod, deleted=True)
+    assert (verdict.stage, verdict.reason, verdict.infrastructure) == (Stage.GONE, reason, infrastructure)
+
+
+def test_an_end_that_was_seen_outlives_the_pod() -> None:
+    assert judge(make_pod("Running", {"base": ended(0), "proxy": RUNNING}, deleting=True), deleted=True).succeeded
+
+
+@pytest.mark.parametrize(("fatal", "stage"), [(FATAL_REASONS, Stage.ENDED), (frozenset(), Stage.WAITING)])
+def test_which_reasons_are_fatal_is_configured(fatal: frozenset[str], stage: Stage) -> None:
+    pod = make_pod("Pending", {"base": waiting("InvalidImageName")})
+    assert judge(pod, fatal=fatal).stage is stage
+    backoff = make_pod("Pending", {"base": waiting("ImagePullBackOff")})
+    assert judge(backoff, fatal={"ImagePullBackOff"}).stage is Stage.ENDED
+
+
+@pytest.mark.parametrize(
+    ("policy", "code", "first", "left_to_the_kubelet"),
+    [
+        ("Never", 1, Stage.ENDED, Stage.ENDED),
+        ("OnFailure", 1, Stage.ENDED, Stage.WAITING),
+        ("OnFailure", 0, Stage.ENDED, Stage.ENDED),
+        ("Always", 0, Stage.ENDED, Stage.WAITING),
+    ],
+)
+def test_bases_first_end_counts_unless_restarts_are_left_to_the_kubelet(
+    policy: str, code: int, first: Stage, left_to_the_kubelet: Stage
+) -> None:
+    pod = make_pod("Running", {"base": ended(code)}, policy=policy)
+    assert judge(pod).stage is first
+    assert judge(pod, restarts=True).stage is left_to_the_kubelet
+
+
+def test_a_restarted_base_has_ended_once() -> None:
+    pod = make_pod("Running", {"base": RUNNING}, policy="OnFailure")
+    pod["status"]["containerStatuses"][0] |= {"lastState": ended(137, "OOMKilled"), "restartCount": 1}
+    assert (judge(pod).stage, judge(pod).reason) == (Stage.ENDED, "OOMKilled")
+    assert judge(pod, restarts=True).stage is Stage.RUNNING
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 300) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=5,
+)
+_words = st.sampled_from(
+    ["base", "proxy", "Failed", "Running", "Pending", "Always", "Evicted", "ErrImagePull", "OOMKilled", "True"]
+)
+_state = st.dictionaries(
+    st.sampled_from(["waiting", "running", "terminated"]),
+    _json | st.dictionaries(st.sampled_from(["reason", "message", "exitCode"]), _json | _words, max_size=3),
+    max_size=2,
+)
+_fields = st.sampled_from(
+    ["name", "state", "lastState", "restartPolicy", "type", "status", "reason", "restartCount", "resources"]
+)
+_items = st.lists(st.dictionaries(_fields, _state | _words | _json, max_size=4) | _json, max_size=3)
+_part = st.dictionaries(
+    st.sampled_from(
+        [
+            "containers",
+            "initContainers",
+            "containerStatuses",
+            "initContainerStatuses",
+            "conditions",
+            "phase",
+            "reason",
+            "deletionTimestamp",
+            "restartPolicy",
+            "message",
+            "name",
+        ]
+    ),
+    _items | _words | _json,
+    max_size=6,
+)
+_any_pod = st.dictionaries(st.sampled_from(["metadata", "spec", "status"]), _part | _json, max_size=3) | _json
+
+
+@given(_any_pod, st.booleans(), st.booleans(), _items, st.text(max_size=30))
+def test_any_json_gets_a_verdict_and_a_cause(
+    pod: object, deleted: bool, restarts: bool, events: list, text: str
+) -> None:
+    verdict = judge(pod, deleted=deleted, restarts=restarts)
+    assert isinstance(verdict, Verdict)
+    assert verdict.over or not deleted
+    assert isinstance(why(pod, events, deleted=deleted), str)
+    assert why_refused(text)
