@@ -169,8 +169,11 @@ class Client:
     @contextlib.asynccontextmanager
     async def open_watch(self, request: Request) -> AsyncIterator[AsyncIterator[WatchEvent]]:
         """Open a watch that ``requests.watch`` describes: inside the block the server has accepted it."""
-        async with self._stream(request) as reply:
-            yield watching.events(reply.chunks(), request)
+        async with (
+            self._stream(request) as reply,
+            contextlib.aclosing(watching.events(reply.chunks(), request)) as events,
+        ):
+            yield events
 
     async def patch(
         self,
@@ -281,8 +284,8 @@ class Client:
             since_seconds=since_seconds,
             timestamps=timestamps,
         )
-        async with self._stream(request) as reply:
-            async for chunk in reply.chunks():
+        async with self._stream(request) as reply, contextlib.aclosing(reply.chunks()) as chunks:
+            async for chunk in chunks:
                 yield chunk
 
     async def exec(

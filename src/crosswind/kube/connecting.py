@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import binascii
 import datetime
 import logging
 import math
-import os
 import ssl
 import time
 from collections.abc import Awaitable, Callable
@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from crosswind.errors import KubeconfigError
-from crosswind.kube import kubeconfigs
+from crosswind.kube import kubeconfigs, plugins
 from crosswind.kube.transport import Server
 from crosswind.settings import KubeSettings
 
@@ -31,8 +31,8 @@ _TOKEN_FILE_SECONDS = 60.0
 _RENEWAL_PAUSE = 5.0
 """Seconds between two attempts to get better credentials, however many requests are refused."""
 
-_PLUGIN_SECONDS = 60.0
-"""How long an exec plug-in may take; it may have to ask a cloud, but nobody sits there to answer its questions."""
+_SIGN_IN_SECONDS = 60.0
+"""How long signing in may take: an exec plug-in or an OIDC provider may have to ask a cloud."""
 
 
 class Credentials(Protocol):
@@ -163,21 +163,35 @@ def _in_cluster() -> Login:
 
 async def _by_kubeconfig(settings: KubeSettings) -> Login:
     from kubernetes_asyncio.client import Configuration
-    from kubernetes_asyncio.config import load_kube_config
+    from kubernetes_asyncio.config import load_kube_config_from_dict
 
     chosen = kubeconfigs.read(settings.kubeconfig, settings.context)
     configuration = Configuration()
     try:
-        async with asyncio.timeout(_PLUGIN_SECONDS):
-            loader = await load_kube_config(
-                config_file=os.pathsep.join(chosen.paths),
-                context=chosen.context,
-                client_configuration=configuration,
-                persist_config=False,  # it fails in 36.1 whenever there is something to keep
-            )
+        signed = await _signed(chosen)
+        user = _user(chosen, signed)
+        async with asyncio.timeout(_SIGN_IN_SECONDS):
+            await load_kube_config_from_dict(chosen.document(user), client_configuration=configuration)
+    except KubeconfigError as error:
+        raise KubeconfigError(f"{chosen.source} cannot be used: {error}") from error
     except Exception as error:  # the library has no list of what it raises: AssertionError, KeyError, ValueError...
-        raise KubeconfigError(f"{chosen.source} cannot be used: {_complaint(chosen, error)}") from error
-    return _login(configuration, chosen.source, _lifetime(chosen, loader))
+        raise KubeconfigError(f"{chosen.source} cannot be used: {_complaint(error)}") from error
+    return _login(configuration, chosen.source, _lifetime(chosen, signed))
+
+
+async def _signed(chosen: kubeconfigs.Chosen) -> plugins.Signed | None:
+    plugin = chosen.user.get("exec")
+    return await plugins.sign_in(plugin, chosen.cluster, timeout=_SIGN_IN_SECONDS) if plugin else None
+
+
+def _user(chosen: kubeconfigs.Chosen, signed: plugins.Signed | None) -> dict[str, Any]:
+    """Return the user with a plug-in replaced by what it gave."""
+    if signed is None:
+        return chosen.user
+    if signed.token:
+        return {"token": signed.token}
+    data = {"client-certificate-data": signed.certificate, "client-key-data": signed.key}
+    return {key: base64.b64encode(pem.encode()).decode() for key, pem in data.items()}
 
 
 def _login(configuration: Any, source: str, lifetime: float) -> Login:
@@ -196,33 +210,27 @@ def _login(configuration: Any, source: str, lifetime: float) -> Login:
     )
 
 
-def _lifetime(chosen: kubeconfigs.Chosen, loader: Any) -> float:
+def _lifetime(chosen: kubeconfigs.Chosen, signed: plugins.Signed | None) -> float:
     if "tokenFile" in chosen.user:
         return _TOKEN_FILE_SECONDS
-    expiry: datetime.datetime | None = getattr(loader, "exec_plugin_expiry", None)
-    if expiry is None:
+    if signed is None or signed.expires is None:
         return math.inf
-    left = (expiry - datetime.datetime.now(datetime.UTC)).total_seconds()
+    left = (signed.expires - datetime.datetime.now(datetime.UTC)).total_seconds()
     return left - min(300.0, 0.2 * left)
 
 
-def _complaint(chosen: kubeconfigs.Chosen, error: Exception) -> str:
+def _complaint(error: Exception) -> str:
     """Return what is wrong, without any value of the file that may be secret."""
     from kubernetes_asyncio.config import ConfigException
 
-    plugin = (chosen.user.get("exec") or {}).get("command")
     if isinstance(error, TimeoutError):
-        return f'the exec plug-in "{plugin}" did not answer within {_PLUGIN_SECONDS:g} s'
-    if isinstance(error, FileNotFoundError) and plugin:
-        return f'the exec plug-in "{plugin}" is not installed, or not on the PATH of this process'
+        return f"signing in took more than {_SIGN_IN_SECONDS:g} s"
     if isinstance(error, ConfigException):
-        return f"{error} (exec plug-in {plugin})"[:1000] if plugin else str(error)
+        return str(error)
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, binascii.Error):
         return "a field that ends in -data is not base64"
-    if not chosen.user:
-        return "the context names no user"
     return f"a field is missing or of the wrong type ({type(error).__name__})"
 
 

@@ -19,6 +19,8 @@ __all__ = ["Chosen", "choose", "read"]
 
 _ELSEWHERE = "set KUBECONFIG or name a kubeconfig in the settings; inside a pod, set in_cluster = True"
 
+_PATHS = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
+
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
@@ -29,6 +31,15 @@ class Chosen:
     cluster: dict[str, Any]
     user: dict[str, Any] = field(repr=False)
     namespace: str = "default"
+
+    def document(self, user: dict[str, Any]) -> dict[str, Any]:
+        """Return a kubeconfig of this context alone, with ``user`` in the place of its user."""
+        return {
+            "current-context": self.context,
+            "contexts": [{"name": self.context, "context": {"cluster": "cluster", "user": "user"}}],
+            "clusters": [{"name": "cluster", "cluster": self.cluster}],
+            "users": [{"name": "user", "user": user}],
+        }
 
     @property
     def source(self) -> str:
@@ -57,7 +68,7 @@ def choose(documents: Sequence[tuple[str, dict[str, Any]]], context: str | None)
         raise KubeconfigError(f"{where} has no current-context; name the context to use ({offer})")
     if name not in contexts:
         raise KubeconfigError(f'{where} has no context "{name}" ({offer})')
-    chosen = contexts[name].get("context") or {}
+    chosen = contexts[name]
     cluster = _followed(clusters, chosen, "cluster", f'{where}: context "{name}"')
     if not cluster.get("server"):
         raise KubeconfigError(f'{where}: cluster "{chosen["cluster"]}" has no server; set it to "https://HOST:PORT"')
@@ -69,8 +80,7 @@ def _followed(found: dict[str, dict[str, Any]], context: dict[str, Any], key: st
     name = context.get(key)
     if name not in found:
         raise KubeconfigError(f'{where} points to the {key} "{name}", which is not there ({", ".join(sorted(found))})')
-    entry: dict[str, Any] = found[name].get(key) or {}
-    return entry
+    return found[name]
 
 
 def _named(documents: Sequence[tuple[str, dict[str, Any]]], key: str) -> dict[str, dict[str, Any]]:
@@ -79,8 +89,18 @@ def _named(documents: Sequence[tuple[str, dict[str, Any]]], key: str) -> dict[st
         for entry in document.get(key) or []:
             if not isinstance(entry, dict) or "name" not in entry or not isinstance(entry.get(key[:-1]) or {}, dict):
                 raise KubeconfigError(f"{path}: each of {key} must have a name and a mapping {key[:-1]}")
-            found.setdefault(str(entry["name"]), entry)
+            content = _anchored(entry.get(key[:-1]) or {}, Path(path).parent)
+            found.setdefault(str(entry["name"]), content)
     return found
+
+
+def _anchored(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a cluster or user whose paths no longer depend on where its file is."""
+    content = {key: str(folder.absolute() / value) if key in _PATHS else value for key, value in content.items()}
+    plugin = content.get("exec")
+    if isinstance(plugin, dict) and os.sep in str(plugin.get("command")):  # a bare name is looked up on PATH
+        content["exec"] = {**plugin, "command": str(folder.absolute() / str(plugin["command"]))}
+    return content
 
 
 def _parse(path: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,7 +65,7 @@ class Reply(Protocol):
         """Return the whole body."""
         ...
 
-    def chunks(self) -> AsyncIterator[bytes]:
+    def chunks(self) -> AsyncGenerator[bytes]:
         """Yield the body as it comes."""
         ...
 
@@ -185,7 +185,7 @@ class _HttpReply:
         with translated(self._server, self._request):
             return await self._response.read()
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes]:
         with translated(self._server, self._request):
             async for chunk in self._response.content.iter_any():
                 yield chunk
@@ -204,7 +204,7 @@ class _SocketReply:
     async def read(self) -> bytes:
         return b""
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes]:
         while (message := await self.socket.receive()) is not None:
             yield message
 
@@ -253,7 +253,7 @@ class _ReadReply:
     async def read(self) -> bytes:
         return self.body
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes]:
         yield self.body
 
     async def close(self) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncGenerator
 from typing import cast
 
 import orjson
@@ -44,12 +45,13 @@ def decode_event(line: bytes, request: Request) -> WatchEvent:
     return cast(WatchEvent, event)
 
 
-async def events(chunks: AsyncIterator[bytes], request: Request) -> AsyncIterator[WatchEvent]:
+async def events(chunks: AsyncGenerator[bytes], request: Request) -> AsyncGenerator[WatchEvent]:
     """Yield the events of a stream; a line cut off by its end is dropped, for a new watch repeats it."""
     lines = Lines()
-    async for chunk in chunks:
-        for line in lines.feed(chunk):
-            yield decode_event(line, request)
+    async with contextlib.aclosing(chunks):
+        async for chunk in chunks:
+            for line in lines.feed(chunk):
+                yield decode_event(line, request)
 
 
 def version_of(manifest: Manifest) -> str:

@@ -1,0 +1,92 @@
+"""A real HTTP server whose answers each test writes, and clients of it."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import ipaddress
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from crosswind.kube.client import Client
+from crosswind.kube.connecting import Credentials
+from crosswind.kube.transport import HttpTransport, Server
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Serve(Protocol):
+    async def __call__(
+        self,
+        handler: Handler,
+        *,
+        credentials: Credentials | None = None,
+        tls: ssl.SSLContext | None = None,
+        client_tls: ssl.SSLContext | None = None,
+        **server: Any,
+    ) -> Client: ...
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """Start a server that answers by a function; return a client of it."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(
+            handler: Handler,
+            *,
+            credentials: Credentials | None = None,
+            tls: ssl.SSLContext | None = None,
+            client_tls: ssl.SSLContext | None = None,
+            **server: Any,
+        ) -> Client:
+            async def answer(request: web.Request) -> web.StreamResponse:
+                return await handler(request)
+
+            app = web.Application()
+            app.router.add_route("*", "/{path:.*}", answer)
+            running = TestServer(app, host="127.0.0.1", scheme="https" if tls else "http")
+            await running.start_server(ssl=tls, shutdown_timeout=0.1)
+            stack.push_async_callback(running.close)
+            url = str(running.make_url("/")).rstrip("/")
+            transport = HttpTransport(Server(url, tls=client_tls, **server))
+            return await stack.enter_async_context(Client(transport, credentials, host=url))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Return a self-made certificate for 127.0.0.1, and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return folder / "cert.pem", folder / "key.pem"
+
+
+@pytest.fixture(scope="session")
+def authority(certificate: tuple[Path, Path]) -> Path:
+    """Return the file of the CA that signed the certificate: itself."""
+    return certificate[0]

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import orjson
+import pytest
+from aiohttp import web
+from kube_answers import pod, refusal, status
+
+from conftest import Serve
+from crosswind import errors
+from crosswind.kube.client import Client, Patch
+from crosswind.kube.resources import JOBS, PODS
+from crosswind.types import WatchEvent
+
+
+class Echo:
+    """Answers with what it was sent and remembers it."""
+
+    def __init__(self, answer: Any = None) -> None:
+        self.answer = answer if answer is not None else pod("a")
+        self.requests: list[tuple[str, str, Any]] = []
+
+    async def __call__(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        self.requests.append((request.method, request.raw_path, orjson.loads(body) if body else None))
+        return web.json_response(self.answer)
+
+
+async def test_each_call_is_one_request(serve: Serve) -> None:
+    echo = Echo()
+    client = await serve(echo)
+    await client.get(PODS, "a", namespace="n")
+    await client.patch(PODS, "a", [{"op": "test"}], namespace="n", how=Patch.JSON)
+    await client.replace(PODS, pod("a"))
+    await client.delete(PODS, "a", namespace="n", grace_period=0)
+    await client.delete_collection(PODS, namespace="n", labels="a=b", grace_period=1)
+    assert [(method, path) for method, path, _ in echo.requests] == [
+        ("GET", "/api/v1/namespaces/n/pods/a"),
+        ("PATCH", "/api/v1/namespaces/n/pods/a"),
+        ("PUT", "/api/v1/namespaces/work/pods/a"),
+        ("DELETE", "/api/v1/namespaces/n/pods/a"),
+        ("DELETE", "/api/v1/namespaces/n/pods?labelSelector=a%3Db"),
+    ]
+    assert echo.requests[1][2] == [{"op": "test"}]
+
+
+async def test_a_refusal_is_raised_with_its_retry_after(serve: Serve) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        return refusal(429, "TooManyRequests", "slow down", {"Retry-After": "2"})
+
+    client = await serve(handler)
+    with pytest.raises(errors.TooManyRequests, match="POST /api/v1/namespaces/work/pods: slow down") as caught:
+        await client.create(PODS, pod("a"))
+    assert caught.value.retry_after == 2.0
+
+
+async def test_a_redirect_is_not_followed_with_our_token(serve: Serve) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(status=302, headers={"Location": "http://127.0.0.1:1/"})
+
+    client = await serve(handler)
+    with pytest.raises(errors.BadRequest, match="a redirect"):
+        await client.version()
+
+
+class Renewing:
+    def __init__(self, *tokens: str) -> None:
+        self.tokens = list(tokens)
+
+    async def current(self) -> str | None:
+        return self.tokens[0]
+
+    async def renew(self, used: str | None) -> bool:
+        if len(self.tokens) > 1:
+            del self.tokens[0]
+            return True
+        return False
+
+
+@pytest.mark.parametrize(("tokens", "tried"), [(["bad", "good"], 2), (["good"], 1)])
+async def test_a_refused_token_is_renewed_once(serve: Serve, tokens: list[str], tried: int) -> None:
+    seen = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append(request.headers["Authorization"])
+        return web.json_response(pod("a")) if seen[-1] == "good" else refusal(401, "Unauthorized", "Unauthorized")
+
+    client = await serve(handler, credentials=Renewing(*tokens))
+    await client.create(PODS, pod("a"))
+    assert len(seen) == tried
+
+
+@pytest.mark.parametrize(("tokens", "tried"), [(["bad"], 1), (["bad", "worse", "good"], 2)])
+async def test_credentials_that_stay_bad_are_unauthorized(serve: Serve, tokens: list[str], tried: int) -> None:
+    seen = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append(request.headers["Authorization"])
+        return refusal(401, "Unauthorized", "Unauthorized")
+
+    client = await serve(handler, credentials=Renewing(*tokens))
+    with pytest.raises(errors.Unauthorized, match="log in again, or renew the token"):
+        await client.version()
+    assert len(seen) == tried
+
+
+def pages_of(items: list[Any], expire_at: str = "") -> Any:
+    async def handler(request: web.Request) -> web.Response:
+        query = request.query
+        if expire_at and query.get("continue") == expire_at:
+            return refusal(410, "Expired", "The provided continue parameter is too old")
+        start, size = int(query.get("continue", 0)), int(query.get("limit", len(items)))
+        rest = str(start + size) if start + size < len(items) else ""
+        metadata = {"resourceVersion": "77", "continue": rest}
+        return web.json_response({"kind": "PodList", "metadata": metadata, "items": items[start : start + size]})
+
+    return handler
+
+
+@pytest.mark.parametrize(
+    ("limit", "expire_at", "count"), [(None, "", 1200), (None, "1000", 1200), (600, "", 600), (3, "", 3)]
+)
+async def test_list_reads_all_pages_and_survives_an_expired_one(
+    serve: Serve, limit: int | None, expire_at: str, count: int
+) -> None:
+    items = [{"metadata": {"name": f"p{n}"}} for n in range(1200)]
+    client = await serve(pages_of(items, expire_at))
+    listing = await client.list(PODS, limit=limit)
+    assert [item["metadata"]["name"] for item in listing.items] == [f"p{n}" for n in range(count)]
+    assert listing.version == "77"
+    assert listing.items[0]["kind"] == "Pod", "the items of a list come without it"
+
+
+async def test_an_empty_list_may_have_null_items(serve: Serve) -> None:
+    client = await serve(Echo({"kind": "PodList", "metadata": {"resourceVersion": "5"}, "items": None}))
+    assert (await client.list(PODS)).items == []
+
+
+def streams(*chunks: bytes, cut: bool = False, hold: asyncio.Event | None = None) -> Any:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        for chunk in chunks:
+            await response.write(chunk)
+        if hold:
+            await hold.wait()
+        if cut and request.transport:
+            request.transport.abort()
+        return response
+
+    return handler
+
+
+def line(kind: str, manifest: Any) -> bytes:
+    return orjson.dumps({"type": kind, "object": manifest}) + b"\n"
+
+
+async def watched(client: Client, **options: Any) -> tuple[list[str], Exception | None]:
+    seen: list[str] = []
+    try:
+        async for event in client.watch(PODS, version="1", timeout=60, **options):
+            seen.append(event["type"])  # noqa: PERF401  # what came before an error counts
+    except errors.CrosswindError as error:
+        return seen, error
+    return seen, None
+
+
+@pytest.mark.parametrize(
+    ("chunks", "cut", "seen", "error"),
+    [
+        ([line("ADDED", pod("a"))[:20], line("ADDED", pod("a"))[20:]], False, ["ADDED"], None),
+        ([line("ADDED", pod("a")) + line("BOOKMARK", pod(""))], False, ["ADDED", "BOOKMARK"], None),
+        ([line("ADDED", pod("a")), line("DELETED", pod("a"))[:30]], False, ["ADDED"], None),
+        ([line("ADDED", pod("a"))], True, ["ADDED"], errors.Unreachable),
+        ([line("ADDED", pod("a")), line("ERROR", status(410, "Expired", "too old"))], False, ["ADDED"], errors.Gone),
+    ],
+)
+async def test_watch_yields_whole_lines_and_says_how_it_ended(
+    serve: Serve, chunks: list[bytes], cut: bool, seen: list[str], error: type[Exception] | None
+) -> None:
+    found, raised = await watched(await serve(streams(*chunks, cut=cut)))
+    assert found == seen
+    assert type(raised) is (error or type(None))
+
+
+async def test_a_silent_watch_is_ended(serve: Serve) -> None:
+    hold = asyncio.Event()
+    client = await serve(streams(line("ADDED", pod("a")), hold=hold))
+    seen, error = await watched(client, silence=0.1)
+    hold.set()
+    assert seen == ["ADDED"]
+    assert isinstance(error, errors.Unreachable)
+
+
+async def test_a_watch_refused_with_410_is_gone(serve: Serve) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        return refusal(410, "Expired", "too old resource version: 1 (9)")
+
+    seen, error = await watched(await serve(handler))
+    assert (seen, type(error)) == ([], errors.Gone)
+
+
+async def test_leaving_a_watch_closes_its_connection(serve: Serve) -> None:
+    closed = asyncio.Event()
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(line("ADDED", pod("a")))
+                await asyncio.sleep(0.01)
+        finally:
+            closed.set()
+
+    client = await serve(handler)
+    events: list[WatchEvent] = []
+    async with contextlib.aclosing(client.watch(PODS, version="1", timeout=60)) as watch:
+        async for event in watch:
+            events.append(event)
+            break
+    async with asyncio.timeout(5):
+        await closed.wait()
+
+
+async def test_log_and_followed_log(serve: Serve) -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        if "follow" not in request.query:
+            return web.Response(body=b"one\ntwo\n")
+        return await streams(b"one\n", b"two\n")(request)
+
+    client = await serve(handler)
+    assert await client.log("p", namespace="n") == b"one\ntwo\n"
+    assert b"".join([chunk async for chunk in client.follow_log("p", namespace="n")]) == b"one\ntwo\n"
+
+
+async def test_the_log_of_a_pod_that_is_nowhere_yet_is_empty(serve: Serve) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(status=204)
+
+    assert await (await serve(handler)).log("p", namespace="n") == b""
+
+
+@pytest.mark.parametrize(
+    ("answer", "allowed"), [({"allowed": True}, True), ({"allowed": False, "denied": True}, False), ({}, False)]
+)
+async def test_allowed_is_what_the_review_says(serve: Serve, answer: dict[str, bool], allowed: bool) -> None:
+    client = await serve(Echo({"kind": "SelfSubjectAccessReview", "status": answer}))
+    assert await client.allowed("create", JOBS, namespace="n") is allowed

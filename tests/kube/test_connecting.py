@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import base64
+import json
+import stat
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kubernetes_asyncio.config import incluster_config
+
+from crosswind.errors import KubeconfigError
+from crosswind.kube import connecting
+from crosswind.kube.connecting import Login, RenewedCredentials
+from crosswind.settings import KubeSettings
+
+
+def kubeconfig(folder: Path, user: dict[str, Any], **cluster: Any) -> KubeSettings:
+    cluster = {"server": "http://127.0.0.1:6443", **cluster}
+    path = folder / "config"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "current-context": "x",
+                "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+                "clusters": [{"name": "c", "cluster": cluster}],
+                "users": [{"name": "u", "user": user}],
+            }
+        )
+    )
+    return KubeSettings(kubeconfig=str(path))
+
+
+def plugin(folder: Path, script: str) -> dict[str, Any]:
+    path = folder / "plugin"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(path), "interactiveMode": "Never"}}
+
+
+def answer(**status: Any) -> str:
+    credential = {"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": status}
+    return f"cat <<'END'\n{json.dumps(credential)}\nEND"
+
+
+async def test_a_token_and_the_server_come_from_the_kubeconfig(tmp_path: Path) -> None:
+    server, credentials = await connecting.load(kubeconfig(tmp_path, {"token": "abc"}))
+    assert (server.url, server.source) == ("http://127.0.0.1:6443", f"context x of {tmp_path}/config")
+    assert await credentials.current() == "Bearer abc"
+
+
+async def test_name_and_password_become_basic_credentials(tmp_path: Path) -> None:
+    _, credentials = await connecting.load(kubeconfig(tmp_path, {"username": "me", "password": "pw"}))
+    assert await credentials.current() == "Basic " + base64.b64encode(b"me:pw").decode()
+
+
+async def test_a_token_file_is_read_again_after_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connecting, "_RENEWAL_PAUSE", 0.0)
+    token = tmp_path / "token"
+    token.write_text("old\n")
+    _, credentials = await connecting.load(kubeconfig(tmp_path, {"tokenFile": str(token)}))
+    assert await credentials.current() == "Bearer old"
+    token.write_text("new\n")
+    assert await credentials.renew("Bearer old")
+    assert await credentials.current() == "Bearer new"
+    assert not await credentials.renew("Bearer new")
+
+
+async def test_an_exec_plugin_signs_in_and_is_asked_again_before_its_token_expires(tmp_path: Path) -> None:
+    counter = tmp_path / "count"
+    script = f"echo >> {counter}\n" + answer(token="one", expirationTimestamp="2026-01-01T00:00:00Z")
+    _, credentials = await connecting.load(kubeconfig(tmp_path, plugin(tmp_path, script)))
+    assert await credentials.current() == "Bearer one"
+    assert counter.read_text() == "\n", "an expired token must not start the plug-in for each request"
+
+
+@pytest.mark.parametrize(
+    ("user", "message"),
+    [
+        (
+            {"exec": {"apiVersion": "v1", "command": "no-such-plugin"}},
+            'plug-in "no-such-plugin" cannot be started: No such file',
+        ),
+        ({"exec": {"apiVersion": "v1"}}, "exec needs the fields command and apiVersion"),
+        ({"client-certificate": "/no/such.pem"}, "/no/such.pem"),
+        ({"client-certificate-data": "SECRET!", "client-key-data": "SECRET!"}, "is not base64|cannot be used"),
+        ({"tokenFile": "/no/such/token"}, "/no/such/token: No such file"),
+    ],
+)
+async def test_unusable_users_are_said_with_context_and_file(
+    tmp_path: Path, user: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(KubeconfigError, match=message) as caught:
+        await connecting.load(kubeconfig(tmp_path, user, server="https://127.0.0.1:6443"))
+    assert f"context x of {tmp_path}/config" in str(caught.value)
+    assert "SECRET" not in str(caught.value)
+
+
+async def test_what_a_failing_plugin_says_is_passed_on(tmp_path: Path) -> None:
+    settings = kubeconfig(tmp_path, plugin(tmp_path, "echo 'session expired, run: cloud login' >&2; exit 1"))
+    with pytest.raises(KubeconfigError, match="session expired, run: cloud login"):
+        await connecting.load(settings)
+
+
+async def test_a_plugin_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connecting, "_SIGN_IN_SECONDS", 0.2)
+    settings = kubeconfig(tmp_path, plugin(tmp_path, "sleep 30 & sleep 30"))
+    with pytest.raises(KubeconfigError, match=r'plugin" did not answer within 0.2 s'):
+        await connecting.load(settings)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "message"),
+    [
+        ({"certificate-authority": "/no/ca.pem"}, "/no/ca.pem"),
+        ({"certificate-authority-data": base64.b64encode(b"words").decode()}, "CA file .* cannot be used"),
+        ({"proxy-url": "socks5://127.0.0.1:1"}, 'proxy-url of the kind "socks5" is not supported'),
+    ],
+)
+async def test_unusable_clusters_are_said(tmp_path: Path, cluster: dict[str, Any], message: str) -> None:
+    with pytest.raises(KubeconfigError, match=message):
+        await connecting.load(kubeconfig(tmp_path, {"token": "t"}, server="https://127.0.0.1:6443", **cluster))
+
+
+async def test_a_kubeconfig_without_verification_and_with_server_name(tmp_path: Path) -> None:
+    cluster = {"insecure-skip-tls-verify": True, "tls-server-name": "kubernetes"}
+    server, _ = await connecting.load(kubeconfig(tmp_path, {"token": "t"}, server="https://127.0.0.1:1", **cluster))
+    assert server.tls is not None
+    assert (server.tls.check_hostname, server.tls_server_name) == (False, "kubernetes")
+
+
+@pytest.mark.parametrize(
+    ("environment", "proxy_url", "proxy"),
+    [
+        ({}, None, None),
+        ({"https_proxy": "http://proxy:3128"}, None, "http://proxy:3128"),
+        ({"https_proxy": "http://proxy:3128", "no_proxy": ".example"}, None, None),
+        ({"https_proxy": "http://proxy:3128", "no_proxy": ".example"}, "http://own:1", "http://own:1"),
+    ],
+)
+async def test_the_proxy_is_the_kubeconfigs_or_the_environments(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    proxy_url: str | None,
+    proxy: str | None,
+) -> None:
+    for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    cluster = {"proxy-url": proxy_url} if proxy_url else {}
+    server, _ = await connecting.load(kubeconfig(tmp_path, {"token": "t"}, server="https://api.example", **cluster))
+    assert server.proxy == proxy
+
+
+async def test_in_cluster_outside_a_pod_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(KubeconfigError, match=r"no pod with a service account: .* Set in_cluster = False"):
+        await connecting.load(KubeSettings(in_cluster=True))
+
+
+async def test_in_cluster_reads_the_token_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, authority: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("one")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(token))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(authority))
+    monkeypatch.setattr(connecting, "_RENEWAL_PAUSE", 0.0)
+    monkeypatch.setattr(connecting, "_TOKEN_FILE_SECONDS", 0.0)
+    server, credentials = await connecting.load(KubeSettings(in_cluster=True))
+    assert server.url == "https://[fd00::1]:443"
+    token.write_text("two")
+    assert await credentials.current() == "Bearer two"
+
+
+class Logins:
+    """Hands out tokens t1, t2, ... and may fail."""
+
+    def __init__(self, lifetime: float) -> None:
+        self.login = Login("http://x", "test", "t0", lifetime)
+        self.count = 0
+        self.error: KubeconfigError | None = None
+
+    async def read(self) -> Login:
+        self.count += 1
+        if self.error:
+            raise self.error
+        return replace(self.login, authorization=f"t{self.count}")
+
+
+async def test_many_refusals_at_once_renew_once() -> None:
+    logins = Logins(lifetime=3600)
+    credentials = RenewedCredentials(logins.read, logins.login, None)
+    credentials._read_at = float("-inf")  # as if read long ago
+    assert await credentials.renew("t0")
+    assert await credentials.renew("t0")
+    assert not await credentials.renew("t1"), "a moment ago: the new one is no better"
+    assert logins.count == 1
+
+
+async def test_a_renewal_that_fails_ahead_of_time_keeps_the_old_token(caplog: pytest.LogCaptureFixture) -> None:
+    logins = Logins(lifetime=3600)
+    credentials = RenewedCredentials(logins.read, logins.login, None)
+    credentials._stale_at = float("-inf")  # as if its time had come
+    logins.error = KubeconfigError("the cloud is down")
+    assert await credentials.current() == "t0"
+    assert "the cloud is down" in caplog.text
+
+
+def test_no_credentials_are_shown() -> None:
+    login = Login("http://x", "test", "Bearer SECRET", proxy="http://me:SECRET@proxy")
+    assert "SECRET" not in repr(login) + repr(connecting.FixedCredentials("Bearer SECRET"))
