@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 
-from crosswind.local.garbage import FOREGROUND
 from crosswind.local.job_plans import TRACKING, Happening, Plan, decide
 from crosswind.local.seams import Registry
 from crosswind.local.statuses import StatusError
@@ -38,6 +37,9 @@ class JobController:
 
     async def run(self) -> None:
         """Work until cancelled."""
+        # a Job of a kept state must not be looked at before its pods are known
+        for pod in self._registry.list("Pod"):
+            self._know(pod)
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follow("Job", self._job_changed))
@@ -64,17 +66,20 @@ class JobController:
         self._sync(metadata["namespace"], metadata["name"], metadata["uid"])
 
     def _pod_changed(self, change: str, pod: Manifest) -> None:
-        metadata = pod["metadata"]
-        owner = next(
-            (o for o in metadata.get("ownerReferences", ()) if o["kind"] == "Job" and o.get("controller")), None
-        )
+        owner = self._know(pod)
         if owner is None:
             return
         if change == "DELETED":
-            self._pods[owner["uid"]].discard(metadata["name"])
-        else:
-            self._pods[owner["uid"]].add(metadata["name"])
-        self._sync(metadata["namespace"], owner["name"], owner["uid"])
+            self._pods[owner["uid"]].discard(pod["metadata"]["name"])
+        self._sync(pod["metadata"]["namespace"], owner["name"], owner["uid"])
+
+    def _know(self, pod: Manifest) -> Manifest | None:
+        """Remember a Job's pod; return the reference to the Job, None for any other pod."""
+        for owner in pod["metadata"].get("ownerReferences", ()):
+            if owner["kind"] == "Job" and owner.get("controller"):
+                self._pods[owner["uid"]].add(pod["metadata"]["name"])
+                return dict(owner)
+        return None
 
     def _sync(self, namespace: str, name: str, uid: str) -> None:
         job = self._get("Job", namespace, name)
@@ -108,10 +113,11 @@ class JobController:
         for pod in plan.release:
             self._release(namespace, pod)
         for pod in plan.delete:
-            self._registry.delete("Pod", namespace, pod)
+            with suppress(StatusError):
+                self._registry.delete("Pod", namespace, pod)
             self._tell(job, Happening("SuccessfulDelete", f"Deleted pod: {pod}"))
         if plan.remove:
-            self._remove(job)
+            self._registry.delete("Job", namespace, name, uid=job["metadata"]["uid"])
             return None
         refused = sum(not self._create(job, pod) for pod in plan.create)
         return self._backoff if refused else plan.wait
@@ -135,13 +141,6 @@ class JobController:
 
         with suppress(StatusError):
             self._registry.update("Pod", namespace, pod, change)
-
-    def _remove(self, job: Manifest) -> None:
-        """Delete a Job that has outlived its time, in the foreground: it goes after its pods."""
-        metadata = job["metadata"]
-        where = (metadata["namespace"], metadata["name"])
-        self._registry.update("Job", *where, lambda j: j["metadata"].__setitem__("finalizers", [FOREGROUND]))
-        self._registry.delete("Job", *where, uid=metadata["uid"])
 
     def _tell(self, job: Manifest, happening: Happening) -> None:
         self._registry.record(

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import secrets
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from crosswind.errors import ConfigError
+from crosswind.local import quota
+from crosswind.local.admission import mutators
 from crosswind.local.app import Api, make_app
 from crosswind.local.authorization import BOOTSTRAP, Authorizer
 from crosswind.local.garbage import GarbageCollector
@@ -25,6 +28,7 @@ from crosswind.local.kubeconfigs import kubeconfig, write_kubeconfig, write_priv
 from crosswind.local.kubelet import Kubelet
 from crosswind.local.namespaces import SYSTEM_NAMESPACES, NamespaceController
 from crosswind.local.nodes import node_manifest
+from crosswind.local.persistence import StateFile
 from crosswind.local.registry import ClusterRegistry
 from crosswind.local.scheduling import Scheduler
 from crosswind.local.seams import LogOptions, Process, Runtime
@@ -39,6 +43,7 @@ __all__ = ["LocalCluster"]
 BACKLOG = 2048
 """Connections that may wait to be accepted: a load test opens hundreds at once."""
 
+_Part: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 _log = logging.getLogger(__name__)
 
 
@@ -100,31 +105,39 @@ class LocalCluster:
 
     async def _open_parts(self, stack: contextlib.AsyncExitStack, listener: socket.socket) -> None:
         registry, settings = self.registry, self.settings
-        tokens, namespaces = TokenIssuer(registry, self.token), NamespaceController(registry)
+        keeping = self._restore(stack)
+        namespaces = NamespaceController(registry)
         for manifest in (*map(_namespace, SYSTEM_NAMESPACES), *BOOTSTRAP):
             self._ensure(manifest)
         for name in SYSTEM_NAMESPACES:
             namespaces.furnish(name)
-        node: Kubelet | Simulator
-        runtime: Runtime
-        if settings.simulate:
-            node, runtime = Simulator(registry, settings), NoRuntime()
-        else:
-            self._ensure(node_manifest(settings, settings.host))
-            node = runtime = Kubelet(registry, settings)
-        parts = (
-            node.run(),
-            Scheduler(registry).run(),
-            namespaces.run(),
-            GarbageCollector(registry).run(),
-            JobController(registry, backoff=settings.job_backoff).run(),
-        )
+        tokens = TokenIssuer(registry, self.token)
+        nodes, runtime = self._nodes(tokens)
+        jobs = JobController(registry, backoff=settings.job_backoff)
+        parts = (nodes, namespaces.run, Scheduler(registry).run, jobs.run, GarbageCollector(registry).run, *keeping)
         self._parts = asyncio.create_task(_run_all(parts))
         stack.push_async_callback(_cancelled, self._parts)
-        app = make_app(registry, runtime, tokens.authenticate, Authorizer(registry), tokens)
-        server = _Server(app)
+        server = _Server(make_app(registry, runtime, tokens.authenticate, Authorizer(registry), tokens))
         await server.open(listener)
         stack.push_async_callback(server.close)
+
+    def _restore(self, stack: contextlib.AsyncExitStack) -> list[_Part]:
+        """Load the kept state, if there is to be one; return what keeps it."""
+        if not self.settings.state_file:
+            return []
+        state = StateFile(self.settings.state_file)
+        state.load(self.registry.store)
+        # closed last: what the kubelet says while it ends belongs to the state
+        stack.callback(state.save, self.registry.store)
+        return [functools.partial(state.run, self.registry.store)]
+
+    def _nodes(self, tokens: TokenIssuer) -> tuple[_Part, Runtime]:
+        """Return what runs pods, and what streams from them."""
+        if self.settings.simulate:
+            return Simulator(self.registry, self.settings).run, NoRuntime()
+        self._ensure(node_manifest(self.settings, self.settings.host))
+        kubelet = Kubelet(self.registry, self.settings)
+        return kubelet.run, kubelet
 
     def _ensure(self, manifest: Manifest) -> None:
         """Create a cluster-wide object that a kept state may hold already."""
@@ -141,9 +154,9 @@ class NoRuntime:
 
     async def log(self, pod: Manifest, container: str, options: LogOptions) -> AsyncIterator[bytes]:
         """Raise ``LookupError``."""
-        for nothing in ():
-            yield nothing
-        raise LookupError("simulated pods have no log")
+        if pod:
+            raise LookupError("simulated pods have no log")
+        yield b""
 
     async def exec(self, pod: Manifest, container: str, command: list[str], *, stdin: bool, tty: bool) -> Process:
         """Raise ``LookupError``."""
@@ -221,10 +234,10 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-async def _run_all(parts: Sequence[Coroutine[Any, Any, None]]) -> None:
+async def _run_all(parts: Sequence[_Part]) -> None:
     async with asyncio.TaskGroup() as group:
         for part in parts:
-            group.create_task(part)
+            group.create_task(part())
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
