@@ -78,13 +78,13 @@ async def converse(socket: Socket, stdin: bytes | None, request: Request) -> Exe
 
 
 async def _send_stdin(socket: Socket, stdin: bytes, request: Request) -> None:
-    for start in range(0, len(stdin), _FRAME):
-        await socket.send(bytes([_STDIN]) + stdin[start : start + _FRAME])
     if not socket.protocol.startswith("v5."):
         raise Unreachable(
             f"{request}: this server cannot close a command's stdin (it needs v5.channel.k8s.io, Kubernetes 1.30),"
             " so the command would wait for ever"
         )
+    for start in range(0, len(stdin), _FRAME):
+        await socket.send(bytes([_STDIN]) + stdin[start : start + _FRAME])
     await socket.send(_CLOSE + bytes([_STDIN]))
 
 
