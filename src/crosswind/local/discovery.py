@@ -89,13 +89,12 @@ def _entries(kind: Kind) -> Iterator[Manifest]:
     """Describe a kind and its subresources, each as a resource of its own."""
     names = {"shortNames": list(kind.short_names)} if kind.short_names else {}
     groups = {"categories": list(kind.categories)} if kind.categories else {}
-    verbs = {"verbs": sorted([*kind.verbs, *(["watch"] if "list" in kind.verbs and "watch" not in kind.verbs else [])])}
     yield {
         "name": kind.plural,
         "singularName": kind.singular,
         "namespaced": kind.namespaced,
         "kind": kind.kind,
-        **verbs,
+        "verbs": sorted(kind.verbs),
         **names,
         **groups,
     }
