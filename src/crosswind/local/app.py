@@ -18,7 +18,7 @@ from crosswind.local.access import ANONYMOUS, Authenticator, User, no_path_right
 from crosswind.local.addresses import Address, check_served, locate, verb_of
 from crosswind.local.authorization import Authorizer, Question
 from crosswind.local.deleting import read_delete_options
-from crosswind.local.documents import document
+from crosswind.local.documents import answer_document
 from crosswind.local.kinds import BODIES, Kind
 from crosswind.local.listing import Page, check_version, list_page, read_list_options
 from crosswind.local.negotiating import write_bookmark, write_event, write_list, write_one
@@ -97,9 +97,6 @@ class Api:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or carry one stream."""
-        if scope["type"] == "lifespan":
-            await _live(receive, send)
-            return
         try:
             await self._serve(scope, receive, send)
         except StatusError as refusal:
@@ -114,7 +111,7 @@ class Api:
         address = locate(scope["path"])
         if address is None:
             self._authorize_path(user, scope)
-            await document(scope["path"], headers)(scope, receive, send)
+            await answer_document(scope.get("method", "GET"), scope["path"], headers)(scope, receive, send)
             return
         call = Call(scope, headers, address, user)
         call.verb = verb_of(scope.get("method", "GET"), address, watch=call.watch)
@@ -319,10 +316,3 @@ def _refuse(refusal: StatusError) -> Response:
     if refusal.code == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response
-
-
-async def _live(receive: Receive, send: Send) -> None:
-    """Answer the server's start and stop."""
-    while (message := await receive())["type"] != "lifespan.shutdown":
-        await send({"type": f"{message['type']}.complete"})
-    await send({"type": "lifespan.shutdown.complete"})

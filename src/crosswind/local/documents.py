@@ -7,19 +7,46 @@ from collections.abc import Mapping
 import orjson
 from starlette.responses import PlainTextResponse, Response
 
-from crosswind.local.discovery import documents as discovered
-from crosswind.local.openapi import documents as described
+from crosswind.local import discovery, openapi
+from crosswind.local.statuses import method_not_allowed
+from crosswind.types import Manifest
 
-__all__ = ["document"]
+__all__ = ["answer_document"]
 
 HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
 
 
-def document(path: str, headers: Mapping[str, str]) -> Response:
-    """Answer a GET of what is no resource; a path that is not served is a plain 404 page, as in Kubernetes."""
+def answer_document(method: str, path: str, headers: Mapping[str, str]) -> Response:
+    """Answer for what is no resource; a path that is not served is a plain 404 page, as in Kubernetes."""
+    path = path.rstrip("/")
     if path in HEALTH:
         return PlainTextResponse("ok")
-    found = None
+    aggregated = "as=APIGroupDiscoveryList" in headers.get("accept", "") and "v=v2;" in headers["accept"] + ";"
+    found = _document(path.split("/")[1:], headers.get("host", ""), aggregated)
     if found is None:
         return PlainTextResponse("404 page not found\n", 404)
-    return Response(orjson.dumps(found), media_type="application/json")
+    if method not in {"GET", "HEAD"}:
+        raise method_not_allowed()
+    media = discovery.AGGREGATED if found.get("kind") == "APIGroupDiscoveryList" else "application/json"
+    return Response(orjson.dumps(found), media_type=media)
+
+
+def _document(parts: list[str], host: str, aggregated: bool) -> Manifest | None:
+    match parts:
+        case ["version"]:
+            return discovery.VERSION
+        case ["api"]:
+            return discovery.aggregated(True) if aggregated else discovery.api_versions(host)
+        case ["apis"]:
+            return discovery.aggregated(False) if aggregated else discovery.api_groups()
+        case ["api", version]:
+            return discovery.resources("", version)
+        case ["apis", group]:
+            return discovery.api_group(group)
+        case ["apis", group, version]:
+            return discovery.resources(group, version)
+        case ["openapi", "v3"]:
+            return openapi.index()
+        case ["openapi", "v3", *rest]:
+            return openapi.document("/".join(rest))
+    return None

@@ -1,4 +1,4 @@
-"""A file that keeps the cluster's objects across runs; written whole, in one step, so that a crash leaves a good one."""
+"""A file that keeps the cluster's objects across runs, written whole and in one step: a crash leaves a good one."""
 
 from __future__ import annotations
 
