@@ -37,7 +37,7 @@ class Fate(enum.StrEnum):
 
 
 _RETRIES = "requests are tried again by their kind of failure, until [crosswind] launch_timeout"
-_KEEPALIVE = "every request has a time limit, and a watch that is silent for two minutes is opened again"
+_KEEPALIVE = "keepalive is always on (after 30 s, every 10 s, 3 times), and each request and watch has a time limit"
 _PACE = "pods are created concurrently, as fast as the API server takes them"
 _FACTORY = "use a kubeconfig (config_file), whose exec plugins can mint credentials"
 
@@ -303,7 +303,7 @@ def pod_mutation() -> Callable[[Manifest], Manifest] | None:
     from airflow import settings
 
     hook = settings.get_policy_plugin_manager().hook.pod_mutation_hook
-    if len(hook.get_hookimpls()) <= 1:  # Airflow's own does nothing
+    if not hook.get_hookimpls():
         return None
 
     def mutate(manifest: Manifest) -> Manifest:

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+
+import pytest
+
+from crosswind.runs.threads import LoopThread, run_apart
+
+
+async def forever() -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.fixture
+def thread() -> object:
+    thread = LoopThread("test-loop", forever)
+    thread.start()
+    yield thread
+    thread.stop(5.0)
+
+
+async def answer() -> str:
+    return threading.current_thread().name
+
+
+def test_coroutines_run_in_the_thread_and_give_their_result(thread: LoopThread) -> None:
+    assert thread.call(answer(), 5.0) == "test-loop"
+
+
+def test_a_call_that_takes_too_long_ends_with_a_timeout(thread: LoopThread) -> None:
+    with pytest.raises(TimeoutError):
+        thread.call(forever(), 0.02)
+
+
+def test_posted_calls_run_in_the_thread(thread: LoopThread) -> None:
+    ran = threading.Event()
+    assert thread.post(ran.set)
+    assert ran.wait(5)
+
+
+def test_after_stop_nothing_is_taken_and_start_begins_anew() -> None:
+    thread = LoopThread("test-loop", forever)
+    thread.start()
+    thread.stop(5.0)
+    assert not thread.alive
+    assert not thread.post(print)
+    with pytest.raises(TimeoutError):
+        thread.call(answer(), 1.0)
+    thread.start()
+    assert thread.call(answer(), 5.0) == "test-loop"
+    thread.stop(5.0)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_child_does_not_reach_the_parents_loop(thread: LoopThread) -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if not thread.alive and not thread.post(print) and thread.stop(1.0) is None else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert thread.call(answer(), 5.0) == "test-loop"
+
+
+async def test_run_apart_works_beside_a_running_loop() -> None:
+    assert run_apart(answer, 5.0).startswith("crosswind-apart")
+    with pytest.raises(TimeoutError):
+        run_apart(forever, 0.02)
