@@ -96,6 +96,32 @@ class KubeSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LocalImage:
+    """What the name of an image stands for on this machine, where containers see the machine's own files."""
+
+    path: tuple[str, ...] = ()
+    """Folders that come first in PATH."""
+
+    machine: bool = True
+    """Whether the machine's own commands are found as well (/usr/local/bin, /usr/bin, ...)."""
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables that the image sets."""
+
+    entrypoint: tuple[str, ...] = ()
+    """The image's ENTRYPOINT: used when a container has no ``command``."""
+
+    command: tuple[str, ...] = ()
+    """The image's CMD: used when a container has neither ``command`` nor ``args``."""
+
+    visible: tuple[str, ...] = ()
+    """Folders that must be seen inside although they lie under one that a container has of its own, such as /tmp."""
+
+    missing: bool = False
+    """Such an image cannot be pulled."""
+
+
+@dataclass(frozen=True, slots=True)
 class LocalSettings:
     """The one-machine cluster: where it serves, what it remembers, what its nodes have."""
 
@@ -152,3 +178,15 @@ class LocalSettings:
 
     job_backoff: float = 10.0
     """Seconds before a Job's first new try, doubled with each failure up to 600; 10 is what Kubernetes waits."""
+
+    images: Mapping[str, LocalImage] = field(default_factory=dict)
+    """What image names stand for, by shell-style pattern; added to those that come with the package, longest pattern first."""
+
+    sandbox: Literal["auto", "none"] = "auto"
+    """Give containers mount and pid namespaces where Linux allows it; none: never, as on other systems."""
+
+    crash_backoff: float = 10.0
+    """Seconds before a container's second restart, doubled each time up to 300; 10 is the kubelet's. Also for image pulls."""
+
+    pods_folder: Path | None = None
+    """Where volumes, logs and claims of pods are kept; None is a temporary folder that goes with the cluster."""

@@ -37,6 +37,7 @@ SCOPE = {
         ([{"$each": "$pod.containers", "n": "$item.name"}], [{"n": "base"}, {"n": "side"}]),
         ([{"$each": "$pod.containers", "$if": {"item.off": False}, "n": "$item.name"}], [{"n": "base"}]),
         ([{"$each": "$pod.none", "n": 1}, 2], [2]),
+        ([{"$each": "$pod.containers", "$if": {"item.off": True}, "$do": "$item.name"}], ["side"]),
     ],
 )
 def test_templates_are_filled_from_the_scope(template: Any, filled: Any) -> None:
@@ -55,6 +56,8 @@ def test_templates_are_filled_from_the_scope(template: Any, filled: Any) -> None
         ({"pod.ports[0]": 80}, True),
         ({"pod.containers[1].off": ["true"]}, True),
         ({"pod.none": [""]}, True),
+        ({"pod.name": {"not": ["q", "r"]}}, True),
+        ({"pod.name": {"not": "p"}}, False),
     ],
 )
 def test_conditions_all_have_to_hold(wanted: dict[str, Any], holds: bool) -> None:

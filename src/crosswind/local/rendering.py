@@ -4,8 +4,9 @@
   key or list item whose value is missing is left out. ``$path|text``: the text when it is missing.
 - ``${pod.metadata.name}-0``: put into the text; nothing when missing. ``$(NAME)`` is left alone, Kubernetes expands it.
 - A mapping with ``$if: {path: wanted, ...}`` is left out unless every condition holds. ``wanted``: ``true`` is there,
-  ``false`` is not there, a list is one of, anything else is equal to (compared as text).
-- A list item with ``$each: $path`` stands for one item per element, which is ``$item`` in it.
+  ``false`` is not there, a list is one of, ``{not: ...}`` is none of, anything else is equal to (compared as text).
+- A list item with ``$each: $path`` stands for one item per element, which is ``$item`` in it; with ``$do`` for what
+  that says.
 """
 
 from __future__ import annotations
@@ -67,6 +68,9 @@ def compile_condition(wanted: Mapping[str, Json]) -> Condition:
 def _compile_test(read: Render, wanted: Json) -> Condition:
     if isinstance(wanted, bool):
         return lambda scope: (read(scope) is not None) is wanted
+    if isinstance(wanted, dict):
+        holds = _compile_test(read, wanted["not"])
+        return lambda scope: not holds(scope)
     choices = frozenset(map(_text, wanted if isinstance(wanted, list) else [wanted]))
     return lambda scope: _text(read(scope)) in choices
 
@@ -112,11 +116,14 @@ def _or_default(value: Any, default: Any) -> Any:
 
 def _compile_dict(template: Mapping[str, Json]) -> Render:
     allowed = compile_condition(template.get("$if", {}))
-    fields = [(key, compile_template(value)) for key, value in template.items() if key not in ("$if", "$each")]
+    whole = compile_template(template["$do"]) if "$do" in template else None
+    fields = [(key, compile_template(value)) for key, value in template.items() if not key.startswith("$")]
 
     def fill(scope: Scope) -> Any:
         if not allowed(scope):
             return MISSING
+        if whole:
+            return whole(scope)
         values = ((key, render(scope)) for key, render in fields)
         return {key: value for key, value in values if value is not MISSING}
 

@@ -1,0 +1,147 @@
+"""The lives of simulated objects, as data: stages read from YAML, and the pure engine that tells an object's next one.
+
+A stage, after kwok's idea::
+
+    name: pod-started
+    kind: Pod                                        # or Node
+    when: {status.phase: Pending}                    # conditions on the object, see crosswind.local.rendering
+    delay: {seconds: 0.2, jitter: 0.1, annotation: example.com/seconds}
+    status: {phase: Running}                         # merged into the status by top-level key
+    event: {reason: Started, message: "${metadata.name} runs", warning: false}
+    remove: true                                     # the object goes, instead
+
+The first stage whose ``when`` holds is the object's next. ``delay``: seconds (a number or a placeholder; what is
+missing means never) plus up to ``jitter`` at random; an annotation of the object goes before ``seconds``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from crosswind.errors import ConfigError
+from crosswind.local.discovery import VERSION
+from crosswind.local.rendering import Condition, Render, compile_condition, compile_template
+from crosswind.types import Json, Manifest
+
+__all__ = ["ANNOTATIONS", "Stage", "delay_of", "load_stages", "next_stage", "read_stages", "scope_of"]
+
+ANNOTATIONS = "simulate.crosswind.dev/"
+FIELDS = {"name": str, "kind": str, "when": dict, "delay": dict, "status": dict, "event": dict, "remove": bool}
+PARTS = {"delay": ("seconds", "jitter", "annotation"), "event": ("reason", "message", "warning")}
+OOM_KILLED = 137
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step in the life of an object."""
+
+    name: str
+    kind: str
+    matches: Condition
+    seconds: Render
+    jitter: Render
+    annotation: str = ""
+    status: Render | None = None
+    event: Render | None = None
+    remove: bool = False
+
+
+def load_stages(path: Path | None) -> tuple[Stage, ...]:
+    """Read stages, by default those of the package. ``ConfigError``: the file cannot be read or a field is wrong."""
+    try:
+        text = path.read_text() if path else (files(__package__) / "stages" / "default.yaml").read_text()
+        return read_stages(yaml.safe_load(text), f"stages file {path}" if path else "stages")
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"stages file {path}: {error}") from error
+
+
+def read_stages(document: Json, where: str) -> tuple[Stage, ...]:
+    """Read stages from parsed YAML; ``where`` begins the message of a ``ConfigError``."""
+    entries = document.get("stages") if isinstance(document, dict) else None
+    if not isinstance(entries, list):
+        raise ConfigError(f"{where}: write a mapping with the list `stages`")
+    return tuple(_read_stage(entry, f"{where}: stages[{index}]") for index, entry in enumerate(entries))
+
+
+def _read_stage(entry: Json, where: str) -> Stage:
+    _check(entry, where)
+    delay = entry.get("delay", {})
+    try:
+        return Stage(
+            entry["name"],
+            entry["kind"],
+            compile_condition(entry.get("when", {})),
+            compile_template(delay.get("seconds", 0)),
+            compile_template(delay.get("jitter", 0)),
+            delay.get("annotation", ""),
+            compile_template(entry["status"]) if "status" in entry else None,
+            compile_template(entry["event"]) if "event" in entry else None,
+            entry.get("remove", False),
+        )
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _check(entry: Json, where: str) -> None:
+    if not isinstance(entry, dict):
+        raise ConfigError(f"{where}: a mapping is wanted, not {entry!r}")
+    for field, value in entry.items():
+        if field not in FIELDS:
+            raise ConfigError(f"{where}: unknown field {field!r}; there are {', '.join(FIELDS)}")
+        if not isinstance(value, FIELDS[field]):
+            raise ConfigError(f"{where}.{field}: {value!r} is not a {FIELDS[field].__name__}")
+        for name in value if isinstance(value, dict) and field in PARTS else ():
+            if name not in PARTS[field]:
+                raise ConfigError(f"{where}.{field}: unknown field {name!r}; there are {', '.join(PARTS[field])}")
+    if entry.get("kind") not in ("Pod", "Node") or not entry.get("name"):
+        raise ConfigError(f"{where}: a name and the kind Pod or Node are needed")
+    if not entry.keys() & {"status", "remove", "event"}:
+        raise ConfigError(f"{where}: status, event or remove is needed, or the stage would come again for ever")
+
+
+def scope_of(thing: Manifest, settings: Mapping[str, Any], *, now: str = "", address: str = "") -> dict[str, Any]:
+    """Return what conditions and placeholders see of an object; ``settings`` are those of the cluster, by name."""
+    scope: dict[str, Any] = {**thing, "settings": settings, "version": VERSION, "now": now, "address": address}
+    if thing.get("kind") == "Pod":
+        containers = thing["spec"]["containers"]
+        base = next((one for one in containers if one["name"] == "base"), containers[0])
+        scope["base"] = [base]
+        scope["others"] = [one for one in containers if one is not base]
+        scope["exitCode"], scope["reason"] = _outcome(thing["metadata"].get("annotations") or {})
+    return scope
+
+
+def _outcome(annotations: Mapping[str, str]) -> tuple[int, str]:
+    """Return the exit code that annotations ask for, and its reason; what is no exit code counts as 1."""
+    if annotations.get(f"{ANNOTATIONS}oom") == "true":
+        return OOM_KILLED, "OOMKilled"
+    text = annotations.get(f"{ANNOTATIONS}exit-code", "0")
+    code = int(text) if text.isdecimal() and int(text) < 256 else 1
+    return code, "Error" if code else "Completed"
+
+
+def next_stage(stages: Sequence[Stage], kind: str, scope: Mapping[str, Any]) -> Stage | None:
+    """Return the stage that an object goes to next, or None if it has arrived."""
+    return next((stage for stage in stages if stage.kind == kind and stage.matches(scope)), None)
+
+
+def delay_of(stage: Stage, scope: Mapping[str, Any], random: Callable[[], float]) -> float | None:
+    """Return the seconds until a stage comes, or None for never; ``random`` gives numbers from 0 to 1.
+
+    ``ValueError``: the annotation or setting is not a number of seconds.
+    """
+    text = (scope["metadata"].get("annotations") or {}).get(stage.annotation) if stage.annotation else None
+    seconds = stage.seconds(scope) if text is None else text
+    if isinstance(seconds, (int, float, str)):
+        jitter = stage.jitter(scope) if text is None else 0
+        delay = float(seconds) + float(jitter) * random()
+        if not 0 <= delay < float("inf"):
+            raise ValueError(f"{seconds!r} is not a number of seconds")
+        return delay
+    return None
