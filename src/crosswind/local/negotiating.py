@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal, TypeAlias
 
@@ -18,7 +18,7 @@ from crosswind.types import Json, Manifest
 
 __all__ = ["View", "view_of", "write_bookmark", "write_event", "write_list", "write_one"]
 
-View: TypeAlias = Literal["object", "table", "metadata"]
+View: TypeAlias = Literal["object", "metadata", "table", "table with objects", "table alone"]
 
 ACCEPTED = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
 AS: dict[str, View] = {"Table": "table", "PartialObjectMetadata": "metadata", "PartialObjectMetadataList": "metadata"}
@@ -47,7 +47,7 @@ def write_one(view: View, kind: Kind, entry: Entry, version: int) -> bytes:
         return entry.json
     if view == "metadata":
         return orjson.dumps(_metadata(entry))
-    return orjson.dumps(table(kind, [entry.object], str(version), True))
+    return orjson.dumps(_table(view, kind, [entry], version, True))
 
 
 def write_list(view: View, kind: Kind, page: Page) -> bytes:
@@ -57,9 +57,8 @@ def write_list(view: View, kind: Kind, page: Page) -> bytes:
         metadata["continue"] = page.continues
     if page.remaining is not None:
         metadata["remainingItemCount"] = page.remaining
-    if view == "table":
-        shown = table(kind, [entry.object for entry in page.entries], str(page.version), False)
-        return orjson.dumps({**shown, "metadata": metadata})
+    if view.startswith("table"):
+        return orjson.dumps({**_table(view, kind, page.entries, page.version, False), "metadata": metadata})
     if view == "metadata":
         head, items = ("PartialObjectMetadataList", META), [orjson.dumps(_metadata(entry)) for entry in page.entries]
     else:
@@ -79,16 +78,20 @@ def write_bookmark(view: View, kind: Kind, version: int, ends_initial: bool) -> 
     metadata: dict[str, Json] = {"resourceVersion": str(version), "creationTimestamp": None}
     if ends_initial:
         metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
-    heads: Mapping[View, tuple[str, str]] = {
-        "object": (kind.kind, kind.api_version),
-        "metadata": ("PartialObjectMetadata", META),
-        "table": ("Table", META),
-    }
-    name, group_version = heads[view]
+    heads = {"object": (kind.kind, kind.api_version), "metadata": ("PartialObjectMetadata", META)}
+    name, group_version = heads.get(view, ("Table", META))
     marked = {"kind": name, "apiVersion": group_version, "metadata": metadata}
-    if view == "table":
+    if name == "Table":
         marked["rows"] = []
     return orjson.dumps({"type": "BOOKMARK", "object": marked}) + b"\n"
+
+
+def _table(view: View, kind: Kind, entries: Sequence[Entry], version: int, single: bool) -> Manifest:
+    shown = table(kind, [entry.object for entry in entries], str(version), single)
+    if view != "table":
+        for row, entry in zip(shown["rows"], entries, strict=True):
+            row["object"] = entry.object if view == "table with objects" else None
+    return shown
 
 
 def _metadata(entry: Entry) -> Manifest:

@@ -26,6 +26,7 @@ JSON_TYPES = frozenset({"application/json", ""})
 YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml"})
 READABLE = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
 STRICTNESS: dict[str, Strictness] = {"Strict": "Strict", "Warn": "Warn", "Ignore": "Ignore", "": "Warn"}
+INCLUDED: dict[str, View] = {"Object": "table with objects", "None": "table alone"}
 TRUE = frozenset({"1", "true", "True", "TRUE", "t", "T"})
 
 
@@ -50,7 +51,8 @@ class Call:
     @property
     def view(self) -> View:
         """The form that the client wants; raises 406."""
-        return view_of(self.headers.get("accept", ""))
+        view = view_of(self.headers.get("accept", ""))
+        return INCLUDED.get(self.query.get("includeObject", ""), view) if view == "table" else view
 
     @property
     def media(self) -> str:
