@@ -193,6 +193,7 @@ async def test_a_silent_watch_is_ended(serve: Serve) -> None:
     hold.set()
     assert seen == ["ADDED"]
     assert isinstance(error, errors.Unreachable)
+    assert "sent nothing for 0.1 s" in str(error)
 
 
 async def test_a_watch_refused_with_410_is_gone(serve: Serve) -> None:

@@ -183,6 +183,8 @@ class Informer:
     def _hear(self, version: str) -> None:
         self.version = version or self.version
         self._heard = time.monotonic()
+        if self.trouble:
+            logger.info("Following %s again", self.resource.plural)
         self.trouble = None
 
     def _report(self, error: CrosswindError | None, failures: int) -> None:

@@ -51,7 +51,7 @@ def read(kubeconfig: str | None, context: str | None) -> Chosen:
     """Read a kubeconfig (None: those of KUBECONFIG, else ~/.kube/config) and choose a context (None: current)."""
     wanted = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
     paths = [str(Path(part).expanduser()) for part in wanted.split(os.pathsep) if part]
-    present = [path for path in paths if Path(path).exists()]
+    present = [path for path in paths if os.path.exists(path)]
     if not present:
         raise KubeconfigError(f"there is no kubeconfig at {' or '.join(paths)}; {_ELSEWHERE}")
     return choose([(path, _parse(path)) for path in present], context)

@@ -285,15 +285,17 @@ def translated(server: Server, request: Request) -> Iterator[None]:
         # its repr holds our request headers, and so the token: not chained
         raise Unreachable(f"{request}: {server} does not speak proper HTTP: {error.message}") from None
     except (aiohttp.ClientError, OSError) as error:
-        raise Unreachable(f"{request}: {_explain(server, error)}") from error
+        raise Unreachable(f"{request}: {_explain(server, request, error)}") from error
 
 
-def _explain(server: Server, error: Exception) -> str:
+def _explain(server: Server, request: Request, error: Exception) -> str:
     """Return one sentence: what happened, and what to look at where the cause is certain."""
     if isinstance(error, aiohttp.ClientProxyConnectionError):
         return f"the proxy on the way to {server} cannot be reached ({_word(error.os_error)})"
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return f"{server} does not answer: no connection within {server.connect_timeout:g} s{_CHECK}"
+    if isinstance(error, aiohttp.SocketTimeoutError) and request.silence:
+        return f"{server} sent nothing for {request.silence:g} s"
     if isinstance(error, TimeoutError):
         return f"{server} did not answer in time"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
