@@ -122,6 +122,7 @@ SENTENCES: list[tuple[dict, str]] = [
         make_pod("Pending", {"base": waiting("CrashLoopBackOff", "back-off 10s")}),
         "container base waits: CrashLoopBackOff (back-off 10s)",
     ),
+    (make_pod("Failed", {"base": ended(137, "ContainerStatusUnknown")}), "node-1 lost sight of base's container"),
     (make_pod("Failed"), "pod p failed: Failed; Kubernetes tells nothing about base"),
 ]
 

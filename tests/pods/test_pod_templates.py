@@ -10,6 +10,10 @@ import pytest
 import yaml
 from kubernetes.client import models
 
+from crosswind.local import decoding
+from crosswind.local.defaults import apply_defaults
+from crosswind.local.kinds import KINDS
+from crosswind.local.validation import validate
 from crosswind.pods.templates import parse_template
 from crosswind.pods.workers import WorkerSettings, WorkerTask, check_template, worker_pod
 from crosswind.pods.workloads import SecretWorkload, workload_secret
@@ -46,6 +50,14 @@ def _faults(value: object, kind: str, path: str = "") -> list[str]:
     ]
 
 
+def _refused(pod: dict) -> list[str]:
+    """What the one-machine cluster, as strict as Kubernetes, says against creating a pod."""
+    named = {"metadata": {"namespace": "airflow", **pod["metadata"]}}
+    decoded, warnings = decoding.decode(KINDS["Pod"], json.dumps(pod | named).encode(), strict="Strict")
+    apply_defaults(KINDS["Pod"], decoded)
+    return [*warnings, *(f"{cause.field}: {cause.message}" for cause in validate(KINDS["Pod"], decoded))]
+
+
 def test_the_strict_check_finds_what_is_wrong() -> None:
     pod = {"spec": {"containers": [{"name": 7, "imagee": "x"}], "hostNetwork": "yes"}}
     assert sorted(_faults(pod, "V1Pod")) == [
@@ -69,6 +81,7 @@ def test_a_shipped_template_keeps_the_rules_and_makes_a_pod(path: Path) -> None:
     override = {"spec": {"containers": [base, sidecar], "volumes": [{"name": "shared", "emptyDir": {}}]}}
     pod = worker_pod(template, override, TASK, SETTINGS, SecretWorkload("w", "k"))
     assert _faults(pod, "V1Pod") == []
+    assert _refused(pod) == []
     mounts = {mount["name"] for container in pod["spec"]["containers"] for mount in container.get("volumeMounts", [])}
     assert mounts <= {volume["name"] for volume in pod["spec"]["volumes"]}
     assert [container["name"] for container in pod["spec"]["initContainers"]][-1] == "sidecar"
@@ -89,9 +102,10 @@ def test_the_bundle_template_holds_a_readable_list_of_bundles() -> None:
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
-def test_a_merged_pod_is_one_that_kubernetes_reads(path: Path) -> None:
+def test_a_merged_pod_is_one_that_kubernetes_takes(path: Path) -> None:
     *_, merged = yaml.safe_load_all(path.read_text())
     assert _faults(merged, "V1Pod") == []
+    assert _refused(merged) == []
 
 
 def test_a_workload_secret_is_one_that_kubernetes_reads() -> None:

@@ -153,7 +153,7 @@ CASES: dict[str, tuple[dict, tuple]] = {
     ),
     "end not seen": (
         make_pod("Failed", {"base": ended(137, "ContainerStatusUnknown")}),
-        (Stage.ENDED, None, "ContainerStatusUnknown", False, False),
+        (Stage.ENDED, None, "ContainerStatusUnknown", False, True),
     ),
     "node lost and pod marked": (
         make_pod("Running", {"base": RUNNING}, reason="NodeLost", deleting=True),

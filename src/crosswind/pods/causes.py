@@ -177,6 +177,10 @@ _DISRUPTIONS: Mapping[str, str] = {
     "NodeShutdown": "{node} is shutting down{told}; nothing to mend in the task, retries help",
     "Shutdown": "{node} is shutting down{told}; nothing to mend in the task, retries help",
     "Terminated": "{node} is shutting down{told}; nothing to mend in the task, retries help",
+    "ContainerStatusUnknown": (
+        "{node} lost sight of base's container, by a restart or a crash of its runtime{told}; nothing to mend in the "
+        "task, retries help"
+    ),
     "ProviderFailed": "the virtual node {node} could not start the pod{told}; look at its provider",
     "DisruptionTarget": "the cluster took the pod from {node}{told}; nothing to mend in the task",
     **dict.fromkeys(

@@ -95,7 +95,7 @@ class Verdict:
     infrastructure: bool = False
     """The cluster took the pod: eviction, preemption, node loss and shutdown. Never an out-of-memory kill."""
     started: bool = False
-    """Base has run, or runs."""
+    """Base has run, or runs, as far as is known: also when the kubelet lost sight of its container."""
     deleting: bool = False
     """Somebody asked for the pod's deletion."""
 
@@ -281,8 +281,7 @@ def _disruption(pod: Json) -> str:
 def _has_started(chief: ContainerReport) -> bool:
     if chief.last is not None or chief.state is State.RUNNING:
         return True
-    never = ("StartError", "ContainerCannotRun", "ContainerStatusUnknown")
-    return chief.state is State.TERMINATED and chief.reason not in never
+    return chief.state is State.TERMINATED and chief.reason not in ("StartError", "ContainerCannotRun")
 
 
 def _status_text(pod: Json, field: str) -> str:
