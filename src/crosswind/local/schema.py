@@ -99,16 +99,6 @@ LONGS = {
 }
 # the package's names for types that exist in several groups; all others are "V1" and the kind
 KINDS = {"Event": "CoreV1Event", "TokenRequest": "AuthenticationV1TokenRequest"}
-GO_PACKAGES = {
-    "V1ObjectMeta",
-    "V1OwnerReference",
-    "V1LabelSelector",
-    "V1LabelSelectorRequirement",
-    "V1ManagedFieldsEntry",
-    "V1DeleteOptions",
-    "V1Preconditions",
-    "V1Condition",
-}
 SCALARS = {"str": "string", "bool": "bool", "float": "float", "datetime": "time", "object": "any", "int": "int32"}
 
 
@@ -134,11 +124,11 @@ def struct(name: str) -> Struct:
 
 
 def describe(name: str) -> dict[str, str]:
-    """Return what the package says about each field of a type, by JSON name; "" is the type itself."""
+    """Return what the package says about each field of a type, by JSON name."""
     text = _source(name)
     names = _table(text, "attribute_map")
     told = {
-        names[python]: " ".join(words.split())
+        names[python]: " ".join(words.replace('\\"', '"').split())
         for python, words in re.findall(
             r'def (\w+)\(self\):\n\s+"""Gets the .*?# noqa: E501\n(.*?)\s*(?:# noqa: E501)?\n\n\s+:return',
             text,
