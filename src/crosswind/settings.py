@@ -5,11 +5,12 @@ Each field's docstring gives its unit, its default and why that default.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["EngineSettings", "KubeSettings", "LocalSettings"]
+__all__ = ["EngineSettings", "KubeSettings", "LocalImage", "LocalSettings"]
 
 
 @dataclass(frozen=True, slots=True)
