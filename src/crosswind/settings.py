@@ -139,7 +139,7 @@ class LocalSettings:
     """Keep the objects in this file across runs; None keeps them in memory, as tests and demos want."""
 
     history_length: int = 20_000
-    """Changes kept for watches that resume; older versions are answered 410 Expired. 20,000 is minutes of a busy cluster."""
+    """Changes kept for watches that resume, minutes of a busy cluster; older versions are answered 410 Expired."""
 
     simulate: int = 0
     """Number of nodes that only play the lives of their pods; 0 runs pods as processes on this machine's node."""
