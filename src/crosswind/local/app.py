@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from crosswind.local import decoding, streaming
 from crosswind.local.access import ANONYMOUS, Authenticator, User, no_path_right, no_right
 from crosswind.local.addresses import Address, check_served, locate, verb_of
-from crosswind.local.authorization import Authorizer, Question
+from crosswind.local.authorization import Authorizer
 from crosswind.local.deleting import read_delete_options
 from crosswind.local.documents import answer_document
 from crosswind.local.kinds import BODIES, Kind
@@ -148,7 +148,7 @@ class Api:
 
     def _authorize_path(self, user: User, scope: Scope) -> None:
         verb, path = scope.get("method", "GET").lower(), scope["path"]
-        if not self._authorizer.decide(user, Question(verb, path=path))[0]:
+        if not self._authorizer.allowed_path(user, verb, path):
             raise no_path_right(user, verb, path)
 
     def _permit(self, connection: HTTPConnection, verb: str) -> None:
