@@ -211,9 +211,9 @@ def test_vault_writes_secrets_then_ends_or_stays(tmp_path: Path, start: Start) -
 
 
 def test_installed_commands_play_every_image(tmp_path: Path) -> None:
-    images.install(tmp_path, ready_after=0)
-    entries = {image.entrypoint[0] for image in images.SIDECAR_IMAGES.values()}
-    assert entries < {file.name for file in tmp_path.iterdir()}
+    table = images.sidecar_images(tmp_path, ready_after=0)
+    assert {image.entrypoint[0] for image in table.values()} < {file.name for file in tmp_path.iterdir()}
+    assert all(image.path == (str(tmp_path),) for image in table.values())
     assert subprocess.run(["done", "--anything"], env={"PATH": str(tmp_path)}, timeout=20).returncode == 0
 
 

@@ -1,52 +1,46 @@
-"""The images of sidecars, as the local image table sees them: which program plays what."""
+"""The images of sidecars for the local image table: which program plays what."""
 
 from __future__ import annotations
 
 import os
 import shlex
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["SIDECAR_IMAGES", "SidecarImage", "install"]
+from crosswind.settings import LocalImage
 
+__all__ = ["sidecar_images"]
 
-@dataclass(frozen=True)
-class SidecarImage:
-    """One image: its entry point, and whether the machine's own commands are in it (the real one has a shell)."""
-
-    entrypoint: tuple[str, ...]
-    machine: bool = False
-
-
-SIDECAR_IMAGES: dict[str, SidecarImage] = {
-    "*istio/proxyv2*": SidecarImage(("pilot-agent",), machine=True),
-    "*istio/proxyv2*-distroless": SidecarImage(("pilot-agent",)),
-    "*linkerd/proxy-init*": SidecarImage(("done",)),
-    "*linkerd/proxy:*": SidecarImage(("linkerd",)),
-    "*hashicorp/vault*": SidecarImage(("vault",), machine=True),
-    "*cloud-sql-proxy*": SidecarImage(("cloud-sql-proxy",)),
-    "*cloudsql-docker/gce-proxy*": SidecarImage(("cloud-sql-proxy-v1",)),
-    "*gcs-fuse-csi-driver-sidecar-mounter*": SidecarImage(("gcsfuse",)),
-    "*consul-dataplane*": SidecarImage(("consul-dataplane",)),
-    "*kuma-dp*": SidecarImage(("kuma-dp",)),
-    "*dapr/daprd*": SidecarImage(("daprd",)),
-    "*aws-appmesh-envoy*": SidecarImage(("appmesh-envoy",), machine=True),
-    "*envoyproxy/envoy-distroless*": SidecarImage(("osm-envoy",)),
-    "*envoyproxy/envoy:*": SidecarImage(("envoy",), machine=True),
-    "*fluent-bit*": SidecarImage(("fluent-bit",)),
-    "*fluent/fluentd*": SidecarImage(("fluentd",), machine=True),
-    "*opentelemetry-collector*": SidecarImage(("otel-collector",)),
-    "*datadog/agent*": SidecarImage(("datadog-agent",), machine=True),
-    "*crosswind/sidecar*": SidecarImage(("sidecar",)),
+PLAYED: dict[str, tuple[str, bool]] = {
+    "*istio/proxyv2*": ("pilot-agent", True),
+    "*istio/proxyv2*-distroless": ("pilot-agent", False),
+    "*linkerd/proxy-init*": ("done", False),
+    "*linkerd/proxy:*": ("linkerd", False),
+    "*hashicorp/vault*": ("vault", True),
+    "*cloud-sql-proxy*": ("cloud-sql-proxy", False),
+    "*cloudsql-docker/gce-proxy*": ("cloud-sql-proxy-v1", False),
+    "*gcs-fuse-csi-driver-sidecar-mounter*": ("gcsfuse", False),
+    "*consul-dataplane*": ("consul-dataplane", False),
+    "*kuma-dp*": ("kuma-dp", False),
+    "*dapr/daprd*": ("daprd", False),
+    "*aws-appmesh-envoy*": ("appmesh-envoy", True),
+    "*envoyproxy/envoy-distroless*": ("osm-envoy", False),
+    "*envoyproxy/envoy:*": ("envoy", True),
+    "*fluent-bit*": ("fluent-bit", False),
+    "*fluent/fluentd*": ("fluentd", True),
+    "*opentelemetry-collector*": ("otel-collector", False),
+    "*datadog/agent*": ("datadog-agent", True),
+    "*crosswind/sidecar*": ("sidecar", False),
 }
-"""By shell-style pattern of the whole image name; of several that match, the longest counts."""
+"""By pattern of the image's name: the command that plays it, and whether the real image has a shell."""
 
-COMMANDS = ("linkerd-await", *{image.entrypoint[0]: "" for image in SIDECAR_IMAGES.values()})
+CLIENTS = ("linkerd-await",)
+FOLDERS = (str(Path(__file__).parent), sys.base_prefix)
+"""What the programs read at their start."""
 
 
-def install(folder: Path, *, ready_after: float) -> None:
-    """Write one executable per command into a folder, to be put first in the PATH of these images.
+def sidecar_images(folder: Path, *, ready_after: float) -> dict[str, LocalImage]:
+    """Write one executable per command into a folder, and return the images that have it first in their PATH.
 
     ``ready_after``: seconds until a sidecar is ready. The interpreter itself runs them, not the virtual environment's
     link to it, because they need nothing of the environment.
@@ -54,9 +48,12 @@ def install(folder: Path, *, ready_after: float) -> None:
     python = os.path.realpath(sys.executable)
     program = Path(__file__).with_name("program.py")
     folder.mkdir(parents=True, exist_ok=True)
-    for command in COMMANDS:
+    for command in {*CLIENTS, *(command for command, _ in PLAYED.values())}:
         script = folder / command
-        run = shlex.join([python, "-I", "-S", str(program), command])
-        ready = f"CROSSWIND_READY_AFTER=${{CROSSWIND_READY_AFTER:-{ready_after}}}"
-        script.write_text(f'#!/bin/sh\n{ready} exec {run} "$@"\n')
+        script.write_text(f'#!/bin/sh\nexec {shlex.join([python, "-I", "-S", str(program), command])} "$@"\n')
         script.chmod(0o755)
+    environment = {"CROSSWIND_READY_AFTER": str(ready_after)}
+    return {
+        pattern: LocalImage((str(folder),), shell, environment, (command,), visible=(str(folder), *FOLDERS))
+        for pattern, (command, shell) in PLAYED.items()
+    }
