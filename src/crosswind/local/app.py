@@ -25,6 +25,7 @@ from crosswind.local.negotiating import write_bookmark, write_event, write_list,
 from crosswind.local.patching import PATCHES
 from crosswind.local.registry import RETURNED, ClusterRegistry
 from crosswind.local.requests import Call, as_json, read_body, read_headers, watch_options
+from crosswind.local.reviews import review
 from crosswind.local.seams import Runtime
 from crosswind.local.selectors import Selector, select
 from crosswind.local.statuses import (
@@ -205,7 +206,7 @@ class Api:
             return self._create_part(call, body)
         manifest = self._decode(call, address.kind, body)
         if not address.kind.stored:
-            return _json(orjson.dumps(self._authorizer.review(call.user, manifest)), 201)
+            return _json(orjson.dumps(review(address.kind, manifest, call.user, self._authorizer)), 201)
         entry = self._registry.add(address.kind, address.place, manifest, dry_run=call.dry_run)
         return self._object(call, entry, 201)
 
