@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import orjson
@@ -12,6 +13,7 @@ from kube_answers import pod, refusal, status
 from conftest import Serve
 from crosswind import errors
 from crosswind.kube.client import Client, Patch
+from crosswind.kube.requests import Request
 from crosswind.kube.resources import JOBS, PODS
 from crosswind.types import WatchEvent
 
@@ -251,3 +253,31 @@ async def test_the_log_of_a_pod_that_is_nowhere_yet_is_empty(serve: Serve) -> No
 async def test_allowed_is_what_the_review_says(serve: Serve, answer: dict[str, bool], allowed: bool) -> None:
     client = await serve(Echo({"kind": "SelfSubjectAccessReview", "status": answer}))
     assert await client.allowed("create", JOBS, namespace="n") is allowed
+
+
+class Answer:
+    """A whole answer without a network."""
+
+    def __init__(self, status: int, body: Any) -> None:
+        self.status, self.body = status, body
+        self.headers: dict[str, str] = {}
+        self.socket = None
+
+    async def read(self) -> bytes:
+        return orjson.dumps(self.body)
+
+    async def chunks(self) -> AsyncGenerator[bytes]:
+        yield orjson.dumps(self.body)
+
+    async def close(self) -> None:
+        pass
+
+
+class Canned:
+    async def open(self, request: Request, authorization: str | None) -> Answer:
+        return Answer(200, {"method": request.method, "path": request.path})
+
+
+async def test_any_transport_will_do() -> None:
+    async with Client(Canned()) as client:
+        assert await client.get(PODS, "a", namespace="n") == {"method": "GET", "path": "/api/v1/namespaces/n/pods/a"}

@@ -7,12 +7,12 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, Unpack
 
 from crosswind.errors import Gone, Unreachable
 from crosswind.kube import replies, requests, watching
 from crosswind.kube.connecting import Credentials, FixedCredentials, load
-from crosswind.kube.requests import Patch, Request
+from crosswind.kube.requests import LogOptions, Patch, Request, Selection
 from crosswind.kube.resources import Resource
 from crosswind.kube.transport import HttpTransport, Reply, Socket, Transport
 from crosswind.kube.websockets import ExecResult, PortStream, converse
@@ -100,11 +100,9 @@ class Client:
         self,
         resource: Resource,
         *,
-        namespace: str | None = None,
-        labels: str = "",
-        fields: str = "",
         limit: int | None = None,
         version: str | None = None,
+        **selection: Unpack[Selection],
     ) -> Listing:
         """Return all objects that the selectors match, of one namespace or (None) of all, read page by page.
 
@@ -112,15 +110,7 @@ class Client:
         """
 
         async def page(size: int | None, after: str = "") -> Manifest:
-            request = requests.list_page(
-                resource,
-                namespace=namespace,
-                labels=labels,
-                fields=fields,
-                limit=size,
-                version=version,
-                continue_from=after,
-            )
+            request = requests.list_page(resource, limit=size, version=version, continue_from=after, **selection)
             return await self._manifest(request)
 
         found = await page(min(limit or _PAGE, _PAGE))
@@ -139,13 +129,11 @@ class Client:
         self,
         resource: Resource,
         *,
-        namespace: str | None = None,
-        labels: str = "",
-        fields: str = "",
         version: str,
         timeout: float,
         bookmarks: bool = True,
         silence: float = requests.WATCH_SILENCE,
+        **selection: Unpack[Selection],
     ) -> AsyncGenerator[WatchEvent]:
         """Yield the changes after ``version`` until the server closes, which it does after ``timeout`` seconds.
 
@@ -153,14 +141,7 @@ class Client:
         bookmark, came for ``silence`` seconds. Wrap it in ``contextlib.aclosing`` when you leave it early.
         """
         request = requests.watch(
-            resource,
-            namespace=namespace,
-            labels=labels,
-            fields=fields,
-            version=version,
-            timeout=timeout,
-            bookmarks=bookmarks,
-            silence=silence,
+            resource, version=version, timeout=timeout, bookmarks=bookmarks, silence=silence, **selection
         )
         async with self.open_watch(request) as events:
             async for event in events:
@@ -216,48 +197,20 @@ class Client:
         return await self._manifest(request)
 
     async def delete_collection(
-        self,
-        resource: Resource,
-        *,
-        namespace: str | None,
-        labels: str = "",
-        fields: str = "",
-        grace_period: int | None = None,
+        self, resource: Resource, *, grace_period: int | None = None, **selection: Unpack[Selection]
     ) -> None:
         """Delete all objects of a namespace that the selectors match."""
-        await self._manifest(
-            requests.delete_collection(
-                resource, namespace=namespace, labels=labels, fields=fields, grace_period=grace_period
-            )
-        )
+        await self._manifest(requests.delete_collection(resource, grace_period=grace_period, **selection))
 
     async def log(
         self,
         pod: str,
         *,
         namespace: str,
-        container: str | None = None,
-        tail_lines: int | None = None,
-        since_seconds: int | None = None,
-        timestamps: bool = False,
-        limit_bytes: int | None = None,
-        previous: bool = False,
+        **options: Unpack[LogOptions],
     ) -> bytes:
-        """Return a container's log as far as it is kept; b"" for a pod that is not on a node yet.
-
-        ``container`` may be None when the pod has only one; ``previous``: that of the run before the last restart.
-        """
-        request = requests.log(
-            pod,
-            namespace=namespace,
-            container=container,
-            tail_lines=tail_lines,
-            since_seconds=since_seconds,
-            timestamps=timestamps,
-            limit_bytes=limit_bytes,
-            previous=previous,
-            silence=_LOG_SILENCE,
-        )
+        """Return a container's log as far as it is kept; b"" for a pod that is not on a node yet."""
+        request = requests.log(pod, namespace=namespace, silence=_LOG_SILENCE, **options)
         async with self._stream(request) as reply:
             return await reply.read()
 
@@ -266,24 +219,13 @@ class Client:
         pod: str,
         *,
         namespace: str,
-        container: str | None = None,
-        tail_lines: int | None = None,
-        since_seconds: int | None = None,
-        timestamps: bool = False,
+        **options: Unpack[LogOptions],
     ) -> AsyncGenerator[bytes]:
         """Yield a container's log in chunks, as it is written, until the container has ended.
 
         Wrap it in ``contextlib.aclosing`` when you leave it early.
         """
-        request = requests.log(
-            pod,
-            namespace=namespace,
-            container=container,
-            follow=True,
-            tail_lines=tail_lines,
-            since_seconds=since_seconds,
-            timestamps=timestamps,
-        )
+        request = requests.log(pod, namespace=namespace, follow=True, **options)
         async with self._stream(request) as reply, contextlib.aclosing(reply.chunks()) as chunks:
             async for chunk in chunks:
                 yield chunk

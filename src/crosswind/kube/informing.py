@@ -14,11 +14,12 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, Unpack
 
 from crosswind.errors import ApiError, CrosswindError, Gone
 from crosswind.kube import requests
 from crosswind.kube.client import Client
+from crosswind.kube.requests import Selection
 from crosswind.kube.resources import Resource
 from crosswind.kube.watching import version_of
 from crosswind.types import Manifest, WatchEvent
@@ -88,7 +89,7 @@ class Known:
 class Informer:
     """Keeps up with the objects of a kind, for ever, through whatever the network and the server do.
 
-    ``namespace`` None is all of them. ``relist_every``: seconds, spread by a tenth. ``version``: everything up to here
+    ``relist_every``: seconds, spread by a tenth. ``version``: everything up to here
     was handed on, so a new informer may start from it; "" before the first list. ``trouble``: the error that keeps it
     from following right now, such as ``Forbidden``; None when all is well.
     """
@@ -98,13 +99,11 @@ class Informer:
         client: Client,
         resource: Resource,
         *,
-        namespace: str | None = None,
-        labels: str = "",
-        fields: str = "",
         relist_every: float = 300.0,
+        **selection: Unpack[Selection],
     ) -> None:
-        self.client, self.resource, self.namespace = client, resource, namespace
-        self.labels, self.fields, self.relist_every = labels, fields, relist_every
+        self.client, self.resource, self.selection = client, resource, selection
+        self.relist_every = relist_every
         self.version = ""
         self.trouble: CrosswindError | None = None
         self.listed = asyncio.Event()
@@ -158,21 +157,14 @@ class Informer:
 
     async def _list(self) -> AsyncGenerator[InformerEvent]:
         # always the current state: a server's cache ("0") may be older than what the watch has shown already
-        found = await self.client.list(self.resource, namespace=self.namespace, labels=self.labels, fields=self.fields)
+        found = await self.client.list(self.resource, **self.selection)
         for change in self._known.compare(found.items):
             yield change
         self._hear(found.version)
         self.listed.set()
 
     async def _watch(self, seconds: float) -> AsyncGenerator[InformerEvent]:
-        request = requests.watch(
-            self.resource,
-            namespace=self.namespace,
-            labels=self.labels,
-            fields=self.fields,
-            version=self.version,
-            timeout=seconds,
-        )
+        request = requests.watch(self.resource, version=self.version, timeout=seconds, **self.selection)
         async with self.client.open_watch(request) as events:
             self._hear("")
             async for event in events:

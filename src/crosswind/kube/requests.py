@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, Unpack
 from urllib.parse import quote_plus
 
 import orjson
@@ -14,8 +14,10 @@ from crosswind.kube.resources import PODS, SELF_SUBJECT_ACCESS_REVIEWS, Resource
 from crosswind.types import Json, Manifest
 
 __all__ = [
+    "LogOptions",
     "Patch",
     "Request",
+    "Selection",
     "access_review",
     "create",
     "delete",
@@ -49,6 +51,28 @@ class Patch(enum.StrEnum):
     JSON = "application/json-patch+json"
     MERGE = "application/merge-patch+json"
     STRATEGIC = "application/strategic-merge-patch+json"
+
+
+class Selection(TypedDict, total=False):
+    """Which objects: of one ``namespace`` or (None, the default) of all; by selectors as kubectl has them."""
+
+    namespace: str | None
+    labels: str
+    fields: str
+
+
+class LogOptions(TypedDict, total=False):
+    """Which part of a log: the last lines, the last seconds, the first bytes, of the run before the last restart.
+
+    ``container`` may be left out when the pod has only one; ``timestamps`` puts one before each line.
+    """
+
+    container: str | None
+    tail_lines: int | None
+    since_seconds: int | None
+    timestamps: bool
+    limit_bytes: int | None
+    previous: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,45 +135,40 @@ def get(resource: Resource, name: str, *, namespace: str | None = None) -> Reque
 def list_page(
     resource: Resource,
     *,
-    namespace: str | None = None,
-    labels: str = "",
-    fields: str = "",
     limit: int | None = None,
     version: str | None = None,
     continue_from: str = "",
+    **selection: Unpack[Selection],
 ) -> Request:
     """Read one page of a list; ``continue_from`` is the token of the page before."""
     query = _query(
-        labelSelector=labels,
-        fieldSelector=fields,
+        **_selectors(selection),
         limit=limit,
         resourceVersion=None if continue_from else version,
         **{"continue": continue_from},
     )
-    return _on(resource, "list", "GET", namespace, query=query)
+    return _on(resource, "list", "GET", selection.get("namespace"), query=query)
 
 
 def watch(
     resource: Resource,
     *,
-    namespace: str | None = None,
-    labels: str = "",
-    fields: str = "",
     version: str,
     timeout: float,
     bookmarks: bool = True,
     silence: float = WATCH_SILENCE,
+    **selection: Unpack[Selection],
 ) -> Request:
     """Follow changes after ``version`` for about ``timeout`` seconds, after which the server ends the stream."""
     seconds = max(1, round(timeout))
     query = _query(
         watch="true",
         resourceVersion=version,
-        labelSelector=labels,
-        fieldSelector=fields,
+        **_selectors(selection),
         timeoutSeconds=seconds,
         allowWatchBookmarks="true" if bookmarks else None,
     )
+    namespace = selection.get("namespace")
     return _on(resource, "watch", "GET", namespace, query=query, timeout=seconds + 15.0, silence=silence)
 
 
@@ -191,12 +210,13 @@ def delete(
 
 
 def delete_collection(
-    resource: Resource, *, namespace: str | None, labels: str = "", fields: str = "", grace_period: int | None = None
+    resource: Resource, *, grace_period: int | None = None, **selection: Unpack[Selection]
 ) -> Request:
     """Delete all objects that the selectors match."""
+    namespace = selection.get("namespace")
     if resource.namespaced and not namespace:
         raise ValueError(f"deleting {resource.plural} of all namespaces at once is not possible: pass namespace=...")
-    query = _query(labelSelector=labels, fieldSelector=fields)
+    query = _query(**_selectors(selection))
     body = _body(_delete_options(grace_period, None))
     return _on(resource, "deletecollection", "DELETE", namespace, query=query, body=body)
 
@@ -205,24 +225,19 @@ def log(
     pod: str,
     *,
     namespace: str,
-    container: str | None = None,
     follow: bool = False,
-    tail_lines: int | None = None,
-    since_seconds: int | None = None,
-    timestamps: bool = False,
-    limit_bytes: int | None = None,
-    previous: bool = False,
     silence: float = 0.0,
+    **options: Unpack[LogOptions],
 ) -> Request:
     """Read a container's log."""
     query = _query(
-        container=container,
+        container=options.get("container"),
         follow="true" if follow else None,
-        tailLines=tail_lines,
-        sinceSeconds=since_seconds,
-        timestamps="true" if timestamps else None,
-        limitBytes=limit_bytes,
-        previous="true" if previous else None,
+        tailLines=options.get("tail_lines"),
+        sinceSeconds=options.get("since_seconds"),
+        timestamps="true" if options.get("timestamps") else None,
+        limitBytes=options.get("limit_bytes"),
+        previous="true" if options.get("previous") else None,
     )
     return _on(PODS, "get", "GET", namespace, pod, "log", query=query, silence=silence)
 
@@ -274,6 +289,10 @@ def _on(
 
 def _query(**values: str | int | None) -> Query:
     return tuple((key, str(value)) for key, value in values.items() if value is not None and value != "")
+
+
+def _selectors(selection: Selection) -> dict[str, str]:
+    return {"labelSelector": selection.get("labels", ""), "fieldSelector": selection.get("fields", "")}
 
 
 def _named(resource: Resource, name: str) -> str:
