@@ -21,6 +21,7 @@ from crosswind.local.deleting import read_delete_options
 from crosswind.local.documents import answer_document
 from crosswind.local.kinds import BODIES, Kind
 from crosswind.local.listing import Page, check_version, list_page, read_list_options
+from crosswind.local.metrics import RequestCounter
 from crosswind.local.negotiating import write_bookmark, write_event, write_list, write_one
 from crosswind.local.patching import PATCHES
 from crosswind.local.registry import RETURNED, ClusterRegistry
@@ -81,6 +82,7 @@ class Api:
         self._minter = minter
         self._streams = Router(routes=streaming.routes(registry, runtime, self._permit))
         self._watches: set[WatchStream] = set()
+        self._counter = RequestCounter()
         self._verbs: dict[str, Endpoint] = {
             "get": self._get,
             "list": self._list,
@@ -98,6 +100,7 @@ class Api:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or carry one stream."""
+        send = self._counter.watch(scope, send)
         try:
             await self._serve(scope, receive, send)
         except StatusError as refusal:
@@ -112,10 +115,14 @@ class Api:
         address = locate(scope["path"])
         if address is None:
             self._authorize_path(user, scope)
+            if scope["path"] == "/metrics":
+                await Response(self._counter.text(), media_type="text/plain; version=0.0.4")(scope, receive, send)
+                return
             await answer_document(scope.get("method", "GET"), scope["path"], headers)(scope, receive, send)
             return
         call = Call(scope, headers, address, user)
         call.verb = verb_of(scope.get("method", "GET"), address, watch=call.watch)
+        self._counter.name(scope, call.verb, address.kind.plural, address.subresource)
         self._authorize(user, call.verb, address)
         check_served(address, call.verb)
         if address.subresource in STREAMED:
