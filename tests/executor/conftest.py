@@ -1,0 +1,135 @@
+"""An executor driven as the scheduler drives it, on a database with real rows."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow import settings as airflow_settings
+from airflow.executors.workloads import BundleInfo, ExecuteTask, TaskInstanceDTO
+from airflow.models.taskinstancekey import TaskInstanceKey
+from airflow.utils.db import initdb
+
+from crosswind.executor import KubernetesExecutor
+
+_ROW = """insert into task_instance
+(id, task_id, dag_id, run_id, map_index, try_number, max_tries, pool, pool_slots, state, external_executor_id, span_status)
+values (?, ?, 'dag', 'run', -1, 1, 0, 'default_pool', 1, ?, ?, 'not_started')"""
+
+
+@dataclass
+class Bench:
+    """Queues workloads, beats, and plays the workers' part in the database."""
+
+    folder: Path
+    patch: pytest.MonkeyPatch
+    executor: KubernetesExecutor = field(init=False)
+    events: dict[Any, list[tuple[str, Any]]] = field(default_factory=dict)
+    ids: dict[TaskInstanceKey, str] = field(default_factory=dict)
+    namespace: str = "default"
+
+    def set(self, section: str, **options: str) -> None:
+        """Set options, before ``start``."""
+        for name, value in options.items():
+            self.patch.setenv(f"AIRFLOW__{section.upper()}__{name.upper()}", value)
+
+    def template(self, text: str, name: str = "template.yaml") -> Path:
+        """Write a template and take it as the global one."""
+        path = self.folder / name
+        path.write_text(text)
+        self.set("kubernetes_executor", pod_template_file=str(path))
+        return path
+
+    def start(self, parallelism: int = 8) -> None:
+        self.executor = KubernetesExecutor(parallelism=parallelism)
+        self.executor.start()
+
+    def queue(self, task_id: str = "task", config: dict[str, Any] | None = None, priority: int = 1) -> TaskInstanceKey:
+        """Queue a task instance that the database knows."""
+        workload = make_workload(task_id, config, priority)
+        ti = workload.ti
+        self.database(_ROW, ti.id.hex, task_id, "queued", ti.external_executor_id)
+        self.ids[workload.key] = ti.id.hex
+        self.executor.queue_workload(workload, session=None)  # type: ignore[arg-type]
+        return workload.key
+
+    def database(self, statement: str, *values: object) -> None:
+        assert airflow_settings.engine is not None
+        with sqlite3.connect(airflow_settings.engine.url.database or "", timeout=10) as connection:
+            connection.execute(statement, values)
+        connection.close()
+
+    def state(self, key: TaskInstanceKey, state: str) -> None:
+        """Do to a row what a worker's report or the scheduler does."""
+        self.database("update task_instance set state = ? where id = ?", state, self.ids[key])
+
+    def beat(self) -> None:
+        """Do what the scheduler's loop does: heartbeat, events; a failure gets into the database."""
+        self.executor.heartbeat()
+        for key, event in self.executor.get_event_buffer().items():
+            self.events.setdefault(key, []).append(event)  # type: ignore[arg-type]
+            if event[0] == "failed":
+                self.state(key, "failed")  # type: ignore[arg-type]
+
+    def until(self, happened: Callable[[], Any], timeout: float = 20.0) -> Any:
+        """Beat until something has happened."""
+        end = time.monotonic() + timeout
+        while not (found := happened()):
+            engine = self.executor._engine
+            assert time.monotonic() < end, f"not within {timeout} s; {engine.figures() if engine else None}"
+            self.beat()
+            time.sleep(0.02)
+        return found
+
+    def failure(self, key: TaskInstanceKey) -> str:
+        """Beat until a task failed; return the reason."""
+        state, reason = self.until(lambda: self.events.get(key))[0]
+        assert state == "failed"
+        return str(reason)
+
+    def is_empty(self) -> bool:
+        """Whether the engine knows of no pod and no Secret."""
+        assert self.executor._engine is not None
+        figures = self.executor._engine.figures()
+        return not any(figures[name] for name in ("waiting", "created", "begun", "ended", "secrets", "stopping"))
+
+
+def make_workload(task_id: str, config: dict[str, Any] | None = None, priority: int = 1) -> ExecuteTask:
+    ti = TaskInstanceDTO(
+        id=uuid.uuid4(),
+        task_id=task_id,
+        dag_id="dag",
+        run_id="run",
+        try_number=1,
+        dag_version_id=uuid.uuid4(),
+        pool_slots=1,
+        priority_weight=priority,
+        external_executor_id=str(uuid.uuid4()),
+        executor_config=config,
+    )
+    log_path = f"dag_id=dag/task_id={task_id}/attempt=1.log"
+    bundle = BundleInfo(name="dags-folder")
+    return ExecuteTask(ti=ti, dag_rel_path=Path("dag.py"), bundle_info=bundle, log_path=log_path, token="")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def database() -> None:
+    initdb()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    bench = Bench(tmp_path, monkeypatch)
+    bench.set("crosswind", settle_interval="0.5")
+    bench.set("logging", base_log_folder=str(tmp_path / "logs"))
+    bench.set("kubernetes_executor", in_cluster="False", config_file=str(tmp_path / "kubeconfig"))
+    yield bench
+    bench.database("delete from task_instance")
+    if hasattr(bench, "executor"):
+        bench.executor.end()
