@@ -99,9 +99,10 @@ class LocalCluster:
         self.kubeconfig = self.settings.kubeconfig or folder / "kubeconfig"
         self.token_file = folder / "token"
         write_private(self.token_file, self.token)
+        await self._open_parts(stack, listener)
+        # Last, so that whoever waits for the file finds a server that answers.
         write_kubeconfig(self.kubeconfig, kubeconfig(self.url, self.token))
         stack.callback(self.kubeconfig.unlink, missing_ok=True)
-        await self._open_parts(stack, listener)
 
     async def _open_parts(self, stack: contextlib.AsyncExitStack, listener: socket.socket) -> None:
         registry, settings = self.registry, self.settings
