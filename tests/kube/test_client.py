@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from kube_answers import pod, refusal, status
 
-from conftest import Serve
+from conftest import Handler, Serve
 from crosswind import errors
 from crosswind.kube.client import Client, Patch
 from crosswind.kube.requests import Request
@@ -141,7 +141,7 @@ async def test_an_empty_list_may_have_null_items(serve: Serve) -> None:
     assert (await client.list(PODS)).items == []
 
 
-def streams(*chunks: bytes, cut: bool = False, hold: asyncio.Event | None = None) -> Any:
+def streams(*chunks: bytes, cut: bool = False, hold: asyncio.Event | None = None) -> Handler:
     async def handler(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)

@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -20,10 +21,10 @@ from crosswind.kube.transport import HttpTransport, Server
 
 
 @contextlib.asynccontextmanager
-async def client_of(url: str, **server: object) -> AsyncIterator[Client]:
+async def client_of(url: str, **server: Any) -> AsyncIterator[Client]:
     async with Client(
         HttpTransport(Server(url, "context x of /f", **server)), FixedCredentials("Bearer SECRET")
-    ) as made:  # type: ignore[arg-type]
+    ) as made:
         yield made
 
 
@@ -153,7 +154,8 @@ async def test_tls_to_a_server_without_it_asks_for_http(serve: Serve) -> None:
 
 
 async def test_connections_are_kept_and_headers_sent(serve: Serve) -> None:
-    peers, headers = set(), {}
+    peers: set[Any] = set()
+    headers: dict[str, str] = {}
 
     async def handler(request: web.Request) -> web.Response:
         assert request.transport
