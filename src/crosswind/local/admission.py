@@ -74,7 +74,7 @@ def token_volume(pod: Manifest, registry: Registry) -> Manifest:
 
 
 def _containers(spec: Manifest) -> list[Manifest]:
-    return [*(spec.get("initContainers") or ()), *spec["containers"]]
+    return [*(spec.get("initContainers") or ()), *(spec.get("containers") or ())]
 
 
 def _has_token(container: Manifest) -> bool:
