@@ -134,11 +134,13 @@ class ClusterRegistry:
         _place(kind, namespace, metadata)
         metadata["uid"] = new_uid()
         metadata["creationTimestamp"] = timestamp(self.clock())
-        if kind.kind in COUNTED:
-            metadata["generation"] = 1
         fresh = {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": metadata}
         dropped = "status" if "status" in kind.parts and kind.kind not in KEEPS_STATUS else ""
-        return fresh | {key: value for key, value in manifest.items() if key not in {*fresh, dropped}}
+        fresh |= {key: value for key, value in manifest.items() if key not in {*fresh, dropped}}
+        if kind.kind in COUNTED:
+            metadata["generation"] = 1
+            fresh.setdefault("spec", {})
+        return fresh
 
     def _generate(self, kind: Kind, namespace: str, prefix: str) -> str:
         while True:
@@ -203,8 +205,8 @@ class ClusterRegistry:
         if not metadata.get("name"):
             why = "was undeterminable: name must be provided"
             raise bad_request(f"the name of the object ({name} based on URL) {why}")
+        _check_identity(kind, {"name": name, "namespace": namespace}, metadata)
         if kind.kind in CREATED_BY_PUT and not subresource and not self.store.get(kind.kind, namespace, name):
-            _check_identity(kind, {"name": name, "namespace": namespace}, metadata)
             return self.add(kind, namespace, manifest, dry_run=dry_run), True
         if kind.kind in NEEDS_VERSION and not metadata.get("resourceVersion"):
             told = "Invalid value: 0: must be specified for an update"
