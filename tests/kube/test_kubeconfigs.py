@@ -61,6 +61,10 @@ def without(key: str, **change: Any) -> dict[str, Any]:
     return {**{k: v for k, v in CONFIG.items() if k != key}, **change}
 
 
+def served(url: str) -> dict[str, Any]:
+    return {**CONFIG, "clusters": [{"name": "c", "cluster": {"server": url}}]}
+
+
 @pytest.mark.parametrize(
     ("document", "context", "message"),
     [
@@ -69,7 +73,10 @@ def without(key: str, **change: Any) -> dict[str, Any]:
         ({"contexts": [], "clusters": None}, None, r"has no current-context; .* \(there is none at all\)"),
         (without("clusters"), None, r'context "one" points to the cluster "c", which is not there'),
         (without("users", users=[{"name": "v", "user": {}}]), None, r'points to the user "u", .* \(v\)'),
-        (without("clusters", clusters=[{"name": "c", "cluster": {}}]), None, r'cluster "c" has no server; set it to'),
+        (without("clusters", clusters=[{"name": "c", "cluster": {}}]), None, r'cluster "c" has no server; it must be'),
+        (served("127.0.0.1:6443"), None, 'has the server "127.0.0.1:6443"; it must be "https://HOST:PORT"'),
+        (served("https://"), None, 'has the server "https://"'),
+        (served("https://h:65536"), None, 'has the server "https://h:65536"'),
         (without("clusters", clusters=[{"cluster": {}}]), None, "each of clusters must have a name"),
         (without("users", users=[{"name": "u", "user": "SECRET"}]), None, "and a mapping user"),
         (without("users", users={"u": "SECRET"}), None, "is not a kubeconfig: it needs the lists"),

@@ -113,6 +113,13 @@ async def test_requests_go_through_the_proxy(serve: Serve) -> None:
         assert await client.version() == {"asked": "http://cluster.example:6443/version"}
 
 
+async def test_a_proxy_that_refuses_is_told(serve: Serve) -> None:
+    no_proxy = await serve(hello)  # it answers 404 to CONNECT
+    async with client_of("https://cluster.example:6443", proxy=no_proxy.host) as client:
+        with pytest.raises(Unreachable, match=r"the proxy on the way to https://cluster.example:6443 .* refused: 404"):
+            await client.version()
+
+
 async def test_a_closed_client_says_so() -> None:
     async with client_of("http://127.0.0.1:1") as client:
         pass

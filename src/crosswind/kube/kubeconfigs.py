@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -70,10 +71,19 @@ def choose(documents: Sequence[tuple[str, dict[str, Any]]], context: str | None)
         raise KubeconfigError(f'{where} has no context "{name}" ({offer})')
     chosen = contexts[name]
     cluster = _followed(clusters, chosen, "cluster", f'{where}: context "{name}"')
-    if not cluster.get("server"):
-        raise KubeconfigError(f'{where}: cluster "{chosen["cluster"]}" has no server; set it to "https://HOST:PORT"')
+    if not _is_address(str(cluster.get("server") or "")):
+        server = f'the server "{cluster["server"]}"' if cluster.get("server") else "no server"
+        raise KubeconfigError(f'{where}: cluster "{chosen["cluster"]}" has {server}; it must be "https://HOST:PORT"')
     user = _followed(users, chosen, "user", f'{where}: context "{name}"') if chosen.get("user") else {}
     return Chosen(paths, name, cluster, user, str(chosen.get("namespace") or "default"))
+
+
+def _is_address(server: str) -> bool:
+    try:
+        parts = urlsplit(server)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port out of range
+        return False
 
 
 def _followed(found: dict[str, dict[str, Any]], context: dict[str, Any], key: str, where: str) -> dict[str, Any]:

@@ -47,10 +47,9 @@ async def sign_in(plugin: dict[str, Any], cluster: dict[str, Any], *, timeout: f
         hint = f"; {plugin['installHint']}" if plugin.get("installHint") else ""
         raise KubeconfigError(f'the exec plug-in "{name}" cannot be started: {error.strerror}{hint}') from error
     if code:
-        complaint = err[-800:].decode(errors="replace").strip()
-        raise KubeconfigError(
-            f'the exec plug-in "{name}" ended with exit code {code}: {complaint or "it said nothing"}'
-        )
+        lines = [line.strip() for line in err.decode(errors="replace").splitlines() if line.strip()]
+        complaint = " ".join(lines[-3:])[-500:] or "it said nothing"
+        raise KubeconfigError(f'the exec plug-in "{name}" ended with exit code {code}: {complaint}')
     return _read(out, str(name))
 
 

@@ -281,6 +281,10 @@ def translated(server: Server, request: Request) -> Iterator[None]:
     """Turn what aiohttp, the sockets and TLS raise into ``Unreachable`` with the server and the reason."""
     try:
         yield
+    except aiohttp.ClientHttpProxyError as error:
+        raise Unreachable(
+            f"{request}: the proxy on the way to {server} refused: {error.status} {error.message}"
+        ) from None
     except aiohttp.ClientResponseError as error:
         # its repr holds our request headers, and so the token: not chained
         raise Unreachable(f"{request}: {server} does not speak proper HTTP: {error.message}") from None
