@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from pathlib import Path
 
@@ -16,14 +17,14 @@ NAME = "crosswind-local"
 """Name of cluster, user and context in a kubeconfig of ours."""
 
 
-def kubeconfig(url: str, token: str, certificate: Path | None = None) -> Manifest:
-    """Return a kubeconfig for one server and one bearer token."""
-    authority = {"certificate-authority": str(certificate)} if certificate else {}
+def kubeconfig(url: str, token: str, authority: str) -> Manifest:
+    """Return a kubeconfig for one server, the certificate of its authority (PEM) and one bearer token."""
+    cluster = {"server": url, "certificate-authority-data": base64.b64encode(authority.encode()).decode()}
     return {
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": NAME,
-        "clusters": [{"name": NAME, "cluster": {"server": url, **authority}}],
+        "clusters": [{"name": NAME, "cluster": cluster}],
         "users": [{"name": NAME, "user": {"token": token}}],
         "contexts": [{"name": NAME, "context": {"cluster": NAME, "user": NAME, "namespace": "default"}}],
     }

@@ -20,13 +20,16 @@ __all__ = ["SYSTEM_NAMESPACES", "NamespaceController"]
 SYSTEM_NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 """The namespaces that every cluster begins with."""
 
+DEFAULT_ACCOUNT: Manifest = {"metadata": {"name": "default"}, "automountServiceAccountToken": False}
+"""As on hardened clusters, pods get an account's token only if they name an account of their own, or ask for it."""
+
 ROOT_CA = "kube-root-ca.crt"
 _FIRST_LOOK, _SLOWEST_LOOK = 0.02, 1.0
 _log = logging.getLogger(__name__)
 
 
 class NamespaceController:
-    """Fills new namespaces and empties deleted ones. ``root_ca`` is the API's certificate, "" over plain HTTP."""
+    """Fills new namespaces and empties deleted ones. ``root_ca``: the certificate of the API's authority, PEM."""
 
     def __init__(self, registry: Registry, root_ca: str = "") -> None:
         self._registry = registry
@@ -57,8 +60,11 @@ class NamespaceController:
 
     def furnish(self, namespace: str) -> None:
         """Give a namespace what each has."""
-        self._ensure("ServiceAccount", namespace, {"metadata": {"name": "default"}})
-        self._ensure("ConfigMap", namespace, {"metadata": {"name": ROOT_CA}, "data": {"ca.crt": self._root_ca}})
+        data = {"ca.crt": self._root_ca}
+        self._ensure("ServiceAccount", namespace, DEFAULT_ACCOUNT)
+        self._ensure("ConfigMap", namespace, {"metadata": {"name": ROOT_CA}, "data": data})
+        with suppress(StatusError):  # a kept state has the certificate of the run before
+            self._registry.update("ConfigMap", namespace, ROOT_CA, lambda m: m.update(data=data))
 
     def _ensure(self, kind: str, namespace: str, manifest: Manifest) -> None:
         """Create an object that may be there already, in a namespace that may be gone already."""
@@ -71,7 +77,7 @@ class NamespaceController:
             async for change in subscription:
                 metadata = change.object["metadata"]
                 if change.type == "DELETED" and metadata["name"] == "default":
-                    self._ensure("ServiceAccount", metadata["namespace"], {"metadata": {"name": "default"}})
+                    self._ensure("ServiceAccount", metadata["namespace"], DEFAULT_ACCOUNT)
         finally:
             subscription.close()
 

@@ -22,6 +22,7 @@ from crosswind.local import quota
 from crosswind.local.admission import mutators
 from crosswind.local.app import Api, make_app
 from crosswind.local.authorization import BOOTSTRAP, Authorizer
+from crosswind.local.certificates import issue
 from crosswind.local.garbage import GarbageCollector
 from crosswind.local.jobs import JobController
 from crosswind.local.kubeconfigs import kubeconfig, write_kubeconfig, write_private
@@ -55,9 +56,9 @@ class LocalCluster:
         async with LocalCluster(LocalSettings()) as cluster:
             print(cluster.url, cluster.kubeconfig)
 
-    ``url``, ``token``, ``kubeconfig``, ``token_file`` (paths): how to reach it. ``host_address``: this machine as its
-    pods see it. ``notes``: what this machine does not allow. Raises ``ConfigError`` on entry: the port is taken, a file
-    of the settings cannot be read or written.
+    How to reach it: ``url``, ``token`` and, as files, ``kubeconfig``, ``token_file``, ``authority_file``.
+    ``host_address``: this machine as its pods see it. ``notes``: what this machine does not allow. Raises
+    ``ConfigError`` on entry: the port is taken, a file of the settings cannot be read or written.
     """
 
     def __init__(self, settings: LocalSettings | None = None) -> None:
@@ -94,20 +95,25 @@ class LocalCluster:
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> None:
         listener = stack.enter_context(_listen(self.settings.host, self.settings.port))
-        self.url = f"http://{self.settings.host}:{listener.getsockname()[1]}"
+        certificates = issue([self.settings.host])
+        self.url = f"https://{_bracketed(self.settings.host)}:{listener.getsockname()[1]}"
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="crosswind-")))
         self.kubeconfig = self.settings.kubeconfig or folder / "kubeconfig"
-        self.token_file = folder / "token"
+        self.token_file, self.authority_file = folder / "token", folder / "ca.crt"
         write_private(self.token_file, self.token)
-        await self._open_parts(stack, listener)
+        write_private(self.authority_file, certificates.authority)
+        write_private(folder / "server.pem", certificates.server + certificates.key)
+        await self._open_parts(stack, listener, certificates.authority, folder / "server.pem")
         # Last, so that whoever waits for the file finds a server that answers.
-        write_kubeconfig(self.kubeconfig, kubeconfig(self.url, self.token))
+        write_kubeconfig(self.kubeconfig, kubeconfig(self.url, self.token, certificates.authority))
         stack.callback(self.kubeconfig.unlink, missing_ok=True)
 
-    async def _open_parts(self, stack: contextlib.AsyncExitStack, listener: socket.socket) -> None:
+    async def _open_parts(
+        self, stack: contextlib.AsyncExitStack, listener: socket.socket, authority: str, certificate: Path
+    ) -> None:
         registry, settings = self.registry, self.settings
         keeping = self._restore(stack)
-        namespaces = NamespaceController(registry)
+        namespaces = NamespaceController(registry, authority)
         for manifest in (*map(_namespace, SYSTEM_NAMESPACES), *BOOTSTRAP):
             self._ensure(manifest)
         for name in SYSTEM_NAMESPACES:
@@ -119,7 +125,8 @@ class LocalCluster:
         parts = (nodes, Scheduler(registry).run, *controllers, *keeping)
         self._parts = asyncio.create_task(_run_all(parts))
         stack.push_async_callback(_cancelled, self._parts)
-        server = _Server(make_app(registry, runtime, tokens.authenticate, Authorizer(registry), tokens))
+        app = make_app(registry, runtime, tokens.authenticate, Authorizer(registry), tokens)
+        server = _Server(app, certificate)
         await server.open(listener)
         stack.push_async_callback(server.close)
 
@@ -145,6 +152,10 @@ class LocalCluster:
         """Create a cluster-wide object that a kept state may hold already."""
         if self.registry.store.get(manifest["kind"], "", manifest["metadata"]["name"]) is None:
             self.registry.create(manifest["kind"], "", manifest)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _namespace(name: str) -> Manifest:
@@ -176,7 +187,7 @@ class NoRuntime:
 class _Server(uvicorn.Server):
     """A uvicorn that leaves signals alone and does not wait for streams that have no end."""
 
-    def __init__(self, app: Api) -> None:
+    def __init__(self, app: Api, certificate: Path) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -189,6 +200,8 @@ class _Server(uvicorn.Server):
                 backlog=BACKLOG,
                 ws_per_message_deflate=False,
                 ws_ping_interval=None,
+                ssl_certfile=certificate,
+                ssl_keyfile=certificate,
                 # longer than clients keep idle connections, so that they, not we, close them
                 timeout_keep_alive=600,
                 timeout_graceful_shutdown=2,
