@@ -119,7 +119,7 @@ def test_priority_classes_are_resolved(cluster: ClusterRegistry) -> None:
         (
             {"priority": 7},
             'pods "p" is forbidden: the integer value of priority (7) must not be provided in pod spec; '
-            "priority admission controller computed 0 from the given name",
+            "priority admission controller computed 0 from the given PriorityClass name",
         ),
     ],
 )

@@ -98,7 +98,9 @@ def priority(pod: Manifest, registry: Registry) -> Manifest:
     if spec.get("priority", value) != value:
         why = f"the integer value of priority ({spec['priority']}) must not be provided in pod spec; priority admission"
         raise forbidden(
-            "Pod", pod["metadata"].get("name", ""), f"{why} controller computed {value} from the given name"
+            "Pod",
+            pod["metadata"].get("name", ""),
+            f"{why} controller computed {value} from the given PriorityClass name",
         )
     spec["priority"] = value
     spec.setdefault("preemptionPolicy", policy)
