@@ -110,7 +110,8 @@ class ClusterRegistry:
         fresh = self._begin(kind, namespace, manifest)
         apply_defaults(kind, fresh)
         self._check_namespace(kind, namespace, fresh["metadata"].get("name", ""))
-        if kind.kind == "Pod" and self._mutators:
+        # a pod without containers is refused below, and is none that a mutator could understand
+        if kind.kind == "Pod" and self._mutators and fresh["spec"].get("containers"):
             for mutate in self._mutators:
                 fresh = mutate(fresh, self)
             apply_defaults(kind, fresh)
