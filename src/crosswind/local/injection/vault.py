@@ -15,7 +15,8 @@ PREFIX = "vault.hashicorp.com/"
 IMAGE = "hashicorp/vault:1.20.1"
 SECRETS = "/vault/secrets"
 CONFIG = "/home/vault/config.json"
-SCRIPT = f"echo ${{VAULT_CONFIG?}} | base64 -d > {CONFIG} && vault agent -config={CONFIG}"
+# The real one has no exec: Alpine's shell replaces itself by its last command, this machine's may not.
+SCRIPT = f"echo ${{VAULT_CONFIG?}} | base64 -d > {CONFIG} && exec vault agent -config={CONFIG}"
 
 
 def inject(pod: Manifest, namespace: Manifest) -> Manifest:
