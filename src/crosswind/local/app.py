@@ -106,7 +106,7 @@ class Api:
         except StatusError as refusal:
             await _refuse(refusal)(scope, receive, send)
         except Exception as problem:
-            _log.exception("%s failed", scope["path"])
+            _log.exception("%s %s failed", scope.get("method", ""), scope["path"])
             await _refuse(internal_error(f"{type(problem).__name__}: {problem}"))(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
