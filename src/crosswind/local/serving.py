@@ -9,6 +9,7 @@ import logging
 import secrets
 import socket
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,8 @@ from typing import Any, TypeAlias
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
 
 from crosswind.errors import ConfigError
 from crosswind.local import quota
@@ -23,6 +26,7 @@ from crosswind.local.admission import mutators
 from crosswind.local.app import Api, make_app
 from crosswind.local.authorization import BOOTSTRAP, Authorizer
 from crosswind.local.certificates import issue
+from crosswind.local.forwarding import ASKED_TUNNEL, TUNNEL
 from crosswind.local.garbage import GarbageCollector
 from crosswind.local.jobs import JobController
 from crosswind.local.kubeconfigs import kubeconfig, write_kubeconfig, write_private
@@ -64,7 +68,8 @@ class LocalCluster:
     def __init__(self, settings: LocalSettings | None = None) -> None:
         self.settings = settings or LocalSettings()
         self.token = secrets.token_urlsafe(24)
-        store = Store(history_length=self.settings.history_length)
+        # versions begin above those of an earlier cluster, so that a client of that one is told to list again
+        store = Store(history_length=self.settings.history_length, begin=int(time.time()) * 1000)
         self.registry = ClusterRegistry(store, mutators(self.settings), [quota.admit])
         self.notes: tuple[str, ...] = ()
         self.host_address = self.settings.host
@@ -184,6 +189,18 @@ class NoRuntime:
         raise LookupError("simulated pods listen on no port")
 
 
+class _WebSocket(WebSocketsSansIOProtocol):
+    """Lets kubectl's subprotocol through, which is not well-formed and would be refused."""
+
+    def handle_connect(self, event: Request) -> None:
+        """Begin the handshake with the name under which ``forwarding`` knows that subprotocol."""
+        offered = event.headers.get_all("Sec-WebSocket-Protocol")
+        if offered:
+            del event.headers["Sec-WebSocket-Protocol"]
+            event.headers["Sec-WebSocket-Protocol"] = ", ".join(offered).replace(TUNNEL, ASKED_TUNNEL)
+        super().handle_connect(event)
+
+
 class _Server(uvicorn.Server):
     """A uvicorn that leaves signals alone and does not wait for streams that have no end."""
 
@@ -192,7 +209,7 @@ class _Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 http="httptools",
-                ws="websockets-sansio",
+                ws=_WebSocket,
                 lifespan="off",
                 log_config=None,
                 access_log=False,
