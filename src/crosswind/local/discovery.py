@@ -11,12 +11,15 @@ from functools import cache
 from crosswind.local.kinds import BODIES, GROUP_VERSIONS, KINDS, Kind, Subresource
 from crosswind.types import Json, Manifest
 
-__all__ = ["AGGREGATED", "VERSION", "aggregated", "api_group", "api_groups", "api_versions", "resources"]
+__all__ = ["AGGREGATED", "INFO", "VERSION", "aggregated", "api_group", "api_groups", "api_versions", "resources"]
 
-VERSION: Manifest = {
+VERSION = "v1.36.2+crosswind"
+"""The version of Kubernetes whose behaviour is served."""
+
+INFO: Manifest = {
     "major": "1",
     "minor": "36",
-    "gitVersion": "v1.36.2+crosswind",
+    "gitVersion": VERSION,
     "gitCommit": "",
     "gitTreeState": "clean",
     "buildDate": "1970-01-01T00:00:00Z",
@@ -24,7 +27,7 @@ VERSION: Manifest = {
     "compiler": "python",
     "platform": "linux/amd64",
 }
-"""What ``/version`` answers: the version of Kubernetes whose behaviour is served."""
+"""What ``/version`` answers."""
 
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 """The media type of the aggregated form."""

@@ -34,7 +34,7 @@ def answer_document(method: str, path: str, headers: Mapping[str, str]) -> Respo
 def _document(parts: list[str], host: str, aggregated: bool) -> Manifest | None:
     match parts:
         case ["version"]:
-            return discovery.VERSION
+            return discovery.INFO
         case ["api"]:
             return discovery.aggregated(True) if aggregated else discovery.api_versions(host)
         case ["apis"]:

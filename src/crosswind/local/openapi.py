@@ -71,7 +71,7 @@ def document(path: str) -> Manifest | None:
         schemas[_reference(name)]["x-kubernetes-group-version-kind"] = [identity]
     return {
         "openapi": "3.0.0",
-        "info": {"title": "Kubernetes", "version": VERSION["gitVersion"]},
+        "info": {"title": "Kubernetes", "version": VERSION},
         "paths": {path: operations for kind in kinds if kind.stored for path, operations in _operations(kind)},
         "components": {"schemas": schemas},
     }
