@@ -69,6 +69,9 @@ class EngineSettings:
     housekeeping_interval: float = 30.0
     """How often pods, Secrets and tokens are looked after."""
 
+    log_tasks: bool = False
+    """Name the task, not only the pod, in the lines of the log."""
+
 
 @dataclass(frozen=True, slots=True)
 class KubeSettings:
@@ -114,6 +117,9 @@ class LocalImage:
 
     command: tuple[str, ...] = ()
     """The image's CMD: used when a container has neither ``command`` nor ``args``."""
+
+    folder: str = "/"
+    """The image's WORKDIR; made if it is not there."""
 
     visible: tuple[str, ...] = ()
     """Folders that must be seen inside although they lie under one that a container has of its own, such as /tmp."""

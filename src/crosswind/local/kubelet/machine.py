@@ -1,0 +1,206 @@
+"""What all pods of the kubelet share: settings, registry, forker, images, folders, and how far containers are set apart."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from crosswind.local.injection.images import sidecar_images
+from crosswind.local.kubelet.containers import Container, Forker, StartError
+from crosswind.local.seams import Registry
+from crosswind.local.statuses import StatusError
+from crosswind.settings import LocalImage, LocalSettings
+from crosswind.types import Manifest
+
+__all__ = ["Machine", "Tokens", "rewritten"]
+
+MACHINE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+OWN = ("/tmp", "/run", "/dev", "/proc", "/sys")  # noqa: S108 - what a container has of its own
+AIRFLOW_ENTRYPOINT = 'case "$1" in bash|sh|python*|airflow|/*) exec "$@";; *) exec airflow "$@";; esac'
+_log = logging.getLogger(__name__)
+
+
+class Tokens(Protocol):
+    """What the kubelet needs of the token issuer."""
+
+    def mint(
+        self, account: Manifest, audiences: list[str], seconds: int, bound: Manifest | None = None
+    ) -> tuple[str, float]:
+        """Make a token for a service account, bound to a pod; return it and when it expires."""
+        ...
+
+
+class Machine:
+    """Opened with ``async with``. ``mode``: how containers are set apart, best first:
+
+    * ``root``: mount, pid and UTS namespaces, by a kubelet that runs as root;
+    * ``user``: the same in a user namespace, by an ordinary user where the kernel lets them;
+    * ``none``: a process group. Mount paths, ``/tmp`` and ``/dev/termination-log`` in commands, arguments and variables
+      are replaced by the folders that stand for them; files elsewhere are shared, and there is no process 1.
+    """
+
+    def __init__(self, registry: Registry, settings: LocalSettings, tokens: Tokens | None, api_port: int) -> None:
+        self.registry = registry
+        self.settings = settings
+        self.tokens = tokens
+        self.api_port = api_port
+        self.forker = Forker()
+        self.mode = "none"
+        self.images: dict[str, LocalImage] = {}
+        self._stack = contextlib.ExitStack()
+
+    async def __aenter__(self) -> Machine:
+        """Make the folders, start the forker, find out what this machine allows."""
+        if self.settings.pods_folder is None:
+            temporary = tempfile.TemporaryDirectory(prefix="crosswind-pods-", ignore_cleanup_errors=True)
+            self.folder = Path(self._stack.enter_context(temporary)).resolve()
+        else:
+            self.folder = self.settings.pods_folder.resolve()
+            self.folder.mkdir(parents=True, exist_ok=True)
+        self._stack.callback(self.forker.close)
+        self.images = {**await asyncio.to_thread(self._builtin_images), **self.settings.images}
+        self.mode = await self._best_mode()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Remove the folders, end the forker."""
+        self._stack.close()
+
+    async def _best_mode(self) -> str:
+        """Try for real: a container that runs ``true``."""
+        if self.settings.sandbox == "none" or sys.platform != "linux":
+            return "none"
+        why = ""
+        for mode in ("root", "user") if os.geteuid() == 0 else ("user",):
+            try:
+                if await self._works(mode):
+                    return mode
+            except StartError as problem:
+                why = str(problem)
+        _log.warning("containers get no namespaces of their own here (%s): see crosswind.local.kubelet.machine", why)
+        return "none"
+
+    async def _works(self, mode: str) -> bool:
+        container = Container(self.forker)
+        scratch = self.folder / "trial" / mode
+        scratch.mkdir(parents=True, exist_ok=True)
+        spec = {"mode": mode, "argv": ["true"], "env": {"PATH": MACHINE_PATH}, "cwd": "/", "hostname": "trial"}
+        try:
+            await container.start(spec | {"scratch": str(scratch), "mounts": [], "log": str(scratch.parent / "log")})
+            return (await container.wait()).code == 0
+        finally:
+            await container.close()
+
+    # images
+
+    def _builtin_images(self) -> dict[str, LocalImage]:
+        commands = self.folder / "images"
+        played = sidecar_images(commands / "sidecars", ready_after=self.settings.sidecar_ready_after)
+        table = {pattern: replace(image, visible=_hidden(image.visible)) for pattern, image in played.items()}
+        plain = LocalImage()
+        python = _own_python()
+        table |= {name: plain for name in ("debian*", "ubuntu*", "bash*", "*/pause*")}
+        table |= {name: _busybox(commands / "busybox") for name in ("busybox*", "*/busybox*", "alpine*", "*/alpine*")}
+        table["python*"] = python
+        table |= {name: _airflow(python) for name in ("apache/airflow*", "*/airflow*")}
+        return table
+
+    # lookups
+
+    def find(self, namespace: str, kind: str, name: str) -> Manifest | None:
+        """Return an object of a namespace, or None."""
+        try:
+            return self.registry.get(kind, namespace, name)
+        except StatusError:
+            return None
+
+    def allocatable(self) -> Mapping[str, str]:
+        """Return the node's allocatable resources."""
+        node = self.find("", "Node", self.settings.node_name) or {}
+        found: Mapping[str, str] = node.get("status", {}).get("allocatable") or {}
+        return found
+
+    def token(self, pod: Manifest, audience: str | None, seconds: int) -> str:
+        """Mint a token for a pod's service account."""
+        name = pod["spec"].get("serviceAccountName") or "default"
+        account = self.find(pod["metadata"]["namespace"], "ServiceAccount", name)
+        if self.tokens is None or account is None:
+            return ""
+        return self.tokens.mint(account, [audience] if audience else list(DEFAULT_AUDIENCES), seconds, pod)[0]
+
+    def given_environment(self, image: LocalImage, hostname: str) -> dict[str, str]:
+        """Return the variables that a container has without asking: the image's and Kubernetes' own."""
+        path = ":".join([*image.path, *([MACHINE_PATH] if image.machine else [])])
+        host, port = self.settings.host, str(self.api_port)
+        return {
+            "PATH": path,
+            "HOME": "/root",
+            **image.environment,
+            "HOSTNAME": hostname,
+            "KUBERNETES_SERVICE_HOST": host,
+            "KUBERNETES_SERVICE_PORT": port,
+            "KUBERNETES_SERVICE_PORT_HTTPS": port,
+            "KUBERNETES_PORT": f"tcp://{host}:{port}",
+        }
+
+
+DEFAULT_AUDIENCES = ("https://kubernetes.default.svc.cluster.local",)
+
+
+def _own_python() -> LocalImage:
+    """The current virtual environment, with all that its interpreter needs."""
+    source = Path(__file__).resolve().parents[3]
+    folders = {sys.prefix, sys.base_prefix, str(source), os.path.dirname(os.path.realpath(sys.executable))}
+    return LocalImage(path=(str(Path(sys.executable).parent),), visible=_hidden(folders))
+
+
+def _hidden(folders: Iterable[str]) -> tuple[str, ...]:
+    """Return those folders that a container's own would hide."""
+    return tuple(sorted(folder for folder in folders if _below(folder, OWN)))
+
+
+def _airflow(python: LocalImage) -> LocalImage:
+    variables = {"AIRFLOW_HOME": "/opt/airflow", "HOME": "/home/airflow", "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
+    return LocalImage(
+        path=python.path,
+        visible=python.visible,
+        environment=variables,
+        entrypoint=("sh", "-c", AIRFLOW_ENTRYPOINT, "entrypoint"),
+        folder="/opt/airflow",
+    )
+
+
+def _busybox(folder: Path) -> LocalImage:
+    """The machine's busybox with a link per command, else the machine's own commands."""
+    binary = shutil.which("busybox")
+    if binary is None:
+        return LocalImage(command=("sh",))
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        listed = subprocess.run([binary, "--list"], capture_output=True, text=True, timeout=10, check=True)
+        for name in listed.stdout.split():
+            (folder / name).symlink_to(binary)
+    return LocalImage(path=(str(folder),), visible=(str(folder),), command=("sh",))
+
+
+def _below(path: str, roots: tuple[str, ...]) -> bool:
+    return any(path == root or path.startswith(root + "/") for root in roots)
+
+
+def rewritten(text: str, places: Mapping[str, str]) -> str:
+    """Replace paths that cannot be mounted by those that stand for them; longer ones first."""
+    if not places:
+        return text
+    options = "|".join(re.escape(path) for path in sorted(places, key=len, reverse=True))
+    return re.sub(rf"(?<![\w./-])({options})(?![\w.-])", lambda match: places[match.group(1)], text)

@@ -1,0 +1,142 @@
+"""The kubelet: watches the pods of its node, runs a worker for each, and opens streams into their containers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import itertools
+import logging
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+from crosswind.local.kubelet.containers import StartError
+from crosswind.local.kubelet.logs import read_log
+from crosswind.local.kubelet.machine import Machine, Tokens
+from crosswind.local.kubelet.running import Run
+from crosswind.local.kubelet.streams import Streams, attach, execute
+from crosswind.local.kubelet.working import Ending, PodWorker
+from crosswind.local.seams import Change, LogOptions, Registry
+from crosswind.settings import LocalSettings
+from crosswind.types import Manifest
+
+__all__ = ["Kubelet"]
+
+_log = logging.getLogger(__name__)
+
+
+class Kubelet:
+    """Runs the pods that are bound to ``settings.node_name`` as processes; implements ``seams.Runtime``.
+
+    Pods share the machine's network: each has a loopback address of its own (127.x.y.z, its podIP), but ``localhost`` and
+    the ports bound to all addresses are the machine's. ``tokens``: issues service-account tokens; None leaves them empty.
+    ``api_port``: what pods are told as KUBERNETES_SERVICE_PORT.
+    """
+
+    def __init__(
+        self, registry: Registry, settings: LocalSettings, tokens: Tokens | None = None, api_port: int = 443
+    ) -> None:
+        self._machine = Machine(registry, settings, tokens, api_port)
+        self._workers: dict[str, PodWorker] = {}
+        self._addresses = (
+            f"127.{a}.{b}.{c}" for a in itertools.cycle(range(64, 128)) for b in range(256) for c in range(1, 255)
+        )
+
+    async def run(self) -> None:
+        """Work until cancelled; then no process of a container is left."""
+        async with self._machine, asyncio.TaskGroup() as group:
+            for kind in ("Secret", "ConfigMap"):
+                group.create_task(self._watch_objects(kind))
+            with contextlib.closing(self._machine.registry.watch("Pod")) as changes:
+                async for change in changes:
+                    self._take(change, group)
+
+    def _take(self, change: Change, group: asyncio.TaskGroup) -> None:
+        pod = change.object
+        uid = pod["metadata"]["uid"]
+        worker = self._workers.get(uid)
+        if change.type == "DELETED":
+            if worker is not None:
+                worker.gone(pod)
+        elif worker is not None:
+            worker.update(pod)
+        elif pod["spec"].get("nodeName") == self._machine.settings.node_name:
+            worker = self._workers[uid] = PodWorker(self._machine, pod, next(self._addresses))
+            group.create_task(self._work(uid, worker))
+
+    async def _work(self, uid: str, worker: PodWorker) -> None:
+        try:
+            await worker.run()
+        except Exception:
+            _log.exception("pod %s: the kubelet gave up on it", worker.pod["metadata"]["name"])
+        finally:
+            del self._workers[uid]
+
+    async def _watch_objects(self, kind: str) -> None:
+        """Have volumes follow the objects that they are made of."""
+        with contextlib.closing(self._machine.registry.watch(kind)) as changes:
+            async for change in changes:
+                metadata = change.object["metadata"]
+                for worker in self._workers.values():
+                    if worker.pod["metadata"]["namespace"] == metadata["namespace"]:
+                        worker.nudge(objects=True)
+
+    # on request
+
+    def evict(self, namespace: str, name: str, message: str) -> None:
+        """End a pod as under node pressure: phase Failed, reason Evicted. ``LookupError``: it is not here."""
+        worker = self._worker(namespace, name)
+        worker.evict(message)
+
+    def _worker(self, namespace: str, name: str) -> PodWorker:
+        for worker in self._workers.values():
+            metadata = worker.pod["metadata"]
+            if (metadata["namespace"], metadata["name"]) == (namespace, name) and not worker.removed:
+                return worker
+        raise LookupError(f"pod {namespace}/{name} is not on this node")
+
+    # seams.Runtime
+
+    def log(self, pod: Manifest, container: str, options: LogOptions) -> AsyncIterator[bytes]:
+        """Yield a log in chunks; with ``follow`` until the container has ended."""
+        worker = self._of(pod)
+        path, run = worker.log_of(container, previous=options.previous)
+        return read_log(path, options, lambda: run is None or run.exited.is_set(), _listener(run))
+
+    async def exec(self, pod: Manifest, container: str, command: list[str], *, stdin: bool, tty: bool) -> Streams:
+        """Start a command beside the container's process."""
+        run = self._running(pod, container)
+        try:
+            return await execute(run, command, stdin=stdin, tty=tty)
+        except StartError as problem:
+            if problem.number == errno.ESRCH:
+                raise LookupError(str(problem)) from problem
+            raise OSError(problem.number, str(problem)) from problem
+
+    async def attach(self, pod: Manifest, container: str, *, stdin: bool) -> Streams:
+        """Join the container's own output from now on."""
+        return await attach(self._running(pod, container), stdin=stdin)
+
+    async def dial(self, pod: Manifest, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to a port of the pod: at its own address, else at localhost."""
+        worker = self._of(pod)
+        try:
+            return await asyncio.open_connection(worker.address, port)
+        except OSError:
+            return await asyncio.open_connection("127.0.0.1", port)
+
+    def _of(self, pod: Manifest) -> PodWorker:
+        worker = self._workers.get(pod["metadata"]["uid"])
+        if worker is None:
+            raise LookupError("pod not found")
+        return worker
+
+    def _running(self, pod: Manifest, container: str) -> Run:
+        run = self._of(pod).runs.get(container)
+        if run is None or run.exited.is_set():
+            raise LookupError("container not found")
+        return run
+
+
+def _listener(run: Run | None):  # type: ignore[no-untyped-def]
+    return run.container.listening if run is not None else lambda _: contextlib.nullcontext()

@@ -1,0 +1,106 @@
+"""What the launcher is told to start: from a container's spec, its image, environment and mounts to one message."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from crosswind.local.kubelet.environment import environment, expand
+from crosswind.local.kubelet.images import command_line, find_image
+from crosswind.local.kubelet.machine import Machine, rewritten
+from crosswind.local.kubelet.volumes import Mount, Volumes
+from crosswind.local.quantities import amount
+from crosswind.settings import LocalImage
+from crosswind.types import Manifest
+
+__all__ = ["host_files", "hostname_of", "process_spec"]
+
+
+def hostname_of(pod: Manifest) -> str:
+    """Return a pod's host name: its own or its name, at most 63 characters."""
+    return str(pod["spec"].get("hostname") or pod["metadata"]["name"])[:63].rstrip("-.")
+
+
+def host_files(pod: Manifest, folder: Path, address: str) -> list[Mount]:
+    """Write a pod's /etc/hosts and /etc/hostname and make its shared memory; return their mounts."""
+    name = hostname_of(pod)
+    lines = ["# Kubernetes-managed hosts file.", "127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
+    lines.append(f"{address}\t{name}")
+    for alias in pod["spec"].get("hostAliases") or ():
+        lines.append("\t".join([alias["ip"], *(alias.get("hostnames") or ())]))
+    (folder / "hosts").write_text("\n".join(lines) + "\n")
+    (folder / "hostname").write_text(name + "\n")
+    (folder / "shm").mkdir(exist_ok=True)
+    (folder / "shm").chmod(0o1777)
+    places = {"hosts": "/etc/hosts", "hostname": "/etc/hostname", "shm": "/dev/shm"}  # noqa: S108 - of the container
+    return [Mount(str(folder / name), target) for name, target in places.items()]
+
+
+def process_spec(
+    machine: Machine, pod: Manifest, container: Manifest, volumes: Volumes, shared: list[Mount], folder: Path
+) -> dict[str, Any]:
+    """Return the launcher's ``start`` message for one run, whose files go to ``folder``. Raises ``ConfigError``."""
+    image = find_image(container["image"], machine.images) or LocalImage()
+    namespace, hostname = pod["metadata"]["namespace"], hostname_of(pod)
+    given = machine.given_environment(image, hostname)
+    variables = environment(
+        pod, container, given, lambda kind, name: machine.find(namespace, kind, name), machine.allocatable()
+    )
+    mounts = [*shared, *_own_files(container, folder), *(Mount(path, path, True) for path in image.visible)]
+    mounts += volumes.mounts(pod, container, variables)
+    argv = [expand(part, variables) for part in command_line(container, image)]
+    message: dict[str, Any] = {
+        "mode": machine.mode,
+        "argv": argv,
+        "env": variables,
+        "cwd": container.get("workingDir") or image.folder,
+        "hostname": hostname,
+        "scratch": str(folder / "root"),
+        "mounts": [{"source": one.source, "target": one.target, "readOnly": one.read_only} for one in mounts],
+        "log": str(folder / "log"),
+        "tty": bool(container.get("tty")),
+        "memory": memory_limit(container),
+        "readOnlyRoot": bool((container.get("securityContext") or {}).get("readOnlyRootFilesystem")),
+    }
+    return message if machine.mode != "none" else without_mounts(message, {one.target: one.source for one in mounts})
+
+
+def _own_files(container: Manifest, folder: Path) -> list[Mount]:
+    """Make the files of one run: a /tmp on disk, an empty termination message, the place for its root."""
+    for name, mode in (("tmp", 0o1777), ("root", 0o755)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name).chmod(mode)
+    message = folder / "message"
+    message.touch()
+    message.chmod(0o666)
+    path = container.get("terminationMessagePath") or "/dev/termination-log"
+    return [Mount(str(folder / "tmp"), "/tmp"), Mount(str(message), path)]  # noqa: S108 - of the container
+
+
+def memory_limit(container: Manifest) -> int | None:
+    """Return a container's memory limit in bytes, or None."""
+    limit = ((container.get("resources") or {}).get("limits") or {}).get("memory")
+    return None if limit is None else ceil(amount(str(limit))) or None
+
+
+def without_mounts(message: dict[str, Any], places: Mapping[str, str]) -> dict[str, Any]:
+    """Where nothing can be mounted, name the folders themselves in command, variables and directory."""
+    private = {
+        path: place for path, place in places.items() if path != place and not path.startswith(("/etc/", "/dev/shm"))
+    }
+    variables = {name: rewritten(value, private) for name, value in message["env"].items() if name != "PATH"}
+    temporary = private["/tmp"]  # noqa: S108
+    variables = {**variables, "PATH": message["env"]["PATH"], "HOME": temporary, "TMPDIR": temporary}
+    for name in ("AIRFLOW_HOME",):
+        if name in variables:
+            variables[name] = temporary
+    cwd = rewritten(message["cwd"], private)
+    return {
+        **message,
+        "places": private,
+        "argv": [rewritten(part, private) for part in message["argv"]],
+        "env": variables,
+        "cwd": cwd if cwd != message["cwd"] or Path(cwd).is_dir() else temporary,
+    }

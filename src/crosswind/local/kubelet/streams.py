@@ -1,0 +1,144 @@
+"""Streams into containers: the processes that exec and attach hand out, made of pipes or a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pty
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from crosswind.local.kubelet.containers import Command, set_size
+from crosswind.local.kubelet.running import Run
+
+__all__ = ["Streams", "attach", "execute"]
+
+
+@dataclass
+class Streams:
+    """``seams.Process``. ``command``: what was exec'ed, None for the container's own process."""
+
+    run: Run
+    stdin: asyncio.StreamWriter | None = None
+    stdout: asyncio.StreamReader | None = None
+    stderr: asyncio.StreamReader | None = None
+    command: Command | None = None
+    terminal: int | None = None
+    transports: list[asyncio.BaseTransport] = field(default_factory=list)
+
+    async def wait(self) -> int:
+        """Return the exit code; 128 + number for a signal."""
+        if self.command is not None:
+            return await self.command.wait()
+        await self.run.exited.wait()
+        return self.run.ended.code if self.run.ended else 137
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Tell a terminal its size."""
+        terminal = self.terminal if self.command else self.run.container.terminal
+        if terminal is not None:
+            with contextlib.suppress(OSError):
+                set_size(terminal, columns, rows)
+
+    def close(self) -> None:
+        """End an exec'ed command; let an attached process be."""
+        if self.command is not None:
+            self.command.kill()
+        for transport in self.transports:
+            transport.close()
+        if self.command is None and self.stdin is not None and self.run.spec.get("stdinOnce"):
+            self.run.container.close_stdin()
+        if self.terminal is not None:
+            os.close(self.terminal)
+            self.terminal = None
+
+
+class _Reading(asyncio.StreamReaderProtocol):
+    """Takes the error by which a terminal says that its last user is gone for the end that it is."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(None if isinstance(exc, OSError) else exc)
+
+
+async def execute(run: Run, command: list[str], *, stdin: bool, tty: bool) -> Streams:
+    """Start a command in a container and return its streams. ``StartError``, ``LookupError``: it cannot be."""
+    streams = Streams(run)
+    given: list[int] = []
+    try:
+        if tty:
+            fds = await _terminal(streams, given, stdin=stdin)
+        else:
+            fds = await _pipes(streams, given, stdin=stdin)
+        streams.command = await run.exec(command, fds)
+    except BaseException:
+        for transport in streams.transports:
+            transport.close()
+        raise
+    finally:
+        _close(given)
+    return streams
+
+
+async def _pipes(streams: Streams, given: list[int], *, stdin: bool) -> dict[str, int]:
+    fds = {}
+    for name in ("stdout", "stderr"):
+        reader, fds[name] = os.pipe()
+        setattr(streams, name, await _reader(reader, streams))
+    if stdin:
+        fds["stdin"], writer = os.pipe()
+        streams.stdin = await _writer(writer, streams)
+    else:
+        fds["stdin"] = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    given += fds.values()
+    return fds
+
+
+async def _terminal(streams: Streams, given: list[int], *, stdin: bool) -> dict[str, int]:
+    master, slave = pty.openpty()
+    given.append(slave)
+    streams.terminal = os.dup(master)
+    streams.stdout = await _reader(master, streams)
+    if stdin:
+        streams.stdin = await _writer(os.dup(master), streams)
+    return {"tty": slave}
+
+
+async def attach(run: Run, *, stdin: bool) -> Streams:
+    """Join the output of a container's own process from now on."""
+    streams = Streams(run)
+    given: dict[str, int] = {}
+    for name in ("stdout",) if run.spec.get("tty") else ("stdout", "stderr"):
+        reader, given[name] = os.pipe()
+        setattr(streams, name, await _reader(reader, streams))
+    try:
+        await run.container.tee(given)
+    finally:
+        _close(given.values())
+    if stdin and (source := run.container.open_stdin()) is not None:
+        streams.stdin = await _writer(source, streams)
+    return streams
+
+
+async def _reader(fd: int, streams: Streams) -> asyncio.StreamReader:
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    pipe = os.fdopen(fd, "rb", buffering=0)
+    transport, _ = await loop.connect_read_pipe(lambda: _Reading(reader), pipe)
+    streams.transports.append(transport)
+    return reader
+
+
+async def _writer(fd: int, streams: Streams) -> asyncio.StreamWriter:
+    loop = asyncio.get_running_loop()
+    pipe = os.fdopen(fd, "wb", buffering=0)
+    transport, protocol = await loop.connect_write_pipe(
+        lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), pipe
+    )
+    streams.transports.append(transport)
+    return asyncio.StreamWriter(transport, protocol, None, loop)
+
+
+def _close(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)

@@ -1,0 +1,521 @@
+"""One pod on this node from its arrival to its end: decisions are ``pods.next_actions``, the report is ``pod_status``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from crosswind.local.kubelet.containers import StartError
+from crosswind.local.kubelet.environment import ConfigError
+from crosswind.local.kubelet.images import ImageProblem, problem_of
+from crosswind.local.kubelet.machine import Machine
+from crosswind.local.kubelet.pods import Ended, Kill, Plan, Sight, Waiting, all_containers, next_actions, stop_after
+from crosswind.local.kubelet.probing import probe_for_ever
+from crosswind.local.kubelet.running import Run
+from crosswind.local.kubelet.starting import host_files, process_spec
+from crosswind.local.kubelet.status import Outlook, pod_status
+from crosswind.local.kubelet.volumes import Mount, Sources, VolumeError, Volumes
+from crosswind.local.statuses import StatusError
+from crosswind.types import Manifest
+
+__all__ = ["Ending", "PodWorker"]
+
+LONGEST_BACKOFF = 300.0
+RETRY_S, SOON_S = 10.0, 1.0
+DEADLINE = "Pod was active on the node longer than the specified deadline"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why a pod is ended: phase, reason and message of the final status, "" where the containers decide.
+
+    ``grace``: seconds; None is the pod's own.
+    """
+
+    phase: str = ""
+    reason: str = ""
+    message: str = ""
+    disruption: str = ""
+    grace: float | None = None
+
+
+class PodWorker:
+    """Owns one pod; ``run`` is its life. The kubelet calls ``update``, ``gone``, ``nudge`` and ``end``."""
+
+    def __init__(self, machine: Machine, pod: Manifest, address: str) -> None:
+        self.pod = pod
+        self.address = address
+        self.runs: dict[str, Run] = {}
+        self.removed = False
+        self._machine = machine
+        metadata = pod["metadata"]
+        self._key = (metadata["namespace"], metadata["name"])
+        self.folder = machine.folder / "pods" / metadata["uid"]
+        self._seen: dict[str, Sight] = {}
+        self._counts: dict[str, int] = {}
+        self._delays: dict[str, float] = {}
+        self._changed = asyncio.Event()
+        self._ending: Ending | None = None
+        self._start_time = time.time()
+        self._ending_begun = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._end_by = 0.0
+        self._sandbox = False
+        self._shared: list[Mount] = []
+        self._wanted: set[str] = set()  # ended by us, so that no back-off is due
+        self._group: asyncio.TaskGroup
+        find = functools.partial(machine.find, metadata["namespace"])
+        token = functools.partial(machine.token, pod)
+        self._volumes = Volumes(
+            self.folder / "volumes", machine.folder / "claims", Sources(find, token, machine.allocatable())
+        )
+
+    # what the kubelet tells
+
+    def update(self, pod: Manifest) -> None:
+        """Take in a new version of the pod."""
+        self.pod = pod
+        metadata = pod["metadata"]
+        if "deletionTimestamp" in metadata:
+            self.end(Ending())
+            self._hurry(metadata.get("deletionGracePeriodSeconds") or 0)
+        elif pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
+            self.end(Ending())
+        self._arm_deadline()
+        self._changed.set()
+
+    def gone(self, pod: Manifest) -> None:
+        """The pod is no longer in the API: end what runs, soon."""
+        self.pod, self.removed = pod, True
+        self.end(Ending(grace=0))
+        self._hurry(0)
+        self._changed.set()
+
+    def end(self, ending: Ending) -> None:
+        """End the pod, unless that has begun."""
+        if self._ending is None:
+            self._ending = ending
+            grace = ending.grace
+            if grace is None:
+                grace = self.pod["metadata"].get("deletionGracePeriodSeconds")
+            if grace is None:
+                grace = self._spec_grace()
+            self._end_by = asyncio.get_running_loop().time() + grace
+            self._ending_begun.set()
+        self._changed.set()
+
+    def evict(self, message: str) -> None:
+        """End the pod as under node pressure."""
+        self._event("Evicted", message, warning=True)
+        self.end(Ending("Failed", "Evicted", message, disruption=message, grace=0))
+
+    def log_of(self, container: str, *, previous: bool) -> tuple[Path, Run | None]:
+        """Return where a container's log is, and the run that may still write it. ``LookupError``: there is none."""
+        number = self._counts.get(container, 0) - (2 if previous else 1)
+        if number < 0:
+            raise LookupError("the container has no log")
+        run = None if previous else self.runs.get(container)
+        return self.folder / "containers" / container / str(number) / "log", run
+
+    def nudge(self, *, objects: bool = False) -> None:
+        """Look again; ``objects``: a Secret or ConfigMap has changed."""
+        if objects and self._sandbox:
+            with contextlib.suppress(VolumeError):
+                self._volumes.set_up(self.pod)
+        for sight in self._seen.values():
+            if sight.waiting and sight.waiting.reason == "CreateContainerConfigError":
+                sight.not_before = 0
+        self._changed.set()
+
+    def _hurry(self, grace: float) -> None:
+        self._end_by = min(self._end_by, asyncio.get_running_loop().time() + grace)
+        for run in self.runs.values():
+            run.hurry.set()
+
+    def _spec_grace(self) -> float:
+        grace = self.pod["spec"].get("terminationGracePeriodSeconds")
+        return 30.0 if grace is None else float(grace)
+
+    # its life
+
+    async def run(self) -> None:
+        """Live the pod's life: until it is gone from the API, and nothing of it is left."""
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                await self._live()
+        finally:
+            for run in self.runs.values():
+                await run.container.close()
+            await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
+
+    async def _live(self) -> None:
+        phase = self.pod.get("status", {}).get("phase")
+        if phase in ("Succeeded", "Failed"):
+            self._end_sights()
+        else:
+            self._take_over()
+            self.update(self.pod)
+            if self._ending is None:
+                await self._until_ended()
+            await self._terminate()
+            self._publish(over=True)
+        while not self.removed:
+            if "deletionTimestamp" in self.pod["metadata"]:
+                self._remove()
+            self._changed.clear()
+            if not self.removed:
+                await self._changed.wait()
+
+    def _take_over(self) -> None:
+        """Begin; containers that an earlier kubelet started are lost."""
+        for name in all_containers(self.pod):
+            self._seen[name] = Sight()
+        status = self.pod.get("status", {})
+        for kind in ("initContainerStatuses", "containerStatuses"):
+            for one in status.get(kind) or ():
+                if one["name"] in self._seen and one.get("containerID"):
+                    self._seen[one["name"]] = lost(one)
+
+    def _end_sights(self) -> None:
+        self._seen = {name: Sight() for name in all_containers(self.pod)}
+
+    async def _until_ended(self) -> None:
+        """Do what is to be done until something ends the pod."""
+        self._publish()
+        ending = asyncio.ensure_future(self._ending_begun.wait())
+        try:
+            while self._ending is None:
+                self._changed.clear()
+                step = asyncio.ensure_future(self._step())
+                await asyncio.wait({step, ending}, return_when=asyncio.FIRST_COMPLETED)
+                if not step.done():
+                    step.cancel()
+                    await asyncio.wait({step})
+                    return
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(step.result()):
+                        await self._changed.wait()
+        finally:
+            ending.cancel()
+
+    def _arm_deadline(self) -> None:
+        """Have the pod ended when its activeDeadlineSeconds are over."""
+        if self._timer:
+            self._timer.cancel()
+        seconds = self.pod["spec"].get("activeDeadlineSeconds")
+        if seconds is not None and self._ending is None:
+            left = self._start_time + seconds - time.time()
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, left), self._deadline_passed)
+
+    def _deadline_passed(self) -> None:
+        if self._ending is None:
+            self._event("DeadlineExceeded", DEADLINE)
+            self.end(Ending("Failed", "DeadlineExceeded", DEADLINE))
+
+    async def _step(self) -> float:
+        """Do what is due now; return seconds until it should be looked at again, if nothing changes."""
+        if not self._sandbox and not self._make_sandbox():
+            return RETRY_S
+        for name in all_containers(self.pod):
+            self._seen.setdefault(name, Sight())
+        plan = next_actions(self.pod, self._seen)
+        if plan.finish:
+            self.end(Ending())
+            return 0
+        return await self._carry_out(plan)
+
+    def _make_sandbox(self) -> bool:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._volumes.set_up(self.pod)
+        except VolumeError as problem:
+            self._event("FailedMount", str(problem), warning=True)
+            self._publish()
+            return False
+        self._shared = host_files(self.pod, self.folder, self.address)
+        self._sandbox = True
+        self._publish()
+        return True
+
+    async def _carry_out(self, plan: Plan) -> float:
+        if plan.kill:
+            await asyncio.gather(*(self._kill(kill) for kill in plan.kill))
+        again = 3600.0
+        for name in plan.start:
+            sight = self._seen[name]
+            left = sight.not_before - time.time()
+            if left > 0:
+                self._back_off(name, sight)
+                again = min(again, left)
+            elif not await self._start(name, sight):
+                again = min(again, SOON_S)
+        self._publish()
+        return again
+
+    def _back_off(self, name: str, sight: Sight) -> None:
+        """Say that a container waits for its next start."""
+        if sight.waiting and sight.waiting.reason != "ErrImagePull":
+            return
+        namespace, pod_name = self._key
+        if sight.waiting:
+            image = all_containers(self.pod)[name]["image"]
+            told = f'Back-off pulling image "{image}"'
+            self._event("BackOff", told, name)
+            self._event("Failed", "Error: ImagePullBackOff", name, warning=True)
+            sight.waiting = Waiting("ImagePullBackOff", f"{told}: ErrImagePull: {sight.waiting.message}")
+            return
+        where = f"{pod_name}_{namespace}({self.pod['metadata']['uid']})"
+        delay = _words(self._delays.get(name, 0))
+        told = f"back-off {delay} restarting failed container={name} pod={where}"
+        self._event("BackOff", f"Back-off restarting failed container {name} in pod {where}", name, warning=True)
+        sight.waiting = Waiting("CrashLoopBackOff", told)
+
+    # starting
+
+    async def _start(self, name: str, sight: Sight) -> bool:
+        """Start a container and run its postStart; False when it has to wait."""
+        spec = all_containers(self.pod)[name]
+        if problem := problem_of(spec, self._machine.images):
+            self._refuse_image(name, sight, problem)
+            return False
+        self._tell_pulled(name, spec)
+        number = self._counts.get(name, 0)
+        run = Run(self._machine, spec, self.folder / "containers" / name / str(number), self.address)
+        run.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            process = process_spec(self._machine, self.pod, spec, self._volumes, self._shared, run.folder)
+        except ConfigError as problem:
+            await run.container.close()
+            self._hold(sight, Waiting("CreateContainerConfigError", str(problem)), RETRY_S)
+            self._event("Failed", f"Error: {problem}", name, warning=True)
+            return False
+        return await self._launch(name, sight, run, process)
+
+    async def _launch(self, name: str, sight: Sight, run: Run, process: dict[str, object]) -> bool:
+        self._event("Created", f"Created container: {name}", name)
+        self._counts[name] = self._counts.get(name, 0) + 1
+        self.runs[name] = run
+        begun = asyncio.get_running_loop().create_future()
+        # a task of its own: when this one is cancelled, because the pod ends, the container is known all the same
+        ending = self._group.create_task(self._live_run(name, sight, run, process, begun))
+        if await asyncio.shield(begun):
+            if (run.spec.get("lifecycle") or {}).get("postStart"):
+                await self._post_start(name, run, ending)
+            sight.starting = False
+            if sight.state == "running":
+                self._begin_probes(name, sight, run)
+            self._publish()
+        return True
+
+    async def _live_run(
+        self, name: str, sight: Sight, run: Run, process: dict[str, object], begun: asyncio.Future[bool]
+    ) -> None:
+        """Start a container and note its end; ``begun`` tells whether it started."""
+        identity = uuid4().hex + uuid4().hex
+        try:
+            await run.start(process)
+        except StartError as problem:
+            told = f"failed to create containerd task: failed to create shim task: OCI runtime create failed: {problem}"
+            self._event("Failed", f"Error: {told}", name, warning=True)
+            self._note_begun(sight, run, identity)
+            self._note_ended(name, sight, run.fail(Ended(128, "StartError", told, 0.0, time.time(), identity)))
+            await run.container.close()
+            begun.set_result(False)
+            return
+        self._event("Started", f"Started container {name}", name)
+        self._note_begun(sight, run, identity)
+        begun.set_result(True)
+        self._note_ended(name, sight, await run.wait(identity))
+
+    async def _post_start(self, name: str, run: Run, ending: asyncio.Task[None]) -> None:
+        hook = asyncio.ensure_future(run.hook("postStart"))
+        try:
+            await asyncio.wait({hook, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if hook.done() and (why := hook.result()):
+                self._event("FailedPostStartHook", f"PostStartHook failed: {why}", name, warning=True)
+                await self._kill(Kill(name, "FailedPostStartHook"))
+        finally:
+            hook.cancel()
+
+    def _note_begun(self, sight: Sight, run: Run, identity: str) -> None:
+        again = sight.state != "none"
+        sight.restarts += 1 if again else 0
+        sight.last = sight.ended if again else None
+        sight.state, sight.image, sight.container_id = "running", run.spec["image"], identity
+        sight.ended, sight.waiting, sight.healthy = None, None, True
+        sight.startup = None if run.spec.get("startupProbe") else True
+        sight.ready = sight.startup is True and not run.spec.get("readinessProbe")
+        sight.started_at = run.started_at
+        sight.starting = bool((run.spec.get("lifecycle") or {}).get("postStart"))
+
+    def _note_ended(self, name: str, sight: Sight, ended: Ended) -> None:
+        sight.state, sight.ended, sight.ready, sight.starting = "ended", ended, False, False
+        if ended.started_at and ended.finished_at - ended.started_at > 2 * LONGEST_BACKOFF:
+            self._delays.pop(name, None)
+        # the first restart comes at once, the second after the first delay, then twice as late each time
+        delay = self._delays.get(name)
+        if delay is not None and name not in self._wanted:
+            sight.not_before = ended.finished_at + delay
+        self._delays[name] = min(delay * 2, LONGEST_BACKOFF) if delay else self._machine.settings.crash_backoff
+        self._publish()
+        self._changed.set()
+
+    def _refuse_image(self, name: str, sight: Sight, problem: ImageProblem) -> None:
+        if problem.again:
+            image = all_containers(self.pod)[name]["image"]
+            self._event("Pulling", f'Pulling image "{image}"', name)
+        self._event(problem.event, problem.event_message, name, warning=True)
+        self._event("Failed", f"Error: {problem.reason}", name, warning=True)
+        delay = min(self._delays.get(name, self._machine.settings.crash_backoff / 2) * 2, LONGEST_BACKOFF)
+        self._delays[name] = delay
+        self._hold(sight, Waiting(problem.reason, problem.message), delay)
+
+    def _hold(self, sight: Sight, waiting: Waiting, seconds: float) -> None:
+        sight.waiting = waiting
+        sight.not_before = time.time() + seconds
+
+    def _tell_pulled(self, name: str, spec: Manifest) -> None:
+        image = spec["image"]
+        if spec.get("imagePullPolicy") == "Always":
+            self._event("Pulling", f'Pulling image "{image}"', name)
+            told = f'Successfully pulled image "{image}" in 1ms (1ms including waiting). Image size: 0 bytes.'
+            self._event("Pulled", told, name)
+        else:
+            self._event("Pulled", f'Container image "{image}" already present on machine', name)
+
+    # probing
+
+    def _begin_probes(self, name: str, sight: Sight, run: Run) -> None:
+        kinds = ["startup"] if run.spec.get("startupProbe") else ["readiness", "liveness"]
+        for kind in kinds:
+            if probe := run.spec.get(f"{kind}Probe"):
+                report = functools.partial(self._probed, name, sight, run, kind)
+                tell = functools.partial(self._unhealthy, name, kind)
+                run.background.append(self._group.create_task(probe_for_ever(probe, run, report, tell)))
+
+    def _probed(self, name: str, sight: Sight, run: Run, kind: str, good: bool) -> None:  # noqa: FBT001
+        if run.exited.is_set() or self.runs.get(name) is not run:
+            return
+        if kind == "startup":
+            sight.startup = good
+            run.background.pop().cancel()
+            if good:
+                sight.ready = not run.spec.get("readinessProbe")
+                spec = {key: value for key, value in run.spec.items() if key != "startupProbe"}
+                run.spec = spec
+                self._begin_probes(name, sight, run)
+        elif kind == "readiness":
+            sight.ready = good
+        else:
+            sight.healthy = good
+        self._publish()
+        self._changed.set()
+
+    def _unhealthy(self, name: str, kind: str, message: str) -> None:
+        self._event("Unhealthy", f"{kind.capitalize()} probe failed: {message}", name, warning=True)
+
+    # ending
+
+    async def _kill(self, kill: Kill) -> None:
+        run, loop = self.runs[kill.name], asyncio.get_running_loop()
+        probe = run.spec.get(f"{kill.probe}Probe") or {}
+        grace = probe.get("terminationGracePeriodSeconds")
+        end_by = loop.time() + (self._spec_grace() if grace is None else grace)
+        self._event("Killing", kill.message, kill.name)
+        self._wanted.add(kill.name)
+        try:
+            await run.stop(lambda: end_by, functools.partial(self._warn, kill.name))
+        finally:
+            self._wanted.discard(kill.name)
+
+    async def _terminate(self) -> None:
+        """End all containers, native sidecars last and in reverse order."""
+        running = [name for name, run in self.runs.items() if not run.exited.is_set()]
+        for run in self.runs.values():
+            for task in run.background:
+                task.cancel()
+        await asyncio.gather(*(self._terminate_one(name) for name in running))
+        self._sandbox = False
+
+    async def _terminate_one(self, name: str) -> None:
+        self._event("Killing", f"Stopping container {name}", name)
+        before = [self.runs[other].exited for other in stop_after(self.pod, name) if other in self.runs]
+        turn = _all_set(before) if before else None
+        await self.runs[name].stop(lambda: self._end_by, functools.partial(self._warn, name), turn)
+
+    def _remove(self) -> None:
+        namespace, name = self._key
+        with contextlib.suppress(StatusError):
+            self._machine.registry.remove("Pod", namespace, name, uid=self.pod["metadata"]["uid"])
+
+    # telling
+
+    def _publish(self, *, over: bool = False) -> None:
+        if self.removed:
+            return
+        ending = self._ending if over and self._ending is not None else Ending()
+        outlook = Outlook(
+            now=time.time(),
+            start_time=self._start_time,
+            host_ip=self._machine.settings.host,
+            pod_ip=self.address,
+            sandbox=self._sandbox,
+            over=over,
+            phase=ending.phase,
+            reason=ending.reason,
+            message=ending.message,
+            disruption=ending.disruption,
+        )
+        uid, (namespace, name) = self.pod["metadata"]["uid"], self._key
+
+        def change(pod: Manifest) -> None:
+            if pod["metadata"]["uid"] == uid and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
+                for one in all_containers(pod):
+                    self._seen.setdefault(one, Sight())
+                pod["status"] = pod_status(pod, self._seen, outlook)
+
+        with contextlib.suppress(StatusError):
+            self.pod = self._machine.registry.update("Pod", namespace, name, change, subresource="status")
+
+    def _event(self, reason: str, message: str, container: str = "", *, warning: bool = False) -> None:
+        path = ""
+        for kind in ("initContainers", "containers", "ephemeralContainers"):
+            if any(one["name"] == container for one in self.pod["spec"].get(kind) or ()):
+                path = f"spec.{kind}{{{container}}}"
+        self._machine.registry.record(self.pod, reason, message, warning=warning, field_path=path)
+
+    def _warn(self, container: str, reason: str, message: str) -> None:
+        self._event(reason, message, container, warning=True)
+
+
+async def _all_set(events: list[asyncio.Event]) -> None:
+    for event in events:
+        await event.wait()
+
+
+def lost(status: Manifest) -> Sight:
+    """Return what is to be thought of a container that an earlier kubelet started."""
+    identity = str(status["containerID"]).rsplit("/", 1)[-1]
+    done = status.get("state", {}).get("terminated") or {}
+    code = int(done.get("exitCode", 137))
+    reason = done.get("reason") or "ContainerStatusUnknown"
+    message = done.get("message") or ("" if done else "The container could not be located when the pod was taken over")
+    ended = Ended(code, reason, message, time.time(), time.time(), identity)
+    return Sight(
+        state="ended", image=status["image"], container_id=identity, ended=ended, restarts=status.get("restartCount", 0)
+    )
+
+
+def _words(seconds: float) -> str:
+    """Write a duration as Go does: 10s, 1m20s, 5m0s."""
+    minutes, rest = divmod(round(seconds, 3), 60)
+    tail = f"{rest:g}s"
+    return f"{int(minutes)}m{tail}" if minutes else tail
