@@ -15,6 +15,7 @@ import cProfile
 import os
 import platform
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -104,11 +105,12 @@ class Lives:
         self._measured.lives.append(time.perf_counter() - begin)
 
 
-async def measure(url: str, token: str, pods: int, at_once: int) -> Measured:
+async def measure(url: str, token: str, authority: str, pods: int, at_once: int) -> Measured:
     """Carry pods through their lives, ``at_once`` at a time."""
     measured = Measured(pods, at_once)
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    connector, timeout = aiohttp.TCPConnector(limit=64), aiohttp.ClientTimeout(total=None)
+    tls = ssl.create_default_context(cafile=authority)
+    connector, timeout = aiohttp.TCPConnector(limit=64, ssl=tls), aiohttp.ClientTimeout(total=None)
     async with (
         aiohttp.ClientSession(
             url, headers=headers, connector=connector, timeout=timeout, read_bufsize=2**20
@@ -142,14 +144,14 @@ async def _in_background(lives: Lives, response: aiohttp.ClientResponse) -> Asyn
 
 
 async def serve(nodes: int) -> None:
-    """Be the server: print its address and token, serve until TERM."""
+    """Be the server: print its address, token and certificate authority, serve until TERM."""
     from crosswind.local.serving import LocalCluster
     from crosswind.settings import LocalSettings
 
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     async with LocalCluster(LocalSettings(simulate=nodes, simulated_start=0.0, simulated_run=0.0)) as cluster:
-        print(cluster.url, cluster.token, flush=True)
+        print(cluster.url, cluster.token, cluster.authority_file, flush=True)
         await cluster.serve_until(stop)
 
 
@@ -171,13 +173,13 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 @contextlib.contextmanager
-def _server(nodes: int, profile: str) -> Iterator[tuple[psutil.Process, str, str]]:
+def _server(nodes: int, profile: str) -> Iterator[tuple[psutil.Process, str, str, str]]:
     command = [sys.executable, "-m", "benchmarks.local_api", "--serve", "--nodes", str(nodes), "--profile", profile]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         try:
-            url, token = process.stdout.readline().split()
-            yield psutil.Process(process.pid), url, token
+            url, token, authority = process.stdout.readline().split()
+            yield psutil.Process(process.pid), url, token, authority
         finally:
             process.terminate()
             process.wait(timeout=30)
@@ -247,9 +249,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.serve:
         run_server(options.nodes, options.profile)
         return 0
-    with _server(options.nodes, options.profile) as (server, url, token):
+    with _server(options.nodes, options.profile) as (server, url, token, authority):
         before, own = _cpu(server), _cpu(psutil.Process())
-        measured = asyncio.run(measure(url, token, options.pods, options.at_once))
+        measured = asyncio.run(measure(url, token, authority, options.pods, options.at_once))
         measured.server_cpu, measured.client_cpu = _cpu(server) - before, _cpu(psutil.Process()) - own
         measured.server_memory = server.memory_info().rss
     Console(width=120).print(report(measured, options.nodes))

@@ -209,7 +209,10 @@ class Sidecar:
         self.selector.register(listener, selectors.EVENT_READ, lambda: self.accept(listener, doors))
 
     def accept(self, listener: socket.socket, doors: list[Door] | None) -> None:
-        connection, peer = listener.accept()
+        try:
+            connection, peer = listener.accept()
+        except OSError:
+            return  # the client has gone before it was let in
         if doors is None:
             self.carried.add(connection)
             self.selector.register(connection, selectors.EVENT_READ, lambda: self.carry(connection))
