@@ -104,7 +104,6 @@ def _announce(cluster: LocalCluster, output: str) -> None:
             "url": cluster.url,
             "kubeconfig": str(cluster.kubeconfig),
             "token_file": str(cluster.token_file),
-            "notes": list(cluster.notes),
         }
         click.echo(json.dumps(facts))
         return
@@ -113,5 +112,3 @@ def _announce(cluster: LocalCluster, output: str) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"Kubernetes API at [bold]{cluster.url}[/bold]. Ctrl-C ends it. In another terminal:\n")
     console.print(f"  export KUBECONFIG={cluster.kubeconfig}\n  kubectl get nodes\n")
-    for note in cluster.notes:
-        console.print(f"[dim]Note: {note}[/dim]")

@@ -19,9 +19,12 @@ from crosswind.local.seams import Runtime
 from crosswind.local.websocket import Channels, Protocol, unless_gone
 from crosswind.types import Manifest
 
-__all__ = ["PROTOCOLS", "TUNNEL", "forward", "read_ports", "tunnel"]
+__all__ = ["ASKED_TUNNEL", "PROTOCOLS", "TUNNEL", "forward", "read_ports", "tunnel"]
 
 TUNNEL = "SPDY/3.1+portforward.k8s.io"
+ASKED_TUNNEL = "SPDY-3.1+portforward.k8s.io"
+"""How the server hands on a client's wish for ``TUNNEL``, whose slash is no token of RFC 6455."""
+
 PROTOCOLS = (
     Protocol("v4.channel.k8s.io", 4),
     Protocol("v4.base64.channel.k8s.io", 4, text=True),

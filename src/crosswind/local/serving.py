@@ -61,8 +61,8 @@ class LocalCluster:
             print(cluster.url, cluster.kubeconfig)
 
     How to reach it: ``url``, ``token`` and, as files, ``kubeconfig``, ``token_file``, ``authority_file``.
-    ``host_address``: this machine as its pods see it. ``notes``: what this machine does not allow. Raises
-    ``ConfigError`` on entry: the port is taken, a file of the settings cannot be read or written.
+    ``host_address``: this machine as its pods see it. Raises ``ConfigError`` on entry: the port is taken, a file of
+    the settings cannot be read or written.
     """
 
     def __init__(self, settings: LocalSettings | None = None) -> None:
@@ -71,7 +71,6 @@ class LocalCluster:
         # versions begin above those of an earlier cluster, so that a client of that one is told to list again
         store = Store(history_length=self.settings.history_length, begin=int(time.time()) * 1000)
         self.registry = ClusterRegistry(store, mutators(self.settings), [quota.admit])
-        self.notes: tuple[str, ...] = ()
         self.host_address = self.settings.host
         self._stack = contextlib.AsyncExitStack()
         self._parts: asyncio.Task[None]
@@ -150,7 +149,7 @@ class LocalCluster:
         if self.settings.simulate:
             return Simulator(self.registry, self.settings).run, NoRuntime()
         self._ensure(node_manifest(self.settings, self.settings.host))
-        kubelet = Kubelet(self.registry, self.settings)
+        kubelet = Kubelet(self.registry, self.settings, tokens, int(self.url.rpartition(":")[2]))
         return kubelet.run, kubelet
 
     def _ensure(self, manifest: Manifest) -> None:

@@ -157,7 +157,7 @@ class _Streams:
     async def _forward(self, websocket: WebSocket) -> None:
         self._permit(websocket, "create")
         pod, _ = self._check(websocket)
-        if forwarding.TUNNEL in websocket.scope["subprotocols"]:
+        if forwarding.ASKED_TUNNEL in websocket.scope["subprotocols"]:
             await forwarding.tunnel(websocket, self._runtime, pod)
             return
         protocol = choose(websocket.scope["subprotocols"], forwarding.PROTOCOLS)
