@@ -194,6 +194,7 @@ def test_own_clients_ask_their_sidecars_to_quit(start: Start) -> None:
     assert sql.run("cloud-sql-proxy", "shutdown").returncode == 0
     wrapped = linkerd.run("linkerd-await", "--shutdown", "--", sys.executable, "-c", "raise SystemExit(3)")
     assert wrapped.returncode == 3
+    assert start("linkerd").run("linkerd-await", "--timeout=2m", "--port=4191").returncode == 0
     assert [istio.ended(), sql.ended(), linkerd.ended()] == [0, 0, 0]
 
 

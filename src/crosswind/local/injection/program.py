@@ -409,8 +409,9 @@ def cloud_sql_proxy(arguments: list[str]) -> int:
 
 def linkerd_await(arguments: list[str]) -> int:
     """Linkerd's wrapper: waits for the proxy, runs a command, with ``--shutdown`` ends the proxy."""
-    flags = arguments[: arguments.index("--")] if "--" in arguments else []
-    command = arguments[len(flags) :][1:] if "--" in arguments else arguments
+    place = next((place for place, word in enumerate(arguments) if word == "--" or not word.startswith("-")), None)
+    flags, command = (arguments, []) if place is None else (arguments[:place], arguments[place:])
+    command = command[1:] if command[:1] == ["--"] else command
     if await_ready("4191", "/ready", 120):
         return 1
     code = subprocess.call(command) if command else 0
