@@ -101,7 +101,9 @@ class Kubelet:
         """Yield a log in chunks; with ``follow`` until the container has ended."""
         worker = self._of(pod)
         path, run = worker.log_of(container, previous=options.previous)
-        return read_log(path, options, lambda: run is None or run.exited.is_set(), _listener(run))
+        # the container tells its listeners before the run has taken note of the end
+        over = lambda: run is None or run.exited.is_set() or run.container.ended  # noqa: E731
+        return read_log(path, options, over, _listener(run))
 
     async def exec(self, pod: Manifest, container: str, command: list[str], *, stdin: bool, tty: bool) -> Streams:
         """Start a command beside the container's process."""
