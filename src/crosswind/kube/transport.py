@@ -290,6 +290,10 @@ def translated(server: Server, request: Request) -> Iterator[None]:
         raise Unreachable(f"{request}: {server} does not speak proper HTTP: {error.message}") from None
     except (aiohttp.ClientError, OSError) as error:
         raise Unreachable(f"{request}: {_explain(server, request, error)}") from error
+    except RuntimeError as error:
+        if "closed" not in str(error):  # "Session is closed", "Connection closed.": closed while we waited
+            raise
+        raise Unreachable(f"{request}: the connection to {server} was closed on our side") from error
 
 
 def _explain(server: Server, request: Request, error: Exception) -> str:
