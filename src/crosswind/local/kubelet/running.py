@@ -54,22 +54,20 @@ class Run:
         return self._address
 
     async def wait(self, identity: str) -> Ended:
-        """Return how it ended, once it has."""
+        """Return how it ended, once it has; ``finish`` is to follow when that is noted."""
         exit_ = await self.container.wait()
         for task in self.background:
             task.cancel()
         reason = "OOMKilled" if exit_.oom else "Completed" if exit_.code == 0 else "Error"
         message = self._last_words(failed=exit_.code != 0)
-        ended = self.fail(Ended(exit_.code, reason, message, self.started_at, time.time(), identity))
-        await self.container.close()
-        await asyncio.to_thread(self._tidy)
-        return ended
+        return Ended(exit_.code, reason, message, self.started_at, time.time(), identity)
 
-    def fail(self, ended: Ended) -> Ended:
-        """Note the end."""
+    async def finish(self, ended: Ended) -> None:
+        """Tell those who wait for the end, and let go of what the run needed."""
         self.ended = ended
         self.exited.set()
-        return ended
+        await self.container.close()
+        await asyncio.to_thread(self._tidy)
 
     def _tidy(self) -> None:
         for name in ("tmp", "root"):
