@@ -32,8 +32,13 @@ class Recorder:
         self._limit = limit
         self._recorded: OrderedDict[Key, _Recorded] = OrderedDict()
 
-    def record(self, reference: Manifest, reason: str, message: str, kind: str, component: str, now: float) -> None:
-        """Write an event of type ``kind`` (Normal, Warning) about an object, or count up the one that says the same."""
+    def record(
+        self, reference: Manifest, reason: str, message: str, kind: str, component: str, now: float, host: str = ""
+    ) -> None:
+        """Write an event of type ``kind`` (Normal, Warning) about an object, or count up the one that says the same.
+
+        ``host``: the node that it comes from, for those of a kubelet.
+        """
         self._forget(now)
         key = (reference["uid"], reference.get("fieldPath", ""), kind, reason, message, component)
         known = self._recorded.get(key)
@@ -44,12 +49,13 @@ class Recorder:
             again = {"metadata": metadata, "count": event["count"] + 1, "lastTimestamp": timestamp(now)}
             self._store.put("Event", known.namespace, known.name, {**event, **again})
         else:
-            known = self._write(reference, reason, message, kind, component, now)
+            source = {"component": component} | ({"host": host} if host else {})
+            known = self._write(reference, reason, message, kind, source, now)
         self._recorded[key] = _Recorded(known.namespace, known.name, now)
         self._recorded.move_to_end(key)
 
     def _write(
-        self, reference: Manifest, reason: str, message: str, kind: str, component: str, now: float
+        self, reference: Manifest, reason: str, message: str, kind: str, source: dict[str, str], now: float
     ) -> _Recorded:
         namespace = reference.get("namespace") or "default"
         name = f"{reference['name']}.{secrets.token_hex(8)}"
@@ -61,14 +67,14 @@ class Recorder:
             "involvedObject": reference,
             "reason": reason,
             "message": message[:1024],
-            "source": {"component": component},
+            "source": source,
             "firstTimestamp": when,
             "lastTimestamp": when,
             "count": 1,
             "type": kind,
             "eventTime": None,
-            "reportingComponent": component,
-            "reportingInstance": "",
+            "reportingComponent": source["component"],
+            "reportingInstance": source.get("host", ""),
         }
         self._store.put("Event", namespace, name, event)
         return _Recorded(namespace, name, now)

@@ -320,7 +320,8 @@ class ClusterRegistry:
         namespace = self.store.get("Namespace", "", reference.get("namespace") or "default")
         if namespace and "deletionTimestamp" not in namespace.object["metadata"]:
             kind = "Warning" if warning else "Normal"
-            self._recorder.record(reference, reason, message, kind, component, self.clock())
+            host = about.get("spec", {}).get("nodeName", "") if component == "kubelet" else ""
+            self._recorder.record(reference, reason, message, kind, component, self.clock(), host)
 
 
 def _place(kind: Kind, namespace: str, metadata: Manifest) -> None:
