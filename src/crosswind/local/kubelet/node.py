@@ -102,7 +102,7 @@ class Kubelet:
         worker = self._of(pod)
         path, run = worker.log_of(container, previous=options.previous)
         # the container tells its listeners before the run has taken note of the end
-        over = lambda: run is None or run.exited.is_set() or run.container.ended  # noqa: E731
+        over = lambda: run is None or run.container.ended or run.container.ended  # noqa: E731
         return read_log(path, options, over, _listener(run))
 
     async def exec(self, pod: Manifest, container: str, command: list[str], *, stdin: bool, tty: bool) -> Streams:

@@ -326,14 +326,17 @@ class PodWorker:
             told = f"failed to create containerd task: failed to create shim task: OCI runtime create failed: {problem}"
             self._event("Failed", f"Error: {told}", name, warning=True)
             self._note_begun(sight, run, identity)
-            self._note_ended(name, sight, run.fail(Ended(128, "StartError", told, 0.0, time.time(), identity)))
-            await run.container.close()
+            ended = Ended(128, "StartError", told, 0.0, time.time(), identity)
+            self._note_ended(name, sight, ended)
             begun.set_result(False)
+            await run.finish(ended)
             return
         self._event("Started", f"Started container {name}", name)
         self._note_begun(sight, run, identity)
         begun.set_result(True)
-        self._note_ended(name, sight, await run.wait(identity))
+        ended = await run.wait(identity)
+        self._note_ended(name, sight, ended)
+        await run.finish(ended)
 
     async def _post_start(self, name: str, run: Run, ending: asyncio.Task[None]) -> None:
         hook = asyncio.ensure_future(run.hook("postStart"))
