@@ -131,8 +131,8 @@ class _Tunnel:
         """Take frames until the client goes or sends what is not SPDY."""
         async with asyncio.TaskGroup() as group:
             with contextlib.suppress(WebSocketDisconnect, ValueError):
-                while content := (await self._websocket.receive()).get("bytes"):
-                    for frame in self._frames.feed(content):
+                while (message := await self._websocket.receive())["type"] == "websocket.receive":
+                    for frame in self._frames.feed(message.get("bytes") or b""):
                         await self._take(frame, group)
             for stream in self._streams.values():
                 if stream.task:

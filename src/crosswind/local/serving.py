@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, TypeAlias
 
 import uvicorn
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
@@ -189,15 +190,21 @@ class NoRuntime:
 
 
 class _WebSocket(WebSocketsSansIOProtocol):
-    """Lets kubectl's subprotocol through, which is not well-formed and would be refused."""
+    """uvicorn's WebSocket with two amends, for a subprotocol of kubectl and for refusals."""
 
     def handle_connect(self, event: Request) -> None:
-        """Begin the handshake with the name under which ``forwarding`` knows that subprotocol."""
+        """Begin the handshake with kubectl's subprotocol, not well-formed, under a name that is let through."""
         offered = event.headers.get_all("Sec-WebSocket-Protocol")
         if offered:
             del event.headers["Sec-WebSocket-Protocol"]
             event.headers["Sec-WebSocket-Protocol"] = ", ".join(offered).replace(TUNNEL, ASKED_TUNNEL)
         super().handle_connect(event)
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send; an HTTP answer completes the handshake too, else it is logged as a fault."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
+            self.handshake_complete = True
 
 
 class _Server(uvicorn.Server):
