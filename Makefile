@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check bench docs test-cluster format clean
+.PHONY: help demo test check bench sidecars docs test-cluster format clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -28,6 +28,9 @@ check: $(READY)  ## Formatting, lint, types, layers, style figures
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python tools/check_style.py
+
+sidecars: $(READY)  ## Every known sidecar with the pod operator, ours and stock side by side
+	@$(BIN)/python -m benchmarks.sidecars $(ARGS)
 
 bench: $(READY)  ## Measure ours against stock, and the local API (ARGS="--tasks 1000")
 	@$(BIN)/python -m benchmarks $(ARGS)

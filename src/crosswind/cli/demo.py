@@ -1,0 +1,57 @@
+"""``crosswind demo``: the main job, on one machine or on a cluster of yours."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import click
+
+__all__ = ["demo"]
+
+
+@click.command()
+@click.option(
+    "--executor",
+    type=click.Choice(["crosswind", "stock"]),
+    default="crosswind",
+    show_default=True,
+    help="Which executor runs the DAG; stock is Airflow's own KubernetesExecutor.",
+)
+@click.option("--parallelism", type=click.IntRange(min=1), default=4, show_default=True, help="Slots of the executor.")
+@click.option(
+    "--time-limit", type=click.FloatRange(min=10), default=240, show_default=True, help="Seconds for the DAG."
+)
+@click.option("--keep", is_flag=True, help="Leave Airflow's UI running afterwards, until Ctrl-C.")
+@click.option("--context", metavar="NAME", help="Use this context of your kubeconfig, not the one-machine cluster.")
+@click.option("--image", metavar="IMAGE", help="Airflow 3.3 image of the workers; needed with --context.")
+@click.option("--host", metavar="ADDRESS", help="Address under which the cluster's pods reach this machine.")
+def demo(
+    executor: str,
+    parallelism: int,
+    time_limit: float,
+    keep: bool,
+    context: str | None,
+    image: str | None,
+    host: str | None,
+) -> None:
+    """Run a real DAG, every task in a pod of its own beside a mesh sidecar.
+
+    Starts a Kubernetes API on this machine with an Istio-like injector and a real Airflow on SQLite, runs the DAG of
+    examples/demo, shows each pod, prints the result and a summary, and takes everything away again.
+    """
+    # Imported here, so that `crosswind --help` needs neither a server nor a client.
+    from rich.console import Console
+
+    from crosswind.demo.running import DemoOptions, run_demo
+
+    options = DemoOptions(
+        executor=executor,
+        parallelism=parallelism,
+        time_limit=time_limit,
+        keep=keep,
+        context=context,
+        image=image,
+        host=host,
+    )
+    sys.exit(asyncio.run(run_demo(options, Console())))
