@@ -100,7 +100,7 @@ async def _terminal(streams: Streams, given: list[int], *, stdin: bool) -> dict[
     streams.terminal = os.dup(master)
     streams.stdout = await _reader(master, streams)
     if stdin:
-        streams.stdin = await _writer(os.dup(master), streams)
+        streams.stdin = _typing(os.dup(master), streams)
     return {"tty": slave}
 
 
@@ -116,7 +116,7 @@ async def attach(run: Run, *, stdin: bool) -> Streams:
     finally:
         _close(given.values())
     if stdin and (source := run.container.open_stdin()) is not None:
-        streams.stdin = await _writer(source, streams)
+        streams.stdin = _typing(source, streams) if run.spec.get("tty") else await _writer(source, streams)
     return streams
 
 
@@ -137,6 +137,66 @@ async def _writer(fd: int, streams: Streams) -> asyncio.StreamWriter:
     )
     streams.transports.append(transport)
     return asyncio.StreamWriter(transport, protocol, None, loop)
+
+
+def _typing(fd: int, streams: Streams) -> asyncio.StreamWriter:
+    loop = asyncio.get_running_loop()
+    protocol = asyncio.StreamReaderProtocol(asyncio.StreamReader())
+    transport = _Typing(fd, protocol)
+    streams.transports.append(transport)
+    return asyncio.StreamWriter(transport, protocol, None, loop)
+
+
+class _Typing(asyncio.WriteTransport):
+    """Writes to a terminal and never reads from it.
+
+    uvloop's own transport reads too, to notice the other end's close, and so swallows what the terminal shows.
+    """
+
+    def __init__(self, fd: int, protocol: asyncio.BaseProtocol) -> None:
+        super().__init__()
+        os.set_blocking(fd, False)
+        self._fd = fd
+        self._protocol = protocol
+        self._waiting = bytearray()
+        self._closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Write now what the terminal takes, the rest when it takes more; the protocol is paused meanwhile."""
+        if self._closed:
+            return
+        begun = bool(self._waiting)
+        self._waiting += data
+        if not begun:
+            self._flush()
+            if self._waiting:
+                asyncio.get_running_loop().add_writer(self._fd, self._flush)
+                self._protocol.pause_writing()
+
+    def _flush(self) -> None:
+        try:
+            del self._waiting[: os.write(self._fd, self._waiting)]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._waiting.clear()
+        if not self._waiting and asyncio.get_running_loop().remove_writer(self._fd):
+            self._protocol.resume_writing()
+
+    def is_closing(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._closed
+
+    def can_write_eof(self) -> bool:
+        """Say no: a terminal ends by the character that its user types."""
+        return False
+
+    def close(self) -> None:
+        """Let go of the terminal."""
+        if not self._closed:
+            self._closed = True
+            asyncio.get_running_loop().remove_writer(self._fd)
+            os.close(self._fd)
 
 
 def _close(fds: Iterable[int]) -> None:
