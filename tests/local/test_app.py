@@ -129,6 +129,15 @@ async def test_an_object_lives_from_post_to_delete(client: Client) -> None:
     assert (await client.call("GET", f"{CONFIGS}/c")).json["message"] == 'configmaps "c" not found'
 
 
+async def test_bodies_may_be_protobuf(client: Client) -> None:
+    headers = {"content-type": "application/vnd.kubernetes.protobuf"}
+    body = b"k8s\x00\n\x0f\n\x02v1\x12\tConfigMap\x12\x05\n\x03\n\x01c"
+    assert (await client.call("POST", CONFIGS, body, headers=headers)).status == 201
+    options = b'k8s\x00\n\x13\n\x02v1\x12\rDeleteOptions\x12\x06"\x04Fore'
+    assert (await client.call("DELETE", f"{CONFIGS}/c", options, headers=headers)).status == 422
+    assert (await client.call("DELETE", f"{CONFIGS}/c", b"k8s\x00\xff", headers=headers)).status == 400
+
+
 async def test_bodies_may_be_yaml(client: Client) -> None:
     body = b"metadata:\n  name: c\ndata:\n  a: '1'\n"
     made = await client.call("POST", CONFIGS, body, headers={"content-type": "application/yaml"})
@@ -239,6 +248,22 @@ async def test_a_subject_access_review_asks_for_another(client: Client) -> None:
     assert answers == [True, False]
     assert (await client.call("POST", path, {"spec": attributes})).status == 422
     assert (await client.call("POST", path, {"spec": {"user": "u"}})).status == 422
+
+
+async def test_who_may_impersonate_acts_as_another(client: Client) -> None:
+    path, body = "/apis/authentication.k8s.io/v1/selfsubjectreviews", {}
+    account = await client.call("POST", path, body, headers={"impersonate-user": "system:serviceaccount:one:worker"})
+    assert account.json["status"]["userInfo"] == {
+        "username": "system:serviceaccount:one:worker",
+        "groups": ["system:serviceaccounts", "system:serviceaccounts:one", "system:authenticated"],
+    }
+    bob = {"impersonate-user": "bob", "impersonate-group": "devs"}
+    reply = await client.call("GET", CONFIGS, headers=bob)
+    assert (reply.status, 'User "bob" cannot list resource "configmaps"' in reply.json["message"]) == (403, True)
+    client.registry.create("ServiceAccount", "one", {"metadata": {"name": "worker"}})
+    issued = await client.call("POST", "/api/v1/namespaces/one/serviceaccounts/worker/token", {"spec": {}})
+    refused = await client.call("POST", path, body, token=issued.json["status"]["token"], headers=bob)
+    assert (refused.status, 'cannot impersonate resource "users"' in refused.json["message"]) == (403, True)
 
 
 # forms

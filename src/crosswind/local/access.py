@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from crosswind.local.addresses import Address
 from crosswind.local.statuses import StatusError, failure, forbidden
 
-__all__ = ["ANONYMOUS", "Authenticator", "User", "no_path_right", "no_right"]
+__all__ = ["ANONYMOUS", "Authenticator", "User", "impersonated", "no_path_right", "no_right"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,32 @@ class User:
     extra: dict[str, Sequence[str]] = field(default_factory=dict)
 
 
+ACCOUNT = "system:serviceaccount:"
 ANONYMOUS = User("system:anonymous", ("system:unauthenticated",))
 
 Authenticator: TypeAlias = Callable[[str], User | None]
 """Turns a bearer token into a user; None for a token that is wrong or expired."""
+
+
+def impersonated(headers: Mapping[str, str], user: User, allowed: Callable[[str, str, str], bool]) -> User:
+    """Return whom a request acts as by its Impersonate headers: ``user`` without them.
+
+    ``allowed``: whether the user may impersonate (resource, namespace, name); raises 403 where not.
+    """
+    name = headers.get("impersonate-user", "")
+    if not name:
+        return user
+    groups = tuple(group for group in headers.get("impersonate-group", "").split(",") if group)
+    namespace, _, account = name.removeprefix(ACCOUNT).partition(":") if name.startswith(ACCOUNT) else ("", "", "")
+    asked = [("serviceaccounts", namespace, account) if account else ("users", "", name)]
+    for resource, within, one in [*asked, *(("groups", "", group) for group in groups)]:
+        if not allowed(resource, within, one):
+            scope = f'in the namespace "{within}"' if within else "at the cluster scope"
+            why = f'User "{user.username}" cannot impersonate resource "{resource}" in API group "" {scope}'
+            raise forbidden(resource, one, why)
+    if account and not groups:
+        groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
+    return User(name, (*groups, *(() if name == ANONYMOUS.username else ("system:authenticated",))))
 
 
 def no_right(user: User, verb: str, address: Address) -> StatusError:

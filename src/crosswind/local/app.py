@@ -14,10 +14,10 @@ from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
 from crosswind.local import decoding, streaming
-from crosswind.local.access import ANONYMOUS, Authenticator, User, no_path_right, no_right
+from crosswind.local.access import ANONYMOUS, Authenticator, User, impersonated, no_path_right, no_right
 from crosswind.local.addresses import Address, check_served, locate, verb_of
 from crosswind.local.authorization import Authorizer
-from crosswind.local.deleting import read_delete_options
+from crosswind.local.deleting import DeleteOptions, read_delete_options
 from crosswind.local.documents import answer_document
 from crosswind.local.kinds import BODIES, Kind
 from crosswind.local.listing import Page, check_version, list_page, read_list_options
@@ -146,7 +146,12 @@ class Api:
         user = self._authenticator(token.strip()) if scheme.lower() == "bearer" else None
         if user is None:
             raise unauthorized()
-        return user
+        rights = self._authorizer
+        return impersonated(
+            headers,
+            user,
+            lambda resource, namespace, name: rights.allowed(user, "impersonate", "", resource, "", namespace, name),
+        )
 
     def _authorize(self, user: User, verb: str, address: Address) -> None:
         kind = address.kind
@@ -266,7 +271,7 @@ class Api:
 
     async def _delete(self, call: Call, receive: Receive) -> Response:
         address, kind = call.address, call.address.kind
-        options = read_delete_options(_parse(await read_body(receive)) or {}, call.query)
+        options = await _delete_options(call, receive)
         if kind.kind == "Job" and not options.propagation:
             call.warnings.append(PRESERVED)
         entry, gone = self._registry.erase(kind, address.place, address.name, options)
@@ -277,14 +282,14 @@ class Api:
 
     async def _delete_collection(self, call: Call, receive: Receive) -> Response:
         address, view = call.address, call.view
-        options = read_delete_options(_parse(await read_body(receive)) or {}, call.query)
+        options = await _delete_options(call, receive)
         erased = self._registry.erase_all(address.kind, address.namespace, _selector(call), options)
         return _json(write_list(view, address.kind, Page(erased, self._store.version)))
 
     # forms
 
     def _decode(self, call: Call, kind: Kind, body: bytes) -> Manifest:
-        manifest, warnings = decoding.decode(kind, as_json(call.media, body), strict=call.strictness)
+        manifest, warnings = decoding.decode(kind, as_json(kind, call.media, body), strict=call.strictness)
         call.warnings += warnings
         return manifest
 
@@ -304,6 +309,12 @@ def make_app(
 
 def _selector(call: Call) -> Selector:
     return select(call.address.kind, call.query.get("labelSelector", ""), call.query.get("fieldSelector", ""))
+
+
+async def _delete_options(call: Call, receive: Receive) -> DeleteOptions:
+    body = await read_body(receive)
+    given = _parse(as_json(BODIES["DeleteOptions"], call.media, body)) if body else None
+    return read_delete_options(given if isinstance(given, dict) else {}, call.query)
 
 
 def _parse(body: bytes) -> Json:

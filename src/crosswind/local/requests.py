@@ -13,20 +13,23 @@ from starlette.types import Receive, Scope
 from crosswind.local.access import User
 from crosswind.local.addresses import Address
 from crosswind.local.decoding import Strictness
+from crosswind.local.kinds import Kind
 from crosswind.local.listing import check_version
 from crosswind.local.negotiating import View, view_of
+from crosswind.local.protobuf import MEDIA_TYPE, read_protobuf
 from crosswind.local.statuses import Cause, StatusError, bad_request, failure, invalid, unsupported_media_type
 from crosswind.local.store import Store
 from crosswind.local.watching import WatchOptions
 
-__all__ = ["Call", "read_body", "read_headers", "watch_options"]
+__all__ = ["Call", "as_json", "read_body", "read_headers", "watch_options"]
 
 BODY_LIMIT = 3 << 20  # bytes, as the API server's --max-request-bytes would have it
 JSON_TYPES = frozenset({"application/json", ""})
 YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml"})
-READABLE = ("application/json", "application/yaml", "application/vnd.kubernetes.protobuf")
+READABLE = ("application/json", "application/yaml", MEDIA_TYPE)
 STRICTNESS: dict[str, Strictness] = {"Strict": "Strict", "Warn": "Warn", "Ignore": "Ignore", "": "Warn"}
 INCLUDED: dict[str, View] = {"Object": "table with objects", "None": "table alone"}
+REPEATED = frozenset({"accept", "impersonate-group"})
 TRUE = frozenset({"1", "true", "True", "TRUE", "t", "T"})
 
 
@@ -83,11 +86,11 @@ class Call:
 
 
 def read_headers(scope: Scope) -> dict[str, str]:
-    """Return the headers by lower-case name; of several Accept headers the values are joined."""
+    """Return the headers by lower-case name; of those that may come several times the values are joined."""
     headers: dict[str, str] = {}
     for name, value in scope["headers"]:
         key, text = name.decode("latin-1"), value.decode("latin-1")
-        headers[key] = f"{headers[key]},{text}" if key in headers and key == "accept" else text
+        headers[key] = f"{headers[key]},{text}" if key in headers and key in REPEATED else text
     return headers
 
 
@@ -106,10 +109,12 @@ async def read_body(receive: Receive) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def as_json(media: str, body: bytes) -> bytes:
-    """Return a body as JSON; raise 415 for a media type that is not read and 400 for bad YAML."""
+def as_json(kind: Kind, media: str, body: bytes) -> bytes:
+    """Return the body of an object as JSON; raise 415 for a media type that is not read, 400 for one that is broken."""
     if media in JSON_TYPES:
         return body
+    if media == MEDIA_TYPE:
+        return orjson.dumps(read_protobuf(kind, body))
     if media not in YAML_TYPES:
         raise unsupported_media_type(READABLE)
     try:
