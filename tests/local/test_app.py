@@ -354,6 +354,29 @@ async def test_collections_are_deleted_by_selector(client: Client) -> None:
     assert [one["metadata"]["name"] for one in client.registry.list("ConfigMap")] == ["b"]
 
 
+async def test_a_dry_run_of_a_deletion_deletes_nothing(client: Client) -> None:
+    await client.call("POST", CONFIGS, config())
+    assert (await client.call("DELETE", f"{CONFIGS}/c", dryRun="All")).json["status"] == "Success"
+    assert (await client.call("DELETE", f"{CONFIGS}/c", {"dryRun": ["All"]})).json["status"] == "Success"
+    assert (await client.call("DELETE", f"{CONFIGS}/c", dryRun="Maybe")).status == 422
+    assert (await client.call("GET", f"{CONFIGS}/c")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        ({"propagationPolicy": "Loose"}, 422, 'supported values: "Foreground", "Background", "Orphan"'),
+        ({"propagationPolicy": "Orphan", "orphanDependents": True}, 422, "cannot be both set"),
+        ({"gracePeriodSeconds": "soon"}, 400, "invalid syntax"),
+    ],
+)
+async def test_wrong_options_of_a_deletion_are_refused(
+    client: Client, options: dict[str, Any], code: int, words: str
+) -> None:
+    reply = await client.call("DELETE", f"{CONFIGS}/c", options)
+    assert (reply.status, words in reply.json["message"]) == (code, True)
+
+
 async def test_deleting_a_job_without_a_policy_warns(client: Client) -> None:
     spec = {"template": {"spec": {"restartPolicy": "Never", **pod()["spec"]}}}
     client.registry.create("Job", "one", {"metadata": {"name": "j"}, "spec": spec})

@@ -235,7 +235,7 @@ class Api:
             if not call.dry_run:
                 self._registry.bind(address.place, address.name, manifest)
         else:
-            options = read_delete_options(manifest.get("deleteOptions") or {}, call.query)
+            options = read_delete_options(manifest.get("deleteOptions") or {}, {}, dry_run=call.dry_run)
             self._registry.evict(address.place, address.name, options)
         return _json(DONE, 201)
 
@@ -314,7 +314,7 @@ def _selector(call: Call) -> Selector:
 async def _delete_options(call: Call, receive: Receive) -> DeleteOptions:
     body = await read_body(receive)
     given = _parse(as_json(BODIES["DeleteOptions"], call.media, body)) if body else None
-    return read_delete_options(given if isinstance(given, dict) else {}, call.query)
+    return read_delete_options(given if isinstance(given, dict) else {}, call.query, dry_run=call.dry_run)
 
 
 def _parse(body: bytes) -> Json:

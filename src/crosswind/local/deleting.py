@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from crosswind.local.kinds import Kind
 from crosswind.local.statuses import Cause, StatusError, bad_request, conflict, failure, forbidden, invalid
@@ -49,11 +50,19 @@ class Deletion:
 
 def timestamp(moment: float) -> str:
     """Write seconds since 1970 as the API does."""
-    return datetime.fromtimestamp(int(moment), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _second(int(moment))
 
 
-def read_delete_options(body: Manifest, query: Mapping[str, str]) -> DeleteOptions:
-    """Read the options of a DELETE from its body (decoded) or, without one, from the query; raise 400 or 422."""
+@lru_cache(maxsize=128)
+def _second(moment: int) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def read_delete_options(body: Manifest, query: Mapping[str, str], *, dry_run: bool = False) -> DeleteOptions:
+    """Read the options of a DELETE from its body (decoded) or, without one, from the query; raise 400 or 422.
+
+    ``dry_run``: what the query says of it.
+    """
     given: Mapping[str, Json] = body or query
     causes = []
     propagation = given.get("propagationPolicy") or ""
@@ -75,7 +84,7 @@ def read_delete_options(body: Manifest, query: Mapping[str, str]) -> DeleteOptio
         conditions.get("uid") or "",
         conditions.get("resourceVersion") or "",
         propagation,
-        bool(body.get("dryRun") or query.get("dryRun")),
+        dry_run or bool(body.get("dryRun")),
     )
 
 
