@@ -15,5 +15,5 @@ os.environ |= {
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{_HOME}/airflow.db",
-    "AIRFLOW__API_AUTH__JWT_SECRET": "only-for-tests-" * 3,
+    "AIRFLOW__API_AUTH__JWT_SECRET": "only-for-tests-" * 5,
 }

@@ -45,7 +45,7 @@ OPTIONS: Mapping[str, tuple[Fate, str]] = {
     "api_client_retry_configuration": (Fate.REPLACED, _RETRIES),
     "logs_task_metadata": (
         Fate.HONOURED,
-        "the scheduler's log says of each pod which task it is for",
+        "the scheduler's log says of a pod that failed which task it was for",
     ),
     "running_pod_log_lines": (Fate.HONOURED, "lines of a running task's log"),
     "pod_template_file": (Fate.HONOURED, "checked at start; read again when the file changes"),
@@ -118,7 +118,6 @@ class ExecutorSettings:
     fallback: Manifest | None
     """The pod to begin with when there is no template but an image."""
     log_lines: int
-    log_metadata: bool
 
 
 def read_settings(conf: Conf, executor_id: str, *, environment: Mapping[str, str] | None = None) -> ExecutorSettings:
@@ -132,7 +131,6 @@ def read_settings(conf: Conf, executor_id: str, *, environment: Mapping[str, str
         template=reader.text("pod_template_file") or None,
         fallback=_fallback(image),
         log_lines=reader.positive("running_pod_log_lines", 100),
-        log_metadata=reader.flag("logs_task_metadata", False),
     )
     reader.refuse()
     if reader.problems:
@@ -238,6 +236,7 @@ def _engine(reader: _Reader, executor_id: str) -> EngineSettings:
         propagation=deletion.get("propagation_policy"),
         relist_interval=reader.seconds("relist_interval", 600.0),
         settle_interval=reader.seconds("settle_interval", 15.0),
+        log_tasks=reader.flag("logs_task_metadata", False),
     )
 
 

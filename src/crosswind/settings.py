@@ -189,8 +189,9 @@ class LocalSettings:
     images: Mapping[str, LocalImage] = field(default_factory=dict)
     """What image names stand for, by shell-style pattern; added to those that come with the package, longest pattern first."""
 
-    sandbox: Literal["auto", "none"] = "auto"
-    """Give containers mount and pid namespaces where Linux allows it; none: never, as on other systems."""
+    sandbox: Literal["auto", "user", "none"] = "auto"
+    """Give containers mount and pid namespaces where Linux allows it. user: by a user namespace even as root, less close to
+    Kubernetes; none: never, as on other systems."""
 
     crash_backoff: float = 10.0
     """Seconds before a container's second restart, doubled each time up to 300; 10 is the kubelet's. Also for image pulls."""

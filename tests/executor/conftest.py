@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,30 @@ from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.utils.db import initdb
 
 from crosswind.executor import KubernetesExecutor
+from crosswind.kube.client import Client
+from crosswind.kube.resources import PODS, SECRETS
+from crosswind.runs.threads import run_apart
+from crosswind.settings import KubeSettings
+from crosswind.testing import Cluster
+
+TEMPLATE = """
+apiVersion: v1
+kind: Pod
+metadata: {{name: worker, namespace: {namespace}}}
+spec:
+  restartPolicy: Never
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: base
+    image: {image}
+    imagePullPolicy: {policy}
+    command: [sh, -c, {script!r}]
+"""
 
 _ROW = """insert into task_instance
-(id, task_id, dag_id, run_id, map_index, try_number, max_tries, pool, pool_slots, state, external_executor_id, span_status)
-values (?, ?, 'dag', 'run', -1, 1, 0, 'default_pool', 1, ?, ?, 'not_started')"""
+(id, task_id, dag_id, run_id, map_index, try_number, max_tries, pool, pool_slots, span_status,
+ state, external_executor_id)
+values (?, ?, 'dag', 'run', -1, 1, 0, 'p', 1, 'not_started', ?, ?)"""
 
 
 @dataclass
@@ -97,7 +117,7 @@ class Bench:
         """Whether the engine knows of no pod and no Secret."""
         assert self.executor._engine is not None
         figures = self.executor._engine.figures()
-        return not any(figures[name] for name in ("waiting", "created", "begun", "ended", "secrets", "stopping"))
+        return not any(figures.get(name) for name in ("waiting", "created", "begun", "ended", "secrets", "stopping"))
 
 
 def make_workload(task_id: str, config: dict[str, Any] | None = None, priority: int = 1) -> ExecuteTask:
@@ -133,3 +153,31 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     bench.database("delete from task_instance")
     if hasattr(bench, "executor"):
         bench.executor.end()
+
+
+@pytest.fixture
+def running(bench: Any, cluster: Cluster, namespace: str) -> Iterator[Any]:
+    """A bench on the cluster whose workers end when they have read their workload; not started yet."""
+
+    def script(text: str, image: str | None = None) -> None:
+        bench.template(
+            TEMPLATE.format(namespace=namespace, image=image or cluster.image, policy=cluster.pull_policy, script=text)
+        )
+
+    def ask(work: Callable[[Client], Coroutine[Any, Any, Any]]) -> Any:
+        async def connected() -> Any:
+            async with await Client.connect(KubeSettings(kubeconfig=str(cluster.kubeconfig))) as client:
+                return await work(client)
+
+        return run_apart(connected, 20)
+
+    bench.namespace, bench.script, bench.ask, bench.image = namespace, script, ask, cluster.image
+    bench.pods = lambda: ask(lambda client: client.list(PODS, namespace=namespace)).items
+    bench.secrets = lambda: (
+        ask(
+            lambda client: client.list(SECRETS, namespace=namespace, labels="app.kubernetes.io/managed-by=crosswind")
+        ).items
+    )
+    bench.set("kubernetes_executor", config_file=str(cluster.kubeconfig), namespace=namespace)
+    script("test -s /run/crosswind/workload.json")
+    return bench

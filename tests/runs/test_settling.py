@@ -79,7 +79,7 @@ async def settling(ledger: Ledger, board: Board, relaunched: list[Run] | None = 
 
 async def until_settled(board: Board, run: Run) -> list[object]:
     async with asyncio.timeout(5):
-        while not run.settled:
+        while not run.settled:  # noqa: ASYNC110 - the settler itself never ends
             await asyncio.sleep(0.005)
     return list(board.outbox)
 

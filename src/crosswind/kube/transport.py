@@ -191,6 +191,9 @@ class _HttpReply:
                 yield chunk
 
     async def close(self) -> None:
+        connection = self._response.connection
+        if connection is not None and connection.transport is not None:
+            connection.transport.abort()  # TLS's polite end waits for the server, and may outlive the loop
         self._response.close()
 
 

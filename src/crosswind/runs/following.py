@@ -110,7 +110,6 @@ class Follower:
             self._board.batches.begun(run.namespace, run.batch, run.unique)
 
     def _ended(self, run: Run, pod: Manifest, verdict: Verdict, *, deleted: bool = False) -> None:
-        run.sidecars = verdict.sidecars_running
         if verdict.succeeded:
             self._board.end(run, failed=False, message=f"Pod {run.where}: the worker ended with exit code 0")
             self._over(run)
@@ -121,6 +120,8 @@ class Follower:
 
     def _fail(self, run: Run, reason: str, message: str) -> None:
         log.warning("Pod %s failed: %s", run.where, message)
+        if self._settings.log_tasks:
+            log.warning("Pod %s was for %s", run.where, run.task)
         self._board.end(run, failed=True, reason=reason, message=message, may_relaunch=True)
         self._over(run)
 

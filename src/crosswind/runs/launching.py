@@ -110,8 +110,10 @@ class Launcher:
         try:
             mint = run.workload.payload
             assert mint is not None
-            delivery = SecretWorkload(secret, run.unique) if secret else InlineWorkload(mint().decode())
+            payload = mint()
+            delivery = SecretWorkload(secret, run.unique) if secret else InlineWorkload(payload.decode())
             manifest = run.manifest = self._composer.compose(run.workload, run.task, delivery)
+            run.payload = payload if secret else None
             self._board.placed(run, manifest["metadata"]["namespace"], manifest["metadata"]["name"])
         except Exception as error:
             if not isinstance(error, ConfigError):
@@ -125,7 +127,7 @@ class Launcher:
         """Cut the payloads into Secrets. Almost always it is one; a second gets pods composed anew."""
         by_unique = {run.unique: run for run in runs}
         mints = {run.unique: run.workload.payload for run in runs if run.workload.payload}
-        first, *rest = batches({unique: mint() for unique, mint in mints.items()})
+        first, *rest = batches({run.unique: run.payload for run in runs if run.payload})
         for part in rest:
             self._requeue((by_unique[unique] for unique in part), 0.0)
         batch = Batch(name, namespace, _now(), {unique: mints[unique] for unique in first})
@@ -147,7 +149,7 @@ class Launcher:
         del self._prepared[batch.namespace + "/" + batch.name]
         self._board.batches.add(batch)
         for run in runs:
-            run.batch = batch.name
+            run.batch, run.payload = batch.name, None
             self._creating.put(run, run.workload.priority)
 
     async def _create_pod(self, run: Run) -> None:
@@ -198,8 +200,7 @@ class Launcher:
     def _refused_secret(self, run: Run, error: Exception, what: str) -> None:
         decision = self._decide(run, error, what)
         if isinstance(decision, GiveUp):
-            hint = " Or set [crosswind] workload_delivery = args." if "may not be created" in decision.message else ""
-            self._fail(run, decision.message + hint)
+            self._fail(run, decision.message)
         else:
             self._requeue([run], decision.delay)
 

@@ -24,6 +24,7 @@ __all__ = ["GiveUp", "Retry", "after"]
 _QUOTA_WAIT = 5.0
 _LONGEST_WAIT = 15.0
 _PERMISSION = "If the scheduler's service account may not do this, give it the role."
+_NO_SECRETS = "Or let workloads travel in the pods' arguments: [crosswind] workload_delivery = args."
 _NAMESPACE = "If the namespace is missing, create it, or correct its name in the template or the configuration."
 
 
@@ -66,12 +67,11 @@ def _delay(error: Exception, waited: float) -> float:
 def _message(error: Exception, what: str) -> str:
     if isinstance(error, ConfigError):
         return str(error)
-    if isinstance(error, Forbidden):
-        return f"{what} was not created: {why_refused(error.message)}. {_PERMISSION}"
-    if isinstance(error, NotFound):
-        return f"{what} was not created: {why_refused(error.message)}. {_NAMESPACE}"
     if isinstance(error, ApiError):
-        return f"{what} was not created: {why_refused(error.message)}"
+        mend = _PERMISSION if isinstance(error, Forbidden) else _NAMESPACE if isinstance(error, NotFound) else ""
+        if what.startswith("Secret"):
+            return f"{what} was not created: {error.message}. {mend} {_NO_SECRETS}"
+        return f"{what} was not created: {why_refused(error.message)}. {mend}".strip()
     if isinstance(error, CrosswindError):
         return f"{what} was not created: {error}"
     return f"{what} was not created, by an error in crosswind itself: {type(error).__name__}: {error}"

@@ -7,6 +7,7 @@ import logging
 from crosswind.errors import Conflict, CrosswindError, Forbidden, NotFound, ServerError, TooManyRequests, Unreachable
 from crosswind.kube.client import Client
 from crosswind.kube.resources import PODS, SECRETS
+from crosswind.pods.verdicts import judge
 from crosswind.runs.batches import Batch
 from crosswind.runs.board import Board
 from crosswind.runs.dispatching import Dispatcher
@@ -24,6 +25,12 @@ _DONE = {"metadata": {"labels": {"airflow_executor_done": "True"}}}
 _END = ["/bin/sh", "-c", "kill -TERM 1"]
 
 _RETRY = 2.0
+_TELLINGS = 4
+"""How often a sidecar is told, in the course of half a minute."""
+
+
+class _StillRunning(Exception):
+    """A pod that is kept has sidecars that run."""
 
 
 def is_deleted(run: Run, settings: EngineSettings) -> bool:
@@ -82,20 +89,22 @@ class Stopper:
         )
 
     async def _keep(self, run: Run) -> None:
-        await self._client.patch(PODS, run.name, _DONE, namespace=run.namespace)
-        for sidecar in run.sidecars:
-            await self._tell(run, sidecar)
-        self._gone(run)
+        """Mark a pod as done and tell its sidecars to end; they may start or listen late, so it is done a few times."""
+        pod = await self._client.patch(PODS, run.name, _DONE, namespace=run.namespace)
+        if pod["status"].get("phase") in ("Succeeded", "Failed"):
+            self._gone(run)
+            return
+        sidecars = judge(pod).sidecars_running
+        problems = [await self._tell(run, sidecar) for sidecar in sidecars]
+        raise _StillRunning(", ".join(filter(None, problems)) or f"{', '.join(sidecars)} did not end on TERM")
 
-    async def _tell(self, run: Run, sidecar: str) -> None:
-        """Send TERM to a sidecar of a pod that is kept. Where that is not possible the log says so."""
+    async def _tell(self, run: Run, sidecar: str) -> str:
+        """Send TERM to a sidecar; return what went wrong."""
         try:
             result = await self._client.exec(run.name, _END, namespace=run.namespace, container=sidecar, timeout=10.0)
-            problem = "" if result.exit_code == 0 else f"exit code {result.exit_code}"
         except (CrosswindError, TimeoutError) as error:
-            problem = str(error)
-        if problem:
-            log.warning("Pod %s is kept and its sidecar %s could not be told to end: %s", run.where, sidecar, problem)
+            return f"{sidecar}: {error}"
+        return f"{sidecar}: exit code {result.exit_code} of kill" if result.exit_code else ""
 
     def _gone(self, item: Run | Batch) -> None:
         if isinstance(item, Run):
@@ -107,8 +116,18 @@ class Stopper:
     def _refused(self, item: Run | Batch, error: Exception) -> float | None:
         if isinstance(error, TooManyRequests | ServerError | Unreachable):
             return max(_RETRY, getattr(error, "retry_after", None) or 0.0)
+        if isinstance(error, _StillRunning) and isinstance(item, Run):
+            return self._still_running(item, error)
         what = f"Secret {item.namespace}/{item.name}" if isinstance(item, Batch) else f"Pod {item.where}"
         mend = " Give the scheduler's service account the permission." if isinstance(error, Forbidden) else ""
         log.error("%s is left over: %s.%s", what, error, mend)
         self._gone(item)
+        return None
+
+    def _still_running(self, run: Run, error: _StillRunning) -> float | None:
+        run.tellings += 1
+        if run.tellings <= _TELLINGS:
+            return float(2**run.tellings)
+        log.warning("Pod %s is kept, and its sidecars run on: %s", run.where, error)
+        self._gone(run)
         return None

@@ -90,9 +90,11 @@ class Run:
     batch: str = ""
     manifest: dict[str, Any] | None = None
     """Until it is created."""
+    payload: bytes | None = None
+    """Until its Secret is created."""
     created_at: float = 0.0
-    sidecars: tuple[str, ...] = ()
-    """Containers that still ran when base was over."""
+    tellings: int = 0
+    """How often its sidecars were told to end."""
     revoked: bool = False
     """Its owner wants to hear no more of it."""
     failed: bool = False

@@ -1,0 +1,111 @@
+"""An API server that pushes back, loses answers and cuts watches: nothing is lost, nothing runs twice."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from proxying import Fault, Proxy
+
+from crosswind.testing import Cluster
+
+pytestmark = pytest.mark.cluster
+
+PODS = re.compile(r"/api/v1/namespaces/[^/]+/pods$")
+SECRETS = re.compile(r"/api/v1/namespaces/[^/]+/secrets$")
+
+
+@pytest.fixture
+def faulty(running: Any, cluster: Cluster, tmp_path: Path) -> Iterator[Any]:
+    """A bench whose executor reaches the cluster through a proxy."""
+    if not cluster.local:
+        pytest.skip("the proxy speaks to crosswind local only: a real cluster's credentials need TLS")
+    with Proxy(cluster.kubeconfig, tmp_path) as proxy:
+        running.proxy = proxy
+        running.set("kubernetes_executor", config_file=str(proxy.kubeconfig))
+        yield running
+        running.executor.end()
+
+
+def first(times: int, path: re.Pattern[str], answer: int | str) -> Fault:
+    """Give the first creations this answer."""
+    left = itertools.count(times, -1)
+    return lambda method, target: answer if method == "POST" and path.search(target) and next(left) > 0 else None
+
+
+def run_all(bench: Any, count: int) -> None:
+    """Run tasks to their end; each must have had one pod."""
+    bench.start()
+    for number in range(count):
+        bench.state(bench.queue(f"task{number}"), "success")
+    bench.beat()
+    bench.until(lambda: not bench.executor.running)
+    bench.until(bench.is_empty)
+    assert bench.events == {}
+    assert bench.pods() == []
+
+
+@pytest.mark.parametrize("answer", [429, 500, "lost"])
+@pytest.mark.parametrize("path", [PODS, SECRETS], ids=["pods", "secrets"])
+def test_creations_that_are_refused_for_now_are_tried_again(faulty: Any, path: re.Pattern[str], answer: Any) -> None:
+    faulty.proxy.fault = first(3, path, answer)
+    run_all(faulty, 4)
+
+
+def test_a_forbidden_secret_fails_the_task_and_names_the_other_way(faulty: Any) -> None:
+    faulty.proxy.fault = first(9, SECRETS, 403)
+    faulty.start()
+    assert "workload_delivery = args" in faulty.failure(faulty.queue())
+
+
+def test_workloads_as_arguments_need_no_secret(faulty: Any) -> None:
+    faulty.script("true")
+    faulty.set("crosswind", workload_delivery="args")
+    faulty.proxy.fault = first(99, SECRETS, 403)
+    run_all(faulty, 2)
+    assert not any("secrets" in path for method, path in faulty.proxy.seen if method == "POST")
+
+
+def test_what_a_cut_watch_missed_is_found_by_comparing(faulty: Any) -> None:
+    faulty.script("sleep 60")
+    faulty.set("kubernetes_executor", pod_launch_failure_retries="0")
+    faulty.start()
+    key = faulty.queue()
+    (pod,) = faulty.until(faulty.pods)
+    faulty.proxy.fault = lambda method, path: 500 if "watch" in path else None
+    faulty.proxy.cut()
+
+    async def delete(client: Any) -> None:
+        from crosswind.kube import resources
+
+        await client.delete(resources.PODS, pod["metadata"]["name"], namespace=faulty.namespace, grace_period=0)
+
+    faulty.ask(delete)
+    faulty.until(lambda: not faulty.pods())
+    faulty.proxy.fault = lambda method, path: None
+    assert "deleted" in faulty.failure(key)
+
+
+def test_deletions_that_are_refused_for_now_are_tried_again(faulty: Any) -> None:
+    left = itertools.count(2, -1)
+    faulty.proxy.fault = lambda method, path: 429 if method == "DELETE" and next(left) > 0 else None
+    run_all(faulty, 2)
+
+
+def test_an_outage_is_outlived(faulty: Any) -> None:
+    faulty.start()
+    key = faulty.queue("early")
+    faulty.state(key, "success")
+    faulty.proxy.fault = lambda method, path: 500
+    faulty.proxy.cut()
+    faulty.beat()
+    faulty.state(faulty.queue("late"), "success")
+    faulty.beat()
+    faulty.proxy.fault = lambda method, path: None
+    faulty.until(lambda: not faulty.executor.running)
+    faulty.until(faulty.is_empty)
+    assert faulty.events == {}
