@@ -11,13 +11,12 @@ from collections.abc import Iterator, Mapping
 import yaml
 
 from crosswind.errors import TemplateError
+from crosswind.pods.documents import Loader, doubled, told, unreadable
 from crosswind.pods.fields import SERVER_METADATA
-from crosswind.pods.shape import Path, Problem, dotted, problems
+from crosswind.pods.shape import Problem, problems
 from crosswind.types import Json, Manifest
 
 __all__ = ["parse_template"]
-
-_Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def parse_template(text: str, where: str) -> Manifest:
@@ -28,13 +27,13 @@ def parse_template(text: str, where: str) -> Manifest:
 
     Raises ``TemplateError``: ``FILE:LINE: FIELD what is wrong; how to mend it``, one line for each problem.
     """
-    loader = _Loader(text)
+    loader = Loader(text)
     try:
         root = _only_document(loader, where)
-        found = [*_doubled(root, ())]
+        found = [*doubled(root, ())]
         template = loader.construct_document(root) if not found else None
     except yaml.YAMLError as error:
-        raise TemplateError(_yaml_message(error, where)) from error
+        raise TemplateError(unreadable(error, where, "the Pod")) from error
     except RecursionError as error:
         raise TemplateError(f"{where}: nested too deeply for a pod; write it out plainly") from error
     finally:
@@ -43,7 +42,7 @@ def parse_template(text: str, where: str) -> Manifest:
     if not found and isinstance(template, dict):
         found = [*_rules(template)]
     if found:
-        raise TemplateError("\n".join(_line(problem, root, where) for problem in found))
+        raise TemplateError("\n".join(told(problem, root, where) for problem in found))
     assert isinstance(template, dict)
     return _without_server_fields(template)
 
@@ -93,53 +92,3 @@ def _without_server_fields(template: Manifest) -> Manifest:
     drop = SERVER_METADATA | {"generateName"}
     kept["metadata"] = {field: value for field, value in template["metadata"].items() if field not in drop}
     return kept
-
-
-def _doubled(node: yaml.Node, path: Path) -> Iterator[Problem]:
-    """Yield keys given twice: YAML readers keep the last one silently."""
-    if isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            yield from _doubled(item, (*path, index))
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            name = str(key.value)
-            if name in seen and name != "<<":
-                yield Problem((*path, name), "is given twice", "keep one of them")
-            seen.add(name)
-            yield from _doubled(value, (*path, name))
-
-
-def _line(problem: Problem, root: yaml.Node, where: str) -> str:
-    number = _node_line(problem.path, root)
-    return f"{where}:{number}: {dotted(problem.path)} {problem.what}; {problem.mend}"
-
-
-def _node_line(path: Path, root: yaml.Node) -> int:
-    """Return the line, counted from 1, of the deepest part of ``path`` that the document has."""
-    node, line = root, root.start_mark.line
-    for part in path:
-        step = _step(node, part)
-        if step is None:
-            break
-        line, node = step
-    return int(line) + 1
-
-
-def _step(node: yaml.Node, part: str | int) -> tuple[int, yaml.Node] | None:
-    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-        return node.value[part].start_mark.line, node.value[part]
-    if isinstance(node, yaml.MappingNode):
-        for key, value in reversed(node.value):
-            if str(key.value) == part:
-                return key.start_mark.line, value
-    return None
-
-
-def _yaml_message(error: yaml.YAMLError, where: str) -> str:
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    place = f"{where}:{mark.line + 1}" if mark else where
-    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-    if "expected a single document" in str(error):
-        return f"{place}: the file holds more than one YAML document; keep the Pod, take the others out"
-    return f"{place}: not readable as YAML: {problem}; mend the text there (spaces, no tabs, quotes in pairs)"

@@ -1,0 +1,431 @@
+"""The sidecars that are met in the pods of Airflow and of Jobs, as data: how each is recognised and how it ends.
+
+``KNOWN`` is the table, more specific rows first. A row names only what its product does; which steps follow from it,
+and in which order, is ``stop_plans``. The standard library only: ``crosswind wrap`` reads this at its start.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+__all__ = ["KNOWN", "Ask", "KnownSidecar", "Role", "Setting"]
+
+
+class Role(enum.StrEnum):
+    """What a sidecar does for its pod; they end in this order, so that none loses what it still needs."""
+
+    SHIPPER = "shipper"
+    """Ships logs or metrics: flushes first, over the network."""
+    HELPER = "helper"
+    """Gives secrets, connections, files."""
+    MESH = "mesh"
+    """The others' network: last of those that are told."""
+    LAST = "last"
+    """Leaves by itself when all the others have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A value, and where a pod says another one: the first place that says anything counts."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    default: str = ""
+    annotations: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+    """Options of the command line, without dashes: ``admin-port`` is ``--admin-port=N`` or ``-admin-port N``."""
+    env: tuple[str, ...] = ()
+    """Variables of the container; ``NAME:key`` is a key of the JSON in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """An HTTP request that a sidecar takes from inside its pod."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    port: Setting
+    path: Setting
+    method: str = "POST"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    enabled: Setting | None = None
+    """What turns it on, where it is off by default: ``true``, ``enabled`` or a bare flag."""
+    numbered: bool = False
+    """The port of the product's second container in a pod is one higher, and so on."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSidecar:
+    """A product whose sidecars are met. Patterns are shell-style (``*``)."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    name: str
+    """Short name, as in settings."""
+    containers: tuple[str, ...]
+    """Patterns of the container's name; ``*`` alone when users choose it."""
+    images: tuple[str, ...]
+    """Patterns of the image, registry and tag included."""
+    role: Role = Role.HELPER
+    marks: tuple[str, ...] = ()
+    """Annotations or labels that the injector leaves on a pod that it changed."""
+    native: Mapping[str, str] = field(default_factory=dict)
+    """Annotations that ask the injector for a native sidecar; several where their names changed between versions."""
+    helps: Mapping[str, str] = field(default_factory=dict)
+    """Annotations that make the injector allow an ask, or leave the sidecar out."""
+    asks: tuple[Ask, ...] = ()
+    """Requests that end it, best first."""
+    client: tuple[str, ...] = ()
+    """Command in its image that ends it, run without a shell; ``{port}`` is the first ask's port."""
+    signal: str = "TERM"
+    shells: tuple[str, ...] = ("*",)
+    """Patterns of those of its images that have a shell."""
+    wait: Setting = field(default_factory=Setting)
+    """How long it may take once told, as seconds or a Go duration; "" is the pod's grace period."""
+    asked_code: int | None = 0
+    """Exit code after an ask; None is unknown."""
+    signal_code: int | None = None
+    """Exit code after the signal; None is unknown."""
+    signal_zero: Setting | None = None
+    """What makes the signal's exit code 0."""
+    owner: str = ""
+    """Who ends it, if somebody else does: it is waited for first."""
+    owner_wait: float = 0.0
+    """For how many seconds, once all others have ended."""
+    owner_in_jobs: bool = False
+    """The owner does so in Jobs only."""
+    ready: Ask | None = None
+    """A GET that answers 2xx once it is ready."""
+    note: str = ""
+    """Versions, and what else is worth knowing."""
+    sources: tuple[str, ...] = ()
+
+
+def _image(*names: str) -> tuple[str, ...]:
+    """Patterns of an image with and without tag or digest."""
+    return tuple(name + end for name in names for end in ("", ":*", "@*"))
+
+
+def _ask(port: Setting | str, path: Setting | str, method: str = "POST") -> Ask:
+    return Ask(_setting(port), _setting(path), method)
+
+
+def _setting(value: Setting | str) -> Setting:
+    return Setting(value) if isinstance(value, str) else value
+
+
+_QUIT = Setting("/quitquitquit")
+_ISTIO_PORT = Setting(
+    "15020", ("status.sidecar.istio.io/port",), ("statusPort", "status-port"), ("PROXY_CONFIG:statusPort",)
+)
+_LINKERD_PORT = Setting("4191", ("config.linkerd.io/admin-port",), (), ("LINKERD2_PROXY_ADMIN_LISTEN_ADDR",))
+_SQL_PORT = Setting("9091", (), ("admin-port",), ("CSQL_PROXY_ADMIN_PORT",))
+_DAPR_PORT = Setting("3500", (), ("dapr-http-port",))
+
+KNOWN: tuple[KnownSidecar, ...] = (
+    KnownSidecar(
+        "istio",
+        ("istio-proxy",),
+        _image("*/proxyv2"),
+        Role.MESH,
+        marks=("sidecar.istio.io/status",),
+        native={"sidecar.istio.io/nativeSidecar": "true"},
+        asks=(Ask(_ISTIO_PORT, _QUIT), _ask("15000", "/quitquitquit")),
+        client=("pilot-agent", "request", "--debug-port={port}", "POST", "quitquitquit"),
+        shells=("*-debug", "*/proxyv2:[0-9]*[0-9]"),
+        wait=Setting("7", env=("PROXY_CONFIG:terminationDrainDuration",)),
+        signal_code=0,
+        ready=_ask("15021", "/healthz/ready", "GET"),
+        note="Agent's endpoint since 1.3, POST from loopback only; from 1.26 it leaves at once, before it drains 5 s."
+        " Native by default since 1.27 where all kubelets are 1.33 or newer.",
+        sources=("istio/istio pilot/cmd/pilot-agent/status/server.go", "istio/api annotation/annotations.yaml"),
+    ),
+    KnownSidecar(
+        "linkerd",
+        ("linkerd-proxy",),
+        _image("*/linkerd/proxy"),
+        Role.MESH,
+        marks=("linkerd.io/proxy-version",),
+        native={
+            "config.linkerd.io/proxy-enable-native-sidecar": "true",
+            "config.beta.linkerd.io/proxy-enable-native-sidecar": "true",
+            "config.alpha.linkerd.io/proxy-enable-native-sidecar": "true",
+        },
+        helps={"config.linkerd.io/proxy-admin-shutdown": "enabled"},
+        asks=(
+            Ask(
+                _LINKERD_PORT,
+                Setting("/shutdown"),
+                enabled=Setting(
+                    "", ("config.linkerd.io/proxy-admin-shutdown",), (), ("LINKERD2_PROXY_SHUTDOWN_ENDPOINT_ENABLED",)
+                ),
+            ),
+        ),
+        client=("/usr/lib/linkerd/linkerd-await", "--shutdown", "--", "/bin/sleep", "0"),
+        shells=(),
+        wait=Setting(
+            "120", ("config.linkerd.io/shutdown-grace-period",), (), ("LINKERD2_PROXY_SHUTDOWN_GRACE_PERIOD",)
+        ),
+        signal_code=0,
+        ready=_ask("4191", "/ready", "GET"),
+        note="Endpoint since 2.10; from 2.16 it answers 404 unless enabled. No shell since 2.11. Native by default"
+        " since 2.20.",
+        sources=("linkerd/linkerd2-proxy linkerd/app/admin/src/server.rs", "linkerd/linkerd2 pkg/k8s/labels.go"),
+    ),
+    KnownSidecar(
+        "vault",
+        ("vault-agent",),
+        ("*vault*",),
+        marks=("vault.hashicorp.com/agent-inject-status",),
+        helps={
+            "vault.hashicorp.com/agent-pre-populate-only": "true",
+            "vault.hashicorp.com/agent-enable-quit": "true",
+        },
+        asks=(
+            Ask(
+                Setting("8200", ("vault.hashicorp.com/agent-cache-listener-port",)),
+                Setting("/agent/v1/quit"),
+                headers={"X-Vault-Request": "true"},
+                enabled=Setting("false", ("vault.hashicorp.com/agent-enable-quit",)),
+            ),
+        ),
+        wait=Setting("10"),
+        signal_code=0,
+        note="Endpoint since Vault 1.10 with vault-k8s 0.16, off by default. Process 1 may be the shell that started"
+        " it. A preStop hook that revokes the token runs only when the kubelet ends the container.",
+        sources=("hashicorp/vault-k8s agent-inject/agent/annotations.go",),
+    ),
+    KnownSidecar(
+        "cloud-sql",
+        ("*",),
+        ("*/cloud-sql-connectors/cloud-sql-proxy*",),
+        asks=(
+            Ask(
+                _SQL_PORT,
+                _QUIT,
+                enabled=Setting("false", (), ("quitquitquit",), ("CSQL_PROXY_QUITQUITQUIT",)),
+            ),
+        ),
+        client=("/cloud-sql-proxy", "shutdown", "--admin-port={port}"),
+        shells=("*-alpine*", "*-bookworm*", "*-bullseye*", "*-buster*"),
+        wait=Setting("10", (), ("max-sigterm-delay",), ("CSQL_PROXY_MAX_SIGTERM_DELAY",)),
+        signal_code=143,
+        signal_zero=Setting("false", (), ("exit-zero-on-sigterm",), ("CSQL_PROXY_EXIT_ZERO_ON_SIGTERM",)),
+        ready=_ask(Setting("9090", (), ("http-port",), ("CSQL_PROXY_HTTP_PORT",)), "/startup", "GET"),
+        note="Version 2. Endpoint since 2.1 (GET as well since 2.7), its own command since 2.20; exit code 0 on TERM by"
+        " --exit-zero-on-sigterm since 2.6.",
+        sources=("GoogleCloudPlatform/cloud-sql-proxy cmd/root.go, cmd/errors.go",),
+    ),
+    KnownSidecar(
+        "cloud-sql-v1",
+        ("*",),
+        ("*/cloudsql-docker/gce-proxy*",),
+        shells=("*-alpine*", "*-buster*"),
+        wait=Setting("10", (), ("term_timeout",)),
+        signal_code=0,
+        note="Version 1 has no endpoint. Exit code 2 when connections did not close in time.",
+        sources=("GoogleCloudPlatform/cloud-sql-proxy v1 cmd/cloud_sql_proxy/cloud_sql_proxy.go",),
+    ),
+    KnownSidecar(
+        "gcs-fuse",
+        ("gke-gcsfuse-sidecar",),
+        ("*gcs-fuse-csi-driver-sidecar-mounter*",),
+        Role.LAST,
+        marks=("gke-gcsfuse/volumes",),
+        shells=(),
+        owner="the CSI driver of the node, when all other regular containers have ended",
+        owner_wait=60.0,
+        note="Polls for the driver's exit file every 5 s, then flushes. Ended early, users of the mount get"
+        " 'Transport endpoint is not connected'. Native since GKE 1.29.3-gke.1093000.",
+        sources=("GoogleCloudPlatform/gcs-fuse-csi-driver pkg/csi_driver/utils.go",),
+    ),
+    KnownSidecar(
+        "consul",
+        ("consul-dataplane", "consul-dataplane-*"),
+        _image("*/consul-dataplane", "*/consul-dataplane-*"),
+        Role.MESH,
+        marks=("consul.hashicorp.com/connect-inject-status",),
+        native={"consul.hashicorp.com/enable-consul-dataplane-as-sidecar": "true"},
+        asks=(
+            Ask(
+                Setting("20600", ("consul.hashicorp.com/sidecar-proxy-lifecycle-graceful-port",), ("graceful-port",)),
+                Setting(
+                    "/graceful_shutdown",
+                    ("consul.hashicorp.com/sidecar-proxy-lifecycle-graceful-shutdown-path",),
+                    ("graceful-shutdown-path",),
+                ),
+                numbered=True,
+            ),
+        ),
+        shells=("*-ubi*",),
+        wait=Setting(
+            "30",
+            ("consul.hashicorp.com/sidecar-proxy-lifecycle-shutdown-grace-period-seconds",),
+            ("shutdown-grace-period-seconds",),
+        ),
+        signal_code=0,
+        ready=_ask("21000", "/ready", "GET"),
+        note="Endpoint since consul-k8s 1.0.8, 1.1.3, 1.2.1; it waits out its grace period first. The bare binary's"
+        " port is 20300.",
+        sources=(
+            "hashicorp/consul-dataplane pkg/consuldp/lifecycle.go",
+            "hashicorp/consul-k8s charts/consul/values.yaml",
+        ),
+    ),
+    KnownSidecar(
+        "kuma",
+        ("kuma-sidecar",),
+        _image("*/kuma-dp"),
+        Role.LAST,
+        marks=("kuma.io/sidecar-injected",),
+        asks=(_ask("9901", "/quitquitquit"),),
+        shells=(),
+        wait=Setting("10"),
+        owner="Kuma's control plane, when it is the last (under OnFailure: and the others ended with 0)",
+        owner_wait=30.0,
+        ready=_ask("9902", "/ready", "GET"),
+        note="Envoy's admin port is a Unix socket in newer versions. Native by experimental.sidecarContainers since"
+        " 2.7, always since 3.0. The shell in its image is /busybox/sh.",
+        sources=("kumahq/kuma pkg/plugins/runtime/k8s/controllers/pod_status_controller.go",),
+    ),
+    KnownSidecar(
+        "dapr",
+        ("daprd",),
+        _image("*/dapr/daprd"),
+        marks=("dapr.io/sidecar-injected",),
+        native={"dapr.io/enable-native-sidecar": "true"},
+        asks=(Ask(_DAPR_PORT, Setting("/v1.0/shutdown")),),
+        shells=(),
+        wait=Setting("5", ("dapr.io/graceful-shutdown-seconds",), ("dapr-graceful-shutdown-seconds",)),
+        ready=_ask(_DAPR_PORT, "/v1.0/healthz", "GET"),
+        note="POST only since 1.4. Refused without the token when dapr.io/api-token-secret is set, and when an API"
+        " allow list leaves shutdown out. Native by annotation since 1.18.",
+        sources=("dapr/dapr pkg/api/http/shutdown.go", "dapr/docs kubernetes-job.md"),
+    ),
+    KnownSidecar(
+        "app-mesh",
+        ("envoy",),
+        _image("*/aws-appmesh-envoy"),
+        Role.MESH,
+        asks=(_ask(Setting("9901", (), (), ("ENVOY_ADMIN_ACCESS_PORT",)), "/quitquitquit"),),
+        wait=Setting("25"),
+        asked_code=None,
+        ready=_ask(Setting("9901", (), (), ("ENVOY_ADMIN_ACCESS_PORT",)), "/ready", "GET"),
+        note="The service ends on 2026-09-30. Its preStop hook sleeps 20 s.",
+        sources=("aws/aws-app-mesh-controller-for-k8s pkg/inject/envoy.go",),
+    ),
+    KnownSidecar(
+        "osm",
+        ("envoy",),
+        _image("*envoyproxy/envoy-distroless"),
+        Role.MESH,
+        asks=(_ask("15000", "/quitquitquit"),),
+        shells=(),
+        wait=Setting("10"),
+        note="Open Service Mesh; archived, last changed in 2023.",
+        sources=("openservicemesh/osm pkg/constants/constants.go",),
+    ),
+    KnownSidecar(
+        "envoy",
+        ("*",),
+        _image("*envoyproxy/envoy"),
+        Role.MESH,
+        asks=(_ask(Setting("9901", (), ("admin-port",), ("ENVOY_ADMIN_PORT",)), "/quitquitquit"),),
+        shells=("*:v[0-9]*[0-9]", "*-dev", "*-debug"),
+        wait=Setting("10"),
+        signal_code=0,
+        ready=_ask(Setting("9901", (), ("admin-port",), ("ENVOY_ADMIN_PORT",)), "/ready", "GET"),
+        note="The admin listener must be in its configuration; GET is answered 400.",
+        sources=("envoyproxy/envoy docs/root/operations/admin.rst",),
+    ),
+    KnownSidecar(
+        "datadog",
+        ("datadog-agent-injected",),
+        ("*/agent:*", "*/agent@*"),
+        Role.SHIPPER,
+        owner="the agent itself, when no other process is left",
+        owner_wait=30.0,
+        owner_in_jobs=True,
+        note="Has no endpoint. Leaves by itself in Jobs since the end of 2024, if it sees the other processes.",
+        sources=("DataDog/datadog-agent pull request 31543",),
+    ),
+    KnownSidecar(
+        "fluent-bit",
+        ("*",),
+        ("*/fluent-bit:*", "*/fluent-bit@*", "*/aws-for-fluent-bit*"),
+        Role.SHIPPER,
+        shells=("*-debug", "*aws-for-fluent-bit*"),
+        wait=Setting("8"),
+        signal_code=0,
+        note="Has no endpoint. After TERM it waits for pending chunks, 5 s by default (grace).",
+        sources=("fluent/fluent-bit src/flb_config.c",),
+    ),
+    KnownSidecar(
+        "fluentd",
+        ("*",),
+        ("*/fluentd:*", "*/fluentd@*", "*/fluentd-*"),
+        Role.SHIPPER,
+        signal_code=143,
+        note="Has no endpoint.",
+        sources=("fluent/fluentd-docker-image issue 86",),
+    ),
+    KnownSidecar(
+        "otel-collector",
+        ("*",),
+        ("*/opentelemetry-collector*",),
+        Role.SHIPPER,
+        shells=(),
+        note="Has no endpoint, and nothing but itself in its image. Injected as a native sidecar since operator 0.132.",
+        sources=("open-telemetry/opentelemetry-operator CHANGELOG.md",),
+    ),
+    KnownSidecar(
+        "airflow-xcom",
+        ("airflow-xcom-sidecar",),
+        ("*",),
+        Role.LAST,
+        signal="INT",
+        wait=Setting("5"),
+        signal_code=0,
+        owner="stock's KubernetesPodOperator, when it has read the result",
+        owner_wait=60.0,
+        note="Its shell traps INT; TERM is lost on it.",
+        sources=("apache-airflow-providers-cncf-kubernetes 10.25 utils/xcom_sidecar.py",),
+    ),
+    KnownSidecar(
+        "git-sync",
+        ("git-sync", "git-sync-*", "gitsync*"),
+        ("*git-sync*",),
+        shells=("*git-sync:v[0-3]*",),
+        note="Has no endpoint. In worker pods it belongs among the init containers, with --one-time.",
+        sources=("kubernetes/git-sync README",),
+    ),
+    KnownSidecar(
+        "vector",
+        ("vector",),
+        ("*vector*",),
+        Role.SHIPPER,
+        shells=("*-alpine*", "*-debian*"),
+        signal_code=0,
+        note="Ships logs in the pods of some Airflow operators. Has no endpoint.",
+        sources=("stackabletech/airflow-operator issue 379",),
+    ),
+    KnownSidecar(
+        "airflow-kerberos",
+        ("worker-kerberos",),
+        ("*",),
+        note="The chart's ticket renewer, an ordinary container of worker pods before the chart made it a native one.",
+        sources=("apache/airflow pull request 72555",),
+    ),
+    KnownSidecar(
+        "airflow-log-groomer",
+        ("*-log-groomer",),
+        ("*",),
+        Role.SHIPPER,
+        note="A shell script of the chart that sleeps between its rounds.",
+        sources=("apache/airflow chart",),
+    ),
+)
+"""Every product that is known. Versions and details as of August 2026."""

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+
+from crosswind.pods.known_sidecars import Setting
+from crosswind.pods.recognising import is_injected, is_on, known_sidecar, recognise, said, seconds
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "known"),
+    [
+        ("istio-proxy", "docker.io/istio/proxyv2:1.27.0-distroless", "istio"),
+        ("istio-proxy", "registry.example:5000/mirror/proxyv2@sha256:0", "istio"),
+        ("istio-proxy", "my/own:1", None),
+        ("proxy", "docker.io/istio/proxyv2:1.27.0", None),
+        ("linkerd-proxy", "cr.l5d.io/linkerd/proxy:stable-2.14.0", "linkerd"),
+        ("vault-agent", "hashicorp/vault:1.20", "vault"),
+        ("db", "gcr.io/cloud-sql-connectors/cloud-sql-proxy:2.25.3-alpine", "cloud-sql"),
+        ("db", "gcr.io/cloudsql-docker/gce-proxy:1.33.0", "cloud-sql-v1"),
+        ("gke-gcsfuse-sidecar", "gke.gcr.io/gcs-fuse-csi-driver-sidecar-mounter:v1.8.9-gke.1@sha256:0", "gcs-fuse"),
+        ("consul-dataplane-web", "hashicorp/consul-dataplane:1.6.0", "consul"),
+        ("kuma-sidecar", "docker.io/kumahq/kuma-dp:2.9.0", "kuma"),
+        ("daprd", "ghcr.io/dapr/daprd:1.15.0", "dapr"),
+        ("envoy", "840364872350.dkr.ecr.eu-west-1.amazonaws.com/aws-appmesh-envoy:v1.29.0-prod", "app-mesh"),
+        ("envoy", "envoyproxy/envoy-distroless:v1.24.0", "osm"),
+        ("front", "docker.io/envoyproxy/envoy:v1.31.0", "envoy"),
+        ("datadog-agent-injected", "gcr.io/datadoghq/agent:7.60.0", "datadog"),
+        ("logs", "cr.fluentbit.io/fluent/fluent-bit:3.2", "fluent-bit"),
+        ("logs", "fluent/fluentd:v1.17", "fluentd"),
+        ("otc-container", "ghcr.io/open-telemetry/opentelemetry-collector:0.110.0", "otel-collector"),
+        ("airflow-xcom-sidecar", "alpine:3.24.2", "airflow-xcom"),
+        ("git-sync", "registry.k8s.io/git-sync/git-sync:v4.4.0", "git-sync"),
+        ("vector", "timberio/vector:0.43.0-alpine", "vector"),
+        ("worker-kerberos", "apache/airflow:3.3.2", "airflow-kerberos"),
+        ("scheduler-log-groomer", "apache/airflow:3.3.2", "airflow-log-groomer"),
+        ("base", "apache/airflow:3.3.2", None),
+    ],
+)
+def test_a_product_is_known_by_name_and_image(name: str, image: str, known: str | None) -> None:
+    found = known_sidecar({"name": name, "image": image})
+    assert (found.name if found else None) == known
+
+
+MIRRORED = {"name": "istio-proxy", "image": "mirror.example/mesh:1"}
+
+
+@pytest.mark.parametrize(
+    ("mark", "known"),
+    [
+        ({}, None),
+        ({"sidecar.istio.io/status": '{"containers": ["istio-proxy"], "initContainers": ["istio-init"]}'}, "istio"),
+        ({"sidecar.istio.io/status": '{"containers": ["other"], "initContainers": null}'}, None),
+        ({"sidecar.istio.io/status": "true"}, "istio"),
+    ],
+)
+def test_a_mirrored_image_is_known_by_the_injectors_mark(mark: dict[str, str], known: str | None) -> None:
+    found = recognise({"metadata": {"annotations": mark}}, MIRRORED)
+    assert (found.name if found else None) == known
+
+
+def test_a_name_that_anybody_may_choose_is_no_proof_of_an_injector() -> None:
+    assert is_injected({}, {"name": "istio-proxy", "image": "istio/proxyv2:1.26.4"})
+    assert not is_injected({}, {"name": "db", "image": "gcr.io/cloud-sql-connectors/cloud-sql-proxy:2.25"})
+
+
+PORT = Setting("1", ("port-of",), ("admin-port",), ("ADMIN_PORT", "CONFIG:port"))
+
+
+@pytest.mark.parametrize(
+    ("annotations", "container", "value"),
+    [
+        ({}, {}, "1"),
+        ({"port-of": "2"}, {"args": ["--admin-port=3"]}, "2"),
+        ({}, {"command": ["proxy", "--admin-port=3"]}, "3"),
+        ({}, {"args": ["-admin-port", "3"]}, "3"),
+        ({}, {"args": ["--admin-port"]}, "true"),
+        ({}, {"args": ["--admin-port-range=9"]}, "1"),
+        ({}, {"env": [{"name": "ADMIN_PORT", "value": "4"}]}, "4"),
+        ({}, {"env": [{"name": "ADMIN_PORT", "valueFrom": {}}, {"name": "CONFIG", "value": '{"port": 5}'}]}, "5"),
+        ({}, {"env": [{"name": "CONFIG", "value": "not JSON"}]}, "1"),
+    ],
+)
+def test_a_setting_is_read_from_the_pod(annotations: dict[str, str], container: dict[str, object], value: str) -> None:
+    assert said(PORT, {"metadata": {"annotations": annotations}}, container) == value
+
+
+def test_a_switch_may_be_unknown() -> None:
+    switch = Setting("", ("on",))
+    states = [is_on(switch, {"metadata": {"annotations": said}}, {}) for said in ({"on": "enabled"}, {"on": "no"}, {})]
+    assert states == [True, False, None]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("30", 30), ("2.5", 2.5), ("120s", 120), ("1m30s", 90), ("100ms", 0.1), ("", 7), ("soon", 7)]
+)
+def test_durations_are_seconds_or_those_of_go(text: str, value: float) -> None:
+    assert seconds(text, 7) == pytest.approx(value)

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crosswind.pods.known_sidecars import KNOWN, KnownSidecar, Role
+from crosswind.pods.stop_plans import SIGNAL_SCRIPT, Abilities, Step, Target, Way, plan_stop
+from crosswind.types import Manifest
+
+ISTIO = {"name": "istio-proxy", "image": "istio/proxyv2:1.26.4"}
+LINKERD = {"name": "linkerd-proxy", "image": "cr.l5d.io/linkerd/proxy:2.18"}
+VAULT = {"name": "vault-agent", "image": "hashicorp/vault:1.20"}
+FLUENT = {"name": "logs", "image": "fluent/fluent-bit:3.2-debug"}
+FUSE = {"name": "gke-gcsfuse-sidecar", "image": "gke.gcr.io/gcs-fuse-csi-driver-sidecar-mounter:v1"}
+UNKNOWN = {"name": "second", "image": "my/own:1"}
+
+
+def pod(*sidecars: Manifest, annotations: dict[str, str] | None = None, **spec: Any) -> Manifest:
+    base = {"name": "base", "image": "apache/airflow:3.3.2"}
+    return {
+        "metadata": {"name": "etl", "namespace": "airflow", "annotations": annotations or {}},
+        "spec": {"containers": [base, *sidecars], "restartPolicy": "Never", **spec},
+    }
+
+
+def only_target(manifest: Manifest, **options: Any) -> Target:
+    (target,) = plan_stop(manifest, **options).targets
+    return target
+
+
+def taken(manifest: Manifest, **options: Any) -> list[str]:
+    return [step.way.value for step in only_target(manifest, **options).taken]
+
+
+def first(manifest: Manifest, way: Way) -> Step:
+    return next(step for step in only_target(manifest).steps if step.way is way)
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "ways"),
+    [
+        (ISTIO, ["ask", "ask", "client", "signal"]),
+        (ISTIO | {"image": "istio/proxyv2:1.26.4-distroless"}, ["ask", "ask", "client"]),
+        (LINKERD, ["ask", "client"]),
+        (VAULT, ["ask", "signal"]),
+        ({"name": "db", "image": "gcr.io/cloud-sql-connectors/cloud-sql-proxy:2.25"}, ["ask", "client"]),
+        ({"name": "db", "image": "gcr.io/cloudsql-docker/gce-proxy:1.33-alpine"}, ["signal"]),
+        (FUSE, ["wait"]),
+        ({"name": "consul-dataplane", "image": "hashicorp/consul-dataplane:1.6"}, ["ask"]),
+        ({"name": "kuma-sidecar", "image": "kumahq/kuma-dp:2.9"}, ["wait", "ask"]),
+        ({"name": "daprd", "image": "ghcr.io/dapr/daprd:1.15"}, ["ask"]),
+        ({"name": "envoy", "image": "x.amazonaws.com/aws-appmesh-envoy:v1"}, ["ask", "signal"]),
+        ({"name": "envoy", "image": "envoyproxy/envoy-distroless:v1.24"}, ["ask"]),
+        ({"name": "front", "image": "envoyproxy/envoy:v1.31.0"}, ["ask", "signal"]),
+        ({"name": "datadog-agent-injected", "image": "gcr.io/datadoghq/agent:7"}, ["signal"]),
+        (FLUENT, ["signal"]),
+        ({"name": "logs", "image": "fluent/fluent-bit:3.2"}, []),
+        ({"name": "otc-container", "image": "otel/opentelemetry-collector:0.110"}, []),
+        ({"name": "airflow-xcom-sidecar", "image": "alpine"}, ["wait", "signal"]),
+        (UNKNOWN, ["signal"]),
+    ],
+    ids=lambda value: value["image"] if isinstance(value, dict) else "",
+)
+def test_each_product_ends_by_its_own_way(sidecar: Manifest, ways: list[str]) -> None:
+    assert taken(pod(sidecar)) == ways
+
+
+@pytest.mark.parametrize(
+    ("abilities", "ways"),
+    [
+        (Abilities.NONE, []),
+        (Abilities.A, ["ask", "ask"]),
+        (Abilities.B, ["ask", "ask", "client", "signal"]),
+        (Abilities.C, ["ask", "ask", "client", "signal", "swap"]),
+    ],
+)
+def test_permissions_bound_the_plan_and_what_is_missing_is_named(abilities: Abilities, ways: list[str]) -> None:
+    plan = plan_stop(pod(ISTIO), abilities=abilities, swap_image="my/pause:1", delete=True)
+    steps = [*plan.targets[0].steps, plan.last]
+    assert [step.way.value for step in plan.targets[0].taken] == ways
+    assert all(step.skip.startswith("needs ") for step in steps if step.skip)
+    assert bool(plan.last.skip) == (Abilities.DELETE not in abilities)
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "annotations", "request_line"),
+    [
+        (ISTIO, {}, "POST :15020/quitquitquit"),
+        (ISTIO, {"status.sidecar.istio.io/port": "15555"}, "POST :15555/quitquitquit"),
+        (ISTIO | {"env": [{"name": "PROXY_CONFIG", "value": '{"statusPort": 16000}'}]}, {}, "POST :16000/quitquitquit"),
+        (ISTIO, {"status.sidecar.istio.io/port": "none"}, "POST :15020/quitquitquit"),
+        (
+            LINKERD | {"env": [{"name": "LINKERD2_PROXY_ADMIN_LISTEN_ADDR", "value": "0.0.0.0:5191"}]},
+            {},
+            "POST :5191/shutdown",
+        ),
+        (VAULT, {"vault.hashicorp.com/agent-cache-listener-port": "8300"}, "POST :8300/agent/v1/quit"),
+    ],
+)
+def test_the_port_is_read_from_the_pod(sidecar: Manifest, annotations: dict[str, str], request_line: str) -> None:
+    assert str(first(pod(sidecar, annotations=annotations), Way.ASK).request) == request_line
+
+
+def test_the_second_of_several_consul_proxies_has_the_next_port() -> None:
+    proxies = [{"name": f"consul-dataplane-{name}", "image": "hashicorp/consul-dataplane:1"} for name in ("a", "b")]
+    plan = plan_stop(pod(*proxies))
+    assert [str(target.taken[0].request) for target in plan.targets] == [
+        "GET :20600/graceful_shutdown".replace("GET", "POST"),
+        "POST :20601/graceful_shutdown",
+    ]
+
+
+def test_shippers_end_before_helpers_before_the_mesh_before_those_that_leave_last() -> None:
+    plan = plan_stop(pod(FUSE, ISTIO, VAULT, FLUENT, UNKNOWN))
+    names = [[target.container for target in group] for group in plan.groups]
+    assert names == [["logs"], ["vault-agent", "second"], ["istio-proxy"], ["gke-gcsfuse-sidecar"]]
+
+
+def test_datadog_is_left_to_itself_in_jobs_only() -> None:
+    agent = {"name": "datadog-agent-injected", "image": "gcr.io/datadoghq/agent:7"}
+    in_job = pod(agent)
+    in_job["metadata"]["ownerReferences"] = [{"kind": "Job", "name": "nightly"}]
+    assert [only_target(one).role for one in (pod(agent), in_job)] == [Role.SHIPPER, Role.LAST]
+    assert [taken(one)[0] for one in (pod(agent), in_job)] == ["signal", "wait"]
+
+
+def test_native_sidecars_and_containers_that_ended_need_nothing() -> None:
+    manifest = pod(VAULT, initContainers=[ISTIO | {"restartPolicy": "Always"}, {"name": "migrate", "image": "a"}])
+    manifest["status"] = {"containerStatuses": [{"name": "vault-agent", "state": {"terminated": {"exitCode": 0}}}]}
+    plan = plan_stop(manifest)
+    assert plan.targets == ()
+    assert [name for name, _ in plan.untouched] == ["istio-proxy", "vault-agent"]
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "annotations", "deadline"),
+    [
+        (LINKERD, {}, 123),
+        (LINKERD, {"config.linkerd.io/shutdown-grace-period": "1m"}, 63),
+        (ISTIO, {}, 10),
+        (ISTIO | {"env": [{"name": "PROXY_CONFIG", "value": '{"terminationDrainDuration": "30s"}'}]}, {}, 33),
+    ],
+)
+def test_a_step_waits_as_long_as_the_product_may_take(
+    sidecar: Manifest, annotations: dict[str, str], deadline: float
+) -> None:
+    assert first(pod(sidecar, annotations=annotations), Way.ASK).deadline == deadline
+
+
+def test_an_unknown_sidecar_has_the_pods_own_grace_period() -> None:
+    assert first(pod(UNKNOWN, terminationGracePeriodSeconds=2), Way.SIGNAL).deadline == 10
+    assert first(pod(UNKNOWN), Way.SIGNAL).deadline == 38
+
+
+@pytest.mark.parametrize(("arguments", "code"), [([], 143), (["--exit-zero-on-sigterm"], 0)])
+def test_the_plan_says_when_a_signal_turns_the_pod_red(arguments: list[str], code: int) -> None:
+    proxy = {"name": "db", "image": "gcr.io/cloud-sql-connectors/cloud-sql-proxy:2-alpine", "args": arguments}
+    step = first(pod(proxy), Way.SIGNAL)
+    assert (step.exit_code, "makes the pod Failed" in step.reason) == (code, code != 0)
+
+
+def test_a_swapped_container_with_a_command_is_expected_to_fail() -> None:
+    plain, commanded = (
+        plan_stop(pod(UNKNOWN | extra), swap_image="my/pause:1").targets[0].taken[-1]
+        for extra in ({}, {"command": ["/serve"]})
+    )
+    assert (plain.exit_code, commanded.exit_code) == (0, 128)
+    assert "/serve" in commanded.reason
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "version", "hint"),
+    [
+        (ISTIO, (1, 34), "sidecar.istio.io/nativeSidecar"),
+        (ISTIO, (1, 28), None),
+        (LINKERD, (1, 28), "proxy-admin-shutdown"),
+        (VAULT, (1, 34), "agent-pre-populate-only"),
+        (UNKNOWN, (1, 34), "restartPolicy: Always"),
+    ],
+)
+def test_hints_tell_what_would_make_it_easier(sidecar: Manifest, version: tuple[int, int], hint: str | None) -> None:
+    hints = " ".join(only_target(pod(sidecar), version=version).hints)
+    assert hint in hints if hint else not hints
+
+
+def test_users_own_sidecars_come_first() -> None:
+    own = KnownSidecar("ours", ("istio-proxy",), ("*",), signal="")
+    assert taken(pod(ISTIO), known=(own, *KNOWN)) == []
+
+
+@pytest.mark.parametrize("junk", [None, [], {"spec": 3}, {"spec": {"containers": [3, {"name": 4}]}}, {"metadata": []}])
+def test_any_json_gives_a_plan(junk: Any) -> None:
+    assert plan_stop(junk).last.skip
+
+
+def test_every_row_says_where_it_comes_from_and_what_it_is() -> None:
+    assert all(known.sources and known.note and known.containers and known.images for known in KNOWN)
+    assert len({known.name for known in KNOWN}) == len(KNOWN)
+
+
+@pytest.mark.parametrize("shell", [["dash"], ["busybox", "sh"], ["bash"]], ids=" ".join)
+def test_the_signal_script_does_nothing_on_a_machine_that_is_not_a_container(shell: list[str], tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text(SIGNAL_SCRIPT)
+    environment = os.environ | {"HOSTNAME": "another-pod"}
+    done = subprocess.run([*shell, str(script), "TERM"], env=environment, capture_output=True, timeout=10)
+    assert (done.returncode, done.stderr) == (3, b"")
