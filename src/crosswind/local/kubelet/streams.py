@@ -47,8 +47,6 @@ class Streams:
             self.command.kill()
         for transport in self.transports:
             transport.close()
-        if self.command is None and self.stdin is not None and self.run.spec.get("stdinOnce"):
-            self.run.container.close_stdin()
         if self.terminal is not None:
             os.close(self.terminal)
             self.terminal = None
@@ -117,6 +115,9 @@ async def attach(run: Run, *, stdin: bool) -> Streams:
         _close(given.values())
     if stdin and (source := run.container.open_stdin()) is not None:
         streams.stdin = _typing(source, streams) if run.spec.get("tty") else await _writer(source, streams)
+        if run.spec.get("stdinOnce"):
+            # ours is now the last writer, so that the client's end of input is the container's
+            run.container.close_stdin()
     return streams
 
 
