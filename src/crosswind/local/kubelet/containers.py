@@ -1,4 +1,4 @@
-"""Containers as seen from the event loop: the forker, and one ``Container`` per started process, with its exec'ed commands.
+"""Containers as seen from the event loop: the forker, and a ``Container`` per process, with the commands beside it.
 
 The other side is ``launcher.py``; its docstring tells the protocol.
 """
@@ -94,7 +94,7 @@ class Container:
         self._reader: asyncio.Task[None] | None = None
 
     async def start(self, spec: dict[str, Any], *, stdin: bool = False, network: int | None = None) -> int:
-        """Start the container's process and return its pid; ``StartError`` when that fails. ``spec``: see the launcher."""
+        """Start the process that the launcher's ``start`` describes; return its pid. ``StartError``: that failed."""
         fds: dict[str, int] = {} if network is None else {"network": network}
         given: list[int] = []
         if spec.get("tty"):

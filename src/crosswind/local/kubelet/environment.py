@@ -53,8 +53,8 @@ def environment(
 ) -> dict[str, str]:
     """Return the variables of a container.
 
-    ``known``: what Kubernetes and the image give (HOSTNAME, PATH, services). ``allocatable``: the node's cpu and memory,
-    for limits that are not set. Raises ``ConfigError``.
+    ``known``: what Kubernetes and the image give (HOSTNAME, PATH, services). ``allocatable``: the node's cpu and
+    memory, for limits that are not set. Raises ``ConfigError``.
     """
     result = dict(known)
     for source in container.get("envFrom") or ():

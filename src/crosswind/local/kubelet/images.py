@@ -1,6 +1,7 @@
-"""Images are names here: a table says which commands and variables a name stands for. Pure, but for making folders.
+"""Images are names here: a table says which commands and variables a name stands for. Pure.
 
-Of the patterns (shell-style, of the whole name without a digest or ``docker.io/library/``) that match, the longest counts.
+Patterns are shell-style and match the whole name, with or without ``docker.io/library/``, never its digest. The longest
+that matches counts.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from fnmatch import fnmatchcase
 from crosswind.settings import LocalImage
 from crosswind.types import Manifest
 
-__all__ = ["ImageProblem", "command_line", "find_image", "image_events"]
+__all__ = ["ImageProblem", "command_line", "find_image", "problem_of"]
 
 _DOMAIN = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9.-]*[a-zA-Z0-9])(?::[0-9]+)?"
 _PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"

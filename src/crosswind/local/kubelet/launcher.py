@@ -8,13 +8,14 @@ milliseconds. Three kinds of process run this file:
   passes signals on, writes the log, weighs the memory, and reports each end;
 * the container's process itself, process 1 of its pid namespace.
 
-A supervisor speaks JSON lines over its socket. It gets ``start`` (once), ``signal``, ``exec``, ``tee`` and ``follow``; file
-descriptors named in a message's ``fds`` travel with it (SCM_RIGHTS). It answers ``{"id", "started"}``, ``{"id", "failed"}``,
-``{"id", "exited", "oom"}`` and, while someone follows, ``{"logged"}``; id 0 is the container, others are exec'ed commands.
-When the socket closes, because the kubelet ended or crashed, the supervisor kills what it started and leaves; when the
-supervisor dies, the kernel kills its children (PR_SET_PDEATHSIG), and with process 1 the whole pid namespace.
+A supervisor speaks JSON lines over its socket. It gets ``start`` (once), ``signal``, ``exec``, ``tee`` and ``follow``;
+file descriptors named in a message's ``fds`` travel with it (SCM_RIGHTS). It answers ``{"id", "started"}``,
+``{"id", "failed"}``, ``{"id", "exited", "oom"}`` and, while someone follows, ``{"logged"}``; id 0 is the container,
+others are exec'ed commands. When the socket closes, because the kubelet ended or crashed, the supervisor kills what it
+started and leaves; when the supervisor dies, the kernel kills its children (PR_SET_PDEATHSIG), and with process 1 the
+whole pid namespace.
 
-Without namespaces (``"mode": "none"``) the same works on a process group, with orphans adopted (PR_SET_CHILD_SUBREAPER).
+Without namespaces (``"mode": "none"``) the same works on descendants, orphans adopted (PR_SET_CHILD_SUBREAPER).
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def check(result: int, what: str) -> None:
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
-    """mount(2)."""
+    """Mount a file system; empty texts are left out."""
     texts = [text.encode() or None for text in (source, target, kind)]
     check(_libc.mount(*texts, ctypes.c_ulong(flags), data.encode() or None), f"mount {kind or source} on {target}")
 
@@ -99,29 +100,54 @@ def mount_points() -> Iterator[str]:
     return (point for point in dict.fromkeys(points) if point != "/" and not below(point, OWN))
 
 
-def new_root(scratch: str) -> str:
-    """Lay an overlay over the machine's files: what a container writes stays in memory and goes with it."""
+def new_root(scratch: str, *, whole: bool) -> str:
+    """Lay overlays over the machine's files: what a container writes stays in memory and goes with it.
+
+    ``whole``: one overlay over /. In a user namespace the kernel refuses that, because mounts lie below: there each
+    folder of / gets its own.
+    """
     points = list(mount_points())
     mount("none", "/", "", MS_REC | MS_PRIVATE)
     mount("tmpfs", scratch, "tmpfs", MS_NOSUID, "mode=755")
     root = f"{scratch}/root"
     os.mkdir(root)
-    for number, point in enumerate(["/", *points]):
+    if not whole:
+        mount("tmpfs", root, "tmpfs", MS_NOSUID, "mode=755")
+    for number, point in enumerate(["/", *points] if whole else [*top_folders(root), *points]):
         target = root + point.rstrip("/")
-        upper, work = f"{scratch}/{number}.upper", f"{scratch}/{number}.work"
         try:
-            if not os.path.isdir(point) or set(point) & set(":,\\"):
-                raise OSError(errno.EINVAL, point)
-            os.mkdir(upper)
-            os.mkdir(work)
-            mount("overlay", target, "overlay", 0, f"lowerdir={point},upperdir={upper},workdir={work}")
-            os.chmod(target, os.stat(point).st_mode & 0o7777)
+            lay_over(point, target, f"{scratch}/{number}", "" if whole else ",userxattr")
         except OSError:
             if point == "/":
                 raise
             with contextlib.suppress(OSError):  # a mount that cannot be passed on is left out
-                mount(point, target, "", MS_BIND)
+                mount(point, target, "", MS_BIND if whole else MS_BIND | MS_REC)
     return root
+
+
+def lay_over(folder: str, target: str, store: str, options: str) -> None:
+    """Mount an overlay over a folder; ``store`` begins the names of the folders that keep what is written."""
+    if not os.path.isdir(folder) or set(folder) & set(":,\\"):
+        raise OSError(errno.EINVAL, f"no overlay over {folder}")
+    os.mkdir(f"{store}.upper")
+    os.mkdir(f"{store}.work")
+    os.makedirs(target, exist_ok=True)
+    layers = f"lowerdir={folder},upperdir={store}.upper,workdir={store}.work{options}"
+    mount("overlay", target, "overlay", 0, layers)
+    os.chmod(target, os.stat(folder).st_mode & 0o7777)
+
+
+def top_folders(root: str) -> list[str]:
+    """Return the folders of /, and put its links into the new root."""
+    folders = []
+    for entry in os.scandir("/"):
+        if entry.is_symlink():
+            os.symlink(os.readlink(entry.path), root + entry.path)
+        elif entry.is_dir():
+            os.mkdir(root + entry.path)
+            if entry.path not in OWN:
+                folders.append(entry.path)
+    return folders
 
 
 def make_dev() -> None:
@@ -170,7 +196,7 @@ def unshare(spec: Message) -> None:
             with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
                 file.write(text)
     socket.sethostname(spec["hostname"])
-    spec["root"] = new_root(spec["scratch"])
+    spec["root"] = new_root(spec["scratch"], whole=spec["mode"] == "root")
 
 
 def go_to(spec: Message) -> None:
@@ -222,7 +248,7 @@ def run(spec: Message, fds: list[int], failed: int) -> None:
 def execute(argv: list[str], env: dict[str, str]) -> None:
     """Exec a command, looked for in the environment's PATH; the error reads as a container runtime's."""
     try:
-        os.execvpe(argv[0], argv, env)
+        os.execvpe(argv[0], argv, env)  # noqa: S606 - no shell is the point
     except FileNotFoundError as problem:
         missing = (
             f"stat {argv[0]}: no such file or directory" if "/" in argv[0] else "executable file not found in $PATH"

@@ -65,7 +65,7 @@ async def read_log(
     ended: Callable[[], bool],
     listening: Callable[[Callable[[], None]], AbstractContextManager[None]],
 ) -> AsyncIterator[bytes]:
-    """Yield a log in chunks; with ``follow`` until ``ended()``, woken by ``listening``. Raises ``LookupError``: no log."""
+    """Yield a log in chunks; with ``follow`` until ``ended()``, woken by ``listening``. ``LookupError``: none."""
     if not path.exists():
         raise LookupError("the container has no log")
     earliest = since(options, datetime.now(UTC)).encode()

@@ -1,4 +1,4 @@
-"""What all pods of the kubelet share: settings, registry, forker, images, folders, and how far containers are set apart."""
+"""What all pods of the kubelet share: settings, registry, forker, images, folders, and how containers are set apart."""
 
 from __future__ import annotations
 
@@ -42,12 +42,17 @@ class Tokens(Protocol):
 
 
 class Machine:
-    """Opened with ``async with``. ``mode``: how containers are set apart, best first:
+    """What this machine gives to containers; opened with ``async with``.
+
+    ``mode`` tells how they are set apart, best first:
 
     * ``root``: mount, pid and UTS namespaces, by a kubelet that runs as root;
     * ``user``: the same in a user namespace, by an ordinary user where the kernel lets them;
     * ``none``: a process group. Mount paths, ``/tmp`` and ``/dev/termination-log`` in commands, arguments and variables
-      are replaced by the folders that stand for them; files elsewhere are shared, and there is no process 1.
+      are replaced by the folders that stand for them. All other files are the machine's, nothing is read-only, and
+      process 1 is the machine's own: ``kill 1`` does not mean the container.
+
+    In each of them processes run as the kubelet's user: ``runAsUser`` is not looked at.
     """
 
     def __init__(self, registry: Registry, settings: LocalSettings, tokens: Tokens | None, api_port: int) -> None:
@@ -82,7 +87,8 @@ class Machine:
         if self.settings.sandbox == "none" or sys.platform != "linux":
             return "none"
         why = ""
-        for mode in ("root", "user") if os.geteuid() == 0 else ("user",):
+        root = os.geteuid() == 0 and self.settings.sandbox == "auto"
+        for mode in ("root", "user") if root else ("user",):
             try:
                 if await self._works(mode):
                     return mode
@@ -110,7 +116,7 @@ class Machine:
         table = {pattern: replace(image, visible=_hidden(image.visible)) for pattern, image in played.items()}
         plain = LocalImage()
         python = _own_python()
-        table |= {name: plain for name in ("debian*", "ubuntu*", "bash*", "*/pause*")}
+        table |= dict.fromkeys(("debian*", "ubuntu*", "bash*", "*/pause*"), plain)
         table |= {name: _busybox(commands / "busybox") for name in ("busybox*", "*/busybox*", "alpine*", "*/alpine*")}
         table["python*"] = python
         table |= {name: _airflow(python) for name in ("apache/airflow*", "*/airflow*")}

@@ -7,15 +7,14 @@ import contextlib
 import errno
 import itertools
 import logging
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 from crosswind.local.kubelet.containers import StartError
 from crosswind.local.kubelet.logs import read_log
 from crosswind.local.kubelet.machine import Machine, Tokens
 from crosswind.local.kubelet.running import Run
 from crosswind.local.kubelet.streams import Streams, attach, execute
-from crosswind.local.kubelet.working import Ending, PodWorker
+from crosswind.local.kubelet.working import PodWorker
 from crosswind.local.seams import Change, LogOptions, Registry
 from crosswind.settings import LocalSettings
 from crosswind.types import Manifest
@@ -28,9 +27,9 @@ _log = logging.getLogger(__name__)
 class Kubelet:
     """Runs the pods that are bound to ``settings.node_name`` as processes; implements ``seams.Runtime``.
 
-    Pods share the machine's network: each has a loopback address of its own (127.x.y.z, its podIP), but ``localhost`` and
-    the ports bound to all addresses are the machine's. ``tokens``: issues service-account tokens; None leaves them empty.
-    ``api_port``: what pods are told as KUBERNETES_SERVICE_PORT.
+    Pods share the machine's network: each has a loopback address of its own (127.x.y.z, its podIP), but ``localhost``
+    and the ports bound to all addresses are the machine's. ``tokens``: issues service-account tokens; None leaves them
+    empty. ``api_port``: what pods are told as KUBERNETES_SERVICE_PORT.
     """
 
     def __init__(

@@ -46,10 +46,10 @@ class Waiting:
 
 @dataclass(slots=True)
 class Sight:
-    """What was seen of one container.
+    """What was seen of one container; times in seconds since 1970.
 
     ``image``: as it was when the present run began. ``restarts``: runs before the present one. ``startup``: what the
-    startup probe says, None while it says nothing yet. ``starting``: its postStart hook runs. ``not_before``: back-off, in seconds since 1970.
+    startup probe says, None while it says nothing yet. ``starting``: its postStart hook runs. ``not_before``: back-off.
     """
 
     state: Literal["none", "running", "ended"] = "none"

@@ -28,8 +28,8 @@ def host_files(pod: Manifest, folder: Path, address: str) -> list[Mount]:
     name = hostname_of(pod)
     lines = ["# Kubernetes-managed hosts file.", "127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
     lines.append(f"{address}\t{name}")
-    for alias in pod["spec"].get("hostAliases") or ():
-        lines.append("\t".join([alias["ip"], *(alias.get("hostnames") or ())]))
+    aliases = pod["spec"].get("hostAliases") or ()
+    lines += ["\t".join([alias["ip"], *(alias.get("hostnames") or ())]) for alias in aliases]
     (folder / "hosts").write_text("\n".join(lines) + "\n")
     (folder / "hostname").write_text(name + "\n")
     (folder / "shm").mkdir(exist_ok=True)
@@ -64,7 +64,10 @@ def process_spec(
         "memory": memory_limit(container),
         "readOnlyRoot": bool((container.get("securityContext") or {}).get("readOnlyRootFilesystem")),
     }
-    return message if machine.mode != "none" else without_mounts(message, {one.target: one.source for one in mounts})
+    if machine.mode != "none":
+        return message
+    places = {image.folder: str(folder / "tmp")} if image.folder != "/" else {}
+    return without_mounts(message, places | {one.target: one.source for one in mounts})
 
 
 def _own_files(container: Manifest, folder: Path) -> list[Mount]:
@@ -87,15 +90,10 @@ def memory_limit(container: Manifest) -> int | None:
 
 def without_mounts(message: dict[str, Any], places: Mapping[str, str]) -> dict[str, Any]:
     """Where nothing can be mounted, name the folders themselves in command, variables and directory."""
-    private = {
-        path: place for path, place in places.items() if path != place and not path.startswith(("/etc/", "/dev/shm"))
-    }
+    private = {path: place for path, place in places.items() if path != place}
     variables = {name: rewritten(value, private) for name, value in message["env"].items() if name != "PATH"}
     temporary = private["/tmp"]  # noqa: S108
     variables = {**variables, "PATH": message["env"]["PATH"], "HOME": temporary, "TMPDIR": temporary}
-    for name in ("AIRFLOW_HOME",):
-        if name in variables:
-            variables[name] = temporary
     cwd = rewritten(message["cwd"], private)
     return {
         **message,

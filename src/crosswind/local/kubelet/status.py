@@ -23,8 +23,8 @@ CONTAINER_ID = "crosswind://"
 class Outlook:
     """What is known of the pod beside its containers; times in seconds since 1970.
 
-    ``over``: every container has ended and none will start again. ``phase``, ``reason``, ``message``: set when something
-    other than the containers decides, such as a deadline.
+    ``over``: every container has ended and none will start again. ``phase``, ``reason``, ``message``: set when
+    something other than the containers decides, such as a deadline.
     """
 
     now: float

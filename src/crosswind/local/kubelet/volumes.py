@@ -20,7 +20,7 @@ from crosswind.types import Manifest
 
 __all__ = ["Mount", "Sources", "VolumeError", "Volumes"]
 
-File = tuple[bytes, int | None]
+File = tuple[bytes, int | None]  # content and mode, None for 0644
 
 
 class VolumeError(Exception):
@@ -151,7 +151,7 @@ class Volumes:
                 kind in volumes[name] for kind in ("secret", "configMap", "downwardAPI", "projected")
             )
             below = mount.get("subPath") or expand(mount.get("subPathExpr") or "", environment)
-            target = os.path.normpath("/" + mount["mountPath"])
+            target = os.path.normpath("/" + mount["mountPath"].lstrip("/"))
             found.append(Mount(_sub_path(self._places[name], below, fixed), target, fixed))
         return sorted(found, key=lambda mount: mount.target.count("/"))
 
@@ -170,7 +170,7 @@ def _sub_path(place: str, below: str, fixed: bool) -> str:
         if fixed:
             raise ConfigError(f'failed to prepare subPath "{below}": no such file or directory')
         os.makedirs(path)
-        os.chmod(path, 0o777)
+        Path(path).chmod(0o777)
     return path
 
 
@@ -196,7 +196,7 @@ def _host_path(source: Manifest) -> str:
             raise ConfigError(f"hostPath type check failed: {path} is not a {_TYPES[kind][1]}")
     if kind and not _TYPES[kind][0](os.stat(path).st_mode):
         raise ConfigError(f"hostPath type check failed: {path} is not a {_TYPES[kind][1]}")
-    return path
+    return str(path)
 
 
 def write_atomically(folder: Path, files: Mapping[str, Any]) -> None:

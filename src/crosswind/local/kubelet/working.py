@@ -1,4 +1,4 @@
-"""One pod on this node from its arrival to its end: decisions are ``pods.next_actions``, the report is ``pod_status``."""
+"""One pod on this node from arrival to end: decisions are ``pods.next_actions``, the report is ``pod_status``."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class PodWorker:
         self._ending_begun = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._end_by = 0.0
-        self._sandbox = False
+        self._sandbox = self._busy = False
         self._shared: list[Mount] = []
         self._wanted: set[str] = set()  # ended by us, so that no back-off is due
         self._group: asyncio.TaskGroup
@@ -246,6 +246,15 @@ class PodWorker:
         return True
 
     async def _carry_out(self, plan: Plan) -> float:
+        """Do what is planned; the status is told when all of it is done, as the kubelet does."""
+        self._busy = True
+        try:
+            return await self._kill_and_start(plan)
+        finally:
+            self._busy = False
+            self._publish()
+
+    async def _kill_and_start(self, plan: Plan) -> float:
         if plan.kill:
             await asyncio.gather(*(self._kill(kill) for kill in plan.kill))
         again = 3600.0
@@ -257,7 +266,6 @@ class PodWorker:
                 again = min(again, left)
             elif not await self._start(name, sight):
                 again = min(again, SOON_S)
-        self._publish()
         return again
 
     def _back_off(self, name: str, sight: Sight) -> None:
@@ -404,7 +412,7 @@ class PodWorker:
                 tell = functools.partial(self._unhealthy, name, kind)
                 run.background.append(self._group.create_task(probe_for_ever(probe, run, report, tell)))
 
-    def _probed(self, name: str, sight: Sight, run: Run, kind: str, good: bool) -> None:  # noqa: FBT001
+    def _probed(self, name: str, sight: Sight, run: Run, kind: str, good: bool) -> None:
         if run.exited.is_set() or self.runs.get(name) is not run:
             return
         if kind == "startup":
@@ -462,7 +470,7 @@ class PodWorker:
     # telling
 
     def _publish(self, *, over: bool = False) -> None:
-        if self.removed:
+        if self.removed or self._busy:
             return
         ending = self._ending if over and self._ending is not None else Ending()
         outlook = Outlook(
