@@ -38,16 +38,17 @@ def impersonated(headers: Mapping[str, str], user: User, allowed: Callable[[str,
     if not name:
         return user
     groups = tuple(group for group in headers.get("impersonate-group", "").split(",") if group)
-    namespace, _, account = name.removeprefix(ACCOUNT).partition(":") if name.startswith(ACCOUNT) else ("", "", "")
-    asked = [("serviceaccounts", namespace, account) if account else ("users", "", name)]
-    for resource, within, one in [*asked, *(("groups", "", group) for group in groups)]:
+    asked = [("users", "", name), *(("groups", "", group) for group in groups)]
+    if name.startswith(ACCOUNT):
+        namespace, _, account = name.removeprefix(ACCOUNT).partition(":")
+        asked[0] = ("serviceaccounts", namespace, account)
+        groups = groups or ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
+    for resource, within, one in asked:
         if not allowed(resource, within, one):
             scope = f'in the namespace "{within}"' if within else "at the cluster scope"
             why = f'User "{user.username}" cannot impersonate resource "{resource}" in API group "" {scope}'
             raise forbidden(resource, one, why)
-    if account and not groups:
-        groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
-    return User(name, (*groups, *(() if name == ANONYMOUS.username else ("system:authenticated",))))
+    return ANONYMOUS if name == ANONYMOUS.username else User(name, (*groups, "system:authenticated"))
 
 
 def no_right(user: User, verb: str, address: Address) -> StatusError:

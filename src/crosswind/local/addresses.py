@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from crosswind.local.kinds import GROUP_VERSIONS, KINDS, RESOURCES, Kind
@@ -9,6 +10,10 @@ from crosswind.local.statuses import method_not_allowed, no_such_resource
 
 __all__ = ["Address", "check_served", "locate", "verb_of"]
 
+PATH = re.compile(
+    r"/(?:api|apis/(?P<group>[^/]+))/(?P<version>[^/]+)(?:/namespaces/(?P<namespace>[^/]+))?"
+    r"/(?P<plural>[^/]+)(?:/(?P<name>[^/]+)(?:/(?P<part>[^/]+))?)?/?"
+)
 NAMESPACE_PARTS = KINDS["Namespace"].parts
 COLLECTION = {"GET": "list", "HEAD": "list", "POST": "create", "DELETE": "deletecollection"}
 OBJECT = {
@@ -38,34 +43,23 @@ class Address:
 
 def locate(path: str) -> Address | None:
     """Read a path; None when it is none of a resource in a served group; raise 404 for an unknown resource."""
-    parts = path.strip("/").split("/")
-    if parts[0] == "api" and len(parts) > 2:
-        group, version, rest = "", parts[1], parts[2:]
-    elif parts[0] == "apis" and len(parts) > 3:
-        group, version, rest = parts[1], parts[2], parts[3:]
-    else:
+    match = PATH.fullmatch(path)
+    if not match:
         return None
+    group, version, namespace, plural, name, part = match.groups("")
     if (group, version) not in GROUP_VERSIONS:
         return None
-    namespace = None
-    if rest[0] == "namespaces" and len(rest) > 2 and not (not group and len(rest) == 3 and rest[2] in NAMESPACE_PARTS):
-        namespace, rest = rest[1], rest[2:]
-    kind = RESOURCES.get((group, version, rest[0]))
-    if (
-        kind is None
-        or len(rest) > 3
-        or kind.namespaced != (namespace is not None or (kind.namespaced and len(rest) == 1))
-    ):
+    if namespace and not group and not name and plural in NAMESPACE_PARTS:
+        plural, namespace, name, part = "namespaces", "", namespace, plural
+    kind = RESOURCES.get((group, version, plural))
+    if kind is None or not _fits(kind, namespace, name) or (part and part not in kind.parts):
         raise no_such_resource()
-    name, subresource = (*rest[1:], "", "")[:2]
-    if subresource and subresource not in kind.parts:
-        raise no_such_resource()
-    return Address(kind, namespace, name, subresource)
+    return Address(kind, namespace or None, name, part)
 
 
-def _fits(kind: Kind, namespace: str | None, rest: list[str]) -> bool:
+def _fits(kind: Kind, namespace: str, name: str) -> bool:
     """Whether the path has a namespace just where the kind wants one: only lists go without."""
-    return namespace is None if not kind.namespaced else namespace is not None or len(rest) == 1
+    return bool(namespace) or not name if kind.namespaced else not namespace
 
 
 def verb_of(method: str, address: Address, *, watch: bool) -> str:

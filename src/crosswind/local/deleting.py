@@ -64,18 +64,9 @@ def read_delete_options(body: Manifest, query: Mapping[str, str], *, dry_run: bo
     ``dry_run``: what the query says of it.
     """
     given: Mapping[str, Json] = body or query
-    causes = []
-    propagation = given.get("propagationPolicy") or ""
-    if propagation and propagation not in POLICIES:
-        supported = ", ".join(f'"{policy}"' for policy in (*POLICIES, "nil"))
-        told = f'Unsupported value: "{propagation}": supported values: {supported}'
-        causes.append(Cause("FieldValueNotSupported", told, "propagationPolicy"))
-    orphan = given.get("orphanDependents")
-    if orphan is not None and propagation:
-        told = f'Invalid value: "{propagation}": orphanDependents and deletionPropagation cannot be both set'
-        causes.append(Cause("FieldValueInvalid", told, "propagationPolicy"))
-    if causes:
-        raise invalid("DeleteOptions", "", causes)
+    propagation, orphan = given.get("propagationPolicy") or "", given.get("orphanDependents")
+    if problem := _wrong_propagation(propagation, orphan):
+        raise invalid("DeleteOptions", "", [problem])
     if orphan is not None:
         propagation = "Orphan" if orphan in {True, "true", "1"} else "Background"
     conditions = body.get("preconditions") or {}
@@ -86,6 +77,17 @@ def read_delete_options(body: Manifest, query: Mapping[str, str], *, dry_run: bo
         propagation,
         dry_run or bool(body.get("dryRun")),
     )
+
+
+def _wrong_propagation(propagation: str, orphan: Json) -> Cause | None:
+    if propagation and propagation not in POLICIES:
+        supported = ", ".join(f'"{policy}"' for policy in (*POLICIES, "nil"))
+        told = f'Unsupported value: "{propagation}": supported values: {supported}'
+        return Cause("FieldValueNotSupported", told, "propagationPolicy")
+    if propagation and orphan is not None:
+        told = f'Invalid value: "{propagation}": orphanDependents and deletionPropagation cannot be both set'
+        return Cause("FieldValueInvalid", told, "propagationPolicy")
+    return None
 
 
 def _seconds(given: Json) -> int | None:

@@ -51,15 +51,15 @@ class Page:
 def read_list_options(query: Mapping[str, str], selector: Selector) -> ListOptions:
     """Read the query of a list; raise 400 or 422."""
     limit = _number(query.get("limit") or "0")
-    version, match = query.get("resourceVersion") or "", query.get("resourceVersionMatch") or ""
-    continues = query.get("continue") or ""
+    version, match, continues = (query.get(key, "") for key in ("resourceVersion", "resourceVersionMatch", "continue"))
     if continues and version not in {"", "0"}:
         raise bad_request("specifying resource version is not allowed when using continue")
     if match and (problem := _wrong_match(match, version, continues)):
         raise invalid("ListOptions", "", [problem])
-    number = _version(version) if version else None
-    exact = match == "Exact" or (bool(limit) and not match and number not in {None, 0})
-    return ListOptions(selector, 0 if number == 0 else max(limit, 0), continues, number, exact)
+    if version == "0":
+        limit = 0  # answered from the watch cache, which has no pages
+    exact = match == "Exact" or (limit > 0 and bool(version) and not match)
+    return ListOptions(selector, max(limit, 0), continues, _version(version) if version else None, exact)
 
 
 def _wrong_match(match: str, version: str, continues: str) -> Cause | None:

@@ -142,7 +142,7 @@ def _merge_lists(current: list[Json], patch: list[Json], field: str, parent: str
     merge_key = MERGE_KEYS.get((parent, field))
     if merge_key is None:
         return patch
-    if any(isinstance(item, dict) and item.get(DIRECTIVE) == "replace" and len(item) == 1 for item in patch):
+    if {DIRECTIVE: "replace"} in patch:
         return [item for item in patch if DIRECTIVE not in item]
     return _merge_items(current, patch, field, merge_key)
 
@@ -173,17 +173,13 @@ def _delete_from(merged: Manifest, field: str, values: Json) -> None:
 
 
 def _ordered(items: list[Json], order: Json, merge_key: str | None) -> list[Json]:
-    """Put the items that ``order`` names into its order; the others keep their place after the one before them."""
-    keys = [one.get(merge_key) if merge_key and isinstance(one, dict) else one for one in order]
-    named = [item for item in items if _key(item, merge_key) in keys]
-    named.sort(key=lambda item: keys.index(_key(item, merge_key)))
-    outcome = list(named)
-    for at, item in enumerate(items):
-        if _key(item, merge_key) not in keys:
-            before = items[at - 1] if at else None
-            place = next((i + 1 for i, one in enumerate(outcome) if one is before), 0) if at else 0
-            outcome.insert(place, item)
-    return outcome
+    """Put the items that ``order`` names into its order; the others stay behind the one before them."""
+    keys = [_key(one, merge_key) for one in order]
+    ranks: list[int] = []
+    for item in items:
+        key = _key(item, merge_key)
+        ranks.append(keys.index(key) if key in keys else ranks[-1] if ranks else -1)
+    return [item for _, item in sorted(zip(ranks, items, strict=True), key=lambda pair: pair[0])]
 
 
 def _key(item: Json, merge_key: str | None) -> Json:

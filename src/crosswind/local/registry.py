@@ -126,15 +126,7 @@ class ClusterRegistry:
 
     def _begin(self, kind: Kind, namespace: str, manifest: Manifest) -> Manifest:
         """Give a new object what the system alone decides."""
-        given = manifest.get("metadata") or {}
-        if given.get("resourceVersion"):
-            raise failure(500, "", "resourceVersion should not be set on objects to be created")
-        metadata = {key: value for key, value in given.items() if key not in NOT_GIVEN}
-        if not metadata.get("name") and metadata.get("generateName"):
-            metadata["name"] = self._generate(kind, namespace, metadata["generateName"])
-        _place(kind, namespace, metadata)
-        metadata["uid"] = new_uid()
-        metadata["creationTimestamp"] = timestamp(self.clock())
+        metadata = self._begin_metadata(kind, namespace, manifest.get("metadata") or {})
         fresh = {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": metadata}
         dropped = "status" if "status" in kind.parts and kind.kind not in KEEPS_STATUS else ""
         fresh |= {key: value for key, value in manifest.items() if key not in {*fresh, dropped}}
@@ -142,6 +134,15 @@ class ClusterRegistry:
             metadata["generation"] = 1
             fresh.setdefault("spec", {})
         return fresh
+
+    def _begin_metadata(self, kind: Kind, namespace: str, given: Manifest) -> Manifest:
+        if given.get("resourceVersion"):
+            raise failure(500, "", "resourceVersion should not be set on objects to be created")
+        metadata = {key: value for key, value in given.items() if key not in NOT_GIVEN}
+        if not metadata.get("name") and metadata.get("generateName"):
+            metadata["name"] = self._generate(kind, namespace, metadata["generateName"])
+        _place(kind, namespace, metadata)
+        return metadata | {"uid": new_uid(), "creationTimestamp": timestamp(self.clock())}
 
     def _generate(self, kind: Kind, namespace: str, prefix: str) -> str:
         while True:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from crosswind.local.kinds import BODIES, KINDS
+from crosswind.local.kinds import BODIES, KINDS, Kind
 from crosswind.types import Json, Manifest
 
 __all__ = [
@@ -105,15 +105,12 @@ def conflict(kind: str, name: str, why: str = MODIFIED, *, causes: Sequence[Caus
 
 def invalid(kind: str, name: str, causes: Sequence[Cause]) -> StatusError:
     """422: fields are wrong."""
-    known = KINDS.get(kind) or BODIES.get(kind)
-    group = {"group": known.group} if known and known.group else {}
-    qualified = f"{kind}.{known.group}" if known and known.group else kind
+    known = _known(kind)
+    words = f"{kind}.{known.group}" if known and known.group else kind
     lines = list(dict.fromkeys(f"{cause.field}: {cause.message}" if cause.field else cause.message for cause in causes))
     told = lines[0] if len(lines) == 1 else f"[{', '.join(lines)}]"
-    details = {"name": name, **group, "kind": kind, "causes": [_cause(cause) for cause in causes]}
-    if not name:
-        del details["name"]
-    return failure(422, "Invalid", f'{qualified} "{name}" is invalid: {told}', details)
+    details = {**_resource(kind, name), "kind": kind, "causes": [_cause(cause) for cause in causes]}
+    return failure(422, "Invalid", f'{words} "{name}" is invalid: {told}', details)
 
 
 def forbidden(kind: str, name: str, why: str, *, causes: Sequence[Cause] = ()) -> StatusError:
@@ -167,13 +164,17 @@ def internal_error(message: str) -> StatusError:
     return failure(500, "InternalError", f"Internal error occurred: {message}", details)
 
 
+def _known(kind: str) -> Kind | None:
+    return KINDS.get(kind) or BODIES.get(kind)
+
+
 def _words(kind: str) -> str:
-    known = KINDS.get(kind) or BODIES.get(kind)
+    known = _known(kind)
     return known.qualified if known else kind
 
 
 def _resource(kind: str, name: str) -> dict[str, Json]:
-    known = KINDS.get(kind) or BODIES.get(kind)
+    known = _known(kind)
     details: dict[str, Json] = {"name": name} if name else {}
     if known and known.group:
         details["group"] = known.group
