@@ -18,6 +18,7 @@ from crosswind.types import Manifest
 __all__ = ["Compacted", "Entry", "Event", "EventType", "Store"]
 
 EventType: TypeAlias = Literal["ADDED", "MODIFIED", "DELETED"]
+RECENT = 500  # states of each kind that are kept ready to read, because someone may still be reading them
 Listener: TypeAlias = Callable[["Event"], None]
 
 
@@ -33,19 +34,31 @@ class Compacted(Exception):
 class Entry:
     """One state of an object."""
 
-    __slots__ = ("_json", "object", "version")
+    __slots__ = ("_json", "_object", "version")
 
     def __init__(self, manifest: Manifest, version: int) -> None:
-        self.object = manifest
         self.version = version
+        self._object: Manifest | None = manifest
         self._json: bytes | None = None
+
+    @property
+    def object(self) -> Manifest:
+        """The state."""
+        if self._object is None:
+            self._object = orjson.loads(self.json)
+        return self._object
 
     @property
     def json(self) -> bytes:
         """The state as JSON."""
         if self._json is None:
-            self._json = orjson.dumps(self.object)
+            self._json = orjson.dumps(self._object)
         return self._json
+
+    def shelve(self) -> None:
+        """Keep the JSON alone until someone reads: less memory, and nothing for the garbage collector to go through."""
+        assert self.json
+        self._object = None
 
     @property
     def bare(self) -> bytes:
@@ -144,8 +157,17 @@ class Store:
         if len(history) == self._length:
             shelf.floor = history[0].entry.version if history else event.entry.version
         history.append(event)
+        if len(history) > RECENT:
+            self._shelve(shelf, history[-RECENT].entry)
         for listener in shelf.listeners:
             listener(event)
+
+    def _shelve(self, shelf: _Shelf, entry: Entry) -> None:
+        """Pack an older state away, unless it is the present one."""
+        metadata = entry.object["metadata"]
+        present = shelf.namespaces.get(metadata.get("namespace", ""), {}).get(metadata["name"])
+        if present is not entry:
+            entry.shelve()
 
     def since(self, kind: str, version: int) -> list[Event]:
         """Return the events after a version, oldest first; raise ``Compacted`` if some of them are gone."""
