@@ -178,7 +178,9 @@ def _server(nodes: int, profile: str) -> Iterator[tuple[psutil.Process, str, str
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         try:
-            url, token, authority = process.stdout.readline().split()
+            if not (line := process.stdout.readline()):
+                raise SystemExit("the server did not start; what it said stands above")
+            url, token, authority = line.split()
             yield psutil.Process(process.pid), url, token, authority
         finally:
             process.terminate()
