@@ -89,6 +89,8 @@ async def _serve(settings: LocalSettings, output: str) -> None:
     try:
         from crosswind.local.serving import LocalCluster
     except ModuleNotFoundError as problem:
+        if (problem.name or "crosswind").startswith("crosswind"):
+            raise
         raise ConfigError(f"{problem.name} is not installed: pip install 'crosswind[local]'") from problem
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

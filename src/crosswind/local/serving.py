@@ -17,7 +17,6 @@ from typing import Any, TypeAlias
 
 import uvicorn
 from uvicorn._types import ASGISendEvent
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 
@@ -49,6 +48,7 @@ __all__ = ["LocalCluster"]
 BACKLOG = 2048
 """Connections that may wait to be accepted: a load test opens hundreds at once."""
 
+_LAST_WORDS_S = 0.05
 _Part: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 _log = logging.getLogger(__name__)
 
@@ -250,13 +250,17 @@ class _Server(uvicorn.Server):
 
     async def close(self) -> None:
         """End every watch and connection, then the server."""
-        self._app.close()
-        await asyncio.sleep(0)
-        for connection in list(self.server_state.connections):
-            if isinstance(connection, HttpToolsProtocol):
-                connection.transport.close()
         self.should_exit = True
         await self._task
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let answers under way out, for a moment; then cut what clients hold open."""
+        self._app.close()
+        for end in ("close", "abort"):
+            await asyncio.sleep(_LAST_WORDS_S)
+            for connection in list(self.server_state.connections):
+                getattr(connection.transport, end)()
+        await super().shutdown(sockets)
 
 
 @contextlib.contextmanager
