@@ -117,17 +117,27 @@ def _or_default(value: Any, default: Any) -> Any:
 def _compile_dict(template: Mapping[str, Json]) -> Render:
     allowed = compile_condition(template.get("$if", {}))
     whole = compile_template(template["$do"]) if "$do" in template else None
-    fields = [(key, compile_template(value)) for key, value in template.items() if not key.startswith("$")]
+    fields = {key: value for key, value in template.items() if not key.startswith("$")}
+    plain = {key: value if _is_plain(value) else None for key, value in fields.items()}
+    renders = [(key, compile_template(value)) for key, value in fields.items() if not _is_plain(value)]
 
     def fill(scope: Scope) -> Any:
         if not allowed(scope):
             return MISSING
         if whole:
             return whole(scope)
-        values = ((key, render(scope)) for key, render in fields)
-        return {key: value for key, value in values if value is not MISSING}
+        filled = dict(plain)
+        for key, render in renders:
+            filled[key] = value = render(scope)
+            if value is MISSING:
+                del filled[key]
+        return filled
 
     return fill
+
+
+def _is_plain(value: Json) -> bool:
+    return not isinstance(value, (dict, list)) and not (isinstance(value, str) and "$" in value)
 
 
 def _compile_list(template: list[Json]) -> Render:
