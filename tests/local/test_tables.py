@@ -222,6 +222,7 @@ JOB = {
             {"Status": "Bound", "Volume": "v", "Capacity": "1Gi", "Access Modes": "RWO", "VolumeMode": "Filesystem"},
         ),
         ("Role", named(), {"Name": "x"}),
+        ("PriorityClass", named(value=9), {"Value": 9, "Global-Default": "false"}),
     ],
 )
 def test_other_kinds_have_columns_of_their_own(kind, manifest, cells):

@@ -49,13 +49,15 @@ DEFAULTS: dict[str, dict[str, Json]] = {
     "V1HostPathVolumeSource": {"type": ""},
     "V1PersistentVolumeClaimSpec": CLAIM,
     "V1PersistentVolumeSpec": {**CLAIM, "persistentVolumeReclaimPolicy": "Retain"},
-    "V1PersistentVolumeClaim": {"status": {"phase": "Pending"}},
-    "V1PersistentVolume": {"status": {"phase": "Pending"}},
+    "V1PersistentVolumeClaim": {"spec": {}, "status": {"phase": "Pending"}},
+    "V1PersistentVolume": {"spec": {}, "status": {"phase": "Pending"}},
     "V1Pod": {"status": {"phase": "Pending"}},
     "V1Namespace": {"spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}},
     "V1Secret": {"type": "Opaque"},
-    "V1ResourceQuota": {"status": {}},
-    "V1Service": {"status": {"loadBalancer": {}}},
+    "V1ResourceQuota": {"spec": {}, "status": {}},
+    "V1RoleBinding": {"roleRef": {}},
+    "V1ClusterRoleBinding": {"roleRef": {}},
+    "V1Service": {"spec": {}, "status": {"loadBalancer": {}}},
     "V1ServiceSpec": {"type": "ClusterIP", "sessionAffinity": "None", "internalTrafficPolicy": "Cluster"},
     "V1ServicePort": {"protocol": "TCP"},
     "V1Job": {"status": {}},
@@ -192,14 +194,19 @@ def _job(job: Manifest) -> None:
     """Fill in labels and, with the uid, the selector by which a job knows its pods."""
     metadata, spec = job.setdefault("metadata", {}), job.setdefault("spec", {})
     template = spec.setdefault("template", {}).setdefault("metadata", {})
-    if template.get("labels") and not metadata.get("labels"):
-        metadata["labels"] = dict(template["labels"])
+    _lend_labels(template, metadata)
     uid, name = metadata.get("uid"), metadata.get("name", "")
     if uid and not spec.get("manualSelector") and "selector" not in spec:
         prefixed = {"batch.kubernetes.io/controller-uid": uid, "batch.kubernetes.io/job-name": name}
         plain = {"controller-uid": uid, "job-name": name}
         template["labels"] = {**template.get("labels", {}), **prefixed, **plain}
         spec["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
+        _lend_labels(template, metadata)
+
+
+def _lend_labels(template: Manifest, metadata: Manifest) -> None:
+    if template.get("labels") and not metadata.get("labels"):
+        metadata["labels"] = dict(template["labels"])
 
 
 def _job_spec(spec: Manifest) -> None:

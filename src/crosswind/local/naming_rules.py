@@ -72,14 +72,9 @@ config_key = _rule(
     "KEY_NAME",
     "key-name",
 )
-_name_part = _rule(
-    "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]",
-    63,
-    f"name part must consist of {_DASHES}",
-    "MyName",
-    "my.name",
-    "123-abc",
-)
+_NAME = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
+_NAMES = ("MyName", "my.name", "123-abc")
+_name_part = _rule(_NAME, 63, f"must consist of {_DASHES}", *_NAMES)
 
 
 @lru_cache(4096)
@@ -96,17 +91,13 @@ def label_key(text: str) -> Sequence[str]:
     """Judge a key of a label, annotation or resource: ``name`` or ``example.com/name``."""
     prefix, slash, name = text.rpartition("/")
     if "/" in prefix:
-        form = r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
-        told = f"a qualified name must consist of {_DASHES}"
-        return (
-            f"{_told(told, form, 'MyName', 'my.name', '123-abc')} with an optional DNS subdomain prefix and '/' "
-            "(e.g. 'example.com/MyName')",
-        )
+        told = _told(f"a qualified name must consist of {_DASHES}", _NAME, *_NAMES)
+        return (f"{told} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",)
     complaints = ["prefix part must be non-empty"] if slash and not prefix else []
     complaints += [f"prefix part {complaint}" for complaint in dns_subdomain(prefix)] if prefix else []
     if not name:
         return (*complaints, "name part must be non-empty")
-    return (*complaints, *(f"name part {c}".replace("name part name part", "name part") for c in _name_part(name)))
+    return (*complaints, *(f"name part {complaint}" for complaint in _name_part(name)))
 
 
 def env_name(text: str) -> Sequence[str]:

@@ -53,7 +53,7 @@ def table(kind: Kind, objects: Sequence[Manifest], version: str, single: bool) -
 def _column(name: str, wide: bool) -> Manifest:
     return {
         "name": name,
-        "type": "integer" if name in ("Data", "Secrets", "Count") else "string",
+        "type": "integer" if name in ("Data", "Secrets", "Count", "Value") else "string",
         "format": "name" if name == "Name" else "",
         "description": DESCRIPTIONS.get(name, ""),
         "priority": int(wide),
@@ -118,7 +118,7 @@ class PodLine:
 def pod_status(pod: Manifest) -> PodLine:
     """Sum a pod up in one word and a few numbers, as the column STATUS and its neighbours do."""
     spec, status = pod.get("spec", {}), pod.get("status", {})
-    native = {c["name"] for c in spec.get("initContainers", ()) if c.get("restartPolicy") == "Always"}
+    native = {c.get("name") for c in spec.get("initContainers", ()) if c.get("restartPolicy") == "Always"}
     line = PodLine(status.get("reason") or status.get("phase", ""), total=len(spec.get("containers", ())) + len(native))
     if _condition(status, "PodScheduled").get("reason") == "SchedulingGated":
         line.status = "SchedulingGated"
@@ -133,7 +133,7 @@ def pod_status(pod: Manifest) -> PodLine:
     return line
 
 
-def _add_init_containers(line: PodLine, spec: Manifest, status: Manifest, native: set[str]) -> bool:
+def _add_init_containers(line: PodLine, spec: Manifest, status: Manifest, native: set[str | None]) -> bool:
     """Add what init containers say, up to the first that is not done; tell whether there is one."""
     for i, one in enumerate(status.get("initContainerStatuses", ())):
         _add_restarts(line, one)
@@ -141,7 +141,7 @@ def _add_init_containers(line: PodLine, spec: Manifest, status: Manifest, native
         terminated = state.get("terminated")
         if terminated and terminated.get("exitCode") == 0:
             continue
-        if one["name"] in native and one.get("started"):
+        if one.get("name") in native and one.get("started"):
             line.ready += bool(one.get("ready"))
             continue
         waiting = state.get("waiting", {}).get("reason")
@@ -155,11 +155,11 @@ def _add_init_containers(line: PodLine, spec: Manifest, status: Manifest, native
     return False
 
 
-def _add_containers(line: PodLine, status: Manifest, native: set[str]) -> None:
+def _add_containers(line: PodLine, status: Manifest, native: set[str | None]) -> None:
     """Add what regular containers say; of init containers only the restarts of native sidecars count from here on."""
     line.restarts, line.last_restart = 0, ""
     for one in status.get("initContainerStatuses", ()):
-        if one["name"] in native:
+        if one.get("name") in native:
             _add_restarts(line, one)
     running = False
     for one in reversed(status.get("containerStatuses", ())):
@@ -190,13 +190,13 @@ def _ending(terminated: Manifest) -> str:
 
 
 def _condition(status: Manifest, kind: str) -> Manifest:
-    return next((one for one in status.get("conditions", ()) if one["type"] == kind), {})
+    return next((one for one in status.get("conditions", ()) if one.get("type") == kind), {})
 
 
 def _pod(pod: Manifest) -> Sequence[Json]:
     line, spec, status = pod_status(pod), pod.get("spec", {}), pod.get("status", {})
     ago = f" ({_since(line.last_restart)} ago)" if line.restarts and line.last_restart else ""
-    gates = [gate["conditionType"] for gate in spec.get("readinessGates", ())]
+    gates = [gate.get("conditionType", "") for gate in spec.get("readinessGates", ())]
     passed = [gate for gate in gates if _condition(status, gate).get("status") == "True"]
     return (
         _name(pod),
@@ -221,7 +221,7 @@ def _node(node: Manifest) -> Sequence[Json]:
     words += ["SchedulingDisabled"] if node.get("spec", {}).get("unschedulable") else []
     prefix = "node-role.kubernetes.io/"
     roles = sorted(key.removeprefix(prefix) for key in node["metadata"].get("labels", {}) if key.startswith(prefix))
-    addresses = {one["type"]: one["address"] for one in status.get("addresses", ())}
+    addresses = {one.get("type"): one.get("address", NONE) for one in status.get("addresses", ())}
     return (
         _name(node),
         ",".join(words),
@@ -357,6 +357,11 @@ def _service(service: Manifest) -> Sequence[Json]:
     )
 
 
+def _priority(priority: Manifest) -> Sequence[Json]:
+    default, preempts = priority.get("globalDefault", False), priority.get("preemptionPolicy", "PreemptLowerPriority")
+    return (_name(priority), priority.get("value", 0), str(default).lower(), _age(priority), preempts)
+
+
 def _modes(modes: Sequence[str] | None) -> str:
     short = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
     return ",".join(short.get(mode, mode) for mode in modes or ())
@@ -427,6 +432,7 @@ LAYOUTS: dict[str, Layout] = {
         _volume,
         ("VolumeMode",),
     ),
+    "PriorityClass": Layout(("Name", "Value", "Global-Default", "Age"), _priority, ("PreemptionPolicy",)),
     "Service": Layout(("Name", "Type", "Cluster-IP", "External-IP", "Port(s)", "Age"), _service, ("Selector",)),
 }
 DESCRIPTIONS = {
