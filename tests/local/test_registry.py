@@ -388,15 +388,31 @@ def test_events_are_counted_up_when_they_repeat(registry: ClusterRegistry) -> No
     assert re.fullmatch(r"p\.[0-9a-f]{16}", events[0]["metadata"]["name"])
 
 
-def test_events_are_forgotten_after_an_hour() -> None:
+def test_events_are_forgotten_after_an_hour_whoever_wrote_them() -> None:
     now = [NOW]
     registry = ClusterRegistry(Store(), clock=lambda: now[0])
     registry.create("Namespace", "", {"metadata": {"name": "one"}})
     about = registry.create("Pod", "one", pod())
-    registry.record(about, "Old", "m")
-    now[0] += 3601
+    event = {"involvedObject": {"kind": "Pod", "namespace": "one", "name": "p"}, "reason": "Mine"}
+    registry.create("Event", "one", {"metadata": {"name": "mine"}, **event})
+    for reason in ("Old", "Lasting"):
+        registry.record(about, reason, "m")
+    now[0] += 1800
+    registry.record(about, "Lasting", "m")
+    now[0] += 1801
     registry.record(about, "New", "m")
-    assert [event["reason"] for event in registry.list("Event")] == ["New"]
+    assert sorted((event["reason"], event["count"]) for event in registry.list("Event")) == [("Lasting", 2), ("New", 1)]
+    registry.record(about, "Old", "m")
+    assert len(registry.list("Event")) == 3
+
+
+def test_an_event_that_was_deleted_is_not_counted_up(registry: ClusterRegistry) -> None:
+    about = registry.create("Pod", "one", pod())
+    registry.record(about, "Pulled", "m")
+    [event] = registry.list("Event")
+    registry.delete("Event", "one", event["metadata"]["name"])
+    registry.record(about, "Pulled", "m")
+    assert [event["count"] for event in registry.list("Event")] == [1]
 
 
 def test_no_event_is_left_behind_in_a_namespace_that_goes(registry: ClusterRegistry) -> None:

@@ -106,6 +106,17 @@ class Histories(RuleBasedStateMachine):
 TestHistories = Histories.TestCase
 
 
+@given(st.lists(st.tuples(NAMES, st.integers(0, 9)), max_size=20))
+def test_states_that_were_packed_away_read_as_before(puts: list[tuple[str, int]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("crosswind.local.store.RECENT", 2)
+        store, told = Store(), []
+        store.listen("ConfigMap", lambda event: told.append((event.entry.version, event.entry.object["data"])))
+        for name, value in puts:
+            store.put("ConfigMap", "one", name, thing("one", name, value))
+        assert [(e.entry.version, e.entry.object["data"]) for e in store.since("ConfigMap", 1000)] == told
+
+
 @given(st.lists(st.integers(0, 3), max_size=30), st.integers(0, 5))
 def test_a_version_is_too_old_exactly_when_a_later_event_is_gone(values: list[int], length: int) -> None:
     store = Store(history_length=length, begin=10)

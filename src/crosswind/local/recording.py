@@ -4,63 +4,60 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import TypeAlias
 
 from crosswind.local.deleting import timestamp
-from crosswind.local.store import Store
+from crosswind.local.store import Event, Store
 from crosswind.types import Manifest
 
-__all__ = ["Recorder"]
+__all__ = ["Recorder", "new_uid"]
+
+Place: TypeAlias = tuple[str, str]
+"""An event's namespace and name."""
 
 Key: TypeAlias = tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Recorded:
-    namespace: str
-    name: str
-    moment: float
+"""What an event says; the same again is counted up."""
 
 
 class Recorder:
-    """Writes Events into a store. They are kept for ``ttl`` seconds (an hour, as in Kubernetes), ``limit`` at most."""
+    """Writes Events into a store, and forgets all that is older than ``ttl`` seconds (an hour, as in Kubernetes).
 
-    def __init__(self, store: Store, *, ttl: float = 3600, limit: int = 10_000) -> None:
+    ``limit``: events kept at most. ``clock``: seconds since 1970.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], float], *, ttl: float = 3600, limit: int = 10_000) -> None:
         self._store = store
+        self._clock = clock
         self._ttl = ttl
         self._limit = limit
-        self._recorded: OrderedDict[Key, _Recorded] = OrderedDict()
+        self._places: dict[Key, Place] = {}
+        self._told: OrderedDict[Place, tuple[float, Key | None]] = OrderedDict()
+        store.listen("Event", self._note)
 
-    def record(
-        self, reference: Manifest, reason: str, message: str, kind: str, component: str, now: float, host: str = ""
-    ) -> None:
+    def record(self, reference: Manifest, reason: str, message: str, kind: str, source: dict[str, str]) -> None:
         """Write an event of type ``kind`` (Normal, Warning) about an object, or count up the one that says the same.
 
-        ``host``: the node that it comes from, for those of a kubelet.
+        ``source``: the component that tells it and, for a kubelet, its host.
         """
-        self._forget(now)
-        key = (reference["uid"], reference.get("fieldPath", ""), kind, reason, message, component)
-        known = self._recorded.get(key)
-        entry = known and self._store.get("Event", known.namespace, known.name)
-        if known and entry:
-            event = entry.object
-            metadata = dict(event["metadata"])
-            again = {"metadata": metadata, "count": event["count"] + 1, "lastTimestamp": timestamp(now)}
-            self._store.put("Event", known.namespace, known.name, {**event, **again})
-        else:
-            source = {"component": component} | ({"host": host} if host else {})
-            known = self._write(reference, reason, message, kind, source, now)
-        self._recorded[key] = _Recorded(known.namespace, known.name, now)
-        self._recorded.move_to_end(key)
+        self.forget()
+        key = (reference["uid"], reference.get("fieldPath", ""), kind, reason, message, *source.values())
+        if known := self._places.get(key):
+            entry = self._store.get("Event", *known)
+            assert entry is not None, "what is gone was forgotten"
+            again = {"count": entry.object["count"] + 1, "lastTimestamp": timestamp(self._clock())}
+            self._store.put("Event", *known, {**entry.object, "metadata": dict(entry.object["metadata"]), **again})
+            return
+        event = self._event(reference, reason, message, kind, source)
+        place = event["metadata"]["namespace"], event["metadata"]["name"]
+        self._places[key] = place
+        self._told[place] = (0.0, key)
+        self._store.put("Event", *place, event)
 
-    def _write(
-        self, reference: Manifest, reason: str, message: str, kind: str, source: dict[str, str], now: float
-    ) -> _Recorded:
-        namespace = reference.get("namespace") or "default"
+    def _event(self, reference: Manifest, reason: str, message: str, kind: str, source: dict[str, str]) -> Manifest:
+        namespace, when = reference.get("namespace") or "default", timestamp(self._clock())
         name = f"{reference['name']}.{secrets.token_hex(8)}"
-        when = timestamp(now)
-        event = {
+        return {
             "kind": "Event",
             "apiVersion": "v1",
             "metadata": {"name": name, "namespace": namespace, "uid": new_uid(), "creationTimestamp": when},
@@ -76,18 +73,26 @@ class Recorder:
             "reportingComponent": source["component"],
             "reportingInstance": source.get("host", ""),
         }
-        self._store.put("Event", namespace, name, event)
-        return _Recorded(namespace, name, now)
 
-    def _forget(self, now: float) -> None:
-        while self._recorded:
-            key, oldest = next(iter(self._recorded.items()))
-            if len(self._recorded) < self._limit and oldest.moment > now - self._ttl:
+    def _note(self, event: Event) -> None:
+        """Keep up with the store: clients write and delete events too."""
+        place = event.namespace, event.name
+        _, key = self._told.pop(place, (0.0, None))
+        if event.type != "DELETED":
+            self._told[place] = (self._clock(), key)
+        elif key:
+            del self._places[key]
+
+    def forget(self) -> None:
+        """Delete the events that are too old, or too many."""
+        oldest = self._clock() - self._ttl
+        while self._told:
+            place, (moment, _) = next(iter(self._told.items()))
+            if moment > oldest and len(self._told) < self._limit:
                 return
-            del self._recorded[key]
-            if entry := self._store.get("Event", oldest.namespace, oldest.name):
-                final = {**entry.object, "metadata": dict(entry.object["metadata"])}
-                self._store.delete("Event", oldest.namespace, oldest.name, final)
+            entry = self._store.get("Event", *place)
+            assert entry is not None, "what is gone was forgotten"
+            self._store.delete("Event", *place, {**entry.object, "metadata": dict(entry.object["metadata"])})
 
 
 def new_uid() -> str:

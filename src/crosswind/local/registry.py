@@ -76,7 +76,7 @@ class ClusterRegistry:
         self.clock = clock
         self._mutators = mutators
         self._admitters = admitters
-        self._recorder = Recorder(store)
+        self._recorder = Recorder(store, clock)
 
     # reading
 
@@ -122,6 +122,8 @@ class ClusterRegistry:
             raise already_exists(kind.kind, name)
         for admit in self._admitters:
             admit(fresh, self)
+        if kind.kind == "Event":
+            self._recorder.forget()
         return Entry(fresh, 0) if dry_run else self.store.put(kind.kind, namespace, name, fresh)
 
     def _begin(self, kind: Kind, namespace: str, manifest: Manifest) -> Manifest:
@@ -321,8 +323,10 @@ class ClusterRegistry:
         namespace = self.store.get("Namespace", "", reference.get("namespace") or "default")
         if namespace and "deletionTimestamp" not in namespace.object["metadata"]:
             kind = "Warning" if warning else "Normal"
-            host = about.get("spec", {}).get("nodeName", "") if component == "kubelet" else ""
-            self._recorder.record(reference, reason, message, kind, component, self.clock(), host)
+            source = {"component": component}
+            if component == "kubelet" and (node := about.get("spec", {}).get("nodeName")):
+                source["host"] = node
+            self._recorder.record(reference, reason, message, kind, source)
 
 
 def _place(kind: Kind, namespace: str, metadata: Manifest) -> None:
