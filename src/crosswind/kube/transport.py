@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import weakref
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -24,6 +25,9 @@ __all__ = ["HttpTransport", "Reply", "Server", "Socket", "Transport"]
 
 _IDLE_SECONDS = 60.0
 """How long an unused connection is kept; load balancers drop them after some minutes without a word."""
+
+_LAST_WORDS = 0.02
+"""Seconds for the loop to notice that sockets were shut down."""
 
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 """A peer that vanished is noticed after a minute, also on a watch or log that is silent by nature."""
@@ -103,6 +107,7 @@ class HttpTransport:
 
     def __init__(self, server: Server) -> None:
         self.server = server
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._session = aiohttp.ClientSession(
             # Compressed lists would be unpacked on the loop, which costs more than sending them inside a cluster.
             headers={"User-Agent": f"crosswind/{__version__}", "Accept-Encoding": "identity"},
@@ -110,7 +115,7 @@ class HttpTransport:
                 limit=0,  # who launches and follows pods bounds that; a shared limit would let watches starve requests
                 ssl=server.tls or True,
                 keepalive_timeout=_IDLE_SECONDS,
-                socket_factory=_keepalive_socket,
+                socket_factory=self._make_socket,
             ),
             read_bufsize=2**18,
             raise_for_status=_keep_refusal,
@@ -128,8 +133,17 @@ class HttpTransport:
             return await self._send(request, headers)
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; those in the middle of TLS's polite end too, for they may outlive the loop."""
         await self._session.close()
+        for left in list(self._sockets):
+            with contextlib.suppress(OSError):
+                left.shutdown(socket.SHUT_RDWR)
+        await asyncio.sleep(_LAST_WORDS if self._sockets else 0)
+
+    def _make_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        made = _keepalive_socket(address)
+        self._sockets.add(made)
+        return made
 
     async def _send(self, request: Request, headers: dict[str, str]) -> Reply:
         headers["Accept"] = "application/json"
