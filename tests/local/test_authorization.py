@@ -120,6 +120,14 @@ def test_everyone_who_is_known_may_ask_what_they_may_do_and_what_is_served(regis
         assert authorizer.allowed_path(user, "get", path) is wanted
 
 
+def test_the_rules_of_a_user_are_those_of_its_roles(registry):
+    grant(registry, rule(["pods"], ["list"]))
+    authorizer = Authorizer(registry)
+    assert rule(["pods"], ["list"]) in list(authorizer.rules(ACCOUNT, "ns"))
+    assert rule(["pods"], ["list"]) not in list(authorizer.rules(ACCOUNT, "other"))
+    assert rule(["*"], ["*"], ["*"]) in list(authorizer.rules(ADMIN, "other"))
+
+
 def test_an_aggregated_role_has_the_rules_of_the_roles_that_it_selects(registry):
     part = {"metadata": {"name": "part", "labels": {"to": "whole"}}, "rules": [rule(["pods"], ["get"])]}
     registry.create("ClusterRole", "", part)

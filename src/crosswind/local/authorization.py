@@ -50,12 +50,14 @@ class Authorizer:
         """Whether a user may do something at an address that is no resource, such as ``/version``."""
         return self._decide(user, Question(verb, path=path))
 
+    def rules(self, user: User, namespace: str) -> Iterator[Manifest]:
+        """Yield the rules that hold for a user, those of a namespace and (always) those for the whole cluster."""
+        for binding, within in self._bindings(namespace):
+            if any(_is(user, subject, within) for subject in binding.get("subjects", ())):
+                yield from self._rules(binding["roleRef"], within)
+
     def _decide(self, user: User, question: Question) -> bool:
-        return MASTERS in user.groups or any(
-            any(_is(user, subject, namespace) for subject in binding.get("subjects", ()))
-            and any(_covers(rule, question) for rule in self._rules(binding["roleRef"], namespace))
-            for binding, namespace in self._bindings(question.namespace)
-        )
+        return MASTERS in user.groups or any(_covers(rule, question) for rule in self.rules(user, question.namespace))
 
     def _bindings(self, namespace: str) -> Iterator[tuple[Manifest, str]]:
         for binding in self._registry.list("ClusterRoleBinding"):
@@ -149,7 +151,6 @@ def _rule(groups: list[str], resources: list[str], verbs: list[str]) -> Manifest
     return {"apiGroups": groups, "resources": resources, "verbs": verbs}
 
 
-JOBS = [["batch"], ["jobs", "jobs/status"]]
 VIEW = [_rule([""], [*SEEN, *STATES], READ), _rule(["batch"], ["jobs", "jobs/status"], READ)]
 EDIT = [
     *VIEW,

@@ -118,6 +118,7 @@ _ALL = (
     Kind("ClusterRole", "clusterroles", RBAC, namespaced=False),
     Kind("ClusterRoleBinding", "clusterrolebindings", RBAC, namespaced=False),
     Kind("SelfSubjectReview", "selfsubjectreviews", AUTHENTICATION, namespaced=False, verbs=CREATE),
+    Kind("SelfSubjectRulesReview", "selfsubjectrulesreviews", AUTHORIZATION, namespaced=False, verbs=CREATE),
     Kind("SelfSubjectAccessReview", "selfsubjectaccessreviews", AUTHORIZATION, namespaced=False, verbs=CREATE),
     Kind("SubjectAccessReview", "subjectaccessreviews", AUTHORIZATION, namespaced=False, verbs=CREATE),
 )
