@@ -1,0 +1,281 @@
+"""Ends the sidecars of a pod whose base container is over, step by step as ``pods.stop_plans`` has it.
+
+Before each step the pod is read again and checked; a step ends as soon as its container does. What is done is told by
+an Event on the pod and a line in the log. A permission that is missing is told once; from then on plans do without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from crosswind.errors import ApiError, Conflict, CrosswindError, Forbidden, NotFound, Unreachable
+from crosswind.kube.client import Client, Patch
+from crosswind.kube.resources import EVENTS, PODS
+from crosswind.pods.known_sidecars import KNOWN, KnownSidecar
+from crosswind.pods.states import State, containers, mapping, mappings
+from crosswind.pods.stop_checks import moment
+from crosswind.pods.stop_plans import NEEDS, Abilities, HttpRequest, Step, StopPlan, Target, Way, plan_stop
+from crosswind.runs.sighting import Sight, watching
+from crosswind.types import Manifest
+
+__all__ = ["Ender", "abilities", "ask"]
+
+log = logging.getLogger(__name__)
+
+_START_S = 60.0
+"""How long a sidecar that has not started yet is waited for: its image may still be pulled."""
+_LISTEN_S = 10.0
+"""How long after its start a sidecar may take to listen."""
+_AGAIN_S = 0.5
+_CALL_S = 15.0
+_REPORT_S = 1.5
+"""How late the kubelet may report an end."""
+
+
+class _NotTaken(Exception):
+    """A step did not work; the message says why."""
+
+
+async def abilities(client: Client, namespace: str) -> Abilities:
+    """Return what the cluster says that we may do to the pods of a namespace."""
+    found = Abilities.NONE
+    for ability, verbs, subresource in (
+        (Abilities.FORWARD, ("get", "create"), "portforward"),
+        (Abilities.EXEC, ("get", "create"), "exec"),
+        (Abilities.PATCH, ("patch",), ""),
+        (Abilities.DELETE, ("delete",), ""),
+    ):
+        asked = [await client.allowed(verb, PODS, namespace=namespace, subresource=subresource) for verb in verbs]
+        found |= ability if all(asked) else Abilities.NONE
+    return found
+
+
+async def ask(client: Client, pod: str, request: HttpRequest, *, namespace: str) -> int:
+    """Send a request to a port inside a pod and return the status code, 0 when the answer was cut off.
+
+    ``Unreachable``: nobody listens there, or the pod cannot be reached.
+    """
+    headers = {"Host": "localhost", "Connection": "close", "Content-Length": "0", **dict(request.headers)}
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    async with client.port_forward(pod, request.port, namespace=namespace) as stream:
+        await stream.send(f"{request.method} {request.path} HTTP/1.1\r\n{head}\r\n".encode())
+        received = b""
+        while b"\r\n" not in received and (data := await stream.receive()):
+            received += data
+    words = received.split(b"\r\n")[0].split()
+    return int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
+
+
+class Ender:
+    """Ends sidecars.
+
+    ``known``: the sidecars that are known. ``allowed``: what may be done at all, missing permissions aside.
+    ``swap_image``: an image that may be swapped in, "" for none. ``may_touch``: from a pod and the name of its main
+    container to what speaks against touching it, asked before each step.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        base: str = "base",
+        known: Sequence[KnownSidecar] = KNOWN,
+        allowed: Abilities = Abilities.C,
+        swap_image: str = "",
+        may_touch: Callable[[Manifest, str], object] | None = None,
+    ) -> None:
+        self._client = client
+        self._base, self._known, self._swap_image = base, known, swap_image
+        self._abilities: defaultdict[str, Abilities] = defaultdict(lambda: allowed)
+        self._may_touch = may_touch or (lambda pod, base: ", ".join(moment(pod, base)))
+        self._mute: set[str] = set()
+
+    async def end(self, pod: Manifest, *, delete: bool = False) -> bool:
+        """End what runs beside base; return whether the pod is finished or gone.
+
+        ``pod``: as read last. ``delete``: whether it may be deleted when nothing else helps. Raises errors of
+        ``crosswind.errors`` when the pod cannot be read.
+        """
+        async with watching(self._client, pod) as sight:
+            plan = self._plan(sight, delete)
+            for group in plan.groups:
+                await asyncio.gather(*(self._end_one(sight, target) for target in group))
+            if not await sight.until(_is_finished, _REPORT_S) and not plan.last.skip:
+                await self._delete(sight, plan.last)
+            return sight.pod is None or _is_finished(sight.pod)
+
+    def _plan(self, sight: Sight, delete: bool) -> StopPlan:
+        return plan_stop(
+            sight.pod,
+            base=self._base,
+            abilities=self._abilities[sight.namespace],
+            known=self._known,
+            swap_image=self._swap_image,
+            delete=delete,
+        )
+
+    async def _end_one(self, sight: Sight, target: Target) -> None:
+        """Take a container's steps one after the other until it has ended."""
+        name = target.container
+        if not await sight.until(lambda pod: _state(pod, name) is not State.WAITING, _START_S):
+            log.warning("Sidecar %s of pod %s does not start", name, sight.where)
+        for step in target.taken:
+            if NEEDS[step.way] not in self._abilities[sight.namespace]:
+                continue
+            if not await self._may(sight, name):
+                return
+            if await self._take(sight, target, step):
+                await self._tell(sight, name, "SidecarEnded", f"{name} ended: {step}{_code(sight.pod, name)}")
+                return
+        await self._tell(sight, name, "SidecarStays", f"{name} still runs: nothing that may be done ended it", bad=True)
+
+    async def _may(self, sight: Sight, name: str) -> bool:
+        """Read the pod again; return whether it is the same, its moment is right and the container still runs."""
+        pod = await sight.look()
+        if pod is None or _is_finished(pod) or _is_over(pod, name):
+            return False
+        if objection := self._may_touch(pod, self._base):
+            log.info("Pod %s is left alone: %s", sight.where, objection)
+            return False
+        return True
+
+    async def _take(self, sight: Sight, target: Target, step: Step) -> bool:
+        """Take one step; return whether the container ended by it, or while it was tried."""
+        name, ends = target.container, asyncio.get_running_loop().time() + step.deadline
+        over = lambda pod: _is_finished(pod) or _is_over(pod, name)  # noqa: E731
+        log.info("Pod %s, sidecar %s: %s", sight.where, name, step)
+        try:
+            async with asyncio.timeout(step.deadline):
+                await self._do(sight, name, step)
+        except (_NotTaken, CrosswindError, TimeoutError) as error:
+            self._learn(sight, step, error)
+            log.info("Pod %s, sidecar %s: %s did not work: %s", sight.where, name, step, error or "no answer in time")
+            return await sight.until(over, _REPORT_S if step.way in (Way.CLIENT, Way.SIGNAL) else 0.0)
+        if step.way is not Way.WAIT:
+            await self._tell(sight, name, "EndingSidecar", f"{name}: {step}; {step.reason}")
+        return await sight.until(over, ends - asyncio.get_running_loop().time())
+
+    async def _do(self, sight: Sight, name: str, step: Step) -> None:
+        if step.request is not None:
+            await self._ask(sight, name, step.request)
+        elif step.command:
+            result = await self._client.exec(
+                sight.name, step.command, namespace=sight.namespace, container=name, timeout=_CALL_S
+            )
+            if result.exit_code:
+                said = (result.stderr or result.stdout).decode(errors="replace").strip()[:200]
+                raise _NotTaken(f"exit code {result.exit_code} {said}".strip())
+        elif step.way is Way.SWAP:
+            await self._swap(sight, name, step)
+
+    async def _ask(self, sight: Sight, name: str, request: HttpRequest) -> None:
+        """Ask; a sidecar that has just started may not listen yet."""
+        while True:
+            try:
+                code = await ask(self._client, sight.name, request, namespace=sight.namespace)
+                break
+            except Unreachable:
+                if sight.pod is None or _age(sight.pod, name) > _LISTEN_S or _is_over(sight.pod, name):
+                    raise
+                await asyncio.sleep(_AGAIN_S)
+        if code and not 200 <= code < 300:
+            raise _NotTaken(f"answered {code}")
+
+    async def _swap(self, sight: Sight, name: str, step: Step) -> None:
+        names = [one.get("name") for one in mappings(mapping(mapping(sight.pod).get("spec")).get("containers"))]
+        place = f"/spec/containers/{names.index(name)}"
+        patch = [
+            {"op": "test", "path": "/metadata/uid", "value": sight.uid},
+            {"op": "test", "path": f"{place}/name", "value": name},
+            {"op": "replace", "path": f"{place}/image", "value": step.image},
+        ]
+        await self._client.patch(PODS, sight.name, patch, namespace=sight.namespace, how=Patch.JSON)
+
+    async def _delete(self, sight: Sight, step: Step) -> None:
+        pod = await sight.look()
+        if pod is None or self._may_touch(pod, self._base):
+            return
+        await self._tell(sight, "", "DeletingPod", f"deleting the pod: {step.reason}")
+        try:
+            await self._client.delete(PODS, sight.name, namespace=sight.namespace, uid=sight.uid)
+        except (NotFound, Conflict):
+            sight.saw(None)
+        except CrosswindError as error:
+            self._learn(sight, step, error)
+            log.warning("Pod %s could not be deleted: %s", sight.where, error)
+        await sight.until(_is_finished, step.deadline)
+
+    def _learn(self, sight: Sight, step: Step, error: Exception) -> None:
+        """Remember a permission that is missing, and say so once."""
+        if isinstance(error, Forbidden) and NEEDS[step.way] in self._abilities[sight.namespace]:
+            self._abilities[sight.namespace] &= ~NEEDS[step.way]
+            log.warning(
+                "Sidecars in namespace %s end without %s from now on: %s. Grant it, or see the permission sets in the"
+                " documentation on sidecars.",
+                sight.namespace,
+                str(NEEDS[step.way].name).lower(),
+                error,
+            )
+
+    async def _tell(self, sight: Sight, name: str, reason: str, message: str, *, bad: bool = False) -> None:
+        """Say in the log and on the pod what was done; an Event that cannot be written is no reason to stop."""
+        log.log(logging.WARNING if bad else logging.INFO, "Pod %s: %s", sight.where, message)
+        if sight.namespace in self._mute:
+            return
+        try:
+            await self._client.create(EVENTS, _event(sight, name, reason, message, bad), namespace=sight.namespace)
+        except Forbidden as error:
+            self._mute.add(sight.namespace)
+            log.warning("No Events are written on pods of namespace %s: %s", sight.namespace, error)
+        except (ApiError, Unreachable) as error:
+            log.debug("An Event on pod %s could not be written: %s", sight.where, error)
+
+
+def _event(sight: Sight, container: str, reason: str, message: str, bad: bool) -> Manifest:
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    about = {"apiVersion": "v1", "kind": "Pod", "namespace": sight.namespace, "name": sight.name, "uid": sight.uid}
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": f"{sight.name[:200]}.{uuid.uuid4().hex[:16]}", "namespace": sight.namespace},
+        "involvedObject": about | ({"fieldPath": f"spec.containers{{{container}}}"} if container else {}),
+        "reason": reason,
+        "message": message[:1024],
+        "type": "Warning" if bad else "Normal",
+        "source": {"component": "crosswind"},
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+        "count": 1,
+    }
+
+
+def _is_finished(pod: Manifest) -> bool:
+    return mapping(pod.get("status")).get("phase") in ("Succeeded", "Failed")
+
+
+def _state(pod: Manifest, name: str) -> State:
+    return next((one.state for one in containers(pod, "") if one.name == name), State.UNKNOWN)
+
+
+def _is_over(pod: Manifest, name: str) -> bool:
+    return _state(pod, name) is State.TERMINATED
+
+
+def _code(pod: Manifest | None, name: str) -> str:
+    code = next((one.exit_code for one in containers(pod, "") if one.name == name), None)
+    return "" if code is None else f", exit code {code}"
+
+
+def _age(pod: Manifest, name: str) -> float:
+    """Seconds since a container's start; a long time when it is not known."""
+    for status in mappings(mapping(pod.get("status")).get("containerStatuses")):
+        if status.get("name") == name:
+            started = mapping(mapping(status.get("state")).get("running")).get("startedAt")
+            if isinstance(started, str):
+                return (datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(started)).total_seconds()
+    return float("inf")
