@@ -121,20 +121,40 @@ async def attach(run: Run, *, stdin: bool) -> Streams:
     return streams
 
 
+class _Pipe:
+    """What a loop wants of a pipe.
+
+    uvloop closes the descriptor itself and calls ``close`` after that: a file would then close whatever another thread
+    has opened under the same number in between.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._ours = type(asyncio.get_running_loop()).__module__ != "uvloop"
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._fd
+
+    def close(self) -> None:
+        """Close it, once, if the loop does not."""
+        if self._ours:
+            self._ours = False
+            os.close(self._fd)
+
+
 async def _reader(fd: int, streams: Streams) -> asyncio.StreamReader:
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
-    pipe = os.fdopen(fd, "rb", buffering=0)
-    transport, _ = await loop.connect_read_pipe(lambda: _Reading(reader), pipe)
+    transport, _ = await loop.connect_read_pipe(lambda: _Reading(reader), _Pipe(fd))
     streams.transports.append(transport)
     return reader
 
 
 async def _writer(fd: int, streams: Streams) -> asyncio.StreamWriter:
     loop = asyncio.get_running_loop()
-    pipe = os.fdopen(fd, "wb", buffering=0)
     transport, protocol = await loop.connect_write_pipe(
-        lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), pipe
+        lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), _Pipe(fd)
     )
     streams.transports.append(transport)
     return asyncio.StreamWriter(transport, protocol, None, loop)
