@@ -17,7 +17,7 @@ def rows(kind, *objects):
 
 
 def named(**parts):
-    return {"metadata": {"name": "x", "namespace": "ns", "creationTimestamp": ago(45)}, **parts}
+    return {"metadata": {"name": "x", "namespace": "ns", "creationTimestamp": ago(30 * 3600)}, **parts}
 
 
 @pytest.mark.parametrize(
@@ -130,9 +130,9 @@ def test_a_pods_state_is_one_word(manifest, ready, status):
 
 
 def test_a_pods_restarts_tell_when_the_last_was():
-    one = running("base", restarts=2) | {"lastState": {"terminated": {"finishedAt": ago(90)}}}
+    one = running("base", restarts=2) | {"lastState": {"terminated": {"finishedAt": ago(30 * 3600)}}}
     (row,) = rows("Pod", pod(one))
-    assert row["Restarts"] in ("2 (90s ago)", "2 (91s ago)")
+    assert row["Restarts"] == "2 (30h ago)"
     assert rows("Pod", pod(running("base")))[0]["Restarts"] == "0"
 
 
@@ -148,7 +148,7 @@ def test_a_table_has_columns_versions_and_metadata():
     (row,) = shown["rows"]
     assert row["object"]["kind"] == "PartialObjectMetadata"
     assert row["object"]["metadata"]["name"] == "x"
-    assert row["cells"][4:] == ["45s", "10.0.0.1", "<none>", "<none>", "<none>"]
+    assert row["cells"][4:] == ["30h", "10.0.0.1", "<none>", "<none>", "<none>"]
 
 
 JOB = {
@@ -167,7 +167,7 @@ JOB = {
             ),
             {"Status": "Ready,SchedulingDisabled", "Roles": "<none>", "Version": "v1.36.2", "Internal-IP": "<none>"},
         ),
-        ("Namespace", named(status={"phase": "Active"}), {"Status": "Active", "Age": "45s"}),
+        ("Namespace", named(status={"phase": "Active"}), {"Status": "Active", "Age": "30h"}),
         ("Secret", named(type="Opaque", data={"a": "MQ=="}), {"Type": "Opaque", "Data": 1}),
         ("ConfigMap", named(data={"a": "1"}, binaryData={"b": "MQ=="}), {"Data": 2}),
         ("ServiceAccount", named(), {"Secrets": 0}),
