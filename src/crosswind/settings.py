@@ -83,6 +83,9 @@ class KubeSettings:
     kubeconfig: str | None = None
     """Path of a kubeconfig; None reads KUBECONFIG, then ~/.kube/config, as kubectl does."""
 
+    kubeconfig_text: str | None = field(default=None, repr=False)
+    """A kubeconfig itself, in YAML or JSON, as Airflow's connections may hold it; counts before ``kubeconfig``."""
+
     context: str | None = None
     """Name of a context; None is the kubeconfig's current one."""
 
@@ -170,6 +173,12 @@ class LocalSettings:
 
     stages: Path | None = None
     """YAML file with the stages of simulated pods and nodes, in place of those that come with the package."""
+
+    inject: tuple[Literal["istio", "linkerd"], ...] = ()
+    """Meshes whose sidecars the pods of namespace ``default`` get; other namespaces ask by label or annotation."""
+
+    inject: tuple[Literal["istio", "linkerd"], ...] = ()
+    """Meshes whose sidecar the pods of namespace ``default`` get; other namespaces ask by label or annotation."""
 
     sidecars: Path | None = None
     """YAML file with further containers to inject, and when."""

@@ -28,6 +28,7 @@ from crosswind.local.authorization import BOOTSTRAP, Authorizer
 from crosswind.local.certificates import issue
 from crosswind.local.forwarding import ASKED_TUNNEL, TUNNEL
 from crosswind.local.garbage import GarbageCollector
+from crosswind.local.injection import switch_on
 from crosswind.local.jobs import JobController
 from crosswind.local.kubeconfigs import kubeconfig, write_kubeconfig, write_private
 from crosswind.local.kubelet import Kubelet
@@ -123,6 +124,8 @@ class LocalCluster:
             self._ensure(manifest)
         for name in SYSTEM_NAMESPACES:
             namespaces.furnish(name)
+        registry.update("Namespace", "", "default", lambda namespace: _ask_for(namespace, settings.inject))
+        registry.update("Namespace", "", "default", lambda default: switch_on(default, settings.inject))
         tokens = TokenIssuer(registry, self.token)
         nodes, runtime = self._nodes(tokens)
         jobs = JobController(registry, backoff=settings.job_backoff)
@@ -165,6 +168,14 @@ def _bracketed(host: str) -> str:
 
 def _namespace(name: str) -> Manifest:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+
+
+def _ask_for(namespace: Manifest, meshes: Sequence[str]) -> None:
+    """Mark a namespace as users of these meshes mark theirs."""
+    marks = {"istio": ("labels", "istio-injection"), "linkerd": ("annotations", "linkerd.io/inject")}
+    for mesh in meshes:
+        place, key = marks[mesh]
+        namespace["metadata"].setdefault(place, {})[key] = "enabled"
 
 
 class NoRuntime:

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from crosswind.errors import ConfigError
-from crosswind.local.injection import vault
+from crosswind.local.injection import switch_on, vault
 from crosswind.local.injection.declared import load
 from crosswind.local.injection.istio import Istio
 from crosswind.local.injection.linkerd import Linkerd
@@ -232,3 +232,10 @@ def test_a_wrong_sidecars_file_is_refused_with_the_place(tmp_path: Path, text: s
 def test_a_missing_sidecars_file_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.yaml"):
         load(tmp_path / "none.yaml")
+
+
+def test_meshes_are_switched_on_for_a_whole_namespace() -> None:
+    switched = namespace()
+    switch_on(switched, ["istio", "linkerd"])
+    assert "istio-proxy" in names(Istio()(pod(), switched))
+    assert "linkerd-proxy" in names(Linkerd()(pod(), switched))

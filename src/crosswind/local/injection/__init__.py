@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from crosswind.local.injection import vault
 from crosswind.local.injection.additions import Injector
 from crosswind.local.injection.declared import load
 from crosswind.local.injection.istio import Istio
 from crosswind.local.injection.linkerd import Linkerd
 from crosswind.settings import LocalSettings
+from crosswind.types import Manifest
 
-__all__ = ["Injector", "injectors"]
+__all__ = ["Injector", "injectors", "switch_on"]
 
 
 def injectors(settings: LocalSettings) -> list[Injector]:
@@ -17,3 +20,12 @@ def injectors(settings: LocalSettings) -> list[Injector]:
     declared = load(settings.sidecars) if settings.sidecars else []
     istio = Istio(native=settings.native_sidecars, cut=settings.istio_long_names == "cut")
     return [vault.inject, *declared, Linkerd(settings.native_sidecars), istio]
+
+
+def switch_on(namespace: Manifest, meshes: Sequence[str]) -> None:
+    """Have the pods of a namespace injected with the sidecars of these meshes, istio or linkerd."""
+    metadata = namespace["metadata"]
+    if "istio" in meshes:
+        metadata["labels"] = {**metadata.get("labels", {}), "istio-injection": "enabled"}
+    if "linkerd" in meshes:
+        metadata["annotations"] = {**metadata.get("annotations", {}), "linkerd.io/inject": "enabled"}

@@ -1,0 +1,129 @@
+"""Injected sidecars as processes beside a real base container, on the one-machine cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from crosswind.kube.client import Client
+from crosswind.kube.resources import NAMESPACES, PODS
+from crosswind.settings import KubeSettings
+from crosswind.testing import Cluster
+
+VAULT = "vault.hashicorp.com/"
+
+
+@pytest.fixture
+async def client(cluster: Cluster) -> AsyncIterator[Client]:
+    if not cluster.local:
+        pytest.skip("a real cluster has its own injectors")
+    async with await Client.connect(KubeSettings(kubeconfig=str(cluster.kubeconfig))) as client:
+        yield client
+
+
+@pytest.fixture
+async def meshed(client: Client, namespace: str) -> str:
+    await client.patch(NAMESPACES, namespace, {"metadata": {"labels": {"istio-injection": "enabled"}}})
+    return namespace
+
+
+async def start(client: Client, namespace: str, script: str = "true", **annotations: str) -> None:
+    base = {"name": "base", "image": "busybox", "command": ["sh", "-c", script]}
+    metadata = {"name": "p", "annotations": {name.replace("__", "/"): value for name, value in annotations.items()}}
+    spec = {"containers": [base], "restartPolicy": "Never", "terminationGracePeriodSeconds": 1}
+    await client.create(
+        PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}, namespace=namespace
+    )
+
+
+async def until(client: Client, namespace: str, holds: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+    async with asyncio.timeout(20):
+        listing = await client.list(PODS, namespace=namespace)
+        if found := next(filter(holds, listing.items), None):
+            return found
+        watch = client.watch(PODS, namespace=namespace, version=listing.version, timeout=30)
+        async with contextlib.aclosing(watch):
+            async for event in watch:
+                if holds(event["object"]):
+                    return event["object"]
+    raise AssertionError("the watch ended")
+
+
+def states(pod: dict[str, Any]) -> dict[str, Any]:
+    status = pod["status"]
+    both = (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ()))
+    return {one["name"]: one.get("state", {}) for one in both}
+
+
+def exit_code(pod: dict[str, Any], container: str) -> int | None:
+    code: int | None = states(pod).get(container, {}).get("terminated", {}).get("exitCode")
+    return code
+
+
+def is_ready(pod: dict[str, Any], container: str) -> bool:
+    return any(one["name"] == container and one.get("ready") for one in pod["status"].get("containerStatuses", ()))
+
+
+async def ask(client: Client, namespace: str, method: str, port: int, path: str) -> int:
+    async with client.port_forward("p", port, namespace=namespace) as stream:
+        await stream.send(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        return int((await stream.receive()).split()[1])
+
+
+@pytest.mark.cluster
+async def test_an_ordinary_proxy_keeps_the_pod_running_until_it_is_asked_to_quit(client: Client, meshed: str) -> None:
+    await start(client, meshed)
+    pod = await until(client, meshed, lambda pod: exit_code(pod, "base") == 0 and is_ready(pod, "istio-proxy"))
+    assert pod["status"]["phase"] == "Running"
+    assert await ask(client, meshed, "GET", 15020, "/quitquitquit") == 405
+    assert await ask(client, meshed, "POST", 15020, "/quitquitquit") == 200
+    pod = await until(client, meshed, lambda pod: pod["status"]["phase"] != "Running")
+    assert (pod["status"]["phase"], exit_code(pod, "istio-proxy")) == ("Succeeded", 0)
+
+
+@pytest.mark.cluster
+async def test_the_sidecars_own_client_asks_it_to_quit_by_exec(client: Client, meshed: str) -> None:
+    await start(client, meshed)
+    await until(client, meshed, lambda pod: is_ready(pod, "istio-proxy"))
+    command = ["pilot-agent", "request", "--debug-port=15020", "POST", "quitquitquit"]
+    asked = await client.exec("p", command, namespace=meshed, container="istio-proxy", timeout=10)
+    assert (asked.exit_code, asked.stdout) == (0, b"OK")
+    await until(client, meshed, lambda pod: pod["status"]["phase"] == "Succeeded")
+
+
+@pytest.mark.cluster
+async def test_a_native_proxy_ends_with_base(client: Client, meshed: str) -> None:
+    drain = {"proxy.istio.io__config": "terminationDrainDuration: 0s"}
+    await start(client, meshed, **{"sidecar.istio.io__nativeSidecar": "true"}, **drain)
+    pod = await until(client, meshed, lambda pod: pod["status"]["phase"] not in ("Pending", "Running"))
+    assert (pod["status"]["phase"], exit_code(pod, "base"), exit_code(pod, "istio-proxy")) == ("Succeeded", 0, 0)
+
+
+@pytest.mark.cluster
+async def test_a_proxy_that_is_held_for_is_ready_before_base_starts(client: Client, meshed: str) -> None:
+    await start(client, meshed, **{"proxy.istio.io__config": "holdApplicationUntilProxyStarts: true"})
+    pod = await until(client, meshed, lambda pod: exit_code(pod, "base") == 0)
+    assert list(states(pod)) == ["istio-init", "istio-proxy", "base"]
+    assert "running" in states(pod)["istio-proxy"]
+
+
+@pytest.mark.cluster
+async def test_linkerd_refuses_to_quit_unless_that_is_enabled(client: Client, namespace: str) -> None:
+    await start(client, namespace, **{"linkerd.io__inject": "enabled"})
+    await until(client, namespace, lambda pod: exit_code(pod, "base") == 0)
+    assert await ask(client, namespace, "POST", 4191, "/shutdown") == 404
+
+
+@pytest.mark.cluster
+async def test_vault_has_written_its_secrets_before_base_starts(client: Client, namespace: str) -> None:
+    wanted = {"agent-inject": "true", "agent-pre-populate-only": "true", "agent-inject-secret-db": "secret/data/db"}
+    await start(
+        client, namespace, "cat /vault/secrets/db", **{f"{VAULT}{name}": value for name, value in wanted.items()}
+    )
+    pod = await until(client, namespace, lambda pod: pod["status"]["phase"] not in ("Pending", "Running"))
+    assert pod["status"]["phase"] == "Succeeded"
+    assert b"path: secret/data/db" in await client.log("p", namespace=namespace, container="base")
