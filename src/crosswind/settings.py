@@ -30,7 +30,7 @@ class EngineSettings:
     """Pods that share one Secret at most: about 150 kB of the 1 MiB that a Secret holds."""
 
     max_requests: int = 64
-    """Creations under way at once, at most; the same again for deletions. Where a small API server's latency begins to rise."""
+    """Creations under way at once, and as many deletions: where a small API server's latency begins to rise."""
 
     launch_timeout: float = 300.0
     """How long a launch is tried against a server that does not answer or pushes back: half of Airflow's
@@ -173,9 +173,6 @@ class LocalSettings:
 
     stages: Path | None = None
     """YAML file with the stages of simulated pods and nodes, in place of those that come with the package."""
-
-    inject: tuple[Literal["istio", "linkerd"], ...] = ()
-    """Meshes whose sidecars the pods of namespace ``default`` get; other namespaces ask by label or annotation."""
 
     inject: tuple[Literal["istio", "linkerd"], ...] = ()
     """Meshes whose sidecar the pods of namespace ``default`` get; other namespaces ask by label or annotation."""

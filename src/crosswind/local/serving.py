@@ -124,7 +124,6 @@ class LocalCluster:
             self._ensure(manifest)
         for name in SYSTEM_NAMESPACES:
             namespaces.furnish(name)
-        registry.update("Namespace", "", "default", lambda namespace: _ask_for(namespace, settings.inject))
         registry.update("Namespace", "", "default", lambda default: switch_on(default, settings.inject))
         tokens = TokenIssuer(registry, self.token)
         nodes, runtime = self._nodes(tokens)
@@ -168,14 +167,6 @@ def _bracketed(host: str) -> str:
 
 def _namespace(name: str) -> Manifest:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
-
-
-def _ask_for(namespace: Manifest, meshes: Sequence[str]) -> None:
-    """Mark a namespace as users of these meshes mark theirs."""
-    marks = {"istio": ("labels", "istio-injection"), "linkerd": ("annotations", "linkerd.io/inject")}
-    for mesh in meshes:
-        place, key = marks[mesh]
-        namespace["metadata"].setdefault(place, {})[key] = "enabled"
 
 
 class NoRuntime:

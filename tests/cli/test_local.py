@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from crosswind.cli import main
+from crosswind.cli.local import read_settings
+from crosswind.errors import ConfigError
+
+
+def crosswind(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "crosswind", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_up_serves_until_told_to_end(end: signal.Signals) -> None:
+    with crosswind("local", "up", "--output", "json", "--simulate", "1") as process:
+        assert process.stdout is not None
+        facts = json.loads(process.stdout.readline())
+        context = ssl.create_default_context(cafile=Path(facts["kubeconfig"]).with_name("ca.crt"))
+        with urllib.request.urlopen(f"{facts['url']}/readyz", context=context, timeout=10) as answer:
+            assert answer.read() == b"ok"
+        token = Path(facts["token_file"])
+        assert token.read_text()
+        process.send_signal(end)
+        assert (process.wait(20), process.stderr.read() if process.stderr else "") == (0, "")
+    assert not token.exists()
+
+
+def test_up_tells_people_how_to_use_it(tmp_path: Path) -> None:
+    file = tmp_path / "kubeconfig"
+    with crosswind("local", "up", "--kubeconfig", str(file), "--simulate", "1") as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(3)]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 0
+    assert lines[2] == f"  export KUBECONFIG={file}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nosuch"],
+        ["local", "up", "--port", "99999"],
+        ["local", "up", "--settings", "/nosuch/file"],
+        ["local", "up", "--inject", "nosuch"],
+    ],
+)
+def test_wrong_use_exits_with_2(arguments: list[str]) -> None:
+    assert CliRunner().invoke(main, arguments).exit_code == 2
+
+
+def test_wrong_settings_are_one_clear_line(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("prot: 1\n")
+    ran = CliRunner().invoke(main, ["local", "up", "--settings", str(file)])
+    assert (ran.exit_code, len(ran.output.splitlines())) == (2, 1)
+    assert ran.output.startswith(f"crosswind: {file}: unknown setting 'prot'; there are: host, port,")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("port: eighty", "port: .* not 'eighty'"), ("- 1", "settings are a mapping"), ("a: [", "cannot read settings")],
+)
+def test_settings_that_cannot_be_read_are_refused(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=told):
+        read_settings(file, {})
+
+
+def test_command_line_wins_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("port: 1\nnode_pods: 7\nstate_file: /tmp/state\nimages: {mine: {missing: true}}\n")
+    settings = read_settings(file, {"port": 2})
+    assert (settings.port, settings.node_pods, settings.state_file) == (2, 7, Path("/tmp/state"))
+    assert settings.images["mine"].missing
+
+
+def test_help_lists_the_families() -> None:
+    told = CliRunner().invoke(main, ["--help"]).output
+    assert "local" in told
+    assert "exit codes" in told.lower()
+
+
+def test_command_starts_without_heavy_modules() -> None:
+    code = "import sys, crosswind.cli; print({'airflow', 'uvicorn', 'aiohttp', 'kubernetes'} & set(sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True)
+    assert ran.stdout == "set()\n"
