@@ -73,7 +73,6 @@ class Meter:
 
     def __enter__(self) -> Meter:
         self._before = self._tree_cpu()
-        self._base_memory = self._tree_memory()
         self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
         return self
@@ -82,7 +81,6 @@ class Meter:
         self._stop.set()
         self._thread.join()
         self.cpu = self._tree_cpu() - self._before
-        self.memory = self.peak_memory - self._base_memory
 
     def _tree(self) -> list[psutil.Process]:
         return [self._me, *self._me.children(recursive=True)]
@@ -194,7 +192,7 @@ def main() -> None:
         executor.start()
         measured = drive(executor, queued, options.nap, options.limit)
         executor.end()
-    measured.cpu, measured.memory, measured.processes = meter.cpu, meter.memory, meter.processes
+    measured.cpu, measured.memory, measured.processes = meter.cpu, meter.peak_memory, meter.processes
     print(f"RESULT {measured.as_json()}", flush=True)
 
 

@@ -20,10 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import psutil
 import sqlalchemy
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -204,9 +202,9 @@ async def run_contestant(contestant: Contestant, home: Path, url: str, tasks: in
         workers = Workers(client, url)
         workers.forget_all()
         playing = asyncio.create_task(workers.run())
-        calls_before, server = await api_calls(kubeconfig), psutil.Process(server_pid).cpu_times()
+        calls_before, server = await api_calls(client), psutil.Process(server_pid).cpu_times()
         result = await contest(contestant, environment(home, url, kubeconfig, tasks, contestant), tasks, limit)
-        result["calls"] = await api_calls(kubeconfig) - calls_before
+        result["calls"] = await api_calls(client) - calls_before
         after = psutil.Process(server_pid).cpu_times()
         result["server_cpu"] = after.user + after.system - server.user - server.system
         left = len((await client.list(PODS, namespace=NAMESPACE)).items)
@@ -252,13 +250,9 @@ async def contest(contestant: Contestant, env: dict[str, str], tasks: int, limit
         await process.wait()
 
 
-async def api_calls(kubeconfig: Path) -> int:
+async def api_calls(client: Client) -> int:
     """How many requests the API server has answered so far, from its metrics."""
-    config = yaml.safe_load(kubeconfig.read_text())
-    url, token = config["clusters"][0]["cluster"]["server"], config["users"][0]["user"]["token"]
-    headers = {"Authorization": f"Bearer {token}"}
-    async with aiohttp.ClientSession(headers=headers) as session, session.get(f"{url}/metrics") as answer:
-        lines = (await answer.text()).splitlines()
+    lines = (await client.text("/metrics")).splitlines()
     return sum(int(line.rpartition(" ")[2]) for line in lines if line.startswith("apiserver_request_total"))
 
 
@@ -277,7 +271,7 @@ def show(results: list[tuple[Contestant, dict[str, Any]]], tasks: int, kind: str
         "heartbeat longest",
         "p99",
         "CPU/task",
-        "memory",
+        "peak memory",
         "processes",
         "API calls/task",
         "finished",
@@ -292,7 +286,7 @@ def show(results: list[tuple[Contestant, dict[str, Any]]], tasks: int, kind: str
             f"{r['heartbeat_longest'] * 1000:,.1f} ms",
             f"{r['heartbeat_p99'] * 1000:,.1f} ms",
             f"{r['cpu'] / done * 1000:.1f} ms",
-            f"+{r['memory']:.0f} MiB",
+            f"{r['memory']:.0f} MiB",
             str(r["processes"]),
             f"{r['calls'] / done:.1f}",
             f"{r['done']:,} in {r['seconds']:.0f} s",

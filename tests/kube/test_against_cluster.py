@@ -308,3 +308,7 @@ async def test_an_informer_misses_nothing_when_the_server_forgets(tmp_path: Path
                 assert (await seen("DELETED", "old")).reason == "list"
                 assert (await seen("ADDED", "new29")).reason == "list"
             assert len(informer.objects) == 30
+
+
+async def test_a_document_is_no_object(client: Client) -> None:
+    assert await client.text("/readyz") == "ok"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 
 import click
@@ -54,4 +55,11 @@ def demo(
         image=image,
         host=host,
     )
-    sys.exit(asyncio.run(run_demo(options, Console())))
+    # A TERM ends the demo as Ctrl-C does: with everything taken away.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    console = Console()
+    try:
+        sys.exit(asyncio.run(run_demo(options, console)))
+    except KeyboardInterrupt:
+        console.print("Interrupted; Airflow, the pods and the cluster have ended.")
+        sys.exit(130)

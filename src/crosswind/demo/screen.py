@@ -86,10 +86,10 @@ def result_table(rows: Sequence[Sequence[Json]]) -> Table:
 def stall_text(stall: Stall, parallelism: int, dag_seconds: float) -> str:
     """Say why nothing moves, for people who have not met it before."""
     return (
-        f"It stands still. For {stall.silent:.0f} s nothing has changed, {dag_seconds:.0f} s after the start:\n"
-        f"  {len(stall.held)} pods have a base container that has ended and {', '.join(stall.sidecars)} beside it.\n"
-        f"  The executor looks at the pod's phase, which stays Running: each pod keeps one of the {parallelism} slots\n"
-        f"  for ever, and {stall.unfinished} task instances wait for a slot that never comes free."
+        f"It stands still: nothing has changed for {stall.silent:.0f} s, {dag_seconds:.0f} s after the start.\n"
+        f"In {len(stall.held)} pods the base container has ended and {', '.join(stall.sidecars)} runs on. "
+        "This executor looks at the pod's phase, which stays Running, so each of these pods keeps one of the "
+        f"{parallelism} slots for ever, and {stall.unfinished} task instances wait for a slot that never comes free."
     )
 
 

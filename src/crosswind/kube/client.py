@@ -11,7 +11,7 @@ from typing import Self, Unpack
 
 from crosswind.errors import Gone, Unreachable
 from crosswind.kube import replies, requests, watching
-from crosswind.kube.connecting import Credentials, FixedCredentials, load
+from crosswind.kube.connecting import Credentials, FixedCredentials, borrow, load
 from crosswind.kube.requests import LogOptions, Patch, Request, Selection
 from crosswind.kube.resources import Resource
 from crosswind.kube.transport import HttpTransport, Reply, Socket, Transport
@@ -55,6 +55,12 @@ class Client:
         server, credentials = await load(settings)
         return cls(HttpTransport(server), credentials, host=server.url)
 
+    @classmethod
+    async def borrowing(cls, configuration: Json, settings: KubeSettings) -> Self:
+        """Take server and credentials from a ``kubernetes.client.Configuration``."""
+        server, credentials = borrow(configuration, settings)
+        return cls(HttpTransport(server), credentials, host=server.url)
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -72,6 +78,11 @@ class Client:
         """Return ``/version``: ``major``, ``minor``, ``gitVersion``... Needs no permission."""
         found: dict[str, str] = await self._json(requests.version())
         return found
+
+    async def text(self, path: str) -> str:
+        """Return a document that is no object, such as ``/metrics`` or ``/readyz``."""
+        async with self._stream(requests.document(path)) as reply:
+            return (await reply.read()).decode()
 
     async def create(
         self,

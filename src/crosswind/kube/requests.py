@@ -22,6 +22,7 @@ __all__ = [
     "create",
     "delete",
     "delete_collection",
+    "document",
     "exec_in",
     "get",
     "list_page",
@@ -64,12 +65,14 @@ class Selection(TypedDict, total=False):
 class LogOptions(TypedDict, total=False):
     """Which part of a log: the last lines, the last seconds, the first bytes, of the run before the last restart.
 
-    ``container`` may be left out when the pod has only one; ``timestamps`` puts one before each line.
+    ``container`` may be left out when the pod has only one; ``timestamps`` puts one before each line. ``since_time``
+    (RFC 3339) is the node's clock, not ours; the API server cuts it to whole seconds.
     """
 
     container: str | None
     tail_lines: int | None
     since_seconds: int | None
+    since_time: str | None
     timestamps: bool
     limit_bytes: int | None
     previous: bool
@@ -111,6 +114,11 @@ class Request:
 def version() -> Request:
     """Ask for the version of the API server."""
     return Request("GET", "/version")
+
+
+def document(path: str) -> Request:
+    """Ask for something that is no object, such as ``/metrics`` or ``/readyz``."""
+    return Request("GET", path)
 
 
 def create(
@@ -235,6 +243,7 @@ def log(
         follow="true" if follow else None,
         tailLines=options.get("tail_lines"),
         sinceSeconds=options.get("since_seconds"),
+        sinceTime=options.get("since_time"),
         timestamps="true" if options.get("timestamps") else None,
         limitBytes=options.get("limit_bytes"),
         previous="true" if options.get("previous") else None,
