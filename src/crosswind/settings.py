@@ -157,19 +157,19 @@ class LocalSettings:
     """Name of the node that runs pods; simulated ones add ``-0``, ``-1`` and so on."""
 
     node_cpu: str | None = None
-    """Allocatable CPU of each node as a quantity such as ``8`` or ``500m``; None is what this machine has, 32 for simulated ones."""
+    """Allocatable CPU of each node, a quantity such as ``8``; None is what this machine has, 32 for simulated nodes."""
 
     node_memory: str | None = None
-    """Allocatable memory of each node as a quantity such as ``16Gi``; None is what this machine has, 256Gi for simulated ones."""
+    """Allocatable memory of each node, such as ``16Gi``; None is what this machine has, 256Gi for simulated nodes."""
 
     node_pods: int = 110
     """Pods that one node may run; the kubelet's own default."""
 
     simulated_start: float = 0.2
-    """Seconds from a simulated pod's binding until it runs; a container's start on a warm node. Jitter: as much again."""
+    """Seconds from a simulated pod's binding until it runs: a start on a warm node. Jitter: as much again."""
 
     simulated_run: float | None = 1.0
-    """Seconds that a simulated pod's base container runs, unless the pod's annotation says otherwise; None: for ever."""
+    """Seconds that a simulated pod's base container runs, unless its annotation says otherwise; None: for ever."""
 
     stages: Path | None = None
     """YAML file with the stages of simulated pods and nodes, in place of those that come with the package."""
@@ -187,20 +187,20 @@ class LocalSettings:
     """Inject proxies as native sidecars unless a pod says otherwise; off, because ordinary ones are the hard case."""
 
     istio_long_names: Literal["refused", "cut"] = "refused"
-    """Label ``service.istio.io/canonical-name`` of a long workload name: as Istio before 1.21, or cut at 63 as since."""
+    """Label ``service.istio.io/canonical-name`` of a long workload name: as before Istio 1.21, or cut at 63 as since."""
 
     job_backoff: float = 10.0
     """Seconds before a Job's first new try, doubled with each failure up to 600; 10 is what Kubernetes waits."""
 
     images: Mapping[str, LocalImage] = field(default_factory=dict)
-    """What image names stand for, by shell-style pattern; added to those that come with the package, longest pattern first."""
+    """What image names stand for, by shell-style pattern, beside those of the package; the longest pattern wins."""
 
     sandbox: Literal["auto", "user", "none"] = "auto"
-    """Give containers mount and pid namespaces where Linux allows it. user: by a user namespace even as root, less close to
-    Kubernetes; none: never, as on other systems."""
+    """Give containers mount and pid namespaces where Linux allows it. user: by a user namespace even as root, less close
+    to Kubernetes; none: never, as on other systems."""
 
     crash_backoff: float = 10.0
-    """Seconds before a container's second restart, doubled each time up to 300; 10 is the kubelet's. Also for image pulls."""
+    """Seconds before a container's second restart or image pull, doubled each time up to 300; 10 is the kubelet's."""
 
     pods_folder: Path | None = None
     """Where volumes, logs and claims of pods are kept; None is a temporary folder that goes with the cluster."""
