@@ -12,7 +12,7 @@ from crosswind.settings import LocalSettings
 
 STAGES = load_stages(None)
 SETTINGS = asdict(LocalSettings(simulated_start=0.5, simulated_run=3))
-SIMULATE = "simulate.crosswind.dev/"
+SIMULATE = "simulate.crosswind/"
 SCHEDULED = {"type": "PodScheduled", "status": "True"}
 NATIVE = {"name": "mesh", "image": "m", "restartPolicy": "Always"}
 

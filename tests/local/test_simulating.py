@@ -12,7 +12,7 @@ from crosswind.local.simulating import Simulator
 from crosswind.local.store import Store
 from crosswind.settings import LocalSettings
 
-SIMULATE = "simulate.crosswind.dev/"
+SIMULATE = "simulate.crosswind/"
 
 
 @contextlib.asynccontextmanager
@@ -91,7 +91,7 @@ async def test_a_wrong_annotation_is_told_by_an_event() -> None:
         add(registry, "a", run_seconds="soon")
         await life(registry, "a", "Running")
         event = await until(registry, "Event", lambda event: event["reason"] == "InvalidDelay")
-        assert "simulate.crosswind.dev/run-seconds: could not convert string to float: 'soon'" in event["message"]
+        assert "simulate.crosswind/run-seconds: could not convert string to float: 'soon'" in event["message"]
 
 
 async def test_nodes_are_ready_and_named() -> None:

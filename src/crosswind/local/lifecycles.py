@@ -31,7 +31,7 @@ from crosswind.types import Json, Manifest
 
 __all__ = ["ANNOTATIONS", "Stage", "delay_of", "load_stages", "next_stage", "read_stages", "scope_of"]
 
-ANNOTATIONS = "simulate.crosswind.dev/"
+ANNOTATIONS = "simulate.crosswind/"
 FIELDS = {"name": str, "kind": str, "when": dict, "delay": dict, "status": dict, "event": dict, "remove": bool}
 PARTS = {"delay": ("seconds", "jitter", "annotation"), "event": ("reason", "message", "warning")}
 OOM_KILLED = 137
