@@ -59,10 +59,10 @@ class Board:
 
     def notice(self, run: Run, event: str, message: str) -> None:
         """Tell the task's author something, once per message."""
-        if message not in run.noticed and not run.revoked:
+        if message and message not in run.noticed and not run.revoked:
             run.noticed.add(message)
             self.outbox.append(Notice(run.workload, event, message))
 
     def at(self, *stages: Stage) -> Iterable[Run]:
         """Return the runs that are at one of these stages."""
-        return [run for run in self.runs.values() if run.stage in stages]
+        return [run for run in list(self.runs.values()) if run.stage in stages]  # also called from other threads

@@ -213,6 +213,7 @@ class Engine:
                 self._board.release_batch(run)
                 parts.launcher.put(run)
             elif not run.gone:
+                run.seen, run.created_at = False, _now()
                 parts.follower.follow(run.namespace)
                 if run.stage is Stage.ENDED or run.revoked:
                     parts.stopper.put(run)
@@ -241,6 +242,8 @@ class Engine:
             self._start(Run(workload, workload.task, _now()))
 
     def _start(self, run: Run) -> None:
+        if run.unique in self._board.runs:  # an id that core did not renew: the pod before is still there
+            run.task = replace(run.task, unique_id=str(uuid.uuid4()))
         self._board.add(run)
         self._latest[run.workload.key] = run
         if self._board.refusal:

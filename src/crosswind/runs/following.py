@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 
+from crosswind.errors import CrosswindError, NotFound
 from crosswind.kube.client import Client
 from crosswind.kube.informing import Informer, InformerEvent
 from crosswind.kube.resources import PODS
@@ -67,10 +69,12 @@ class Follower:
             return
         run.uid, run.seen = metadata["uid"], True
         try:
-            if event.type == "DELETED":
+            if event.type != "DELETED":
+                self.changed(run, event.object)
+            elif "deletionTimestamp" in metadata or run.stage is Stage.ENDED or self._group is None:
                 self.gone(run, event.object)
             else:
-                self.changed(run, event.object)
+                self._group.create_task(self.look(run, event.object))
         except Exception:
             log.exception("A change of pod %s could not be handled", run.where)
 
@@ -85,8 +89,8 @@ class Follower:
             self._ended(run, pod, verdict)
         elif verdict.stage is verdicts.Stage.RUNNING:
             self._begun(run)
-        elif verdict.reason not in _ORDINARY:
-            self._board.notice(run, "pod waits", self._why(pod))
+        else:
+            run.waits_for = None if verdict.reason in _ORDINARY else partial(self._why, pod)
 
     def gone(self, run: Run, pod: Manifest) -> None:
         """Take leave of a pod."""
@@ -98,15 +102,34 @@ class Follower:
             self._ended(run, pod, judge(pod, fatal=self._settings.fatal_reasons, deleted=True), deleted=True)
         self._board.drop_if_over(run)
 
-    def lost(self, run: Run) -> None:
-        """End a run whose pod nobody has seen and that is not there."""
-        run.gone = True
-        self._fail(run, "Deleted", f"Pod {run.where} is gone, and nobody saw it run.")
+    async def look(self, run: Run, last: Manifest) -> None:
+        """Look for a pod of which nothing is told any more: deleted at once, or adopted by another executor."""
+        run.seen, run.created_at = False, asyncio.get_running_loop().time()
+        try:
+            pod = await self._client.get(PODS, run.name, namespace=run.namespace)
+        except NotFound:
+            self.gone(run, last)
+            return
+        except CrosswindError as error:
+            log.warning("Pod %s cannot be looked for, trying again later: %s", run.where, error)
+            return
+        if pod["metadata"]["uid"] != run.uid:
+            self.gone(run, last)
+        elif (pod["metadata"].get("labels") or {}).get("airflow-worker") != label_value(self._settings.executor_id):
+            self._adopted(run)
+        else:
+            self.changed(run, pod)
+
+    def _adopted(self, run: Run) -> None:
+        """Let a pod go that is another executor's by now."""
+        log.info("Pod %s was adopted by another executor", run.where)
+        run.gone = run.settled = True
+        self._board.end(run, failed=False, message="adopted")
         self._board.drop_if_over(run)
 
     def _begun(self, run: Run) -> None:
         if run.stage is not Stage.BEGUN:
-            run.stage = Stage.BEGUN
+            run.stage, run.waits_for = Stage.BEGUN, None
             self._board.batches.begun(run.namespace, run.batch, run.unique)
 
     def _ended(self, run: Run, pod: Manifest, verdict: Verdict, *, deleted: bool = False) -> None:

@@ -10,7 +10,7 @@ import logging
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterable
 
-from crosswind.errors import CrosswindError, NotFound
+from crosswind.errors import CrosswindError
 from crosswind.kube.client import Client
 from crosswind.kube.resources import PODS, SECRETS
 from crosswind.pods.naming import label_value
@@ -29,6 +29,7 @@ __all__ = ["Keeper", "secrets_of"]
 
 log = logging.getLogger(__name__)
 
+_WAITING = 20.0
 _UNSEEN = 60.0
 _LINGERING = 120.0
 _SWEEP = 300.0
@@ -69,7 +70,7 @@ class Keeper:
         """Look after everything until cancelled."""
         while True:
             await asyncio.sleep(self._settings.housekeeping_interval)
-            for duty in (self._find_unseen, self._end_lingering, self._renew_tokens, self._sweep):
+            for duty in (self._tell_waiting, self._find_unseen, self._end_lingering, self._renew_tokens, self._sweep):
                 await self._attempt(duty)
 
     async def _attempt(self, duty: Callable[[], Awaitable[None]]) -> None:
@@ -80,16 +81,19 @@ class Keeper:
         except Exception:
             log.exception("Housekeeping (%s) failed", getattr(duty, "__name__", duty))
 
+    async def _tell_waiting(self) -> None:
+        """Tell the authors of tasks that have waited for some time what they wait for."""
+        before = _now() - _WAITING
+        for run in self._board.at(Stage.WAITING, Stage.CREATED):
+            if run.waits_for is not None and run.asked_at < before:
+                self._board.notice(run, "pod waits", run.waits_for())
+
     async def _find_unseen(self) -> None:
         """Ask for pods that the watch never told of, such as those whose labels an admission webhook took away."""
         before = _now() - _UNSEEN
-        for run in self._board.at(Stage.CREATED):
+        for run in self._board.at(Stage.CREATED, Stage.BEGUN):
             if not run.seen and run.created_at < before:
-                try:
-                    pod = await self._client.get(PODS, run.name, namespace=run.namespace)
-                    self._follower.changed(run, pod)
-                except NotFound:
-                    self._follower.lost(run)
+                await self._follower.look(run, {"metadata": {"name": run.name, "namespace": run.namespace}})
 
     async def _end_lingering(self) -> None:
         before = _now() - _LINGERING

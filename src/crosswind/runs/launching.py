@@ -9,6 +9,7 @@ import logging
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from crosswind.errors import AlreadyExists, ConfigError, NotFound, ServerError, TooManyRequests, Unreachable
 from crosswind.kube.client import Client
@@ -163,7 +164,7 @@ class Launcher:
             pod = await self._ours(run)
         run.uid = pod["metadata"]["uid"]
         if run.stage is Stage.WAITING:
-            run.stage, run.created_at, run.manifest = Stage.CREATED, _now(), None
+            run.stage, run.created_at, run.manifest, run.waits_for = Stage.CREATED, _now(), None, None
         self._created(run)
 
     async def _ours(self, run: Run) -> Manifest:
@@ -207,7 +208,7 @@ class Launcher:
     def _decide(self, run: Run, error: Exception, what: str) -> Retry | GiveUp:
         decision = after(error, what=what, waited=_now() - run.asked_at, patience=self._settings.launch_timeout)
         if not isinstance(decision, GiveUp):
-            self._board.notice(run, "pod waits", f"{what} cannot be created yet: {error}")
+            run.waits_for = partial(str, f"{what} cannot be created yet: {error}")
         return decision
 
     def _requeue(self, runs: Iterable[Run], delay: float) -> None:

@@ -103,6 +103,8 @@ class Run:
     may_relaunch: bool = False
     could_start: bool = False
     """It was given up while its pod waits: kept, that could still start its task."""
+    waits_for: Callable[[], str] | None = None
+    """Says, in a sentence, what it waits for."""
     seen: bool = False
     """The watch has told of its pod."""
     ended_at: float = 0.0
