@@ -320,9 +320,10 @@ class Supervisor:
     def turn(self) -> bool:
         """Wait for something and deal with it; False when there is nothing left to do."""
         readable = {self.control.fileno(), self.wake, *self.sources}
-        for fd in self._wait(readable):
-            if fd == self.control.fileno() and not self.receive():
-                return False
+        ready = self._wait(readable)
+        if self.control.fileno() in ready and not self.receive():  # first: whoever joins gets what comes after
+            return False
+        for fd in ready:
             if fd == self.wake:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self.wake, 4096)

@@ -16,6 +16,7 @@ from crosswind.local.kubelet.running import Run
 from crosswind.local.kubelet.streams import Streams, attach, execute
 from crosswind.local.kubelet.working import PodWorker
 from crosswind.local.seams import Change, LogOptions, Registry
+from crosswind.local.statuses import StatusError
 from crosswind.settings import LocalSettings
 from crosswind.types import Manifest
 
@@ -35,19 +36,22 @@ class Kubelet:
     def __init__(
         self, registry: Registry, settings: LocalSettings, tokens: Tokens | None = None, api_port: int = 443
     ) -> None:
-        self._machine = Machine(registry, settings, tokens, api_port)
+        self.machine = Machine(registry, settings, tokens, api_port)
         self._workers: dict[str, PodWorker] = {}
+        self._found = asyncio.Event()
+        self._found.set()
         self._addresses = (
             f"127.{a}.{b}.{c}" for a in itertools.cycle(range(64, 128)) for b in range(256) for c in range(1, 255)
         )
 
     async def run(self) -> None:
         """Work until cancelled; then no process of a container is left."""
-        async with self._machine, asyncio.TaskGroup() as group:
+        async with self.machine, asyncio.TaskGroup() as group:
             for kind in ("Secret", "ConfigMap"):
                 group.create_task(self._watch_objects(kind))
-            with contextlib.closing(self._machine.registry.watch("Pod")) as changes:
+            with contextlib.closing(self.machine.registry.watch("Pod")) as changes:
                 async for change in changes:
+                    await self._found.wait()
                     self._take(change, group)
 
     def _take(self, change: Change, group: asyncio.TaskGroup) -> None:
@@ -59,8 +63,8 @@ class Kubelet:
                 worker.gone(pod)
         elif worker is not None:
             worker.update(pod)
-        elif pod["spec"].get("nodeName") == self._machine.settings.node_name:
-            worker = self._workers[uid] = PodWorker(self._machine, pod, next(self._addresses))
+        elif pod["spec"].get("nodeName") == self.machine.settings.node_name:
+            worker = self._workers[uid] = PodWorker(self.machine, pod, next(self._addresses))
             group.create_task(self._work(uid, worker))
 
     async def _work(self, uid: str, worker: PodWorker) -> None:
@@ -73,7 +77,7 @@ class Kubelet:
 
     async def _watch_objects(self, kind: str) -> None:
         """Have volumes follow the objects that they are made of."""
-        with contextlib.closing(self._machine.registry.watch(kind)) as changes:
+        with contextlib.closing(self.machine.registry.watch(kind)) as changes:
             async for change in changes:
                 metadata = change.object["metadata"]
                 for worker in self._workers.values():
@@ -86,6 +90,29 @@ class Kubelet:
         """End a pod as under node pressure: phase Failed, reason Evicted. ``LookupError``: it is not here."""
         worker = self._worker(namespace, name)
         worker.evict(message)
+
+    def lose(self) -> None:
+        """Lose the node: it no longer reports nor obeys, as after a power cut; its pods turn not ready."""
+        self._found.clear()
+        self._set_node_ready("Unknown", "NodeStatusUnknown", "Kubelet stopped posting node status.")
+        for worker in self._workers.values():
+            worker.lose()
+
+    def find(self) -> None:
+        """Have a lost node back: it reports and obeys again."""
+        self._set_node_ready("True", "KubeletReady", "kubelet is posting ready status")
+        for worker in self._workers.values():
+            worker.find()
+        self._found.set()
+
+    def _set_node_ready(self, status: str, reason: str, message: str) -> None:
+        def change(node: Manifest) -> None:
+            for condition in node.get("status", {}).get("conditions") or ():
+                if condition["type"] == "Ready":
+                    condition |= {"status": status, "reason": reason, "message": message}
+
+        with contextlib.suppress(StatusError):
+            self.machine.registry.update("Node", "", self.machine.settings.node_name, change, subresource="status")
 
     def _worker(self, namespace: str, name: str) -> PodWorker:
         for worker in self._workers.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -77,7 +78,7 @@ async def _get(action: Manifest, asked: Asked) -> None:
             if not 200 <= response.status < 400:
                 raise Refused(f"HTTP probe failed with statuscode: {response.status}")
     except aiohttp.ClientConnectorError as problem:
-        told = (problem.os_error.strerror or str(problem)).lower()
+        told = _words(problem.os_error)
         raise Refused(f'Get "{url}": dial tcp {host}:{port}: connect: {told}') from problem
     except (aiohttp.ClientError, OSError) as problem:
         raise Refused(f'Get "{url}": {problem or type(problem).__name__}') from problem
@@ -90,8 +91,13 @@ async def _connect(action: Manifest, asked: Asked) -> None:
         writer.close()
     except OSError as problem:
         host = action.get("host") or asked.address()
-        told = (problem.strerror or str(problem)).lower()
+        told = _words(problem)
         raise Refused(f"dial tcp {host}:{port}: connect: {told}") from problem
+
+
+def _words(problem: OSError) -> str:
+    """Say what went wrong as Go does; asyncio puts the address into its errors."""
+    return os.strerror(problem.errno).lower() if problem.errno else str(problem)
 
 
 def _port(port: int | str, container: Manifest) -> int:

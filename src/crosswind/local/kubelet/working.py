@@ -20,7 +20,7 @@ from crosswind.local.kubelet.pods import Ended, Kill, Plan, Sight, Waiting, all_
 from crosswind.local.kubelet.probing import probe_for_ever
 from crosswind.local.kubelet.running import Run
 from crosswind.local.kubelet.starting import host_files, process_spec
-from crosswind.local.kubelet.status import Outlook, pod_status
+from crosswind.local.kubelet.status import Outlook, pod_status, written_time
 from crosswind.local.kubelet.volumes import Mount, Sources, VolumeError, Volumes
 from crosswind.local.statuses import StatusError
 from crosswind.types import Manifest
@@ -68,7 +68,7 @@ class PodWorker:
         self._ending_begun = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._end_by = 0.0
-        self._sandbox = self._busy = False
+        self._sandbox = self._busy = self._lost = self._over = False
         self._shared: list[Mount] = []
         self._wanted: set[str] = set()  # ended by us, so that no back-off is due
         self._group: asyncio.TaskGroup
@@ -116,6 +116,29 @@ class PodWorker:
         """End the pod as under node pressure."""
         self._event("Evicted", message, warning=True)
         self.end(Ending("Failed", "Evicted", message, disruption=message, grace=0))
+
+    def lose(self) -> None:
+        """The node is lost: report nothing more, and have the pod shown as not ready."""
+        self._lost = True
+        uid, (namespace, name) = self.pod["metadata"]["uid"], self._key
+
+        def change(pod: Manifest) -> None:
+            if pod["metadata"]["uid"] == uid and pod["status"].get("phase") not in ("Succeeded", "Failed"):
+                for condition in pod["status"].get("conditions") or ():
+                    if condition["type"] == "Ready":
+                        condition |= {"status": "False", "lastTransitionTime": written_time(time.time())}
+
+        with contextlib.suppress(StatusError):
+            self.pod = self._machine.registry.update("Pod", namespace, name, change, subresource="status")
+        self._machine.registry.record(
+            self.pod, "NodeNotReady", "Node is not ready", warning=True, component="node-controller"
+        )
+
+    def find(self) -> None:
+        """The node is back: report again."""
+        self._lost = False
+        self._publish(over=self._over)
+        self._changed.set()
 
     def log_of(self, container: str, *, previous: bool) -> tuple[Path, Run | None]:
         """Return where a container's log is, and the run that may still write it. ``LookupError``: there is none."""
@@ -168,7 +191,7 @@ class PodWorker:
             await self._terminate()
             self._publish(over=True)
         while not self.removed:
-            if "deletionTimestamp" in self.pod["metadata"]:
+            if "deletionTimestamp" in self.pod["metadata"] and not self._lost:
                 self._remove()
             self._changed.clear()
             if not self.removed:
@@ -470,7 +493,8 @@ class PodWorker:
     # telling
 
     def _publish(self, *, over: bool = False) -> None:
-        if self.removed or self._busy:
+        self._over = over
+        if self.removed or self._busy or self._lost:
             return
         ending = self._ending if over and self._ending is not None else Ending()
         outlook = Outlook(

@@ -1,0 +1,103 @@
+"""What the kubelet does next, by tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from crosswind.local.kubelet.pods import Ended, Kill, Plan, Sight, all_containers, next_actions, stop_after
+
+NONE = Sight()
+RUNS = Sight(state="running", image="i", startup=True, ready=True)
+STARTING_UP = Sight(state="running", image="i", startup=None)
+
+
+def over(code: int) -> Sight:
+    return Sight(state="ended", image="i", ended=Ended(code, "", "", 0, 0, ""))
+
+
+def pod(policy: str = "Never", inits: str = "", containers: str = "base", image: str = "i") -> dict[str, Any]:
+    """``inits``: names, sidecars with a star."""
+    made = [{"name": name, "image": image} for name in containers.split()]
+    before = [
+        {"name": name.strip("*"), "image": image, **({"restartPolicy": "Always"} if "*" in name else {})}
+        for name in inits.split()
+    ]
+    return {"spec": {"restartPolicy": policy, "containers": made, "initContainers": before}}
+
+
+def plan_of(made: dict[str, Any], **seen: Sight) -> Plan:
+    return next_actions(made, {name: seen.get(name, NONE) for name in all_containers(made)})
+
+
+@pytest.mark.parametrize(
+    ("made", "seen", "plan"),
+    [
+        (pod(), {}, Plan(("base",))),
+        (pod(containers="base side"), {}, Plan(("base", "side"))),
+        (pod(), {"base": RUNS}, Plan()),
+        (pod(), {"base": over(0)}, Plan(finish=True)),
+        (pod(), {"base": over(1)}, Plan(finish=True)),
+        (pod(containers="base side"), {"base": over(1), "side": RUNS}, Plan()),
+        (pod("OnFailure"), {"base": over(0)}, Plan(finish=True)),
+        (pod("OnFailure"), {"base": over(1)}, Plan(("base",))),
+        (pod("Always"), {"base": over(0)}, Plan(("base",))),
+        (pod(inits="a b"), {}, Plan(("a",))),
+        (pod(inits="a b"), {"a": RUNS}, Plan()),
+        (pod(inits="a b"), {"a": over(0)}, Plan(("b",))),
+        (pod(inits="a b"), {"a": over(0), "b": over(0)}, Plan(("base",))),
+        (pod(inits="a b"), {"a": over(1)}, Plan(finish=True)),
+        (pod("OnFailure", inits="a b"), {"a": over(1)}, Plan(("a",))),
+        (pod(inits="s* b"), {}, Plan(("s",))),
+        (pod(inits="s* b"), {"s": STARTING_UP}, Plan()),
+        (pod(inits="s* b"), {"s": RUNS}, Plan(("b",))),
+        (pod(inits="s* b"), {"s": over(1)}, Plan(("s",))),
+        (pod(inits="s* b"), {"s": over(1), "b": RUNS}, Plan(("s",))),
+        (pod(inits="s*"), {"s": over(1), "base": RUNS}, Plan(("s",))),
+        (pod(inits="s*"), {"s": over(1), "base": over(0)}, Plan(finish=True)),
+        (pod(inits="s*"), {"s": RUNS, "base": over(0)}, Plan(finish=True)),
+        (pod(inits="s* t*"), {"s": RUNS, "t": STARTING_UP}, Plan()),
+        (pod(inits="a s*"), {"a": over(0), "s": RUNS}, Plan(("base",))),
+    ],
+)
+def test_starts_what_is_due_in_order(made: dict[str, Any], seen: dict[str, Sight], plan: Plan) -> None:
+    assert plan_of(made, **seen) == plan
+
+
+@pytest.mark.parametrize("policy", ["Never", "OnFailure", "Always"])
+def test_a_changed_image_restarts_whatever_the_policy(policy: str) -> None:
+    plan = plan_of(pod(policy, containers="base side", image="new"), base=RUNS, side=over(0))
+    assert plan.kill == (Kill("base", "Container base definition changed, will be restarted"),)
+    assert "base" in plan.start
+
+
+@pytest.mark.parametrize(
+    ("policy", "message", "start"),
+    [
+        ("Never", "Container base failed liveness probe", ()),
+        ("OnFailure", "Container base failed liveness probe, will be restarted", ("base",)),
+    ],
+)
+def test_a_failed_liveness_probe_ends_the_container(policy: str, message: str, start: tuple[str, ...]) -> None:
+    sick = Sight(state="running", image="i", startup=True, healthy=False)
+    assert plan_of(pod(policy), base=sick) == Plan(start, (Kill("base", message, "liveness"),))
+
+
+def test_a_sidecar_that_fails_its_startup_probe_is_started_again() -> None:
+    plan = plan_of(pod(inits="s*"), s=Sight(state="running", image="i", startup=False))
+    assert plan == Plan(("s",), (Kill("s", "Init container s failed startup probe", "startup"),))
+
+
+def test_ephemeral_containers_start_before_the_pod_is_initialized() -> None:
+    made = pod(inits="a")
+    made["spec"]["ephemeralContainers"] = [{"name": "late", "image": "i"}]
+    assert plan_of(made, a=RUNS) == Plan(("late",))
+    assert plan_of(made, a=RUNS, late=over(0)) == Plan()
+
+
+def test_native_sidecars_end_last_and_in_reverse() -> None:
+    made = pod(inits="a s* t*", containers="base other")
+    assert stop_after(made, "base") == []
+    assert stop_after(made, "t") == ["a", "base", "other"]
+    assert stop_after(made, "s") == ["a", "base", "other", "t"]
