@@ -13,7 +13,10 @@ def container(restart: str = "", **requests: str) -> dict[str, Any]:
 
 
 def pod(*containers: dict[str, Any], **spec: Any) -> dict[str, Any]:
-    return {"metadata": {"name": "p"}, "spec": {"containers": list(containers or [container()]), **spec}}
+    return {
+        "metadata": {"name": "p", "namespace": "ns"},
+        "spec": {"containers": list(containers or [container()]), **spec},
+    }
 
 
 def node(name: str = "n", *, labels: dict[str, str] | None = None, **spec: Any) -> dict[str, Any]:

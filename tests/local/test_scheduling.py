@@ -123,6 +123,19 @@ async def test_a_waiting_pod_is_bound_when_it_tolerates_more(cluster: Cluster) -
     await until(cluster, "a", is_bound)
 
 
+async def test_a_pod_waits_for_its_claim(cluster: Cluster) -> None:
+    add_node(cluster)
+    add_pod(cluster, "a", volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "logs"}}])
+    pod = await until(cluster, "a", is_refused)
+    assert scheduled(pod)["message"] == (
+        '0/1 nodes are available: persistentvolumeclaim "logs" not found. no new claims to deallocate, preemption: '
+        "0/1 nodes are available: 1 Preemption is not helpful for scheduling."
+    )
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    cluster.create("PersistentVolumeClaim", "ns", {"metadata": {"name": "logs"}, "spec": spec})
+    await until(cluster, "a", is_bound)
+
+
 async def test_a_gated_pod_waits_for_its_gates(cluster: Cluster) -> None:
     add_node(cluster)
     add_pod(cluster, "a", schedulingGates=[{"name": "queue"}])

@@ -13,7 +13,7 @@ import orjson
 from crosswind.local.quantities import amount
 from crosswind.types import Json, Manifest
 
-__all__ = ["Ask", "NodeRoom", "Refusal", "ask_of", "demand", "refusal", "room_of", "unschedulable"]
+__all__ = ["Ask", "NodeRoom", "Refusal", "ask_of", "claim_missing", "demand", "refusal", "room_of", "unschedulable"]
 
 UNSCHEDULABLE_TAINT = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
 FINITE = ("cpu", "memory", "ephemeral-storage", "pods")
@@ -28,6 +28,8 @@ class Ask:
     affinity: Sequence[Json]
     tolerations: Sequence[Json]
     priority: int
+    claims: Sequence[tuple[str, str]] = ()
+    """Namespace and name of each persistent volume claim."""
 
     def key(self) -> bytes:
         """Return what equal asks have in common."""
@@ -91,7 +93,14 @@ def ask_of(pod: Manifest) -> Ask:
         required.get("nodeSelectorTerms", ()),
         spec.get("tolerations") or (),
         spec.get("priority") or 0,
+        tuple(_claims(pod)),
     )
+
+
+def _claims(pod: Manifest) -> Iterable[tuple[str, str]]:
+    for volume in pod["spec"].get("volumes") or ():
+        if "persistentVolumeClaim" in volume:
+            yield pod["metadata"]["namespace"], volume["persistentVolumeClaim"]["claimName"]
 
 
 def room_of(node: Manifest) -> NodeRoom:
@@ -162,8 +171,16 @@ def unschedulable(refusals: Collection[Refusal]) -> str:
     """Word why no node takes a pod."""
     if not refusals:
         return "no nodes available to schedule pods"
-    every = f"0/{len(refusals)} nodes are available"
+    return _worded(_counted(reason for one in refusals for reason in one.reasons), [one.may_change for one in refusals])
+
+
+def claim_missing(name: str, nodes: int) -> str:
+    """Word that a pod's persistent volume claim is not there, whatever the nodes offer."""
+    return _worded(f'persistentvolumeclaim "{name}" not found', [False] * nodes)
+
+
+def _worded(reasons: str, may_change: Collection[bool]) -> str:
+    every = f"0/{len(may_change)} nodes are available"
     helps = {True: "No preemption victims found for incoming pod", False: "Preemption is not helpful for scheduling"}
-    reasons = _counted(reason for one in refusals for reason in one.reasons)
-    preemption = _counted(helps[one.may_change] for one in refusals)
+    preemption = _counted(helps[one] for one in may_change)
     return f"{every}: {reasons}. no new claims to deallocate, preemption: {every}: {preemption}."

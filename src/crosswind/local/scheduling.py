@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 
-from crosswind.local.placing import Ask, NodeRoom, Refusal, ask_of, refusal, room_of, unschedulable
+from crosswind.local.placing import Ask, NodeRoom, Refusal, ask_of, claim_missing, refusal, room_of, unschedulable
 from crosswind.local.seams import Change, Registry
 from crosswind.local.statuses import StatusError
 from crosswind.types import Manifest
@@ -41,6 +41,7 @@ class Scheduler:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow("Node", self.take_node))
             group.create_task(self._follow("Pod", self.take_pod))
+            group.create_task(self._follow("PersistentVolumeClaim", self.take_claim))
 
     async def _follow(self, kind: str, take: Callable[[Change], None]) -> None:
         with closing(self._registry.watch(kind)) as changes:
@@ -62,6 +63,11 @@ class Scheduler:
                     room.used.update(demand)
         self._rooms[name] = room
         if room != known:
+            self._retry()
+
+    def take_claim(self, change: Change) -> None:
+        """A claim that pods wait for may have come."""
+        if change.type == "ADDED":
             self._retry()
 
     def take_pod(self, change: Change) -> None:
@@ -126,7 +132,7 @@ class Scheduler:
 
     def _bind(self, pod: Manifest, ask: Ask) -> bool:
         """Bind a pod to the next node that takes it; True also when the pod has meanwhile gone."""
-        room = self._next_room(ask)
+        room = None if self._missing_claim(ask) else self._next_room(ask)
         if room is None:
             return False
         namespace, name, uid = (pod["metadata"][field] for field in ("namespace", "name", "uid"))
@@ -151,8 +157,19 @@ class Scheduler:
         return None
 
     def _refuse(self, pod: Manifest, ask: Ask) -> None:
+        if claim := self._missing_claim(ask):
+            self._say(pod, "Unschedulable", claim_missing(claim, len(self._rooms)))
+            return
         found: list[Refusal | None] = [refusal(ask, room) for room in self._rooms.values()]
         self._say(pod, "Unschedulable", unschedulable([one for one in found if one]))
+
+    def _missing_claim(self, ask: Ask) -> str:
+        for namespace, name in ask.claims:
+            try:
+                self._registry.get("PersistentVolumeClaim", namespace, name)
+            except StatusError:
+                return name
+        return ""
 
     def _say(self, pod: Manifest, reason: str, message: str) -> None:
         """Write why a pod waits into its status, and an Event, when that is news."""
