@@ -187,7 +187,7 @@ class LocalSettings:
     """Inject proxies as native sidecars unless a pod says otherwise; off, because ordinary ones are the hard case."""
 
     istio_long_names: Literal["refused", "cut"] = "refused"
-    """Label ``service.istio.io/canonical-name`` of a long workload name: as before Istio 1.21, or cut at 63 as since."""
+    """Label ``service.istio.io/canonical-name`` of long workload names: as before Istio 1.21, or cut at 63 as since."""
 
     job_backoff: float = 10.0
     """Seconds before a Job's first new try, doubled with each failure up to 600; 10 is what Kubernetes waits."""
@@ -196,8 +196,8 @@ class LocalSettings:
     """What image names stand for, by shell-style pattern, beside those of the package; the longest pattern wins."""
 
     sandbox: Literal["auto", "user", "none"] = "auto"
-    """Give containers mount and pid namespaces where Linux allows it. user: by a user namespace even as root, less close
-    to Kubernetes; none: never, as on other systems."""
+    """Give containers mount and pid namespaces where Linux allows it. user: by a user namespace even as root, less
+    close to Kubernetes; none: never, as on other systems."""
 
     crash_backoff: float = 10.0
     """Seconds before a container's second restart or image pull, doubled each time up to 300; 10 is the kubelet's."""
