@@ -1,0 +1,128 @@
+"""Streams at the level of their WebSocket messages, on a running cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from crosswind.local.serving import LocalCluster
+
+Connect = Callable[..., Any]
+OUTPUT = [("stdout", "true"), ("stderr", "true")]
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[LocalCluster]:
+    """A cluster with the running pod ``box``."""
+    async with LocalCluster() as cluster:
+        container = {"name": "base", "image": "busybox", "command": ["sleep", "600"]}
+        spec = {"terminationGracePeriodSeconds": 0, "containers": [container]}
+        box = cluster.registry.create("Pod", "default", {"metadata": {"name": "box"}, "spec": spec})
+        changes = aiter(cluster.registry.watch("Pod", "default"))
+        while box["status"]["phase"] != "Running":
+            box = (await anext(changes)).object
+        yield cluster
+
+
+@pytest.fixture
+async def connect(cluster: LocalCluster) -> AsyncIterator[Connect]:
+    context = ssl.create_default_context(cafile=cluster.authority_file)
+    headers = {"Authorization": f"Bearer {cluster.token}"}
+    async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(ssl=context)) as session:
+
+        def open_socket(sub: str, params: list[tuple[str, str]], protocol: str) -> Any:
+            url = f"{cluster.url}/api/v1/namespaces/default/pods/box/{sub}"
+            return session.ws_connect(url, params=params, protocols=[protocol])
+
+        yield open_socket
+
+
+def command(*words: str) -> list[tuple[str, str]]:
+    return [("command", word) for word in words]
+
+
+async def channels(ws: aiohttp.ClientWebSocketResponse) -> dict[int, bytes]:
+    """Read to the end what came on each channel of binary messages."""
+    seen: dict[int, bytes] = {}
+    async for message in ws:
+        seen[message.data[0]] = seen.get(message.data[0], b"") + message.data[1:]
+    return seen
+
+
+async def test_base64_protocol_sends_text(connect: Connect) -> None:
+    async with connect("exec", [*command("echo", "grün"), *OUTPUT], "v4.base64.channel.k8s.io") as ws:
+        messages = [message.data async for message in ws]
+    assert messages[0] == "1"
+    assert base64.b64decode(messages[1][1:]).decode() == "grün\n"
+    assert json.loads(base64.b64decode(messages[-1][1:]))["status"] == "Success"
+
+
+async def test_first_protocol_tells_a_failure_as_text(connect: Connect) -> None:
+    async with connect("exec", [*command("sh", "-c", "exit 3"), *OUTPUT], "channel.k8s.io") as ws:
+        seen = await channels(ws)
+    assert seen[3] == b"command terminated with non-zero exit code: exit code 3"
+
+
+async def test_terminal_has_the_size_that_the_client_tells(connect: Connect) -> None:
+    params = [*command("sh", "-c", "read x; stty size"), ("stdin", "true"), ("stdout", "true"), ("tty", "true")]
+    async with connect("exec", params, "v5.channel.k8s.io") as ws:
+        await ws.send_bytes(b"\x04" + json.dumps({"Width": 101, "Height": 33}).encode())
+        await ws.send_bytes(b"\x00\n")
+        seen = await channels(ws)
+    assert seen[1].split() == [b"33", b"101"]
+
+
+async def test_nonsense_on_a_channel_does_no_harm(connect: Connect) -> None:
+    params = [*command("cat"), ("stdin", "true"), ("stdout", "true")]
+    async with connect("exec", params, "v5.channel.k8s.io") as ws:
+        for message in (b"", b"\x04no json", b"\x04[]", b"\xff\x07", b"\x09what", b"\x00text", b"\xff\x00"):
+            await ws.send_bytes(message)
+        seen = await channels(ws)
+    assert (seen[1], json.loads(seen[3])["status"]) == (b"text", "Success")
+
+
+async def test_client_that_leaves_ends_its_command(connect: Connect) -> None:
+    async with connect("exec", [*command("sh", "-c", "echo up; exec sleep 601"), *OUTPUT], "v5.channel.k8s.io") as ws:
+        while (await ws.receive()).data != b"\x01up\n":
+            pass
+        mine = [path for path in Path("/proc").glob("[0-9]*/cmdline") if path.read_bytes() == b"sleep\x00601\x00"]
+        assert mine
+    while any(path.exists() and path.read_bytes() for path in mine):
+        await asyncio.to_thread(lambda: None)
+
+
+async def test_unknown_protocol_is_refused(connect: Connect) -> None:
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        await connect("exec", [*command("true"), *OUTPUT], "v9.channel.k8s.io")
+    assert refused.value.status == 400
+
+
+async def test_forwarded_port_answers_on_its_channel(connect: Connect) -> None:
+    async def upper(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write((await reader.readline()).upper())
+        writer.close()
+
+    server = await asyncio.start_server(upper, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, connect("portforward", [("ports", str(port))], "v4.channel.k8s.io") as ws:
+        await ws.send_bytes(b"\x00hello\n")
+        seen = await channels(ws)
+    assert seen == {0: port.to_bytes(2, "little") + b"HELLO\n", 1: port.to_bytes(2, "little")}
+
+
+async def test_closed_port_is_told_on_the_error_channel(connect: Connect) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    async with connect("portforward", [("ports", str(port))], "v4.channel.k8s.io") as ws:
+        seen = await channels(ws)
+    assert seen[1][2:].startswith(f"error forwarding port {port} to pod box".encode())
