@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
 from crosswind.kube.client import Client
 from crosswind.kube.resources import EVENTS, PODS
 from crosswind.pods.stop_plans import Abilities
-from crosswind.runs.ending import Ender, abilities
+from crosswind.runs.ending import Ender
 from crosswind.settings import KubeSettings
 from crosswind.testing import Cluster
 from crosswind.types import Manifest
@@ -99,7 +97,15 @@ ROWS: dict[str, tuple[Manifest, str, int]] = {
     "fluent-bit": ({"name": "logs", "image": "fluent/fluent-bit:3.2-debug"}, "send TERM", 0),
     "fluentd": ({"name": "logs", "image": "fluent/fluentd:v1.17"}, "send TERM", 143),
     "datadog": ({"name": "datadog-agent-injected", "image": "gcr.io/datadog/agent:7"}, "send TERM", 0),
-    "unknown with a shell": ({"name": "second", "image": "busybox", "command": ["sleep", "600"]}, "send TERM", 143),
+    "unknown with a shell": (
+        {
+            "name": "second",
+            "image": "busybox",
+            "command": ["sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.1; done"],
+        },
+        "send TERM",
+        3,
+    ),
     "unknown under a shell": (
         {"name": "second", "image": "busybox", "command": ["sh", "-c", "sleep 600; exit 5"]},
         "send TERM",

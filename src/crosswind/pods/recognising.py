@@ -44,7 +44,9 @@ def is_injected(pod: Mapping[str, Json], container: Mapping[str, Json], known: S
     True for a name that is the product's own with its image or mark; a name that users choose proves nothing.
     """
     found = recognise(pod, container, known)
-    return found is not None and "*" not in found.containers
+    if found is None or "*" in found.containers:
+        return False
+    return "*" not in found.images or marked(pod, str(container.get("name", "")), found)
 
 
 def said(setting: Setting, pod: Mapping[str, Json], container: Mapping[str, Json]) -> str:

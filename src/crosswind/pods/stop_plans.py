@@ -10,9 +10,9 @@ from __future__ import annotations
 import enum
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from crosswind.pods.known_sidecars import KNOWN, Ask, KnownSidecar, Role
+from crosswind.pods.known_sidecars import KNOWN, Ask, KnownSidecar, Role, Setting
 from crosswind.pods.recognising import any_match, is_on, recognise, said, seconds
 from crosswind.pods.sidecars import NATIVE_SINCE
 from crosswind.pods.states import Kind, State, containers, mapping, mappings, text
@@ -114,6 +114,8 @@ class Step:
     image: str = ""
     exit_code: int | None = None
     """What the container is expected to end with; None is unknown."""
+    doubtful: bool = False
+    """The pod says that it is turned off, or does not say that it is on where it is off by default."""
     skip: str = ""
     """Why it is not taken, "" when it is."""
 
@@ -122,6 +124,10 @@ class Step:
             return f"send {self.command[-1]} by a shell"
         what = self.request or " ".join(self.command) or self.image
         return f"{self.way} {what}".strip()
+
+    def note(self, container: str) -> str:
+        """What an Event says when the step was taken: the same words for the same step, so that it can be found."""
+        return f"{container}: {self}; {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,8 +241,10 @@ class _Planner:
             yield Step(Way.WAIT, product.owner_wait, f"ended by {product.owner}", exit_code=0)
         requests = [self._request(ask, container, product) for ask in product.asks]
         for ask, request in zip(product.asks, requests, strict=True):
-            reason = f"{product.name} ends by it" + self._doubt(ask, container)
-            yield Step(Way.ASK, wait, reason, request=request, exit_code=product.asked_code)
+            doubt = self._doubt(ask, container)
+            off = bool(doubt) and is_on(ask.enabled or Setting(), self._pod, container) is False
+            reason = f"{product.name} ends by it{doubt}"
+            yield Step(Way.ASK, wait, reason, request=request, exit_code=product.asked_code, doubtful=off)
         if product.client:
             port = str(requests[0].port) if requests else ""
             command = tuple(word.replace("{port}", port) for word in product.client)
@@ -303,7 +311,7 @@ class _Planner:
 
 
 def _skipped(step: Step, why: str) -> Step:
-    return Step(step.way, step.deadline, step.reason, step.request, step.command, step.image, step.exit_code, why)
+    return replace(step, skip=why)
 
 
 def _verdict(code: int | None) -> str:

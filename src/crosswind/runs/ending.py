@@ -102,12 +102,15 @@ class Ender:
         ``crosswind.errors`` when the pod cannot be read.
         """
         async with watching(self._client, pod) as sight:
-            plan = self._plan(sight, delete)
-            for group in plan.groups:
-                await asyncio.gather(*(self._end_one(sight, target) for target in group))
-            if not await sight.until(_is_finished, _REPORT_S) and not plan.last.skip:
-                await self._delete(sight, plan.last)
-            return sight.pod is None or _is_finished(sight.pod)
+            return await self.carry_out(sight, self._plan(sight, delete))
+
+    async def carry_out(self, sight: Sight, plan: StopPlan) -> bool:
+        """Do what a plan says to the pod in sight; as ``end``."""
+        for group in plan.groups:
+            await asyncio.gather(*(self._end_one(sight, target) for target in group))
+        if not await sight.until(_is_finished, _REPORT_S) and not plan.last.skip:
+            await self._delete(sight, plan.last)
+        return sight.pod is None or _is_finished(sight.pod)
 
     def _plan(self, sight: Sight, delete: bool) -> StopPlan:
         return plan_stop(
@@ -157,12 +160,12 @@ class Ender:
             log.info("Pod %s, sidecar %s: %s did not work: %s", sight.where, name, step, error or "no answer in time")
             return await sight.until(over, _REPORT_S if step.way in (Way.CLIENT, Way.SIGNAL) else 0.0)
         if step.way is not Way.WAIT:
-            await self._tell(sight, name, "EndingSidecar", f"{name}: {step}; {step.reason}")
+            await self._tell(sight, name, "EndingSidecar", step.note(name))
         return await sight.until(over, ends - asyncio.get_running_loop().time())
 
     async def _do(self, sight: Sight, name: str, step: Step) -> None:
         if step.request is not None:
-            await self._ask(sight, name, step.request)
+            await self._ask(sight, name, step.request, patient=not step.doubtful)
         elif step.command:
             result = await self._client.exec(
                 sight.name, step.command, namespace=sight.namespace, container=name, timeout=_CALL_S
@@ -173,14 +176,16 @@ class Ender:
         elif step.way is Way.SWAP:
             await self._swap(sight, name, step)
 
-    async def _ask(self, sight: Sight, name: str, request: HttpRequest) -> None:
-        """Ask; a sidecar that has just started may not listen yet."""
+    async def _ask(self, sight: Sight, name: str, request: HttpRequest, *, patient: bool) -> None:
+        """Ask; one that has just started may not listen yet, which is waited for if it is to listen at all."""
         while True:
             try:
                 code = await ask(self._client, sight.name, request, namespace=sight.namespace)
-                break
+                if code or await sight.until(lambda pod: _is_over(pod, name), _REPORT_S):
+                    break
+                raise Unreachable("the connection closed without an answer")
             except Unreachable:
-                if sight.pod is None or _age(sight.pod, name) > _LISTEN_S or _is_over(sight.pod, name):
+                if not patient or _age(sight.pod, name) > _LISTEN_S or _is_over(sight.pod, name):
                     raise
                 await asyncio.sleep(_AGAIN_S)
         if code and not 200 <= code < 300:
@@ -258,11 +263,11 @@ def _is_finished(pod: Manifest) -> bool:
     return mapping(pod.get("status")).get("phase") in ("Succeeded", "Failed")
 
 
-def _state(pod: Manifest, name: str) -> State:
+def _state(pod: Manifest | None, name: str) -> State:
     return next((one.state for one in containers(pod, "") if one.name == name), State.UNKNOWN)
 
 
-def _is_over(pod: Manifest, name: str) -> bool:
+def _is_over(pod: Manifest | None, name: str) -> bool:
     return _state(pod, name) is State.TERMINATED
 
 
@@ -271,9 +276,9 @@ def _code(pod: Manifest | None, name: str) -> str:
     return "" if code is None else f", exit code {code}"
 
 
-def _age(pod: Manifest, name: str) -> float:
+def _age(pod: Manifest | None, name: str) -> float:
     """Seconds since a container's start; a long time when it is not known."""
-    for status in mappings(mapping(pod.get("status")).get("containerStatuses")):
+    for status in mappings(mapping(mapping(pod).get("status")).get("containerStatuses")):
         if status.get("name") == name:
             started = mapping(mapping(status.get("state")).get("running")).get("startedAt")
             if isinstance(started, str):

@@ -1,0 +1,75 @@
+"""``crosswind wrap``: a command among sidecars, for Jobs."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import click
+
+from crosswind.pods.known_sidecars import KNOWN
+from crosswind.runs.wrapping import Door, WrapSettings, run
+
+__all__ = ["wrap"]
+
+_DOOR = re.compile(r"(?:([A-Z]+) )?:(\d{1,5})(/\S*)")
+_MESHES = sorted(one.name for one in KNOWN if one.asks or one.ready)
+
+
+def _door(value: str) -> Door:
+    """Read ``[METHOD ]:PORT/PATH``, as plans print requests."""
+    found = _DOOR.fullmatch(value)
+    if found is None or not 0 < int(found[2]) < 65536:
+        raise click.BadParameter(f"{value!r} is not of the form ':PORT/PATH' or 'METHOD :PORT/PATH'")
+    return Door(value, found[1] or "POST", int(found[2]), found[3], quit=True)
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option(
+    "--wait-timeout",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    help="Seconds that sidecars may take to be ready; then the command runs all the same.",
+)
+@click.option(
+    "--mesh",
+    type=click.Choice(["auto", "none", *_MESHES]),
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help=f"auto: any known sidecar that shows up within 3 s; none; or one to wait for: {', '.join(_MESHES)}.",
+)
+@click.option(
+    "--quit",
+    "quits",
+    multiple=True,
+    type=_door,
+    metavar="REQUEST",
+    help="A further request that ends a sidecar: ':PORT/PATH'.",
+)
+@click.option(
+    "--address",
+    default="127.0.0.1",
+    show_default=True,
+    envvar="CROSSWIND_LOOPBACK",
+    help="Where the pod's sidecars listen.",
+)
+@click.option("--print-shell", is_flag=True, help="Print a script that does the same in images without Python.")
+@click.option("--print-helm-values", is_flag=True, help="Print values for the Jobs of Airflow's official chart.")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def wrap(command: tuple[str, ...], print_shell: bool, print_helm_values: bool, **given: Any) -> None:
+    """Run COMMAND once the mesh is ready, then tell the sidecars to end.
+
+    Ends with the command's exit code, 128 + n for signal n. Passes signals on and reaps orphans, so that it can be
+    process 1 of a container. Sidecars that listen elsewhere than usual are named by --quit.
+    """
+    settings = WrapSettings(given["mesh"], given["wait_timeout"], given["quits"], given["address"])
+    if print_shell or print_helm_values:
+        from crosswind.runs import wrap_texts
+
+        click.echo(wrap_texts.shell(settings) if print_shell else wrap_texts.helm_values(settings), nl=False)
+    elif not command:
+        raise click.UsageError("name a command, behind --")
+    else:
+        click.get_current_context().exit(run(command, settings))

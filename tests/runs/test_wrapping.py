@@ -1,0 +1,314 @@
+"""The wrapper among sidecars that run as processes, each test at a loopback address of its own."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from crosswind.local.injection import program
+from crosswind.pods.known_sidecars import KNOWN
+from crosswind.runs.wrap_texts import helm_values, shell
+from crosswind.runs.wrapping import WrapSettings, doors_of
+
+ADDRESSES = (f"127.88.{os.getpid() % 200 + 1}.{number}" for number in itertools.count(1))
+PR_SET_CHILD_SUBREAPER = 36
+WRAP = [sys.executable, "-m", "crosswind", "wrap"]
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def address() -> str:
+    return next(ADDRESSES)
+
+
+@pytest.fixture
+def start(address: str) -> Iterator[Start]:
+    """Start a sidecar and return its process, once it listens."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(*arguments: str, ready_after: float = 0, **environment: str) -> subprocess.Popen[str]:
+        own = {"POD_IP": address, "CROSSWIND_READY_AFTER": str(ready_after)}
+        command = [sys.executable, "-I", "-S", str(program.__file__), *arguments]
+        started.append(subprocess.Popen(command, env=own | environment, stdout=subprocess.PIPE, text=True))
+        assert started[-1].stdout is not None
+        assert started[-1].stdout.readline().endswith("is up\n")
+        return started[-1]
+
+    yield run
+    for one in started:
+        one.kill()
+        one.communicate()
+
+
+def wrap(address: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*WRAP, "--address", address, *arguments], capture_output=True, text=True, timeout=25)
+
+
+ISTIO = ("pilot-agent", "proxy", "sidecar")
+READY = "import sys,urllib.request as u; u.urlopen('http://%s:15021/healthz/ready'); sys.exit(5)"
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["true"], 0),
+        (["sh", "-c", "exit 3"], 3),
+        (["sh", "-c", "kill -KILL $$"], 137),
+        (["no-such-command"], 127),
+        (["/etc/passwd"], 126),
+    ],
+)
+def test_the_commands_exit_code_is_the_wrappers(address: str, command: list[str], code: int) -> None:
+    assert wrap(address, "--mesh", "none", "--", *command).returncode == code
+
+
+def test_the_command_runs_when_the_mesh_is_ready_and_the_mesh_ends_after_it(address: str, start: Start) -> None:
+    proxy = start(*ISTIO, ready_after=0.8)
+    done = wrap(address, "--", sys.executable, "-c", READY % address)
+    assert (done.returncode, done.stderr) == (5, "")
+    assert proxy.wait(5) == 0
+
+
+def test_all_known_sidecars_that_are_there_are_told(address: str, start: Start) -> None:
+    sidecars = [
+        start(*ISTIO),
+        start("linkerd", LINKERD2_PROXY_SHUTDOWN_ENDPOINT_ENABLED="true"),
+        start("cloud-sql-proxy", "--quitquitquit"),
+        start("daprd", "--dapr-graceful-shutdown-seconds", "0"),
+        start("consul-dataplane", "-shutdown-grace-period-seconds=0"),
+        start("envoy"),
+    ]
+    assert wrap(address, "--", "true").returncode == 0
+    assert [one.wait(5) for one in sidecars] == [0] * len(sidecars)
+
+
+def test_without_a_mesh_it_neither_hangs_nor_complains(address: str) -> None:
+    began = time.monotonic()
+    done = wrap(address, "--", "sh", "-c", "exit 4")
+    assert (done.returncode, done.stderr) == (4, "")
+    assert time.monotonic() - began < 10
+
+
+def test_a_mesh_that_is_named_and_does_not_come_is_waited_for_and_told_of(address: str) -> None:
+    done = wrap(address, "--mesh", "istio", "--wait-timeout", "0.3", "--", "true")
+    assert done.returncode == 0
+    assert "istio is not there after 0.3 s; the command runs all the same" in done.stderr
+    assert "istio could not be told to end: it does not answer" in done.stderr
+
+
+def test_a_mesh_that_never_gets_ready_is_not_waited_for_for_ever(address: str, start: Start) -> None:
+    proxy = start(*ISTIO, ready_after=60)
+    done = wrap(address, "--wait-timeout", "0.5", "--", "true")
+    assert done.returncode == 0
+    assert "istio is not ready after" in done.stderr
+    assert proxy.wait(5) == 0
+
+
+def test_a_sidecar_that_comes_up_after_a_short_command_is_told_too(address: str, start: Start) -> None:
+    late: list[subprocess.Popen[str]] = []
+    timer = threading.Timer(0.8, lambda: late.append(start("cloud-sql-proxy", "--quitquitquit")))
+    timer.start()
+    assert wrap(address, "--", "true").returncode == 0
+    timer.join()
+    assert late[0].wait(5) == 0
+
+
+def test_a_refusal_is_told_and_not_repeated(address: str, start: Start) -> None:
+    start("linkerd")
+    began = time.monotonic()
+    done = wrap(address, "--mesh", "linkerd", "--", "true")
+    assert time.monotonic() - began < 10
+    assert "linkerd could not be told to end: it answered 404" in done.stderr
+
+
+def test_further_sidecars_are_told_by_requests_of_ones_own(address: str, start: Start) -> None:
+    proxy = start("envoy", "--admin-port", "9876")
+    assert wrap(address, "--mesh", "none", "--quit", ":9876/quitquitquit", "--", "true").returncode == 0
+    assert proxy.wait(5) == 0
+
+
+@pytest.mark.parametrize("value", ["quitquitquit", ":0/quit", ":99999/quit", "post :1/x"])
+def test_a_request_of_another_form_is_refused(address: str, value: str) -> None:
+    done = wrap(address, "--quit", value, "--", "true")
+    assert done.returncode == 2
+    assert "is not of the form ':PORT/PATH'" in done.stderr
+
+
+def popen(address: str, *arguments: str, adopts: bool = False) -> subprocess.Popen[str]:
+    libc = ctypes.CDLL(None)
+
+    def adopt() -> None:
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+    return subprocess.Popen(
+        [*WRAP, "--address", address, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=adopt if adopts else None,  # as process 1 it would adopt without being asked
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+def test_signals_are_passed_on(address: str, number: signal.Signals) -> None:
+    script = "trap 'exit 9' TERM INT HUP USR1; echo up; while :; do sleep 0.05; done"
+    with popen(address, "--mesh", "none", "--", "sh", "-c", script) as wrapper:
+        assert wrapper.stdout is not None
+        assert wrapper.stdout.readline() == "up\n"
+        wrapper.send_signal(number)
+        assert wrapper.wait(10) == 9
+
+
+def test_a_command_that_a_signal_ends_gives_its_number(address: str) -> None:
+    with popen(address, "--mesh", "none", "--", "sh", "-c", "echo up; exec sleep 20") as wrapper:
+        assert wrapper.stdout is not None
+        wrapper.stdout.readline()
+        wrapper.terminate()
+        assert wrapper.wait(10) == 143
+
+
+def test_a_signal_before_the_command_began_ends_the_wait_and_tells_the_sidecars(address: str, start: Start) -> None:
+    proxy = start(*ISTIO, ready_after=60)
+    with popen(address, "--", "echo", "ran") as wrapper:
+        for _ in range(200):  # until its signals are blocked, a signal would end it as any other program
+            status = Path(f"/proc/{wrapper.pid}/status").read_text()
+            blocked = int(status.partition("SigBlk:")[2].split()[0], 16)
+            if blocked >> (signal.SIGTERM - 1) & 1:
+                break
+            time.sleep(0.02)
+        wrapper.terminate()
+        assert wrapper.wait(10) == 143
+        assert wrapper.stdout is not None
+        assert wrapper.stdout.read() == ""
+    assert proxy.wait(5) == 0
+
+
+def test_orphans_are_reaped(address: str) -> None:
+    script = "sh -c 'sleep 0.1 & echo $!'; sleep 0.3; echo slept; read line; exit 0"
+    with popen(address, "--mesh", "none", "--", "sh", "-c", script, adopts=True) as wrapper:
+        assert wrapper.stdout is not None
+        orphan = int(wrapper.stdout.readline())
+        assert wrapper.stdout.readline() == "slept\n"
+        for _ in range(100):
+            if not Path(f"/proc/{orphan}").exists():
+                break
+            time.sleep(0.02)
+        assert not Path(f"/proc/{orphan}").exists()
+        wrapper.kill()
+
+
+def test_only_the_standard_library_and_click_are_loaded() -> None:
+    code = "import sys, crosswind.cli.wrap; print(sorted({name.partition('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True).stdout
+    assert not [name for name in ("airflow", "aiohttp", "rich", "yaml", "pydantic", "asyncio") if f"'{name}'" in loaded]
+
+
+def test_what_others_end_is_not_told_unless_named() -> None:
+    assert "kuma" not in {door.sidecar for door in doors_of("auto") if door.quit}
+    assert {door.sidecar for door in doors_of("kuma") if door.quit} == {"kuma"}
+
+
+def test_helpers_are_told_before_the_mesh() -> None:
+    order = [door.sidecar for door in doors_of("auto", KNOWN) if door.quit]
+    assert order.index("vault") < order.index("istio")
+    assert order.index("cloud-sql") < order.index("linkerd")
+
+
+# The same as a shell script
+
+SHELLS = {"dash": ["dash"], "busybox": ["busybox", "sh"]}
+TOOLS = ["curl", "wget", "busybox wget", "busybox nc", "bash"]
+
+
+@pytest.fixture
+def script(tmp_path: Path, address: str) -> Callable[..., list[str]]:
+    """Return a command line for the script, with nothing in PATH but a tool and what the command needs."""
+
+    def make(tool: str, kind: str, **settings: str) -> list[str]:
+        folder = tmp_path / "bin"
+        folder.mkdir()
+        for name in ("sleep", "sh", "true", "timeout", *(("cat", "bash") if tool == "bash" else ())):
+            (folder / name).symlink_to(str(shutil.which(name)))
+        if tool not in ("", "bash"):
+            source, _, applet = tool.partition(" ")
+            if shutil.which(source) is None:
+                pytest.skip(f"there is no {source} here")
+            (folder / (applet or source)).symlink_to(str(shutil.which(source)))
+        if shutil.which(SHELLS[kind][0]) is None:
+            pytest.skip(f"there is no {kind} here")
+        file = tmp_path / "wrap.sh"
+        file.write_text(shell(WrapSettings(address=address, **settings)))
+        words = [str(shutil.which(SHELLS[kind][0])), *SHELLS[kind][1:]]
+        return ["env", "-i", f"PATH={folder}", *words, str(file)]
+
+    return make
+
+
+@pytest.mark.parametrize("kind", SHELLS)
+@pytest.mark.parametrize("tool", TOOLS)
+def test_the_script_waits_runs_and_tells_with_any_tool(
+    address: str, start: Start, script: Callable[..., list[str]], tool: str, kind: str
+) -> None:
+    proxy = start(*ISTIO, ready_after=0.5)
+    command = script(tool, kind, mesh="istio")
+    done = subprocess.run([*command, sys.executable, "-c", READY % address], capture_output=True, text=True, timeout=25)
+    assert (done.returncode, done.stderr) == (5, "")
+    assert proxy.wait(5) == 0
+
+
+@pytest.mark.parametrize("kind", SHELLS)
+def test_the_script_tells_all_that_it_finds(
+    address: str, start: Start, script: Callable[..., list[str]], kind: str
+) -> None:
+    sidecars = [start(*ISTIO), start("cloud-sql-proxy", "--quitquitquit")]
+    done = subprocess.run([*script("curl", kind), "sh", "-c", "exit 3"], capture_output=True, text=True, timeout=25)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert [one.wait(5) for one in sidecars] == [0, 0]
+
+
+@pytest.mark.parametrize("kind", SHELLS)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 9), (signal.SIGINT, 9), (signal.SIGHUP, 143)])
+def test_the_script_passes_signals_on(
+    script: Callable[..., list[str]], kind: str, number: signal.Signals, code: int
+) -> None:
+    text = "trap 'exit 9' TERM; trap 'exit 143' HUP; echo up; while :; do sleep 0.05; done"
+    command = [*script("curl", kind, mesh="none"), "sh", "-c", text]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as wrapper:
+        assert wrapper.stdout is not None
+        assert wrapper.stdout.readline() == "up\n"
+        wrapper.send_signal(number)
+        assert wrapper.wait(10) == code
+
+
+@pytest.mark.parametrize("kind", SHELLS)
+def test_the_script_hands_its_input_to_the_command(script: Callable[..., list[str]], kind: str) -> None:
+    command = [*script("curl", kind, mesh="none"), "sh", "-c", "read line; echo got $line"]
+    done = subprocess.run(command, input="it\n", capture_output=True, text=True, timeout=20)
+    assert done.stdout == "got it\n"
+
+
+@pytest.mark.parametrize("kind", SHELLS)
+def test_the_script_says_what_it_lacks(script: Callable[..., list[str]], kind: str) -> None:
+    done = subprocess.run([*script("", kind, mesh="none"), "true"], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 0
+    assert "no curl, wget, nc or bash" in done.stderr or kind == "busybox"  # which has them built in
+
+
+def test_the_charts_values_keep_its_arguments() -> None:
+    import yaml
+
+    values = yaml.safe_load(helm_values(WrapSettings(mesh="istio")))
+    assert list(values) == ["migrateDatabaseJob", "createUserJob"]
+    for job in values.values():
+        assert list(job) == ["command"]
+        assert job["command"] == ["crosswind", "wrap", "--wait-timeout", "60", "--mesh", "istio", "--", "/entrypoint"]
