@@ -88,6 +88,7 @@ class Container:
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._exits: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._next = 0
+        self._posting: set[asyncio.Task[None]] = set()
         self._listeners: set[Callable[[], None]] = set()
         self._stdin: int | None = None
         self.terminal: int | None = None
@@ -150,8 +151,7 @@ class Container:
 
     def signal(self, number: int, command: int = 0) -> None:
         """Send a signal to the container's process, or to an exec'ed command; nothing if it has ended."""
-        with contextlib.suppress(OSError):
-            self._socket.sendall(json.dumps({"do": "signal", "id": command, "number": number}).encode() + b"\n")
+        self._post({"do": "signal", "id": command, "number": number})
 
     async def tee(self, fds: dict[str, int]) -> None:
         """Have what the container writes from now on (``stdout``, ``stderr``) copied to pipes as well."""
@@ -171,23 +171,31 @@ class Container:
     def listening(self, listener: Callable[[], None]) -> Any:
         """Have a function called when the log has grown or the container has ended."""
         self._listeners.add(listener)
-        self._follow(on=True)
+        self._post({"do": "follow", "on": True})
         try:
             yield
         finally:
             self._listeners.discard(listener)
             if not self._listeners:
-                self._follow(on=False)
+                self._post({"do": "follow", "on": False})
 
-    def _follow(self, *, on: bool) -> None:
-        with contextlib.suppress(OSError):
-            self._socket.sendall(json.dumps({"do": "follow", "on": on}).encode() + b"\n")
+    def _post(self, message: dict[str, Any]) -> None:
+        """Send a message soon, after those before it; nothing when the supervisor is gone."""
+
+        async def send() -> None:
+            with contextlib.suppress(OSError):
+                await self._send(message, {})
+
+        if self._socket.fileno() >= 0:
+            task = asyncio.get_running_loop().create_task(send())
+            self._posting.add(task)
+            task.add_done_callback(self._posting.discard)
 
     async def _send(self, message: dict[str, Any], fds: dict[str, int]) -> None:
         data = json.dumps({**message, "fds": list(fds)}).encode() + b"\n"
         async with self._sending:
-            if fds:
-                socket.send_fds(self._socket, [b"\n"], list(fds.values()))
+            if fds:  # with the message's beginning, so that a short one arrives whole
+                data = data[socket.send_fds(self._socket, [data[:4096]], list(fds.values())) :]
             await asyncio.get_running_loop().sock_sendall(self._socket, data)
 
     async def _read(self) -> None:
