@@ -19,7 +19,9 @@
     │   ├── Invalid               422: a field is wrong; do not repeat it
     │   ├── TooManyRequests       429: wait ``retry_after`` seconds
     │   └── ServerError           5xx: wait and retry
-    └── Unreachable               no answer: refused, reset, timed out, TLS
+    ├── Unreachable               no answer: refused, reset, timed out, TLS
+    ├── PodTimeout                a pod was not scheduled, or did not start, in the time it had
+    └── XComError                 a task's result cannot be had
 """
 
 from __future__ import annotations
@@ -39,12 +41,14 @@ __all__ = [
     "KubeconfigError",
     "NotFound",
     "OverrideError",
+    "PodTimeout",
     "QuotaExceeded",
     "ServerError",
     "TemplateError",
     "TooManyRequests",
     "Unauthorized",
     "Unreachable",
+    "XComError",
 ]
 
 
@@ -141,3 +145,11 @@ class ServerError(ApiError):
 
 class Unreachable(CrosswindError):
     """No answer came; whether the request was carried out is unknown."""
+
+
+class PodTimeout(CrosswindError):
+    """A pod was not scheduled, or did not start, in the time it had; the message says what it waits for."""
+
+
+class XComError(CrosswindError):
+    """The value that a task left for XCom is not there in whole, too long, or no JSON; the message names the mend."""

@@ -21,7 +21,7 @@ from crosswind.kube import kubeconfigs, plugins
 from crosswind.kube.transport import Server
 from crosswind.settings import KubeSettings
 
-__all__ = ["Credentials", "FixedCredentials", "Login", "RenewedCredentials", "load"]
+__all__ = ["Credentials", "FixedCredentials", "Login", "RenewedCredentials", "borrow", "load"]
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,22 @@ async def load(settings: KubeSettings) -> tuple[Server, Credentials]:
             login, verify=login.verify and settings.verify_ssl, ca_file=settings.ssl_ca_cert or login.ca_file
         )
 
-    login = await read()
+    return _shared(read, await read(), settings)
+
+
+def borrow(configuration: Any, settings: KubeSettings) -> tuple[Server, Credentials]:
+    """Return server and credentials of a ``kubernetes.client.Configuration``, which keeps its own token fresh.
+
+    For callers that hold a client of the official package, however it signed in.
+    """
+
+    async def read() -> Login:
+        return _borrowed(configuration)
+
+    return _shared(read, _borrowed(configuration), settings)
+
+
+def _shared(read: Callable[[], Awaitable[Login]], login: Login, settings: KubeSettings) -> tuple[Server, Credentials]:
     tls = _tls(login) if login.url.startswith("https:") else None
     server = Server(
         url=login.url,
@@ -141,6 +156,13 @@ async def load(settings: KubeSettings) -> tuple[Server, Credentials]:
         request_timeout=settings.request_timeout,
     )
     return server, RenewedCredentials(read, login, tls)
+
+
+def _borrowed(configuration: Any) -> Login:
+    headers = [one["value"] for one in configuration.auth_settings().values() if one["key"] == "authorization"]
+    header = headers[0] if headers else configuration.username and configuration.get_basic_auth_token()
+    login = _login(configuration, "the Kubernetes hook", _TOKEN_FILE_SECONDS)
+    return replace(login, authorization=header.strip() if header else None)
 
 
 def _in_cluster() -> Login:
@@ -165,7 +187,11 @@ async def _by_kubeconfig(settings: KubeSettings) -> Login:
     from kubernetes_asyncio.client import Configuration
     from kubernetes_asyncio.config import load_kube_config_from_dict
 
-    chosen = kubeconfigs.read(settings.kubeconfig, settings.context)
+    chosen = (
+        kubeconfigs.of_text(settings.kubeconfig_text, settings.context)
+        if settings.kubeconfig_text
+        else kubeconfigs.read(settings.kubeconfig, settings.context)
+    )
     configuration = Configuration()
     try:
         signed = await _signed(chosen)

@@ -16,9 +16,11 @@ import yaml
 
 from crosswind.errors import KubeconfigError
 
-__all__ = ["Chosen", "choose", "read"]
+__all__ = ["Chosen", "choose", "of_text", "read"]
 
 _ELSEWHERE = "set KUBECONFIG or name a kubeconfig in the settings; inside a pod, set in_cluster = True"
+
+_IN_MEMORY = "the connection's kubeconfig"
 
 _PATHS = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
 
@@ -56,6 +58,11 @@ def read(kubeconfig: str | None, context: str | None) -> Chosen:
     if not present:
         raise KubeconfigError(f"there is no kubeconfig at {' or '.join(paths)}; {_ELSEWHERE}")
     return choose([(path, _parse(path)) for path in present], context)
+
+
+def of_text(text: str, context: str | None) -> Chosen:
+    """Choose a context of a kubeconfig that is no file, such as the one in an Airflow connection."""
+    return choose([(_IN_MEMORY, _checked(text, _IN_MEMORY))], context)
 
 
 def choose(documents: Sequence[tuple[str, dict[str, Any]]], context: str | None) -> Chosen:
@@ -115,14 +122,20 @@ def _anchored(content: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _parse(path: str) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(Path(path).read_bytes())
+        text = Path(path).read_bytes()
+    except OSError as error:
+        raise KubeconfigError(f"{path} cannot be read: {error.strerror}") from error
+    return _checked(text, path)
+
+
+def _checked(text: str | bytes, path: str) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(text)
     except yaml.YAMLError as error:
         # the error's own text quotes the line, which may hold a token
         mark = getattr(error, "problem_mark", None)
         line = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise KubeconfigError(f"{path} is not YAML{line}: {getattr(error, 'problem', None) or 'bad text'}") from None
-    except OSError as error:
-        raise KubeconfigError(f"{path} cannot be read: {error.strerror}") from error
     if not isinstance(document, dict) or not all(
         isinstance(document.get(key) or [], list) for key in ("contexts", "clusters", "users")
     ):

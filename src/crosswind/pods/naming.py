@@ -117,11 +117,11 @@ def task_annotations(*, dag_id: str, task_id: str, run_id: str, try_number: int,
     return annotations
 
 
-def mesh_labels(labels: Mapping[str, str]) -> dict[str, str]:
+def mesh_labels(labels: Mapping[str, str], app: str = APP_NAME) -> dict[str, str]:
     """Return what to add to ``labels`` so that Istio has a short name for the workload.
 
     Istio copies the pod's name into the label ``service.istio.io/canonical-name`` unless one of three labels names the
     application (versions before 1.21 without cutting it to 63 characters: istio/istio#25157). The author's choice
-    stays.
+    stays. ``app``: the name of the workload.
     """
-    return {} if any(name in labels for name in _NAMES_THE_APP) else {"app.kubernetes.io/name": APP_NAME}
+    return {} if any(name in labels for name in _NAMES_THE_APP) else {"app.kubernetes.io/name": app}

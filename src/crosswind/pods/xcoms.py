@@ -13,13 +13,27 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from crosswind.pods.states import mapping, mappings, text
+from crosswind.pods.states import Kind, State, containers, mapping, mappings, text
 from crosswind.types import Json, Manifest
 
-__all__ = ["CONTAINER", "LARGEST", "NOTHING", "Delivery", "add_sidecar", "delivered", "printed", "standing"]
+__all__ = [
+    "CONTAINER",
+    "IMAGE",
+    "LARGEST",
+    "NOTHING",
+    "Delivery",
+    "add_sidecar",
+    "awaited",
+    "delivered",
+    "printed",
+    "standing",
+]
 
 CONTAINER = "crosswind-xcom"
 """Name of the sidecar."""
+
+IMAGE = "alpine:3.24.2"
+"""As stock's; anything with ``sh``, ``cat``, ``wc``, ``cksum`` and ``sleep`` will do."""
 
 LARGEST = 10 * 1024 * 1024
 """Bytes of a value, at most."""
@@ -117,6 +131,13 @@ def delivered(pod: Json) -> Delivery | None:
             return Delivery(problem=f"the file has {size} bytes, {LARGEST} are possible; write it to a store instead")
     reason, code = text(ended.get("reason")), ended.get("exitCode")
     return Delivery(problem=f"its sidecar {CONTAINER} ended with exit code {code} ({reason}) and left no word")
+
+
+def awaited(pod: Json, base: str) -> bool:
+    """Whether the sidecar is about to end, so that its word comes soon: no ordinary container holds the pod."""
+    reports = containers(pod, base)
+    ours = any(one.name == CONTAINER and one.state is not State.TERMINATED for one in reports)
+    return ours and not any(one.kind is Kind.ORDINARY and one.state is not State.TERMINATED for one in reports)
 
 
 def standing(lines: Iterable[tuple[str, str]], finished: str) -> Delivery | None:

@@ -7,15 +7,22 @@ import concurrent.futures
 import contextlib
 import logging
 import os
+import queue
 import threading
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import Any, Generic, Self, TypeVar
 
-__all__ = ["LoopThread", "run_apart"]
+__all__ = ["Feed", "LoopThread", "run_apart"]
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_FEED_AHEAD = 10_000
+"""Items, log lines most of them, that may wait for a slow caller."""
+
+_FEED_END = 10.0
+"""Seconds that the work of a feed gets to end in."""
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
@@ -117,3 +124,55 @@ def run_apart(work: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
 
     with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="crosswind-apart") as pool:
         return pool.submit(asyncio.run, bounded()).result()
+
+
+class Feed(Generic[T]):
+    """Items that a coroutine in a thread of its own hands to a synchronous caller, who iterates over them.
+
+    ``work`` gets the function by which it hands over an item; it waits while the caller is far behind. What ``work``
+    raises, the iteration raises. Leaving the ``with`` block, by an exception of a signal handler too, ends ``work``.
+    """
+
+    def __init__(self, work: Callable[[Callable[[T], Awaitable[None]]], Coroutine[Any, Any, None]]) -> None:
+        self._work = work
+        self._items: queue.SimpleQueue[T | _End] = queue.SimpleQueue()  # may be put to from a signal handler
+        self._thread = LoopThread("crosswind-feed", self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.stop(_FEED_END)
+
+    def __iter__(self) -> Iterator[T]:
+        while True:
+            item = self._items.get()
+            if not isinstance(item, _End):
+                yield item
+            elif item.error is not None:
+                raise item.error
+            else:
+                return
+
+    def end(self, error: BaseException | None = None) -> None:
+        """End the iteration, behind what is waiting already; for signal handlers and other threads."""
+        self._items.put(_End(error))
+
+    async def _run(self) -> None:
+        try:
+            await self._work(self._hand)
+        except Exception as error:
+            self.end(error)
+        finally:
+            self.end()
+
+    async def _hand(self, item: T) -> None:
+        while self._items.qsize() > _FEED_AHEAD:  # noqa: ASYNC110  # the other side is a thread with a plain queue
+            await asyncio.sleep(0.01)
+        self._items.put(item)
+
+
+class _End:
+    def __init__(self, error: BaseException | None) -> None:
+        self.error = error

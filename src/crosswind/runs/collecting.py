@@ -1,0 +1,150 @@
+"""Fetching a task's XCom from the native sidecar that holds it (``pods.xcoms``)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from crosswind.errors import CrosswindError, NotFound, XComError
+from crosswind.kube.client import Client
+from crosswind.kube.loglines import LogCursor, moment
+from crosswind.kube.resources import PODS
+from crosswind.pods.states import Kind, State, containers, mapping
+from crosswind.pods.xcoms import CONTAINER, Delivery, delivered, printed, standing
+from crosswind.runs.attending import pod_states
+from crosswind.runs.ending import Ender
+from crosswind.types import Manifest
+
+__all__ = ["collect_xcom"]
+
+_LOOK_S = 0.3
+_LOOKS_S = 15.0
+"""How long the sidecar is given to look at the file twice; it does so each half second."""
+_END_S = 15.0
+"""Beyond the pod's grace period, for the kubelet to report the sidecar's end."""
+
+
+async def collect_xcom(client: Client, pod: Manifest, *, base: str, may_delete: bool) -> bytes | None:
+    """Return the content of the file, b"" when there is none, None when somebody removed the pod before it was read.
+
+    ``pod`` is as last seen, its base container has ended.
+    ``may_delete``: the pod will be deleted anyway, so that doing so may bring the value out. Raises ``XComError``.
+    """
+    found = delivered(pod)
+    if found is None and not _held_by(pod, base):
+        found = await _until_delivered(client, pod)
+    if found is None:
+        found = await _by_looks(client, pod, base)
+        if found is None or found.problem:
+            found = await _by_end(client, pod, base, may_delete) or found
+    if found is None and await _is_gone(client, pod):
+        return None
+    return await _content(client, pod, found)
+
+
+async def _is_gone(client: Client, pod: Manifest) -> bool:
+    metadata = pod["metadata"]
+    try:
+        found = await client.get(PODS, metadata["name"], namespace=metadata["namespace"])
+    except NotFound:
+        return True
+    return bool(found["metadata"]["uid"] != metadata["uid"])
+
+
+def _held_by(pod: Manifest, base: str) -> list[str]:
+    """Return the ordinary sidecars that keep the pod running."""
+    reports = containers(pod, base)
+    return [one.name for one in reports if one.kind is Kind.ORDINARY and one.state is not State.TERMINATED]
+
+
+async def _content(client: Client, pod: Manifest, found: Delivery | None) -> bytes:
+    where = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+    if found is None or found.problem:
+        raise XComError(f"The XCom of pod {where} is lost: {found.problem if found else 'its sidecar said nothing'}")
+    if found.value is not None:
+        return found.value
+    try:
+        log = await client.log(pod["metadata"]["name"], namespace=pod["metadata"]["namespace"], container=CONTAINER)
+    except CrosswindError as error:
+        raise XComError(
+            f"The XCom of pod {where} is in the log of {CONTAINER}, which cannot be read: {error}"
+        ) from error
+    value = printed(log, found.frame)
+    if value is None:
+        raise XComError(
+            f"The XCom of pod {where} is not whole in the log of {CONTAINER}; is the node's log limit small?"
+        )
+    return value
+
+
+async def _by_looks(client: Client, pod: Manifest, base: str) -> Delivery | None:
+    """Read from the log how the file stands, while another sidecar keeps ours from ending."""
+    name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+    finished = _finished(pod, base)
+    with contextlib.suppress(TimeoutError, CrosswindError):
+        async with asyncio.timeout(_LOOKS_S):
+            while finished:
+                tail = await client.log(name, namespace=namespace, container=CONTAINER, tail_lines=8, timestamps=True)
+                lines = LogCursor().feed(tail)
+                timed = [(".".join(time), line.text) for line in lines if (time := moment(line.stamp))]
+                if found := standing(timed, finished):
+                    return found
+                await asyncio.sleep(_LOOK_S)
+    return None
+
+
+def _finished(pod: Manifest, base: str) -> str:
+    for status in mapping(pod.get("status")).get("containerStatuses") or ():
+        if status.get("name") == base:
+            return str(mapping(mapping(status.get("state")).get("terminated")).get("finishedAt") or "")
+    return ""
+
+
+async def _until_delivered(client: Client, pod: Manifest) -> Delivery | None:
+    """Wait for the sidecar's end; None when nobody saw it, or an ordinary sidecar came to hold the pod."""
+    metadata, found = pod["metadata"], None
+    with contextlib.suppress(TimeoutError):
+        async with (
+            asyncio.timeout(float(pod["spec"].get("terminationGracePeriodSeconds") or 30) + _END_S),
+            contextlib.aclosing(pod_states(client, metadata["name"], metadata["namespace"])) as states,
+        ):
+            async for state, gone in states:
+                found = delivered(state)
+                if found is not None or gone:
+                    break
+    return found
+
+
+async def _by_end(client: Client, pod: Manifest, base: str, may_delete: bool) -> Delivery | None:
+    """Bring the pod, and with it our sidecar, to its end."""
+    if await Ender(client, base=base).end(pod):
+        return await _until_delivered(client, pod)
+    return await _by_deletion(client, pod) if may_delete else None
+
+
+async def _by_deletion(client: Client, pod: Manifest) -> Delivery | None:
+    """Delete the pod while its sidecar's log is read: the pod is hardly there any more when that has spoken."""
+    metadata, log, begun = pod["metadata"], bytearray(), asyncio.Event()
+
+    async def read() -> None:
+        chunks = client.follow_log(metadata["name"], namespace=metadata["namespace"], container=CONTAINER)
+        with contextlib.suppress(CrosswindError):
+            async with contextlib.aclosing(chunks):
+                async for chunk in chunks:
+                    log.extend(chunk)
+                    begun.set()
+        begun.set()
+
+    reader = asyncio.create_task(read())
+    try:
+        async with asyncio.timeout(_LOOKS_S):
+            await begun.wait()
+        await client.delete(PODS, metadata["name"], namespace=metadata["namespace"], uid=metadata["uid"])
+        found = await _until_delivered(client, pod)
+        await asyncio.wait([reader], timeout=_LOOKS_S)
+    finally:
+        reader.cancel()
+    if found is not None and (found.value is not None or found.problem):
+        return found
+    value = printed(bytes(log), found.frame if found else None)
+    return None if value is None else Delivery(value)
