@@ -16,9 +16,6 @@ from types import TracebackType
 from typing import Any, TypeAlias
 
 import uvicorn
-from uvicorn._types import ASGISendEvent
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.http11 import Request
 
 from crosswind.errors import ConfigError
 from crosswind.local import quota
@@ -26,7 +23,6 @@ from crosswind.local.admission import mutators
 from crosswind.local.app import Api, make_app
 from crosswind.local.authorization import BOOTSTRAP, Authorizer
 from crosswind.local.certificates import issue
-from crosswind.local.forwarding import ASKED_TUNNEL, TUNNEL
 from crosswind.local.garbage import GarbageCollector
 from crosswind.local.injection import switch_on
 from crosswind.local.jobs import JobController
@@ -41,6 +37,7 @@ from crosswind.local.seams import LogOptions, Process, Runtime
 from crosswind.local.simulating import Simulator
 from crosswind.local.store import Store
 from crosswind.local.tokens import TokenIssuer
+from crosswind.local.upgrading import UpgradingHttp, UpgradingWebSocket
 from crosswind.settings import LocalSettings
 from crosswind.types import Manifest
 
@@ -191,24 +188,6 @@ class NoRuntime:
         raise LookupError("simulated pods listen on no port")
 
 
-class _WebSocket(WebSocketsSansIOProtocol):
-    """uvicorn's WebSocket with two amends, for a subprotocol of kubectl and for refusals."""
-
-    def handle_connect(self, event: Request) -> None:
-        """Begin the handshake with kubectl's subprotocol, not well-formed, under a name that is let through."""
-        offered = event.headers.get_all("Sec-WebSocket-Protocol")
-        if offered:
-            del event.headers["Sec-WebSocket-Protocol"]
-            event.headers["Sec-WebSocket-Protocol"] = ", ".join(offered).replace(TUNNEL, ASKED_TUNNEL)
-        super().handle_connect(event)
-
-    async def send(self, message: ASGISendEvent) -> None:
-        """Send; an HTTP answer completes the handshake too, else it is logged as a fault."""
-        await super().send(message)
-        if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
-            self.handshake_complete = True
-
-
 class _Server(uvicorn.Server):
     """A uvicorn that leaves signals alone and does not wait for streams that have no end."""
 
@@ -216,8 +195,8 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http="httptools",
-                ws=_WebSocket,
+                http=UpgradingHttp,
+                ws=UpgradingWebSocket,
                 lifespan="off",
                 log_config=None,
                 access_log=False,

@@ -21,6 +21,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from crosswind.local import forwarding
 from crosswind.local.seams import LogOptions, Process, Registry, Runtime
+from crosswind.local.spdy_channels import SpdyChannels
 from crosswind.local.statuses import Cause, StatusError, bad_request, invalid
 from crosswind.local.websocket import (
     CLOSE,
@@ -72,6 +73,12 @@ class Wanted:
     stdout: bool
     stderr: bool
     tty: bool
+
+    @property
+    def streams(self) -> frozenset[str]:
+        """The streams that a client opens for this, where each is one of its own."""
+        asked = {"stdin": self.stdin, "stdout": self.stdout, "stderr": self.stderr, "resize": self.tty}
+        return frozenset({"error", *(name for name, there in asked.items() if there)})
 
     @classmethod
     def read(cls, query: QueryParams) -> Wanted:
@@ -131,7 +138,8 @@ class _Streams:
         protocol = choose(websocket.scope["subprotocols"], COMMAND_PROTOCOLS)
         if protocol is None:
             raise Refusal(400, f"unable to upgrade: none of {websocket.scope['subprotocols']} is known")
-        channels = Channels(websocket, protocol)
+        spdy = websocket.scope.get("spdy")
+        channels = SpdyChannels(websocket, protocol, wanted.streams) if spdy else Channels(websocket, protocol)
         try:
             process = await self._start(websocket, pod, container, wanted)
         except LookupError as problem:
@@ -299,7 +307,7 @@ def log_problem(pod: Manifest, container: str, *, previous: bool) -> str | None:
 # ------------------------------------------------------------------------------------------- exec and attach
 
 
-async def converse(channels: Channels, process: Process, wanted: Wanted) -> None:
+async def converse(channels: Channels | SpdyChannels, process: Process, wanted: Wanted) -> None:
     """Carry a process's streams until it has ended and all it wrote is sent, or until the client is gone."""
     try:
         await channels.open()
@@ -311,7 +319,7 @@ async def converse(channels: Channels, process: Process, wanted: Wanted) -> None
         process.close()
 
 
-async def _deliver(channels: Channels, process: Process, wanted: Wanted) -> int:
+async def _deliver(channels: Channels | SpdyChannels, process: Process, wanted: Wanted) -> int:
     streams = ((STDOUT, process.stdout, wanted.stdout), (STDERR, process.stderr, wanted.stderr))
     await asyncio.gather(
         *(_pump(channels, number, reader, asked) for number, reader, asked in streams if reader is not None)
@@ -319,13 +327,13 @@ async def _deliver(channels: Channels, process: Process, wanted: Wanted) -> int:
     return await process.wait()
 
 
-async def _pump(channels: Channels, number: int, reader: asyncio.StreamReader, asked: bool) -> None:
+async def _pump(channels: Channels | SpdyChannels, number: int, reader: asyncio.StreamReader, asked: bool) -> None:
     while piece := await reader.read(PIECE):
         if asked:
             await channels.send(number, piece)
 
 
-async def _listen(channels: Channels, process: Process) -> None:
+async def _listen(channels: Channels | SpdyChannels, process: Process) -> None:
     """Pass on what the client sends, until it is gone."""
     while (message := await channels.receive()) is not None:
         channel, content = message
@@ -345,7 +353,7 @@ def _resize(process: Process, content: bytes) -> None:
         process.resize(int(size["Width"]), int(size["Height"]))
 
 
-async def _tell_end(channels: Channels, status: Manifest) -> None:
+async def _tell_end(channels: Channels | SpdyChannels, status: Manifest) -> None:
     if channels.protocol.version >= 4:
         await channels.send(ERROR, orjson.dumps(status))
     elif status["status"] != "Success":
