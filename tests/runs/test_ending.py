@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import json
+import logging
+import ssl
+import urllib.request
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import yaml
 
 from crosswind.kube.client import Client
-from crosswind.kube.resources import EVENTS, PODS
+from crosswind.kube.resources import EVENTS, PODS, ROLE_BINDINGS, ROLES, SERVICE_ACCOUNTS
+from crosswind.pods.known_sidecars import KNOWN
 from crosswind.pods.stop_plans import Abilities
-from crosswind.runs.ending import Ender
+from crosswind.runs.ending import Ender, abilities
 from crosswind.settings import KubeSettings
 from crosswind.testing import Cluster
 from crosswind.types import Manifest
@@ -58,6 +68,7 @@ async def told(client: Client, namespace: str) -> list[tuple[str, str]]:
     return [(one["reason"], one["message"]) for one in ours]
 
 
+VAULT = {"vault.hashicorp.com/agent-inject": "true", "vault.hashicorp.com/agent-enable-quit": "true"}
 SQL = "gcr.io/cloud-sql-connectors/cloud-sql-proxy:2.25"
 ROWS: dict[str, tuple[Manifest, str, int]] = {
     "istio": (
@@ -86,6 +97,7 @@ ROWS: dict[str, tuple[Manifest, str, int]] = {
         "ask POST :20600/graceful_shutdown",
         0,
     ),
+    "vault": ({"name": "vault-agent", "image": "hashicorp/vault:1.20"}, "ask POST :8200/agent/v1/quit", 0),
     "dapr": (
         {"name": "daprd", "image": "ghcr.io/dapr/daprd:1.15", "args": ["--dapr-graceful-shutdown-seconds", "1"]},
         "ask POST :3500/v1.0/shutdown",
@@ -117,12 +129,168 @@ ROWS: dict[str, tuple[Manifest, str, int]] = {
 @pytest.mark.parametrize("row", ROWS)
 async def test_each_sidecar_ends_by_its_own_way(client: Client, namespace: str, row: str) -> None:
     sidecar, step, code = ROWS[row]
-    found = await base_over(client, namespace, pod("etl", sidecar))
+    manifest = pod("etl", sidecar)
+    if row == "vault":
+        manifest = pod("etl", annotations=VAULT)
+    found = await base_over(client, namespace, manifest)
     assert await Ender(client, allowed=Abilities.B).end(found)
     events = await told(client, namespace)
-    assert [reason for reason, _ in events] == ["EndingSidecar", "SidecarEnded"]
+    assert events[-1][0] == "SidecarEnded"
     assert step in events[-1][1]
     ended = await client.get(PODS, "etl", namespace=namespace)
     assert ended["status"]["phase"] == ("Failed" if code else "Succeeded")
     states = {one["name"]: one["state"]["terminated"]["exitCode"] for one in ended["status"]["containerStatuses"]}
     assert states == {"base": 0, sidecar["name"]: code}
+
+
+ISTIO, _, _ = ROWS["istio"]
+LOGS, _, _ = ROWS["fluent-bit"]
+STUBBORN = {"name": "second", "image": "busybox", "command": ["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"]}
+
+
+async def test_shippers_end_first_and_the_mesh_last(client: Client, namespace: str) -> None:
+    found = await base_over(client, namespace, pod("etl", ISTIO, LOGS, annotations=VAULT))
+    assert await Ender(client).end(found)
+    ended = [message.split()[0] for reason, message in await told(client, namespace) if reason == "SidecarEnded"]
+    assert ended == ["logs", "vault-agent", "istio-proxy"]
+
+
+async def test_one_that_others_end_is_waited_for_and_then_asked(client: Client, namespace: str) -> None:
+    known = [replace(one, owner_wait=0.3) if one.owner else one for one in KNOWN]
+    found = await base_over(client, namespace, pod("etl", {"name": "kuma-sidecar", "image": "kumahq/kuma-dp:2.9"}))
+    assert await Ender(client, known=known).end(found)
+    assert "POST :9901/quitquitquit" in (await told(client, namespace))[-1][1]
+
+
+async def test_a_sidecar_that_ignores_term_stays_and_is_told_of(client: Client, namespace: str) -> None:
+    found = await base_over(client, namespace, pod("etl", STUBBORN))
+    ender = Ender(client, allowed=Abilities.B)
+    assert not await ender.end(found)
+    assert [reason for reason, _ in await told(client, namespace)] == ["EndingSidecar", "SidecarStays"]
+
+
+async def test_deletion_is_the_last_resort(client: Client, namespace: str) -> None:
+    found = await base_over(client, namespace, pod("etl", STUBBORN))
+    assert await Ender(client, allowed=Abilities.DELETE).end(found, delete=True)
+    assert (await client.list(PODS, namespace=namespace)).items == []
+    assert [reason for reason, _ in await told(client, namespace)] == ["SidecarStays", "DeletingPod"]
+
+
+async def test_its_own_client_ends_it_where_only_exec_is_allowed(client: Client, namespace: str) -> None:
+    found = await base_over(client, namespace, pod("etl", ISTIO))
+    assert await Ender(client, allowed=Abilities.EXEC).end(found)
+    assert "client pilot-agent request --debug-port=15020" in (await told(client, namespace))[-1][1]
+
+
+async def test_a_swapped_image_ends_what_has_no_other_way(client: Client, namespace: str) -> None:
+    found = await base_over(client, namespace, pod("etl", ROWS["osm"][0]))
+    assert await Ender(client, allowed=Abilities.PATCH, swap_image="busybox").end(found)
+    assert (await client.get(PODS, "etl", namespace=namespace))["status"]["phase"] == "Succeeded"
+
+
+async def test_a_failed_base_stays_a_failure(client: Client, namespace: str) -> None:
+    found = await base_over(client, namespace, pod("etl", ISTIO, base="exit 3"))
+    assert await Ender(client).end(found)
+    assert (await client.get(PODS, "etl", namespace=namespace))["status"]["phase"] == "Failed"
+
+
+async def test_nothing_is_done_while_base_runs(client: Client, namespace: str) -> None:
+    found = await client.create(PODS, pod("etl", ISTIO, base="sleep 60"), namespace=namespace)
+    async with asyncio.timeout(20):
+        while found["status"].get("phase") != "Running":
+            await asyncio.sleep(0.05)
+            found = await client.get(PODS, "etl", namespace=namespace)
+    assert not await Ender(client).end(found)
+    assert await told(client, namespace) == []
+
+
+async def test_a_pod_of_the_same_name_is_another_pod(client: Client, namespace: str) -> None:
+    found = await base_over(client, namespace, pod("etl", ISTIO))
+    found["metadata"]["uid"] = "of-an-earlier-pod"
+    assert await Ender(client).end(found, delete=True)
+    now = await client.get(PODS, "etl", namespace=namespace)
+    assert now["status"]["phase"] == "Running"
+    assert await told(client, namespace) == []
+
+
+async def test_a_native_sidecar_needs_nothing(client: Client, namespace: str) -> None:
+    manifest = pod("etl", annotations={"sidecar.istio.io/nativeSidecar": "true"})
+    manifest["metadata"]["labels"] = {"sidecar.istio.io/inject": "true"}
+    found = await base_over(client, namespace, manifest)
+    assert await Ender(client).end(found)
+    assert await told(client, namespace) == []
+
+
+# Permissions
+
+
+FORWARD = {"apiGroups": [""], "resources": ["pods/portforward"], "verbs": ["get", "create"]}
+EXEC = {"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["get", "create"]}
+READ = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}
+TELL = {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]}
+CHANGE = {"apiGroups": [""], "resources": ["pods"], "verbs": ["patch", "delete"]}
+
+
+async def granted(
+    client: Client, cluster: Cluster, namespace: str, rules: list[Manifest], folder: Path
+) -> KubeSettings:
+    """Return settings of a service account with these rules."""
+    group, meta = "rbac.authorization.k8s.io", {"name": "ender"}
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta}
+    await client.create(SERVICE_ACCOUNTS, account, namespace=namespace)
+    role = {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": meta, "rules": rules}
+    await client.create(ROLES, role, namespace=namespace)
+    binding = {
+        "apiVersion": f"{group}/v1",
+        "kind": "RoleBinding",
+        "metadata": meta,
+        "roleRef": {"apiGroup": group, "kind": "Role", "name": "ender"},
+        "subjects": [{"kind": "ServiceAccount", "name": "ender", "namespace": namespace}],
+    }
+    await client.create(ROLE_BINDINGS, binding, namespace=namespace)
+    config = yaml.safe_load(cluster.kubeconfig.read_text())
+    config["users"][0]["user"] = {"token": await asyncio.to_thread(_token, config, namespace)}
+    file = folder / "kubeconfig"
+    file.write_text(yaml.safe_dump(config))
+    return KubeSettings(kubeconfig=str(file))
+
+
+def _token(config: Manifest, namespace: str) -> str:
+    server, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+    authority = base64.b64decode(server["certificate-authority-data"]).decode()
+    request = urllib.request.Request(
+        f"{server['server']}/api/v1/namespaces/{namespace}/serviceaccounts/ender/token",
+        data=json.dumps({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}).encode(),
+        headers={"Authorization": f"Bearer {user['token']}", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, context=ssl.create_default_context(cadata=authority), timeout=10) as reply:
+        return str(json.load(reply)["status"]["token"])
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        ([READ, TELL, FORWARD], Abilities.A),
+        ([READ, TELL, FORWARD, EXEC], Abilities.B),
+        ([READ, TELL, FORWARD, EXEC, CHANGE], Abilities.C),
+    ],
+    ids=["A", "B", "C"],
+)
+async def test_the_cluster_tells_what_we_may_do(
+    client: Client, cluster: Cluster, namespace: str, tmp_path: Path, rules: list[Manifest], expected: Abilities
+) -> None:
+    async with await Client.connect(await granted(client, cluster, namespace, rules, tmp_path)) as limited:
+        assert await abilities(limited, namespace) == expected
+
+
+async def test_a_missing_permission_is_told_once_and_the_next_step_is_taken(
+    client: Client, cluster: Cluster, namespace: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "crosswind")
+    found = [await base_over(client, namespace, pod(name, ISTIO)) for name in ("one", "two")]
+    async with await Client.connect(await granted(client, cluster, namespace, [READ, EXEC], tmp_path)) as limited:
+        ender = Ender(limited)
+        assert [await ender.end(one) for one in found] == [True, True]
+    warnings = [one.getMessage() for one in caplog.records if one.name == "crosswind.runs.ending"]
+    assert len([one for one in warnings if "without forward" in one]) == 1
+    assert len([one for one in warnings if "No Events" in one]) == 1

@@ -17,7 +17,8 @@ from crosswind.errors import ApiError, Conflict, CrosswindError, Forbidden, NotF
 from crosswind.kube.client import Client, Patch
 from crosswind.kube.resources import EVENTS, PODS
 from crosswind.pods.known_sidecars import KNOWN, KnownSidecar
-from crosswind.pods.states import State, containers, mapping, mappings
+from crosswind.pods.sidecars import is_native
+from crosswind.pods.states import State, containers, mapping, mappings, number
 from crosswind.pods.stop_checks import moment
 from crosswind.pods.stop_plans import NEEDS, Abilities, HttpRequest, Step, StopPlan, Target, Way, plan_stop
 from crosswind.runs.sighting import Sight, watching
@@ -33,6 +34,8 @@ _LISTEN_S = 10.0
 """How long after its start a sidecar may take to listen."""
 _AGAIN_S = 0.5
 _CALL_S = 15.0
+_KILL_S = 5.0
+"""How long after its grace period a native sidecar may take to be killed."""
 _REPORT_S = 1.5
 """How late the kubelet may report an end."""
 
@@ -257,6 +260,13 @@ def _event(sight: Sight, container: str, reason: str, message: str, bad: bool) -
         "lastTimestamp": now,
         "count": 1,
     }
+
+
+def _grace(pod: Manifest | None) -> float:
+    """Seconds until a pod whose ordinary containers ended is reported as finished: native sidecars have their grace."""
+    spec = mapping(mapping(pod).get("spec"))
+    native = any(is_native(one) for one in mappings(spec.get("initContainers")))
+    return _REPORT_S + (_KILL_S + (number(spec.get("terminationGracePeriodSeconds")) or 30)) * native
 
 
 def _is_finished(pod: Manifest) -> bool:
