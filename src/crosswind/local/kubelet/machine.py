@@ -67,6 +67,14 @@ class Machine:
 
     async def __aenter__(self) -> Machine:
         """Make the folders, start the forker, find out what this machine allows."""
+        try:
+            await self._open()
+        except BaseException:  # cancelled on the way: what is begun must not stay
+            self._stack.close()
+            raise
+        return self
+
+    async def _open(self) -> None:
         if self.settings.pods_folder is None:
             temporary = tempfile.TemporaryDirectory(prefix="crosswind-pods-", ignore_cleanup_errors=True)
             self.folder = Path(self._stack.enter_context(temporary)).resolve()
@@ -76,7 +84,6 @@ class Machine:
         self._stack.callback(self.forker.close)
         self.images = {**await asyncio.to_thread(self._builtin_images), **self.settings.images}
         self.mode = await self._best_mode()
-        return self
 
     async def __aexit__(self, *_: object) -> None:
         """Remove the folders, end the forker."""
