@@ -65,6 +65,7 @@ def get_provider_info() -> dict[str, Any]:
         "name": "Crosswind",
         "description": "Airflow tasks in Kubernetes pods: fast, and under any service mesh.",
         "executors": ["crosswind.executor.KubernetesExecutor"],
+        "task-decorators": [{"name": "pod", "class-name": "crosswind.decorators.pod_task"}],
         "cli": ["crosswind.provider.cli_commands"],
         "config": {
             "crosswind": {
