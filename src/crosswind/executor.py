@@ -99,10 +99,11 @@ class KubernetesExecutor(BaseExecutor):
 
     def end(self) -> None:
         """End the engine. Pods whose task runs go on; the next scheduler adopts them."""
-        if self._engine is not None:
-            self._engine.stop()
-            self.sync()
-            self._engine = None
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.stop()
+            for outcome in engine.outcomes():
+                self._take(outcome)
 
     def terminate(self) -> None:
         """Do what ``end`` does."""

@@ -138,6 +138,11 @@ def make_workload(task_id: str, config: dict[str, Any] | None = None, priority: 
     return ExecuteTask(ti=ti, dag_rel_path=Path("dag.py"), bundle_info=bundle, log_path=log_path, token="")
 
 
+@pytest.fixture(name="make_workload")
+def _make_workload() -> Callable[..., ExecuteTask]:
+    return make_workload
+
+
 @pytest.fixture(scope="session", autouse=True)
 def database() -> None:
     initdb()

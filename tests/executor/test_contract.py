@@ -1,0 +1,236 @@
+"""What Airflow 3.3 asks of an executor, without a cluster."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jsonschema
+import pytest
+from airflow.executors import base_executor, workloads
+from airflow.executors.workloads.callback import CallbackDTO, CallbackFetchMethod
+from airflow.models.callback import CallbackKey
+from airflow.models.connection_test import ConnectionTestKey
+from airflow.providers_manager import ProvidersManager
+from airflow.utils.state import CallbackState, TaskInstanceState
+
+from crosswind.executor import KubernetesExecutor
+from crosswind.provider import cli_commands, get_provider_info
+from crosswind.runs.workloads import Ended, Notice, Released, State
+
+
+def callback() -> workloads.ExecuteCallback:
+    return workloads.ExecuteCallback(
+        callback=CallbackDTO(
+            id=str(uuid.uuid4()), fetch_method=CallbackFetchMethod.IMPORT_PATH, data={"path": "a.b", "dag_run_id": 1}
+        ),
+        dag_rel_path=Path("dag.py"),
+        bundle_info=workloads.BundleInfo(name="dags-folder"),
+        log_path="callback.log",
+        token="",
+    )
+
+
+def connection_test() -> workloads.TestConnection:
+    return workloads.TestConnection(connection_test_id=uuid.uuid4(), connection_id="db", timeout=60, token="")
+
+
+class Engine:
+    """Takes workloads and gives the outcomes that a test puts in."""
+
+    alive = True
+
+    def __init__(self) -> None:
+        self.launched: list[Any] = []
+        self.revoked: list[Any] = []
+        self.box: list[Any] = []
+
+    def launch(self, items: list[Any]) -> None:
+        self.launched += items
+
+    def revoke(self, key: Any) -> None:
+        self.revoked.append(key)
+
+    def outcomes(self) -> list[Any]:
+        box, self.box = self.box, []
+        return box
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.fixture
+def executor() -> KubernetesExecutor:
+    """An executor in front of an engine that does nothing by itself."""
+    executor = KubernetesExecutor(parallelism=4)
+    executor._engine = Engine()  # type: ignore[assignment]
+    executor._token_lifetime = 60.0
+    return executor
+
+
+def queue(executor: KubernetesExecutor, workload: Any) -> Any:
+    executor.queue_workload(workload, session=None)  # type: ignore[arg-type]
+    executor.heartbeat()
+    return workload.key
+
+
+def launched(executor: KubernetesExecutor) -> Any:
+    return executor._engine.launched[-1]  # type: ignore[union-attr]
+
+
+def tell(executor: KubernetesExecutor, *outcomes: Any) -> None:
+    executor._engine.box += outcomes  # type: ignore[union-attr]
+    executor.sync()
+
+
+def test_nothing_is_launched_from_inside_the_critical_section(executor: KubernetesExecutor, make_workload: Any) -> None:
+    executor.queue_workload(make_workload("task"), session=None)  # type: ignore[arg-type]
+    assert executor._engine.launched == []  # type: ignore[union-attr]
+    executor.heartbeat()
+    assert executor.queued_tasks == {}
+    assert len(executor.running) == 1
+
+
+def test_the_workers_json_has_a_token_of_its_own_for_each_call(
+    executor: KubernetesExecutor, make_workload: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue(executor, make_workload("task"))
+    first, second = (json.loads(launched(executor).payload()) for _ in range(2))
+    assert first["ti"]["task_id"] == "task"
+    assert first["token"]
+    assert first["token"] != second["token"]
+
+
+def test_the_pods_unique_id_is_what_airflow_gave(executor: KubernetesExecutor, make_workload: Any) -> None:
+    workload = make_workload("task")
+    queue(executor, workload)
+    assert launched(executor).task.unique_id == workload.ti.external_executor_id
+
+
+@pytest.mark.parametrize("given", [None, "12", "not a uuid"])
+def test_without_a_usable_id_the_pod_gets_one(executor: KubernetesExecutor, make_workload: Any, given: Any) -> None:
+    workload = make_workload("task")
+    workload.ti.external_executor_id = given
+    queue(executor, workload)
+    assert uuid.UUID(launched(executor).task.unique_id)
+
+
+def test_callbacks_run_and_their_exit_code_decides(executor: KubernetesExecutor) -> None:
+    key = queue(executor, callback())
+    assert isinstance(key, CallbackKey)
+    assert launched(executor).exit_decides
+    tell(executor, Ended(launched(executor), State.FAILED, "why"))
+    assert executor.get_event_buffer() == {key: (CallbackState.FAILED, "why")}
+    assert executor.running == set()
+
+
+def test_connection_tests_run_and_can_be_dropped(executor: KubernetesExecutor) -> None:
+    key = queue(executor, connection_test())
+    assert isinstance(key, ConnectionTestKey)
+    assert json.loads(launched(executor).payload())["type"] == "TestConnection"
+    executor.fail_connection_test(key)
+    assert executor.running == set()
+    assert executor._engine.revoked == [key]  # type: ignore[union-attr]
+
+
+def test_a_released_slot_is_free_and_silent(executor: KubernetesExecutor, make_workload: Any) -> None:
+    queue(executor, make_workload("task"))
+    tell(executor, Released(launched(executor)))
+    assert executor.running == set()
+    assert executor.get_event_buffer() == {}
+
+
+def test_the_end_of_a_pod_before_does_not_touch_a_task_that_runs_again(
+    executor: KubernetesExecutor, make_workload: Any
+) -> None:
+    workload = make_workload("task")
+    key = queue(executor, workload)
+    before = launched(executor)
+    queue(executor, workload)  # resumed after a deferral, before its first pod was over
+    tell(executor, Released(before), Ended(before, State.FAILED, "late"))
+    assert executor.running == {key}
+    assert executor.get_event_buffer() == {}
+
+
+def test_a_failure_says_why_in_the_event_and_in_the_event_log(executor: KubernetesExecutor, make_workload: Any) -> None:
+    key = queue(executor, make_workload("task"))
+    workload = launched(executor)
+    tell(executor, Notice(workload, "pod failed", "why"), Ended(workload, State.FAILED, "why"))
+    assert executor.get_event_buffer() == {key: (TaskInstanceState.FAILED, "why")}
+    assert [(row.event, row.extra) for row in executor._task_event_logs] == [("pod failed", "why")]
+
+
+def test_the_external_executor_id_is_never_overwritten(executor: KubernetesExecutor, make_workload: Any) -> None:
+    queue(executor, make_workload("task"))
+    assert executor.event_buffer == {}  # QUEUED and RUNNING events would set it
+
+
+@pytest.mark.parametrize("how", ["fail", "change_state", "revoke_task"])
+def test_what_core_ends_loses_its_pod(executor: KubernetesExecutor, make_workload: Any, how: str) -> None:
+    key = queue(executor, make_workload("task"))
+    if how == "revoke_task":
+        executor.revoke_task(ti=SimpleNamespace(key=key))  # type: ignore[arg-type]
+        assert executor.get_event_buffer() == {}
+    else:
+        arguments = (TaskInstanceState.FAILED,) if how == "change_state" else ()
+        getattr(executor, how)(key, *arguments)
+        assert executor.get_event_buffer() == {key: (TaskInstanceState.FAILED, None)}
+    assert executor._engine.revoked == [key]  # type: ignore[union-attr]
+    assert executor.running == set()
+
+
+def test_no_more_run_than_there_are_slots_and_the_most_urgent_first(
+    executor: KubernetesExecutor, make_workload: Any
+) -> None:
+    for priority in range(10):
+        executor.queue_workload(make_workload(f"task{priority}", priority=priority), session=None)  # type: ignore[arg-type]
+    executor.heartbeat()
+    assert len(executor.running) == 4
+    assert sorted(workload.priority for workload in executor._engine.launched) == [6, 7, 8, 9]  # type: ignore[union-attr]
+
+
+def test_a_heartbeat_with_many_queued_is_short(executor: KubernetesExecutor, make_workload: Any) -> None:
+    workload = make_workload("task")
+    for number in range(5000):
+        copy = workload.model_copy(update={"ti": workload.ti.model_copy(update={"task_id": f"task{number}"})})
+        executor.queue_workload(copy, session=None)  # type: ignore[arg-type]
+    executor.heartbeat()
+    began = time.perf_counter()
+    for _ in range(100):
+        executor.heartbeat()
+    assert (time.perf_counter() - began) / 100 < 0.01
+
+
+def test_a_team_has_its_own_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__BLUE___KUBERNETES_EXECUTOR__NAMESPACE", "blue-workers")
+    monkeypatch.setenv("AIRFLOW__BLUE___CORE__PARALLELISM", "3")
+    team = KubernetesExecutor(team_name="blue")
+    assert team.parallelism == 3
+    assert team._settings("7").worker.namespace == "blue-workers"
+    assert KubernetesExecutor()._settings("7").worker.namespace == "default"
+
+
+def test_building_an_executor_starts_nothing(executor: KubernetesExecutor) -> None:
+    import threading
+
+    before = threading.active_count()
+    KubernetesExecutor()
+    assert threading.active_count() == before
+
+
+def test_a_dump_never_fails(executor: KubernetesExecutor) -> None:
+    KubernetesExecutor().debug_dump()
+
+
+def test_the_provider_info_is_valid_and_its_executor_is_found_without_a_warning() -> None:
+    info = get_provider_info()
+    folder = Path(base_executor.__file__).parents[1]
+    jsonschema.validate(info, json.loads((folder / "provider_info.schema.json").read_text()))
+    manager = ProvidersManager()
+    assert ("crosswind.executor.KubernetesExecutor", "crosswind") in manager.executor_without_check
+    assert "crosswind" in manager.cli_command_providers
+    assert cli_commands() == []
