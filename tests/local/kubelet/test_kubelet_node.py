@@ -280,6 +280,18 @@ async def test_probes_reach_the_pods_own_address(node: Node, action: str, ready:
         assert (await node.told("p", "Unhealthy")).endswith(":18081: connect: connection refused")
 
 
+async def test_two_pods_may_listen_on_the_same_port_of_their_localhost(node: Node) -> None:
+    for name in ("a", "b"):
+        serve = f"mkdir /www; echo {name} > /www/x; python3 -m http.server 18082 --bind localhost --directory /www"
+        node.pod(name, container(serve, image="python:3", readinessProbe={"tcpSocket": {"port": 18082}, "periodSeconds": 1}))
+    for name in ("a", "b"):
+        pod = await node.until(name, lambda pod: status_of(pod).get("ready"))
+        reader, writer = await node.kubelet.dial(pod, 18082)
+        writer.write(b"GET /x HTTP/1.0\r\n\r\n")
+        assert (await reader.read()).endswith(f"{name}\n".encode())
+        writer.close()
+
+
 async def test_a_terminal_runs_a_shell_and_has_the_size_that_is_told(node: Node) -> None:
     node.pod("p", container(UNTIL_TERM))
     process = await node.kubelet.exec(await node.running("p"), "base", ["sh"], stdin=True, tty=True)

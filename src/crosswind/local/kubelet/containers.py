@@ -183,7 +183,7 @@ class Container:
         """Send a message soon, after those before it; nothing when the supervisor is gone."""
 
         async def send() -> None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ValueError):  # closed meanwhile
                 await self._send(message, {})
 
         if self._socket.fileno() >= 0:

@@ -28,8 +28,9 @@ _log = logging.getLogger(__name__)
 class Kubelet:
     """Runs the pods that are bound to ``settings.node_name`` as processes; implements ``seams.Runtime``.
 
-    Pods share the machine's network: each has a loopback address of its own (127.x.y.z, its podIP), but ``localhost``
-    and the ports bound to all addresses are the machine's. ``tokens``: issues service-account tokens; None leaves them
+    Pods share the machine's network: each has a loopback address of its own (127.x.y.z), which is its podIP and, by its
+    /etc/hosts, its ``localhost``. The number 127.0.0.1 and ports bound to all addresses are the machine's, so that two
+    pods cannot both listen on 0.0.0.0:8080; services of the machine are reached as they are from outside of pods. ``tokens``: issues service-account tokens; None leaves them
     empty. ``api_port``: what pods are told as KUBERNETES_SERVICE_PORT.
     """
 

@@ -24,9 +24,12 @@ def hostname_of(pod: Manifest) -> str:
 
 
 def host_files(pod: Manifest, folder: Path, address: str) -> list[Mount]:
-    """Write a pod's /etc/hosts and /etc/hostname and make its shared memory; return their mounts."""
+    """Write a pod's /etc/hosts and /etc/hostname and make its shared memory; return their mounts.
+
+    ``localhost`` is the pod's own loopback address, so that the same port may be used by many pods at once.
+    """
     name = hostname_of(pod)
-    lines = ["# Kubernetes-managed hosts file.", "127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
+    lines = ["# Kubernetes-managed hosts file.", f"{address}\tlocalhost", "::1\tip6-localhost ip6-loopback"]
     lines.append(f"{address}\t{name}")
     aliases = pod["spec"].get("hostAliases") or ()
     lines += ["\t".join([alias["ip"], *(alias.get("hostnames") or ())]) for alias in aliases]
