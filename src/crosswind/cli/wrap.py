@@ -48,13 +48,7 @@ def _door(value: str) -> Door:
     metavar="REQUEST",
     help="A further request that ends a sidecar: ':PORT/PATH'.",
 )
-@click.option(
-    "--address",
-    default="127.0.0.1",
-    show_default=True,
-    envvar="CROSSWIND_LOOPBACK",
-    help="Where the pod's sidecars listen.",
-)
+@click.option("--address", default="localhost", show_default=True, help="Where the pod's sidecars listen.")
 @click.option("--print-shell", is_flag=True, help="Print a script that does the same in images without Python.")
 @click.option("--print-helm-values", is_flag=True, help="Print values for the Jobs of Airflow's official chart.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)

@@ -99,7 +99,8 @@ def shell(settings: WrapSettings) -> str:
     places = {
         "TIMEOUT": f"{settings.wait_timeout:g}".partition(".")[0],
         "LOOK": str(_LOOK_S) if settings.mesh == "auto" else '"$timeout"',
-        "ADDRESS": settings.address,
+        # some clients try one address of a name only, and that may be ::1
+        "ADDRESS": "127.0.0.1" if settings.address == "localhost" else settings.address,
         "CURL_HEADERS": "".join(f"-H '{name}: {value}' " for name, value in headers),
         "WGET_HEADERS": "".join(f"--header '{name}: {value}' " for name, value in headers),
         "RAW_HEADERS": "".join(f"{name}: {value}\\r\\n" for name, value in headers),

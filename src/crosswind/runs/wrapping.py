@@ -54,7 +54,7 @@ class WrapSettings:
     """How long sidecars that are there may take to be ready; then the command runs all the same."""
     quit: tuple[Door, ...] = ()
     """Further requests that end sidecars."""
-    address: str = "127.0.0.1"
+    address: str = "localhost"
     """Where the pod's sidecars listen."""
 
 
