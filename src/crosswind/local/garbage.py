@@ -95,11 +95,11 @@ class GarbageCollector:
             self._collect(dependent)
 
     def _collect(self, me: _Ref) -> None:
-        """Delete an object, unless an owner is left; then drop the references to the others."""
+        """Delete an object whose owners are all gone; if one is left, drop the references to the others."""
         manifest = self._find(me)
-        if manifest is None:
+        references = manifest["metadata"].get("ownerReferences") if manifest else None
+        if manifest is None or not references:  # it may just have been orphaned
             return
-        references = manifest["metadata"].get("ownerReferences", [])
         kept = [r for r in references if not self._missing(_owner(r, me.namespace))]
         if kept and len(kept) < len(references):
             self._update(me, lambda m: m["metadata"].__setitem__("ownerReferences", kept))
