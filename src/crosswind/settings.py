@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["EngineSettings", "KubeSettings", "LocalImage", "LocalSettings"]
+__all__ = ["EngineSettings", "KubeSettings", "LocalImage", "LocalSettings", "ReapSettings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +199,51 @@ class LocalSettings:
     """Give containers mount and pid namespaces where Linux allows it. user: by a user namespace even as root, less
     close to Kubernetes; none: never, as on other systems."""
 
+    network: Literal["shared", "isolated"] = "shared"
+    """isolated: each pod has a network namespace with its own localhost and ports, where root allows; pods reach each
+    other and this machine, nothing beyond. shared: the machine's network, with a loopback address for each pod."""
+
     crash_backoff: float = 10.0
     """Seconds before a container's second restart or image pull, doubled each time up to 300; 10 is the kubelet's."""
 
     pods_folder: Path | None = None
     """Where volumes, logs and claims of pods are kept; None is a temporary folder that goes with the cluster."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReapSettings:
+    """Whose pods a reaper touches, and how far it goes."""
+
+    namespaces: tuple[str, ...]
+    """Nowhere else is anything touched."""
+
+    selector: str
+    """Label selector as kubectl has it; never empty, so that somebody has thought about it."""
+
+    main: str = ""
+    """The container that does the work, for pods whose annotation names none; "": the only one that is no sidecar."""
+
+    sidecars: frozenset[str] = frozenset()
+    """Names of containers that are sidecars although no injector is known for them."""
+
+    airflow: bool = False
+    """Also pods that carry the labels of Airflow's executor or pod operator, where stock ones are in use."""
+
+    may_fail: bool = False
+    """Also steps after which a pod counts as failed although its main container succeeded; off, for a Job would then
+    run its work again."""
+
+    delete: bool = False
+    """Delete a pod when nothing else ends its sidecars."""
+
+    swap_image: str = ""
+    """An image that ends with 0 at once, to be swapped in for a sidecar that nothing else ends; "": none."""
+
+    rate: float = 5.0
+    """Pods per second whose ending may begin: about six requests each, so that the API server hardly notices."""
+
+    retry: float = 600.0
+    """Seconds until a pod whose sidecars stayed is tried again; what was done already is not done twice."""
+
+    dry_run: bool = False
+    """Say what would be done, and do nothing."""
