@@ -27,7 +27,7 @@ from crosswind.local.garbage import GarbageCollector
 from crosswind.local.injection import switch_on
 from crosswind.local.jobs import JobController
 from crosswind.local.kubeconfigs import kubeconfig, write_kubeconfig, write_private
-from crosswind.local.kubelet import Kubelet
+from crosswind.local.kubelet import Kubelet, Network, open_network
 from crosswind.local.namespaces import SYSTEM_NAMESPACES, NamespaceController
 from crosswind.local.nodes import node_manifest
 from crosswind.local.persistence import StateFile
@@ -71,6 +71,7 @@ class LocalCluster:
         store = Store(history_length=self.settings.history_length, begin=int(time.time()) * 1000)
         self.registry = ClusterRegistry(store, mutators(self.settings), [quota.admit])
         self.host_address = self.settings.host
+        self._network: Network
         self._stack = contextlib.AsyncExitStack()
         self._parts: asyncio.Task[None]
 
@@ -98,21 +99,28 @@ class LocalCluster:
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> None:
         listener = stack.enter_context(_listen(self.settings.host, self.settings.port))
-        certificates = issue([self.settings.host])
-        self.url = f"https://{_bracketed(self.settings.host)}:{listener.getsockname()[1]}"
+        port = listener.getsockname()[1]
+        listeners = [listener]
+        self._network = open_network(self.settings)
+        stack.callback(self._network.close)
+        self.host_address = self._network.host_address
+        if self.host_address != self.settings.host:
+            listeners.append(stack.enter_context(_listen(self.host_address, port)))
+        certificates = issue([self.settings.host, self.host_address])
+        self.url = f"https://{_bracketed(self.settings.host)}:{port}"
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="crosswind-")))
         self.kubeconfig = self.settings.kubeconfig or folder / "kubeconfig"
         self.token_file, self.authority_file = folder / "token", folder / "ca.crt"
         write_private(self.token_file, self.token)
         write_private(self.authority_file, certificates.authority)
         write_private(folder / "server.pem", certificates.server + certificates.key)
-        await self._open_parts(stack, listener, certificates.authority, folder / "server.pem")
+        await self._open_parts(stack, listeners, certificates.authority, folder / "server.pem")
         # Last, so that whoever waits for the file finds a server that answers.
         write_kubeconfig(self.kubeconfig, kubeconfig(self.url, self.token, certificates.authority))
         stack.callback(self.kubeconfig.unlink, missing_ok=True)
 
     async def _open_parts(
-        self, stack: contextlib.AsyncExitStack, listener: socket.socket, authority: str, certificate: Path
+        self, stack: contextlib.AsyncExitStack, listeners: list[socket.socket], authority: str, certificate: Path
     ) -> None:
         registry, settings = self.registry, self.settings
         keeping = self._restore(stack)
@@ -131,7 +139,7 @@ class LocalCluster:
         stack.push_async_callback(_cancelled, self._parts)
         app = make_app(registry, runtime, tokens.authenticate, Authorizer(registry), tokens)
         server = _Server(app, certificate)
-        await server.open(listener)
+        await server.open(listeners)
         stack.push_async_callback(server.close)
 
     def _restore(self, stack: contextlib.AsyncExitStack) -> list[_Part]:
@@ -149,7 +157,8 @@ class LocalCluster:
         if self.settings.simulate:
             return Simulator(self.registry, self.settings).run, NoRuntime()
         self._ensure(node_manifest(self.settings, self.settings.host))
-        kubelet = Kubelet(self.registry, self.settings, tokens, int(self.url.rpartition(":")[2]))
+        port = int(self.url.rpartition(":")[2])
+        kubelet = Kubelet(self.registry, self.settings, tokens, port, self._network)
         return kubelet.run, kubelet
 
     def _ensure(self, manifest: Manifest) -> None:
@@ -224,9 +233,9 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         self._listening.set()
 
-    async def open(self, listener: socket.socket) -> None:
+    async def open(self, listeners: list[socket.socket]) -> None:
         """Serve from now on."""
-        self._task = asyncio.create_task(self.serve([listener]))
+        self._task = asyncio.create_task(self.serve(listeners))
         await self._listening.wait()
 
     async def close(self) -> None:

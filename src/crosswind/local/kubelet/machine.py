@@ -18,6 +18,7 @@ from typing import Protocol
 
 from crosswind.local.injection.images import sidecar_images
 from crosswind.local.kubelet.containers import Container, Forker, StartError
+from crosswind.local.kubelet.network import Network
 from crosswind.local.seams import Registry
 from crosswind.local.statuses import StatusError
 from crosswind.settings import LocalImage, LocalSettings
@@ -55,10 +56,13 @@ class Machine:
     In each of them processes run as the kubelet's user: ``runAsUser`` is not looked at.
     """
 
-    def __init__(self, registry: Registry, settings: LocalSettings, tokens: Tokens | None, api_port: int) -> None:
+    def __init__(
+        self, registry: Registry, settings: LocalSettings, tokens: Tokens | None, network: Network, api_port: int
+    ) -> None:
         self.registry = registry
         self.settings = settings
         self.tokens = tokens
+        self.network = network
         self.api_port = api_port
         self.forker = Forker()
         self.mode = "none"
@@ -155,7 +159,7 @@ class Machine:
     def given_environment(self, image: LocalImage, hostname: str) -> dict[str, str]:
         """Return the variables that a container has without asking: the image's and Kubernetes' own."""
         path = ":".join([*image.path, *([MACHINE_PATH] if image.machine else [])])
-        host, port = self.settings.host, str(self.api_port)
+        host, port = self.network.host_address, str(self.api_port)
         return {
             "PATH": path,
             "HOME": "/root",

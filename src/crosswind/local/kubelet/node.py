@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import itertools
 import logging
 from collections.abc import AsyncIterator
 
 from crosswind.local.kubelet.containers import StartError
 from crosswind.local.kubelet.logs import read_log
 from crosswind.local.kubelet.machine import Machine, Tokens
+from crosswind.local.kubelet.network import Network, SharedNetwork
 from crosswind.local.kubelet.running import Run
 from crosswind.local.kubelet.streams import Streams, attach, execute
 from crosswind.local.kubelet.working import PodWorker
@@ -28,22 +28,22 @@ _log = logging.getLogger(__name__)
 class Kubelet:
     """Runs the pods that are bound to ``settings.node_name`` as processes; implements ``seams.Runtime``.
 
-    Pods share the machine's network: each has a loopback address of its own (127.x.y.z), which is its podIP and, by its
-    /etc/hosts, its ``localhost``. The number 127.0.0.1 and ports bound to all addresses are the machine's, so that two
-    pods cannot both listen on 0.0.0.0:8080; services of the machine are reached as they are from outside of pods. ``tokens``: issues service-account tokens; None leaves them
-    empty. ``api_port``: what pods are told as KUBERNETES_SERVICE_PORT.
+    ``tokens``: issues service-account tokens; None leaves them empty. ``api_port``: what pods are told as
+    KUBERNETES_SERVICE_PORT. ``network``: how pods are reached, closed by who opened it; None shares the machine's.
     """
 
     def __init__(
-        self, registry: Registry, settings: LocalSettings, tokens: Tokens | None = None, api_port: int = 443
+        self,
+        registry: Registry,
+        settings: LocalSettings,
+        tokens: Tokens | None = None,
+        api_port: int = 443,
+        network: Network | None = None,
     ) -> None:
-        self.machine = Machine(registry, settings, tokens, api_port)
+        self.machine = Machine(registry, settings, tokens, network or SharedNetwork(settings.host), api_port)
         self._workers: dict[str, PodWorker] = {}
         self._found = asyncio.Event()
         self._found.set()
-        self._addresses = (
-            f"127.{a}.{b}.{c}" for a in itertools.cycle(range(64, 128)) for b in range(256) for c in range(1, 255)
-        )
 
     async def run(self) -> None:
         """Work until cancelled; then no process of a container is left."""
@@ -65,7 +65,7 @@ class Kubelet:
         elif worker is not None:
             worker.update(pod)
         elif pod["spec"].get("nodeName") == self.machine.settings.node_name:
-            worker = self._workers[uid] = PodWorker(self.machine, pod, next(self._addresses))
+            worker = self._workers[uid] = PodWorker(self.machine, pod)
             group.create_task(self._work(uid, worker))
 
     async def _work(self, uid: str, worker: PodWorker) -> None:
@@ -147,12 +147,11 @@ class Kubelet:
         return await attach(self._running(pod, container), stdin=stdin)
 
     async def dial(self, pod: Manifest, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect to a port of the pod: at its own address, else at localhost."""
+        """Connect to a port of the pod as from inside."""
         worker = self._of(pod)
-        try:
-            return await asyncio.open_connection(worker.address, port)
-        except OSError:
-            return await asyncio.open_connection("127.0.0.1", port)
+        if worker.place is None:
+            raise LookupError("the pod has no network")
+        return await self.machine.network.dial(worker.place, port)
 
     def _of(self, pod: Manifest) -> PodWorker:
         worker = self._workers.get(pod["metadata"]["uid"])

@@ -15,6 +15,7 @@ from typing import Any
 from crosswind.local.kubelet import logs
 from crosswind.local.kubelet.containers import Command, Container
 from crosswind.local.kubelet.machine import Machine, rewritten
+from crosswind.local.kubelet.network import Place
 from crosswind.local.kubelet.pods import Ended
 from crosswind.local.kubelet.probing import Refused, perform
 from crosswind.types import Manifest
@@ -27,9 +28,9 @@ OUTPUT_BYTES = 10 * 1024
 
 
 class Run:
-    """A container that runs, or ran. ``folder`` holds what belongs to this run; ``address`` is the pod's."""
+    """A container that runs, or ran. ``folder`` holds what belongs to this run; ``place``: where its pod is."""
 
-    def __init__(self, machine: Machine, spec: Manifest, folder: Path, address: str) -> None:
+    def __init__(self, machine: Machine, spec: Manifest, folder: Path, place: Place) -> None:
         self.spec = spec
         self.folder = folder
         self.log = folder / "log"
@@ -41,17 +42,17 @@ class Run:
         self.hurry: asyncio.Event = asyncio.Event()
         self.background: list[asyncio.Task[None]] = []
         self._machine = machine
-        self._address = address
+        self._place = place
         self._process: dict[str, Any] = {}
 
     async def start(self, process: dict[str, Any]) -> None:
         """Start the process that the launcher's spec describes. Raises ``StartError``."""
         self._process = process
-        await self.container.start(process, stdin=bool(self.spec.get("stdin")))
+        await self.container.start(process, stdin=bool(self.spec.get("stdin")), network=self._place.namespace)
 
     def address(self) -> str:
         """The pod's IP."""
-        return self._address
+        return self._place.address
 
     async def wait(self, identity: str) -> Ended:
         """Return how it ended, once it has; ``finish`` is to follow when that is noted."""
@@ -115,7 +116,7 @@ class Run:
 
     async def connect(self, host: str | None, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect to a port of the pod, or of a host."""
-        return await asyncio.open_connection(host or self._address, port)
+        return await asyncio.open_connection(host or self._place.address, port)
 
     async def hook(self, name: str, timeout: float | None = None) -> str:
         """Run a lifecycle hook if there is one; return why it failed, or ""."""

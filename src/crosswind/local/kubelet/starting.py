@@ -10,6 +10,7 @@ from typing import Any
 from crosswind.local.kubelet.environment import environment, expand
 from crosswind.local.kubelet.images import command_line, find_image
 from crosswind.local.kubelet.machine import Machine, rewritten
+from crosswind.local.kubelet.network import Place
 from crosswind.local.kubelet.volumes import Mount, Volumes
 from crosswind.local.quantities import amount
 from crosswind.settings import LocalImage
@@ -23,14 +24,11 @@ def hostname_of(pod: Manifest) -> str:
     return str(pod["spec"].get("hostname") or pod["metadata"]["name"])[:63].rstrip("-.")
 
 
-def host_files(pod: Manifest, folder: Path, address: str) -> list[Mount]:
-    """Write a pod's /etc/hosts and /etc/hostname and make its shared memory; return their mounts.
-
-    ``localhost`` is the pod's own loopback address, so that the same port may be used by many pods at once.
-    """
+def host_files(pod: Manifest, folder: Path, place: Place) -> list[Mount]:
+    """Write a pod's /etc/hosts and /etc/hostname and make its shared memory; return their mounts."""
     name = hostname_of(pod)
-    lines = ["# Kubernetes-managed hosts file.", f"{address}\tlocalhost", "::1\tip6-localhost ip6-loopback"]
-    lines.append(f"{address}\t{name}")
+    lines = ["# Kubernetes-managed hosts file.", f"{place.localhost}\tlocalhost", "::1\tip6-localhost ip6-loopback"]
+    lines.append(f"{place.address}\t{name}")
     aliases = pod["spec"].get("hostAliases") or ()
     lines += ["\t".join([alias["ip"], *(alias.get("hostnames") or ())]) for alias in aliases]
     (folder / "hosts").write_text("\n".join(lines) + "\n")

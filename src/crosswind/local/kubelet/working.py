@@ -8,7 +8,7 @@ import functools
 import logging
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,6 +16,7 @@ from crosswind.local.kubelet.containers import StartError
 from crosswind.local.kubelet.environment import ConfigError
 from crosswind.local.kubelet.images import ImageProblem, problem_of
 from crosswind.local.kubelet.machine import Machine
+from crosswind.local.kubelet.network import Place
 from crosswind.local.kubelet.pods import Ended, Kill, Plan, Sight, Waiting, all_containers, next_actions, stop_after
 from crosswind.local.kubelet.probing import probe_for_ever
 from crosswind.local.kubelet.running import Run
@@ -50,9 +51,9 @@ class Ending:
 class PodWorker:
     """Owns one pod; ``run`` is its life. The kubelet calls ``update``, ``gone``, ``nudge`` and ``end``."""
 
-    def __init__(self, machine: Machine, pod: Manifest, address: str) -> None:
+    def __init__(self, machine: Machine, pod: Manifest) -> None:
         self.pod = pod
-        self.address = address
+        self.place: Place | None = None
         self.runs: dict[str, Run] = {}
         self.removed = False
         self._machine = machine
@@ -177,6 +178,7 @@ class PodWorker:
         finally:
             for run in self.runs.values():
                 await run.container.close()
+            self._leave_network()
             await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 
     async def _live(self) -> None:
@@ -245,7 +247,7 @@ class PodWorker:
 
     async def _step(self) -> float:
         """Do what is due now; return seconds until it should be looked at again, if nothing changes."""
-        if not self._sandbox and not self._make_sandbox():
+        if not self._sandbox and not await self._make_sandbox():
             return RETRY_S
         for name in all_containers(self.pod):
             self._seen.setdefault(name, Sight())
@@ -255,7 +257,7 @@ class PodWorker:
             return 0
         return await self._carry_out(plan)
 
-    def _make_sandbox(self) -> bool:
+    async def _make_sandbox(self) -> bool:
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self._volumes.set_up(self.pod)
@@ -263,7 +265,15 @@ class PodWorker:
             self._event("FailedMount", str(problem), warning=True)
             self._publish()
             return False
-        self._shared = host_files(self.pod, self.folder, self.address)
+        if self.place is None:
+            network = self._machine.network
+            try:
+                alone = not self.pod["spec"].get("hostNetwork")
+                self.place = await network.join() if alone else Place(network.host_address, "127.0.0.1")
+            except OSError as problem:
+                self._event("FailedCreatePodSandBox", f"Failed to create pod sandbox: {problem}", warning=True)
+                return False
+        self._shared = host_files(self.pod, self.folder, self.place)
         self._sandbox = True
         self._publish()
         return True
@@ -319,7 +329,8 @@ class PodWorker:
             return False
         self._tell_pulled(name, spec)
         number = self._counts.get(name, 0)
-        run = Run(self._machine, spec, self.folder / "containers" / name / str(number), self.address)
+        assert self.place is not None
+        run = Run(self._machine, spec, self.folder / "containers" / name / str(number), self.place)
         run.folder.mkdir(parents=True, exist_ok=True)
         try:
             process = process_spec(self._machine, self.pod, spec, self._volumes, self._shared, run.folder)
@@ -478,6 +489,12 @@ class PodWorker:
                 task.cancel()
         await asyncio.gather(*(self._terminate_one(name) for name in running))
         self._sandbox = False
+        self._leave_network()
+
+    def _leave_network(self) -> None:
+        if self.place is not None and self.place.namespace is not None:
+            self._machine.network.leave(self.place)
+            self.place = replace(self.place, namespace=None)
 
     async def _terminate_one(self, name: str) -> None:
         self._event("Killing", f"Stopping container {name}", name)
@@ -500,8 +517,8 @@ class PodWorker:
         outlook = Outlook(
             now=time.time(),
             start_time=self._start_time,
-            host_ip=self._machine.settings.host,
-            pod_ip=self.address,
+            host_ip=self._machine.network.host_address,
+            pod_ip=self.place.address if self.place else "",
             sandbox=self._sandbox,
             over=over,
             phase=ending.phase,
