@@ -8,11 +8,15 @@ from __future__ import annotations
 import enum
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from crosswind.errors import ConfigError
+from crosswind.pods.declared_sidecars import parse_sidecars
+from crosswind.pods.known_sidecars import KNOWN
 from crosswind.pods.workers import WorkerSettings
+from crosswind.runs.ending import EndSettings
 from crosswind.runs.overrides import to_json, to_pod
 from crosswind.settings import EngineSettings, KubeSettings
 from crosswind.types import Manifest
@@ -118,6 +122,8 @@ class ExecutorSettings:
     fallback: Manifest | None
     """The pod to begin with when there is no template but an image."""
     log_lines: int
+    ending: EndSettings = field(default_factory=EndSettings)
+    """How sidecars of pods that are kept end."""
 
 
 def read_settings(conf: Conf, executor_id: str, *, environment: Mapping[str, str] | None = None) -> ExecutorSettings:
@@ -131,6 +137,7 @@ def read_settings(conf: Conf, executor_id: str, *, environment: Mapping[str, str
         template=reader.text("pod_template_file") or None,
         fallback=_fallback(image),
         log_lines=reader.positive("running_pod_log_lines", 100),
+        ending=_ending(reader),
     )
     reader.refuse()
     if reader.problems:
@@ -278,6 +285,16 @@ def _worker(reader: _Reader, image: str | None, environment: Mapping[str, str]) 
         ask_native=reader.names("ask_native_sidecars", "istio,linkerd", "crosswind"),
         native_sidecars=reader.flag("native_sidecars", False, "crosswind"),
     )
+
+
+def _ending(reader: _Reader) -> EndSettings:
+    path, known = reader.text("sidecars_file", section="crosswind"), KNOWN
+    try:
+        if path:
+            known = (*parse_sidecars(Path(path).read_text(encoding="utf-8"), path), *KNOWN)
+    except (OSError, UnicodeDecodeError, ConfigError) as error:
+        reader.problems.append(f"[crosswind] sidecars_file cannot be used: {error}")
+    return EndSettings(known, reader.text("sidecar_swap_image", section="crosswind"))
 
 
 def _image(reader: _Reader) -> str | None:

@@ -91,7 +91,7 @@ class KubernetesExecutor(BaseExecutor):
         composer = Composer(
             settings.worker, template=settings.template, fallback=settings.fallback, mutate=config.pod_mutation()
         )
-        return Engine(settings.engine, settings.kube, composer, self._ledger)
+        return Engine(settings.engine, settings.kube, composer, self._ledger, settings.ending)
 
     def _settings(self, executor_id: str) -> config.ExecutorSettings:
         environment = dict(config.worker_environment(self.conf))

@@ -55,6 +55,16 @@ _CROSSWIND = {
         "Meshes and injectors that are asked, by annotation, for native sidecars; a comma-separated list.\n",
         "istio,linkerd",
     ),
+    "sidecars_file": _option(
+        "Path of a YAML file with sidecars of your own: how each is recognised and told to end.\n",
+        "",
+        example="/opt/airflow/sidecars.yaml",
+    ),
+    "sidecar_swap_image": _option(
+        "Image that may take the place of a sidecar's in a pod that is kept, when nothing else ends it. It must end\n"
+        "with exit code 0 at once. Empty: images are left alone.\n",
+        "",
+    ),
 }
 
 

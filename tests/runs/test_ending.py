@@ -19,7 +19,7 @@ from crosswind.kube.client import Client
 from crosswind.kube.resources import EVENTS, PODS, ROLE_BINDINGS, ROLES, SERVICE_ACCOUNTS
 from crosswind.pods.known_sidecars import KNOWN
 from crosswind.pods.stop_plans import Abilities
-from crosswind.runs.ending import Ender, abilities
+from crosswind.runs.ending import Ender, EndSettings, abilities
 from crosswind.settings import KubeSettings
 from crosswind.testing import Cluster
 from crosswind.types import Manifest
@@ -156,9 +156,9 @@ async def test_shippers_end_first_and_the_mesh_last(client: Client, namespace: s
 
 
 async def test_one_that_others_end_is_waited_for_and_then_asked(client: Client, namespace: str) -> None:
-    known = [replace(one, owner_wait=0.3) if one.owner else one for one in KNOWN]
+    known = tuple(replace(one, owner_wait=0.3) if one.owner else one for one in KNOWN)
     found = await base_over(client, namespace, pod("etl", {"name": "kuma-sidecar", "image": "kumahq/kuma-dp:2.9"}))
-    assert await Ender(client, known=known).end(found)
+    assert await Ender(client, settings=EndSettings(known)).end(found)
     assert "POST :9901/quitquitquit" in (await told(client, namespace))[-1][1]
 
 
@@ -184,7 +184,7 @@ async def test_its_own_client_ends_it_where_only_exec_is_allowed(client: Client,
 
 async def test_a_swapped_image_ends_what_has_no_other_way(client: Client, namespace: str) -> None:
     found = await base_over(client, namespace, pod("etl", ROWS["osm"][0]))
-    assert await Ender(client, allowed=Abilities.PATCH, swap_image="busybox").end(found)
+    assert await Ender(client, settings=EndSettings(swap_image="busybox"), allowed=Abilities.PATCH).end(found)
     assert (await client.get(PODS, "etl", namespace=namespace))["status"]["phase"] == "Succeeded"
 
 

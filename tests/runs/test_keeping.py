@@ -15,6 +15,7 @@ from crosswind.pods.workers import WorkerTask
 from crosswind.pods.workloads import workload_secret
 from crosswind.runs.batches import Batch
 from crosswind.runs.board import Board
+from crosswind.runs.ending import Ender
 from crosswind.runs.following import Follower
 from crosswind.runs.keeping import Keeper, secrets_of
 from crosswind.runs.stopping import Stopper
@@ -64,7 +65,7 @@ async def kept(cluster: Cluster, namespace: str) -> AsyncIterator[Kept]:
     board, over = Board(), []
     async with await Client.connect(KubeSettings(kubeconfig=str(cluster.kubeconfig))) as client:
         follower = Follower(client, board, settings, over.append)
-        stopper = Stopper(client, board, settings)
+        stopper = Stopper(client, board, settings, Ender(client))
         keeper = Keeper(client, board, settings, Ledger(), follower, stopper)
         working = asyncio.create_task(stopper.run())
         yield Kept(client, board, keeper, stopper, namespace, over)

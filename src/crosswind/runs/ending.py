@@ -11,7 +11,8 @@ import datetime
 import logging
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from crosswind.errors import ApiError, Conflict, CrosswindError, Forbidden, NotFound, Unreachable
 from crosswind.kube.client import Client, Patch
@@ -24,7 +25,7 @@ from crosswind.pods.stop_plans import NEEDS, Abilities, HttpRequest, Step, StopP
 from crosswind.runs.sighting import Sight, watching
 from crosswind.types import Manifest
 
-__all__ = ["Ender", "abilities", "ask"]
+__all__ = ["EndSettings", "Ender", "abilities", "ask"]
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,16 @@ _KILL_S = 5.0
 """How long after its grace period a native sidecar may take to be killed."""
 _REPORT_S = 1.5
 """How late the kubelet may report an end."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndSettings:
+    """What a deployment says about the end of sidecars."""
+
+    known: tuple[KnownSidecar, ...] = KNOWN
+    """The sidecars that are known: the deployment's own, then ours."""
+    swap_image: str = ""
+    """An image that ends with 0 at once and may be swapped in; "" for none, as a pod then shows a foreign image."""
 
 
 class _NotTaken(Exception):
@@ -77,8 +88,7 @@ async def ask(client: Client, pod: str, request: HttpRequest, *, namespace: str)
 class Ender:
     """Ends sidecars.
 
-    ``known``: the sidecars that are known. ``allowed``: what may be done at all, missing permissions aside.
-    ``swap_image``: an image that may be swapped in, "" for none. ``may_touch``: from a pod and the name of its main
+    ``allowed``: what may be done at all, missing permissions aside. ``may_touch``: from a pod and the name of its main
     container to what speaks against touching it, asked before each step.
     """
 
@@ -87,13 +97,12 @@ class Ender:
         client: Client,
         *,
         base: str = "base",
-        known: Sequence[KnownSidecar] = KNOWN,
+        settings: EndSettings | None = None,
         allowed: Abilities = Abilities.C,
-        swap_image: str = "",
         may_touch: Callable[[Manifest, str], object] | None = None,
     ) -> None:
         self._client = client
-        self._base, self._known, self._swap_image = base, known, swap_image
+        self._base, self._settings = base, settings or EndSettings()
         self._abilities: defaultdict[str, Abilities] = defaultdict(lambda: allowed)
         self._may_touch = may_touch or (lambda pod, base: ", ".join(moment(pod, base)))
         self._mute: set[str] = set()
@@ -120,8 +129,8 @@ class Ender:
             sight.pod,
             base=self._base,
             abilities=self._abilities[sight.namespace],
-            known=self._known,
-            swap_image=self._swap_image,
+            known=self._settings.known,
+            swap_image=self._settings.swap_image,
             delete=delete,
         )
 

@@ -19,6 +19,7 @@ from crosswind.runs.adopting import adopt
 from crosswind.runs.board import Board
 from crosswind.runs.checking import problems, server_version
 from crosswind.runs.composing import Composer
+from crosswind.runs.ending import Ender, EndSettings
 from crosswind.runs.following import Follower
 from crosswind.runs.keeping import Keeper
 from crosswind.runs.launching import Launcher
@@ -55,8 +56,16 @@ class Engine:
     once.
     """
 
-    def __init__(self, settings: EngineSettings, kube: KubeSettings, composer: Composer, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        settings: EngineSettings,
+        kube: KubeSettings,
+        composer: Composer,
+        ledger: Ledger,
+        ending: EndSettings | None = None,
+    ) -> None:
         self.settings = settings
+        self._ending = ending or EndSettings()
         self._kube = kube
         self._composer = composer
         self._ledger = ledger
@@ -95,10 +104,11 @@ class Engine:
         """End the newest run of a key without an outcome, and delete its pod."""
         self._post(lambda: self._revoke(key))
 
-    def adopt(self, claims: Sequence[Claim], executors: Collection[str], timeout: float = 60.0) -> set[str]:
+    def adopt(self, claims: Sequence[Claim], executors: Collection[str], timeout: float = 20.0) -> set[str]:
         """Take over the pods that other executors left; return the ``ti_id`` of those that have one.
 
-        Waits for the API server. Raises ``TimeoutError``, ``CrosswindError``.
+        Waits for the API server, by default less than a scheduler's heartbeat may take (30 s). Raises ``TimeoutError``,
+        ``CrosswindError``.
         """
         return self._thread.call(self._adopt(claims, executors), timeout)
 
@@ -182,13 +192,12 @@ class Engine:
     def _assemble(self, client: Client) -> _Parts:
         board, settings = self._board, self.settings
         follower = Follower(client, board, settings, self._over)
-        stopper = Stopper(client, board, settings)
+        stopper = Stopper(client, board, settings, Ender(client, settings=self._ending))
         launcher = Launcher(
             client,
             self._composer,
             board,
             settings,
-            follow=follower.follow,
             over=self._over,
             created=self._created,
         )
@@ -196,6 +205,7 @@ class Engine:
         return _Parts(client, launcher, follower, stopper, keeper)
 
     async def _check(self, client: Client) -> None:
+        """Tell at start what will fail. What cannot be checked is no reason to stop."""
         try:
             self._composer.check()
         except ConfigError as error:
@@ -258,8 +268,10 @@ class Engine:
         self._start(Run(run.workload, replace(run.task, unique_id=str(unique)), _now(), attempt=attempt))
 
     def _created(self, run: Run) -> None:
-        if run.revoked and self._parts is not None:
-            self._parts.stopper.put(run)
+        if self._parts is not None:
+            self._parts.follower.follow(run.namespace)
+            if run.revoked:
+                self._parts.stopper.put(run)
 
     def _over(self, run: Run) -> None:
         """Take a run whose base container is over, or that will have none."""

@@ -93,8 +93,6 @@ class Run:
     payload: bytes | None = None
     """Until its Secret is created."""
     created_at: float = 0.0
-    tellings: int = 0
-    """How often its sidecars were told to end."""
     revoked: bool = False
     """Its owner wants to hear no more of it."""
     failed: bool = False
