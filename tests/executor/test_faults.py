@@ -96,6 +96,17 @@ def test_deletions_that_are_refused_for_now_are_tried_again(faulty: Any) -> None
     run_all(faulty, 2)
 
 
+def test_a_server_that_answers_only_later_delays_the_start(faulty: Any) -> None:
+    faulty.start()
+    faulty.proxy.fault = lambda method, path: 500
+    faulty.state(faulty.queue(), "success")
+    faulty.until(lambda: len(faulty.proxy.seen) >= 2)
+    faulty.proxy.fault = lambda method, path: None
+    faulty.until(lambda: not faulty.executor.running)
+    faulty.until(faulty.is_empty)
+    assert faulty.events == {}
+
+
 def test_an_outage_is_outlived(faulty: Any) -> None:
     faulty.start()
     key = faulty.queue("early")

@@ -171,6 +171,18 @@ def test_an_image_that_cannot_be_pulled_fails_the_task_and_leaves_no_pod(running
     assert running.pods() == []
 
 
+def test_a_worker_that_takes_too_much_memory_fails_its_task_with_the_limit(running: Any) -> None:
+    base = k8s.V1Container(name="base", resources=k8s.V1ResourceRequirements(limits={"memory": "32Mi"}))
+    override = k8s.V1Pod(spec=k8s.V1PodSpec(containers=[base]))
+    running.script("head -c 200000000 /dev/zero | tail")
+    running.start()
+    key = running.queue(config={"pod_override": override})
+    running.state(key, "running")
+    reason = running.failure(key)
+    assert "OOMKilled" in reason
+    assert "32Mi" in reason
+
+
 def test_a_namespace_that_does_not_exist_fails_the_task_with_its_name(running: Any) -> None:
     override = k8s.V1Pod(metadata=k8s.V1ObjectMeta(namespace="nowhere"))
     running.start()

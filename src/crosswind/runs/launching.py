@@ -41,7 +41,6 @@ class Launcher:
         board: Board,
         settings: EngineSettings,
         *,
-        follow: Callable[[str], None],
         over: Callable[[Run], None],
         created: Callable[[Run], None],
     ) -> None:
@@ -49,7 +48,6 @@ class Launcher:
         self._composer = composer
         self._board = board
         self._settings = settings
-        self._follow = follow
         self._over = over
         self._created = created
         self._pending: list[tuple[float, int, Run]] = []
@@ -121,7 +119,6 @@ class Launcher:
                 log.exception("The pod of %s could not be composed", run.unique)
             self._fail(run, error)
             return False
-        self._follow(run.namespace)
         return True
 
     def _prepare_secret(self, name: str, namespace: str, runs: list[Run]) -> None:
