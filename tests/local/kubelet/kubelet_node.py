@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from crosswind.local.kubelet import Kubelet
+from crosswind.local.kubelet import Kubelet, Network
 from crosswind.local.registry import ClusterRegistry
 from crosswind.local.seams import LogOptions
 from crosswind.local.store import Store
@@ -17,12 +17,12 @@ from crosswind.settings import LocalSettings
 class Node:
     """Pods of the namespace ``default`` on one kubelet."""
 
-    def __init__(self, settings: LocalSettings) -> None:
+    def __init__(self, settings: LocalSettings, network: Network | None = None) -> None:
         self.settings = settings
         self.registry = ClusterRegistry(Store(history_length=10_000))
         for name in ("default", "kube-system"):
             self.registry.create("Namespace", "", {"metadata": {"name": name}})
-        self.kubelet = Kubelet(self.registry, settings)
+        self.kubelet = Kubelet(self.registry, settings, network=network)
 
     def pod(self, name: str, *containers: dict[str, Any], **spec: Any) -> dict[str, Any]:
         whole = {
@@ -103,8 +103,8 @@ def waits_for(reason: str, name: str = "base") -> Callable[[dict[str, Any]], boo
 
 
 @contextlib.asynccontextmanager
-async def kubelet_of(settings: LocalSettings) -> AsyncIterator[Node]:
-    node = Node(settings)
+async def kubelet_of(settings: LocalSettings, network: Network | None = None) -> AsyncIterator[Node]:
+    node = Node(settings, network)
     task = asyncio.create_task(node.kubelet.run())
     try:
         yield node

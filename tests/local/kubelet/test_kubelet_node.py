@@ -283,7 +283,9 @@ async def test_probes_reach_the_pods_own_address(node: Node, action: str, ready:
 async def test_two_pods_may_listen_on_the_same_port_of_their_localhost(node: Node) -> None:
     for name in ("a", "b"):
         serve = f"mkdir /www; echo {name} > /www/x; python3 -m http.server 18082 --bind localhost --directory /www"
-        node.pod(name, container(serve, image="python:3", readinessProbe={"tcpSocket": {"port": 18082}, "periodSeconds": 1}))
+        node.pod(
+            name, container(serve, image="python:3", readinessProbe={"tcpSocket": {"port": 18082}, "periodSeconds": 1})
+        )
     for name in ("a", "b"):
         pod = await node.until(name, lambda pod: status_of(pod).get("ready"))
         reader, writer = await node.kubelet.dial(pod, 18082)
