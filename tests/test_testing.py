@@ -16,6 +16,9 @@ USERS_TEST = """
     def test_fresh_namespace(cluster, namespace):
         assert namespace.startswith("test-")
         assert not cluster.local
+        assert cluster.url.startswith("https://")
+        assert cluster.token
+        assert cluster.token not in repr(cluster)
 
     def test_image(cluster):
         assert cluster.image == "mine"

@@ -38,11 +38,14 @@ _START_S = 60
 class Cluster:
     """A cluster to test against, reached by ``kubeconfig``, whose current context is the right one.
 
+    ``url`` and ``token`` are what is in it; the token of a real cluster that knows its users otherwise is "".
     ``local``: it is the one of ``crosswind local``. ``host``: this machine's address as its pods see it, "" if unknown.
     ``pull_policy``: what to put into ``imagePullPolicy``.
     """
 
     kubeconfig: Path
+    url: str = ""
+    token: str = field(default="", repr=False)
     local: bool = True
     host: str = ""
     pull_policy: str = "IfNotPresent"
@@ -148,7 +151,9 @@ def _real(config: pytest.Config, context: str, path: Path) -> Cluster:
     write_private(path, yaml.safe_dump(alone))
     given = {kind: config.getoption(f"--cluster-{kind}") for kind in ("image", "airflow-image")}
     images = {kind: name for kind, name in given.items() if name}
-    return Cluster(path, local=False, pull_policy=config.getoption("--cluster-pull-policy"), images=images)
+    policy = config.getoption("--cluster-pull-policy")
+    url, token = chosen.cluster["server"], chosen.user.get("token", "")
+    return Cluster(path, url, token, local=False, pull_policy=policy, images=images)
 
 
 def _absolute(entry: dict[str, Any], paths: Sequence[str]) -> dict[str, Any]:
@@ -196,6 +201,6 @@ class serve_in_thread:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         async with LocalCluster(self._settings) as served:
             images = {"image": "busybox", "airflow-image": "apache/airflow:local"}
-            self._served = Cluster(served.kubeconfig, host=served.host_address, images=images)
+            self._served = Cluster(served.kubeconfig, served.url, served.token, host=served.host_address, images=images)
             self._ready.set()
             await served.serve_until(self._stop)
