@@ -61,7 +61,7 @@ def _envoy(port: str, address: str = LOOPBACK) -> tuple[Door, ...]:
     return (
         Door(port, "/ready", "ready", address=address, body="LIVE\n"),
         quit_door,
-        Door(port, "/server_info", body="{}"),
+        Door(port, "/server_info", address=address, body="{}"),
     )
 
 
