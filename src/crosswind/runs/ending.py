@@ -120,7 +120,7 @@ class Ender:
         """Do what a plan says to the pod in sight; as ``end``."""
         for group in plan.groups:
             await asyncio.gather(*(self._end_one(sight, target) for target in group))
-        if not await sight.until(_is_finished, _REPORT_S) and not plan.last.skip:
+        if not await sight.until(_is_finished, _grace(sight.pod)) and not plan.last.skip:
             await self._delete(sight, plan.last)
         return sight.pod is None or _is_finished(sight.pod)
 
