@@ -11,7 +11,6 @@ from collections.abc import MutableMapping
 from http import HTTPStatus
 from typing import Any, TypeAlias
 
-from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
@@ -37,7 +36,7 @@ class UpgradingWebSocket(WebSocketsSansIOProtocol):
             event.headers["Sec-WebSocket-Protocol"] = ", ".join(offered).replace(TUNNEL, ASKED_TUNNEL)
         super().handle_connect(event)
 
-    async def send(self, message: ASGISendEvent) -> None:
+    async def send(self, message: Any) -> None:
         """Send; an HTTP answer completes the handshake too, else it is logged as a fault."""
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
