@@ -6,7 +6,8 @@
     ├── ConfigError               mend a file or a setting; nothing was done
     │   ├── TemplateError         a pod template
     │   ├── OverrideError         an ``executor_config`` or ``pod_override``
-    │   └── KubeconfigError       how to reach and identify at the cluster
+    │   ├── KubeconfigError       how to reach and identify at the cluster
+    │   └── TaskFileError         a task file: file, line and mend
     ├── ApiError                  the API server answered no (carries its ``Status``)
     │   ├── BadRequest            400, 415: the request is wrong; do not repeat it
     │   ├── Unauthorized          401: credentials are missing, wrong or expired
@@ -44,6 +45,7 @@ __all__ = [
     "PodTimeout",
     "QuotaExceeded",
     "ServerError",
+    "TaskFileError",
     "TemplateError",
     "TooManyRequests",
     "Unauthorized",
@@ -70,6 +72,10 @@ class OverrideError(ConfigError):
 
 class KubeconfigError(ConfigError):
     """The kubeconfig, its context or the in-cluster credentials cannot be used."""
+
+
+class TaskFileError(ConfigError):
+    """A task file cannot be used."""
 
 
 class ApiError(CrosswindError):

@@ -1,0 +1,204 @@
+"""Who makes which table, and who therefore comes before whom. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from crosswind.tasks.model import FolderSettings
+from crosswind.tasks.problems import Problem
+from crosswind.tasks.reading import Source, Tree
+
+__all__ = ["Graph", "Node", "find_loops", "link", "matches"]
+
+
+@dataclass(slots=True)
+class Node:
+    """A task, or the place of one whose file is broken (``problem`` says why)."""
+
+    id: str
+    path: str
+    folder: str
+    settings: FolderSettings
+    reads: dict[str, int]
+    """Tables that must be there before, without those it makes; the line in ``path``, 0 if it is not written there."""
+    writes: tuple[str, ...]
+    source: Source | None = None
+    problem: str = ""
+
+
+@dataclass(slots=True)
+class Graph:
+    """Tasks by id, in the order of their files, and the tables between them."""
+
+    nodes: dict[str, Node] = field(default_factory=dict)
+    producers: dict[str, str] = field(default_factory=dict)
+    """Task id by table."""
+    problems: list[Problem] = field(default_factory=list)
+
+    def inputs(self, node: Node) -> Iterator[tuple[str, str]]:
+        """Yield each table that another task makes for this one, and that task's id; a broken task takes none."""
+        for table in () if node.problem else node.reads:
+            if table in self.producers:
+                yield table, self.producers[table]
+
+    def external(self, node: Node) -> list[str]:
+        """Return the tables that it reads and no task makes."""
+        return [table for table in node.reads if table not in self.producers] if not node.problem else []
+
+    def fail(self, node: Node, line: int, message: str, *, told: bool = True) -> None:
+        """Keep a task from running; ``told``: it is this file's problem, not one that another file has told."""
+        node.problem = node.problem or message
+        if told:
+            self.problems.append(Problem(node.path, line, message))
+
+
+def link(tree: Tree) -> Graph:
+    """Return the graph of what was read, with the problems of reading and those between the files."""
+    graph = Graph(problems=list(tree.problems))
+    for node in sorted([*_good(tree), *_broken(tree)], key=lambda node: node.path):
+        _add(graph, node)
+    _produce(graph)
+    for node in graph.nodes.values():
+        if node.source is not None:
+            _compare(graph, node, node.source)
+            _check_external(graph, node)
+    for loop in find_loops({node.id: [by for _, by in graph.inputs(node)] for node in graph.nodes.values()}):
+        _refuse_loop(graph, [graph.nodes[task] for task in loop])
+    return graph
+
+
+def _good(tree: Tree) -> Iterator[Node]:
+    for source in tree.sources:
+        writes, lines = source.writes, source.lines
+        reads = dict.fromkeys(source.facts.reads, 0)
+        reads |= {table: lines.get(f"tables.{i}", 0) for i, table in enumerate(source.declared)}
+        others = {table: line for table, line in sorted(reads.items()) if table not in writes}
+        yield Node(source.task.id, source.path, source.folder, source.settings, others, writes, source)
+
+
+def _broken(tree: Tree) -> Iterator[Node]:
+    for broken in tree.broken:
+        told = "; ".join(problem.told() for problem in tree.problems if problem.file == broken.path)
+        yield Node(broken.id, broken.path, broken.folder, broken.settings, {}, broken.writes, problem=told)
+
+
+def _add(graph: Graph, node: Node) -> None:
+    first = graph.nodes.setdefault(node.id, node)
+    if first is node:
+        return
+    for one, other in ((first, node), (node, first)):
+        line = one.source.lines["id"] if one.source else 0
+        graph.fail(one, line, f"id {node.id} is also that of {other.path}; ids are unique among all task files")
+
+
+def _produce(graph: Graph) -> None:
+    makers: dict[str, list[Node]] = {}
+    for node in graph.nodes.values():
+        for table in node.writes:
+            makers.setdefault(table, []).append(node)
+    for table, nodes in makers.items():
+        graph.producers[table] = nodes[0].id
+        for node in nodes if len(nodes) > 1 else ():
+            others = ", ".join(other.path for other in nodes if other is not node)
+            graph.fail(node, _line_of_output(node), f"table {table} is also made by {others}; one task makes a table")
+
+
+def _line_of_output(node: Node) -> int:
+    lines = node.source.lines if node.source else {}
+    return lines.get("produces") or lines.get("query", 0)
+
+
+def _compare(graph: Graph, node: Node, source: Source) -> None:
+    """Compare the declared tables with those that the query reads."""
+    how, declared, facts = node.settings.inputs, source.declared, source.facts
+    if how == "ignore":
+        return
+    found = []
+    if facts.problem:
+        line, reason = facts.problem
+        place = f"{source.query_path}:{line}" if line else source.query_path
+        found.append((source.lines["query"], f"{place} cannot be read as SQL ({reason}), tables are not checked"))
+    else:
+        for table, line in facts.reads.items():
+            if table not in declared and table not in node.writes:
+                place = f"{source.query_path}:{line}" if line else source.query_path
+                found.append((source.lines["tables"], f"tables lacks {table}, which {place} reads; add it"))
+        for index, table in enumerate(declared):
+            if table not in facts.reads:
+                line = source.lines.get(f"tables.{index}", 0)
+                found.append((line, f"tables has {table}, which {source.query_path} does not read; take it out"))
+    for line, message in found:
+        if how == "error":
+            graph.fail(node, line, message)
+        else:
+            graph.problems.append(Problem(node.path, line, message, fatal=False))
+
+
+def _check_external(graph: Graph, node: Node) -> None:
+    rules, schema = node.settings.external, node.settings.default_schema
+    if rules.unknown == "allow" or node.source is None:
+        return
+    for table in graph.external(node):
+        if not matches(table, [*rules.tables, *rules.assets], schema):
+            line = node.reads[table] or node.source.lines["tables"]
+            message = f"no task file makes table {table}, and external.tables of crosswind.yaml does not list it"
+            graph.fail(node, line, f"{message}; look at the spelling, or ask the platform team to list it")
+
+
+def matches(table: str, patterns: Iterable[str], default_schema: str) -> bool:
+    """Whether a table is meant by one of the patterns, by its full name or without the default schema."""
+    full, prefix = table.lower(), f"{default_schema.lower()}."
+    names = [full, full.removeprefix(prefix)] if default_schema else [full]
+    return any(fnmatchcase(name, pattern.lower()) for pattern in patterns for name in names)
+
+
+def _refuse_loop(graph: Graph, loop: list[Node]) -> None:
+    first = min(loop, key=lambda node: node.path)
+    turn = loop.index(first)
+    names = [node.id for node in (*loop[turn:], *loop[:turn], first)]
+    paths = ", ".join(sorted(node.path for node in loop))
+    message = (
+        f"the tasks wait for each other: {' → '.join(names)} ({paths}); one of them must not read the other's table"
+    )
+    for node in loop:
+        line = node.source.lines["tables"] if node.source else 0
+        graph.fail(node, line, message, told=node is first)
+
+
+def find_loops(before: Mapping[str, Iterable[str]]) -> list[list[str]]:
+    """Return loops in a graph given by what comes before each node, in the direction of work; one of each knot.
+
+    Loops do not overlap: taking all their nodes out leaves a graph without any.
+    """
+    waits = {node: {other for other in others if other in before} for node, others in sorted(before.items())}
+    after: dict[str, list[str]] = {node: [] for node in waits}
+    for node, others in waits.items():
+        for other in sorted(others):
+            after[other].append(node)
+    loops: list[list[str]] = []
+    ready = [node for node, others in waits.items() if not others]
+    while waits:
+        while ready:
+            node = ready.pop()
+            if waits.pop(node, None) is None:
+                continue
+            for next_ in after[node]:
+                if next_ in waits:
+                    waits[next_].discard(node)
+                    if not waits[next_]:
+                        ready.append(next_)
+        if waits:
+            loops.append(_walk(waits))
+            ready.extend(loops[-1])
+    return loops
+
+
+def _walk(waits: Mapping[str, set[str]]) -> list[str]:
+    """Return a loop where every node waits for another one of ``waits``."""
+    node, trail = min(waits), dict[str, int]()
+    while node not in trail:
+        trail[node] = len(trail)
+        node = min(waits[node])
+    return list(trail)[trail[node] :][::-1]

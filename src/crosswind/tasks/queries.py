@@ -1,0 +1,177 @@
+"""What a query reads and makes, by sqlglot. Loaded only for queries that the cache does not know."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Sequence
+
+from sqlglot import exp, parse
+from sqlglot.dialects.dialect import Dialect
+from sqlglot.errors import SqlglotError
+
+from crosswind.tasks.facts import QueryFacts
+
+__all__ = ["check_dialect", "read_query"]
+
+logging.getLogger("sqlglot").setLevel(logging.ERROR)  # its warnings say without a place what our problems say with one
+
+_JINJA = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
+_REPLACE = re.compile(r"(^|;)(\s*)REPLACE(\s+INTO\b)", re.IGNORECASE)
+_HOLE = "jinja_hole"
+"""Stands for what a template fills in when the task runs; a table of such a name is not known before."""
+
+
+def check_dialect(name: str) -> str:
+    """Return why there is no dialect of that name, or ""."""
+    try:
+        Dialect.get_or_raise(name)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def read_query(sql: str, names: Sequence[str], dialect: str, default_schema: str) -> QueryFacts:
+    """Return what ``sql``, Jinja in it or not, reads and makes, and ``names`` normalised as the dialect does.
+
+    Temporary tables and common table expressions belong to the query itself and are left out. ``default_schema``
+    (``schema`` or ``catalog.schema``) qualifies names that say less.
+    """
+    rules = _Names(Dialect.get_or_raise(dialect), default_schema)
+    normalised = tuple(rules.of_text(name) for name in names)
+    try:
+        statements = [statement for statement in parse(_plain(sql), dialect=dialect or None) if statement]
+    except (SqlglotError, RecursionError) as error:
+        return QueryFacts(names=normalised, problem=_problem(error))
+    if unread := next((s for s in statements if isinstance(s, exp.Command) and _matters(s)), None):
+        return QueryFacts(names=normalised, problem=(0, f"a statement {unread.name.upper()} that is not understood"))
+    own, writes, reads = set[str](), dict[str, None](), dict[str, int]()
+    for statement in statements:
+        targets = list(_targets(statement))
+        for target, temporary in targets:
+            name = rules.of_table(target)
+            (own.add if temporary else writes.setdefault)(name)
+        if isinstance(statement, exp.Drop | exp.Execute):
+            continue
+        written = {id(target) for target, _ in targets}
+        for table in statement.find_all(exp.Table):
+            if id(table) not in written and not _is_local(table):
+                reads.setdefault(rules.of_table(table), _line(table))
+    own |= _dropped(statements, rules)
+    hidden = own | {name for name in (*writes, *reads) if not name or _HOLE in name.lower()}
+    return QueryFacts(
+        reads={name: line for name, line in sorted(reads.items()) if name not in hidden},
+        writes=tuple(name for name in writes if name not in hidden),
+        names=normalised,
+    )
+
+
+def _plain(sql: str) -> str:
+    """Replace Jinja's expressions by a name, take its statements out, make REPLACE an INSERT; line numbers stay."""
+
+    def replacement(found: re.Match[str]) -> str:
+        newlines = "\n" * found[0].count("\n")
+        return (_HOLE if found[0].startswith("{{") else " ") + newlines
+
+    return _REPLACE.sub(r"\1\2INSERT\3", _JINJA.sub(replacement, sql))
+
+
+def _problem(error: Exception) -> tuple[int, str]:
+    details = getattr(error, "errors", None) or [{}]
+    reason = details[0].get("description") or str(error).splitlines()[0]
+    if isinstance(error, RecursionError):
+        reason = "nested too deeply"
+    return int(details[0].get("line") or 0), re.sub(r"\x1b\[\d*m", "", reason)
+
+
+def _matters(command: exp.Command) -> bool:
+    """Whether a statement that sqlglot only passes through may read or make a table."""
+    return command.name.upper() not in {"SET", "SHOW", "GRANT", "REVOKE", "CALL", "VACUUM", "OPTIMIZE", "EXPLAIN"}
+
+
+def _targets(statement: exp.Expr) -> Iterator[tuple[exp.Table, bool]]:
+    """Yield the tables that a statement makes or changes, and whether each is temporary."""
+    for node in statement.find_all(exp.Insert, exp.Create, exp.Merge, exp.Update, exp.Delete, exp.Into, exp.Copy):
+        if isinstance(node, exp.Create) and str(node.args.get("kind") or "").upper() not in {"TABLE", "VIEW"}:
+            continue
+        if isinstance(node, exp.Copy) and not node.args.get("kind"):
+            continue  # COPY … TO: the table is read
+        target = node.this.this if isinstance(node.this, exp.Schema) else node.this
+        if isinstance(target, exp.Table):
+            yield target, _temporary(node)
+
+
+def _temporary(node: exp.Expr) -> bool:
+    properties = node.args.get("properties")
+    return bool(node.args.get("temporary") or (properties and properties.find(exp.TemporaryProperty)))
+
+
+def _dropped(statements: Sequence[exp.Expr], rules: _Names) -> set[str]:
+    """Return the tables that are gone at the end; one that is dropped to be made anew is not."""
+    gone: dict[str, bool] = {}
+    for statement in statements:
+        if isinstance(statement, exp.Drop):
+            gone |= {rules.of_table(table): True for table in statement.find_all(exp.Table)}
+        gone |= {rules.of_table(target): False for target, _ in _targets(statement)}
+    return {name for name, dropped in gone.items() if dropped}
+
+
+def _is_local(table: exp.Table) -> bool:
+    """Whether the name is that of a common table expression, or no table's name at all."""
+    if not isinstance(table.this, exp.Identifier):
+        return True  # a function
+    if table.args.get("db"):
+        return False
+    above = [table, *_ancestors(table)]
+    return any(_visible(table.name, node, above) for node in above)
+
+
+def _ancestors(node: exp.Expr) -> Iterator[exp.Expr]:
+    while node.parent is not None:
+        node = node.parent
+        yield node
+
+
+def _visible(name: str, node: exp.Expr, above: Sequence[exp.Expr]) -> bool:
+    """Whether ``node`` has a WITH whose ``name`` is seen at a place with these nodes ``above``.
+
+    An expression is seen after its end, and inside itself only if it is recursive.
+    """
+    with_ = node.args.get("with_")
+    if with_ is None:
+        return False
+    for expression in with_.expressions:
+        inside = any(expression is one for one in above)
+        if expression.alias.lower() == name.lower() and (not inside or with_.args.get("recursive")):
+            return True
+        if inside:
+            return False
+    return False
+
+
+def _line(table: exp.Table) -> int:
+    return int(table.this.meta.get("line") or 0)
+
+
+class _Names:
+    """Turns names into full, normalised ones, so that ``Orders`` and ``sales.orders`` can be the same."""
+
+    def __init__(self, dialect: Dialect, default_schema: str) -> None:
+        self._dialect = dialect
+        self._default: list[str] = []
+        if default_schema:
+            self._default = self.of_text(default_schema).split(".")
+
+    def of_text(self, name: str) -> str:
+        try:
+            return self.of_table(exp.to_table(name, dialect=self._dialect))
+        except (SqlglotError, ValueError):
+            return name
+
+    def of_table(self, table: exp.Table) -> str:
+        parts = [self._normal(part) for part in table.parts if isinstance(part, exp.Identifier)]
+        missing = max(0, len(self._default) + 1 - len(parts))
+        return ".".join([*self._default[:missing], *parts])
+
+    def _normal(self, part: exp.Identifier) -> str:
+        return str(self._dialect.normalize_identifier(part).name)
