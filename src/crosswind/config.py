@@ -21,7 +21,17 @@ from crosswind.runs.overrides import to_json, to_pod
 from crosswind.settings import EngineSettings, KubeSettings
 from crosswind.types import Manifest
 
-__all__ = ["OPTIONS", "Conf", "ExecutorSettings", "Fate", "pod_mutation", "read_settings", "worker_environment"]
+__all__ = [
+    "OPTIONS",
+    "Conf",
+    "ExecutorSettings",
+    "Fate",
+    "PodSettings",
+    "pod_mutation",
+    "read_pod_settings",
+    "read_settings",
+    "worker_environment",
+]
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +134,14 @@ class ExecutorSettings:
     log_lines: int
     ending: EndSettings = field(default_factory=EndSettings)
     """How sidecars of pods that are kept end."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodSettings:
+    """What the pod operator needs to know: whom to ask for native sidecars, and how other ones end."""
+
+    ask_native: tuple[str, ...]
+    ending: EndSettings
 
 
 def read_settings(conf: Conf, executor_id: str, *, environment: Mapping[str, str] | None = None) -> ExecutorSettings:
@@ -312,6 +330,15 @@ def _fallback(image: str | None) -> Manifest | None:
         "metadata": {"name": "worker"},
         "spec": {"restartPolicy": "Never", "containers": [base]},
     }
+
+
+def read_pod_settings(conf: Conf) -> PodSettings:
+    """Read what the pod operator needs of ``[crosswind]``. Raises ``ConfigError`` with one line for each problem."""
+    reader = _Reader(conf)
+    settings = PodSettings(reader.names("ask_native_sidecars", "istio,linkerd", "crosswind"), _ending(reader))
+    if reader.problems:
+        raise ConfigError("\n".join(reader.problems))
+    return settings
 
 
 def pod_mutation() -> Callable[[Manifest], Manifest] | None:

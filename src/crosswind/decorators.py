@@ -50,7 +50,7 @@ if {push} and _result is not None:
 """
 
 
-class DecoratedPodOperator(DecoratedOperator, KubernetesPodOperator):  # type: ignore[misc]  # Airflow's own way
+class DecoratedPodOperator(DecoratedOperator, KubernetesPodOperator):
     """What ``@task.pod`` makes of a function.
 
     ``use_dill``: pickle the arguments with dill, which the image must have then.

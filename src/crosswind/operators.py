@@ -21,12 +21,13 @@ from airflow.providers.cncf.kubernetes.utils.pod_manager import OnFinishAction
 from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException, conf
 from kubernetes.client import ApiException
 
+from crosswind.config import read_pod_settings
 from crosswind.errors import CrosswindError, PodTimeout, XComError
 from crosswind.kube.client import Client
 from crosswind.kube.loglines import LogCursor
 from crosswind.pods import xcoms
 from crosswind.pods.naming import mesh_labels
-from crosswind.pods.sidecars import native_requests
+from crosswind.pods.sidecars import native_requests, quit_requests
 from crosswind.pods.verdicts import Stage, Verdict, judge
 from crosswind.runs.attending import FATAL, Line, News, Seen, Told, Wanted, attend
 from crosswind.runs.collecting import collect_xcom
@@ -87,7 +88,8 @@ class KubernetesPodOperator(StockOperator):
         metadata = pod["metadata"]
         labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
         metadata["labels"] = labels | mesh_labels(labels, _APP)
-        metadata["annotations"] = annotations | native_requests(annotations, _native_wishes())
+        wishes = native_requests(annotations, read_pod_settings(conf).ask_native)
+        metadata["annotations"] = annotations | wishes | quit_requests(annotations)
         return to_pod(self._with_xcom(pod) if native else pod)
 
     def _with_xcom(self, pod: Manifest) -> Manifest:
@@ -292,9 +294,9 @@ class KubernetesPodOperator(StockOperator):
             return self.extract_xcom(self.pod)
         pod = seen.pod
         assert pod is not None  # or base would not have been seen to end
-        may_delete = self._is_deleted(seen)
+        may_delete, ending = self._is_deleted(seen), read_pod_settings(conf).ending
         content = self._apart(
-            lambda client: collect_xcom(client, pod, base=self.base_container_name, may_delete=may_delete)
+            lambda client: collect_xcom(client, pod, self.base_container_name, ending, may_delete=may_delete)
         )
         if content is None:
             self.log.warning("The pod was removed before its XCom could be read")
@@ -349,8 +351,9 @@ class KubernetesPodOperator(StockOperator):
         base, over = self.base_container_name, seen.verdict.over
         self.log.info("%s pod %s", "Deleting" if delete else "Keeping", pod["metadata"]["name"])
         try:
+            ending = read_pod_settings(conf).ending
             self._apart(
-                lambda client: delete_pod(client, pod) if delete else keep_pod(client, pod, base=base, over=over)
+                lambda client: delete_pod(client, pod) if delete else keep_pod(client, pod, base, ending, over=over)
             )
         except (CrosswindError, TimeoutError) as error:
             self.log.warning("The pod is left over: %s", error)
@@ -399,11 +402,6 @@ class KubernetesPodOperator(StockOperator):
 
 
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARN": 30, "WARNING": 30, "ERROR": 40, "CRITICAL": 50, "FATAL": 50}
-
-
-def _native_wishes() -> tuple[str, ...]:
-    wishes = conf.get("crosswind", "ask_native_sidecars", fallback="istio,linkerd")
-    return tuple(part.strip() for part in wishes.split(",") if part.strip())
 
 
 def _names(given: Any) -> Literal[True] | Sequence[str]:

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from crosswind.pods.known_sidecars import KNOWN
 from crosswind.types import Json, Manifest
 
-__all__ = ["NATIVE_ANNOTATION", "NATIVE_SINCE", "is_native", "make_native", "native_requests"]
+__all__ = ["NATIVE_ANNOTATION", "NATIVE_SINCE", "is_native", "make_native", "native_requests", "quit_requests"]
 
 NATIVE_SINCE = (1, 29)
 """The first Kubernetes version that runs native sidecars without being told to; nodes' kubelets need it too."""
@@ -41,6 +41,17 @@ def native_requests(annotations: Mapping[str, str], ask: tuple[str, ...]) -> dic
         if known.name in ask and not any(name in annotations for name in known.native):
             wanted |= known.native
     return wanted
+
+
+def quit_requests(annotations: Mapping[str, str]) -> dict[str, str]:
+    """Return the annotations to add so that ordinary sidecars of these pods may be asked to end.
+
+    The author's own choice stays. Linkerd answers only when told to since 2.16; Vault's agent since 1.10.
+    """
+    wanted = {"config.linkerd.io/proxy-admin-shutdown": "enabled"}
+    if "vault.hashicorp.com/agent-inject" in annotations:
+        wanted["vault.hashicorp.com/agent-enable-quit"] = "true"
+    return {name: value for name, value in wanted.items() if name not in annotations}
 
 
 def make_native(spec: Manifest, names: frozenset[str] | None, base: str) -> Manifest:

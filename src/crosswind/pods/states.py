@@ -10,7 +10,7 @@ from typing import Any
 from crosswind.pods.sidecars import is_native
 from crosswind.types import Json
 
-__all__ = ["ContainerReport", "Kind", "State", "containers", "mapping", "mappings", "number", "text"]
+__all__ = ["ContainerReport", "Kind", "State", "containers", "held_by", "mapping", "mappings", "number", "text"]
 
 
 class Kind(enum.Enum):
@@ -79,6 +79,12 @@ def containers(pod: Json, base: str) -> tuple[ContainerReport, ...]:
         *_section(mappings(spec.get("initContainers")), mappings(status.get("initContainerStatuses")), None),
         *_section(mappings(spec.get("containers")), mappings(status.get("containerStatuses")), base),
     )
+
+
+def held_by(pod: Json, base: str) -> tuple[str, ...]:
+    """Return the ordinary containers beside ``base`` that have not ended: they keep the pod from its end."""
+    reports = containers(pod, base)
+    return tuple(one.name for one in reports if one.kind is Kind.ORDINARY and one.state is not State.TERMINATED)
 
 
 def _section(

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from crosswind.pods.states import Kind, State, containers, mapping, mappings, text
+from crosswind.pods.states import State, containers, held_by, mapping, mappings, text
 from crosswind.types import Json, Manifest
 
 __all__ = [
@@ -108,7 +108,8 @@ def add_sidecar(
         | {
             "volumes": [{"name": _VOLUME, "emptyDir": {}}, *(spec.get("volumes") or [])],
             "containers": [mounted if one is chief else one for one in spec["containers"]],
-            "initContainers": [sidecar, *(spec.get("initContainers") or [])],
+            # native sidecars end in reverse order: the last one need not wait for a proxy's drain
+            "initContainers": [*(spec.get("initContainers") or []), sidecar],
         }
     }
 
@@ -135,9 +136,8 @@ def delivered(pod: Json) -> Delivery | None:
 
 def awaited(pod: Json, base: str) -> bool:
     """Whether the sidecar is about to end, so that its word comes soon: no ordinary container holds the pod."""
-    reports = containers(pod, base)
-    ours = any(one.name == CONTAINER and one.state is not State.TERMINATED for one in reports)
-    return ours and not any(one.kind is Kind.ORDINARY and one.state is not State.TERMINATED for one in reports)
+    ours = any(one.name == CONTAINER and one.state is not State.TERMINATED for one in containers(pod, base))
+    return ours and not held_by(pod, base)
 
 
 def standing(lines: Iterable[tuple[str, str]], finished: str) -> Delivery | None:

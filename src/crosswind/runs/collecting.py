@@ -9,10 +9,10 @@ from crosswind.errors import CrosswindError, NotFound, XComError
 from crosswind.kube.client import Client
 from crosswind.kube.loglines import LogCursor, moment
 from crosswind.kube.resources import PODS
-from crosswind.pods.states import Kind, State, containers, mapping
+from crosswind.pods.states import held_by, mapping
 from crosswind.pods.xcoms import CONTAINER, Delivery, delivered, printed, standing
 from crosswind.runs.attending import pod_states
-from crosswind.runs.ending import Ender
+from crosswind.runs.ending import Ender, EndSettings
 from crosswind.types import Manifest
 
 __all__ = ["collect_xcom"]
@@ -24,19 +24,21 @@ _END_S = 15.0
 """Beyond the pod's grace period, for the kubelet to report the sidecar's end."""
 
 
-async def collect_xcom(client: Client, pod: Manifest, *, base: str, may_delete: bool) -> bytes | None:
+async def collect_xcom(
+    client: Client, pod: Manifest, base: str, settings: EndSettings, *, may_delete: bool
+) -> bytes | None:
     """Return the content of the file, b"" when there is none, None when somebody removed the pod before it was read.
 
     ``pod`` is as last seen, its base container has ended.
     ``may_delete``: the pod will be deleted anyway, so that doing so may bring the value out. Raises ``XComError``.
     """
     found = delivered(pod)
-    if found is None and not _held_by(pod, base):
+    if found is None and not held_by(pod, base):
         found = await _until_delivered(client, pod)
     if found is None:
         found = await _by_looks(client, pod, base)
         if found is None or found.problem:
-            found = await _by_end(client, pod, base, may_delete) or found
+            found = await _by_end(client, pod, base, settings, may_delete=may_delete) or found
     if found is None and await _is_gone(client, pod):
         return None
     return await _content(client, pod, found)
@@ -49,12 +51,6 @@ async def _is_gone(client: Client, pod: Manifest) -> bool:
     except NotFound:
         return True
     return bool(found["metadata"]["uid"] != metadata["uid"])
-
-
-def _held_by(pod: Manifest, base: str) -> list[str]:
-    """Return the ordinary sidecars that keep the pod running."""
-    reports = containers(pod, base)
-    return [one.name for one in reports if one.kind is Kind.ORDINARY and one.state is not State.TERMINATED]
 
 
 async def _content(client: Client, pod: Manifest, found: Delivery | None) -> bytes:
@@ -115,9 +111,11 @@ async def _until_delivered(client: Client, pod: Manifest) -> Delivery | None:
     return found
 
 
-async def _by_end(client: Client, pod: Manifest, base: str, may_delete: bool) -> Delivery | None:
+async def _by_end(
+    client: Client, pod: Manifest, base: str, settings: EndSettings, *, may_delete: bool
+) -> Delivery | None:
     """Bring the pod, and with it our sidecar, to its end."""
-    if await Ender(client, base=base).end(pod):
+    if await Ender(client, base=base, settings=settings).end(pod):
         return await _until_delivered(client, pod)
     return await _by_deletion(client, pod) if may_delete else None
 

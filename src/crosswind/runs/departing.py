@@ -9,8 +9,9 @@ from crosswind.errors import Conflict, CrosswindError, NotFound
 from crosswind.kube.client import Client
 from crosswind.kube.resources import PODS
 from crosswind.pods.causes import why
+from crosswind.pods.states import held_by
 from crosswind.runs.attending import FATAL, Seen, events_of
-from crosswind.runs.ending import Ender
+from crosswind.runs.ending import Ender, EndSettings
 from crosswind.types import Manifest
 
 __all__ = ["delete_pod", "explain", "keep_pod"]
@@ -46,14 +47,17 @@ async def delete_pod(client: Client, pod: Manifest, grace_period: int | None = N
         log.debug("Pod %s/%s is gone already", metadata["namespace"], metadata["name"])
 
 
-async def keep_pod(client: Client, pod: Manifest, *, base: str, over: bool) -> None:
-    """Mark a pod as dealt with and, when its base container is ``over``, end the sidecars that still run."""
+async def keep_pod(client: Client, pod: Manifest, base: str, settings: EndSettings, *, over: bool) -> None:
+    """Mark a pod as dealt with and, when its base container is ``over``, end the sidecars that still run.
+
+    Native ones the kubelet ends by itself: they are not waited for.
+    """
     metadata = pod["metadata"]
     try:
         await client.patch(PODS, metadata["name"], _CHECKED, namespace=metadata["namespace"])
-        if over and "uid" in metadata:
+        if over and "uid" in metadata and held_by(pod, base):
             async with asyncio.timeout(_END_S):
-                await Ender(client, base=base).end(pod)
+                await Ender(client, base=base, settings=settings).end(pod)
     except NotFound:
         log.debug("Pod %s/%s is gone already", metadata["namespace"], metadata["name"])
     except (CrosswindError, TimeoutError) as error:

@@ -1,0 +1,255 @@
+"""One task of a pod operator beside a sidecar, run as Airflow runs it: the cells of ``benchmarks.sidecars``."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import itertools
+import json
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from kubernetes.client import models as k8s
+
+from crosswind.kube.client import Client
+from crosswind.kube.resources import PODS
+from crosswind.runs.threads import run_apart
+from crosswind.settings import KubeSettings
+
+ISTIO = "sidecar.istio.io/"
+LINKERD = "config.linkerd.io/"
+VAULT = "vault.hashicorp.com/"
+
+_POLITE = "trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done"
+_DEAF = "trap '' TERM; while :; do sleep 1; done"
+_RESULT = '{"rows": 7}'
+_WRITE = f"mkdir -p /airflow/xcom; echo '{_RESULT}' > /airflow/xcom/return.json"
+
+SCRIPTS = {
+    "success": "echo begin; sleep 0.3; WRITE; echo end",
+    "failure": "echo begin; WRITE; exit 3",
+    "oom": "echo begin; WRITE; head -c 300m /dev/zero | tail > /dev/null; echo not reached",
+}
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What stands beside the task: injected by annotations and labels, or declared in the pod."""
+
+    annotations: tuple[tuple[str, str], ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    container: tuple[tuple[str, Any], ...] | None = None
+    second: tuple[tuple[str, Any], ...] | None = None
+
+    @property
+    def containers(self) -> list[k8s.V1Container]:
+        """Return what is declared."""
+        return [k8s.V1Container(**dict(one)) for one in (self.container, self.second) if one]
+
+
+def _injected(annotations: dict[str, str], labels: dict[str, str] | None = None) -> Sidecar:
+    return Sidecar(tuple(annotations.items()), tuple((labels or {}).items()))
+
+
+def _declared(*containers: dict[str, Any]) -> Sidecar:
+    made = [tuple(one.items()) for one in containers]
+    return Sidecar(container=made[0], second=made[1] if len(made) > 1 else None)
+
+
+def _istio(native: str) -> Sidecar:
+    return _injected({f"{ISTIO}nativeSidecar": native}, {f"{ISTIO}inject": "true"})
+
+
+def _linkerd(**more: str) -> Sidecar:
+    names = {f"{LINKERD}{name.replace('_', '-')}": value for name, value in more.items()}
+    return _injected({"linkerd.io/inject": "enabled", f"{LINKERD}proxy-enable-native-sidecar": "false"} | names)
+
+
+_GCSFUSE = {"name": "gke-gcsfuse-sidecar", "image": "gke.gcr.io/gcs-fuse-csi-driver-sidecar-mounter:v1.15"}
+_KUMA = {"name": "kuma-sidecar", "image": "docker.io/kumahq/kuma-dp:2.9.0"}
+_SQL = {
+    "name": "cloud-sql-proxy",
+    "image": "gcr.io/cloud-sql-connectors/cloud-sql-proxy:2.18.0",
+    "args": ["--quitquitquit", "project:region:instance"],
+}
+
+SIDECARS: dict[str, Sidecar] = {
+    "none": Sidecar(),
+    "istio": _istio("false"),
+    "istio-native": _istio("true"),
+    "linkerd": _linkerd(),
+    "linkerd-endpoint": _linkerd(proxy_admin_shutdown="enabled"),
+    "vault": _injected({f"{VAULT}agent-inject": "true", f"{VAULT}agent-enable-quit": "true", f"{VAULT}role": "r"}),
+    "cloud-sql": _declared(_SQL),
+    "gcsfuse": _declared(_GCSFUSE),
+    "kuma": _declared(_KUMA),
+    "unknown": _declared({"name": "side", "image": "busybox", "command": ["sh", "-c", _POLITE]}),
+    "unknown-shell-less": _declared({"name": "side", "image": "crosswind/sidecar:1"}),
+    "two-waiters": _declared(_GCSFUSE, {"name": "side", "image": "busybox", "command": ["sh", "-c", _POLITE]}),
+    "deaf": _declared({"name": "side", "image": "busybox", "command": ["sh", "-c", _DEAF]}),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the table."""
+
+    sidecar: str
+    outcome: str = "success"
+    deferrable: bool = False
+    action: str = "delete_pod"
+    xcom: bool = False
+
+    def __str__(self) -> str:
+        mode = "deferrable" if self.deferrable else "sync"
+        return " ".join((self.sidecar, self.outcome, mode, self.action, "xcom" if self.xcom else "no-xcom"))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of it. ``state``: success or failed; ``pod``: gone, Succeeded, Failed, Running..."""
+
+    state: str
+    pod: str
+    seconds: float
+    value: Any = None
+    message: str = ""
+
+    def wrong(self, cell: Cell) -> str:
+        """Return what is not as it must be, ""."""
+        wanted = "success" if cell.outcome == "success" else "failed"
+        if self.state != wanted:
+            return f"state {self.state}, not {wanted}"
+        if cell.xcom and cell.outcome == "success" and self.value != json.loads(_RESULT):
+            return f"XCom {self.value!r}"
+        deleted = cell.action == "delete_pod" or (cell.action == "delete_succeeded_pod" and wanted == "success")
+        if deleted and self.pod != "gone":
+            return f"pod {self.pod}, not gone"
+        if not deleted and self.pod not in ("Succeeded", "Failed"):
+            return f"pod {self.pod}, not finished"
+        return ""
+
+
+class Instance:
+    """The task instance that an operator sees."""
+
+    dag_id, run_id, try_number, map_index, start_date = "table", "run", 1, -1, None
+
+    def __init__(self, task_id: str) -> None:
+        self.task_id = task_id
+        self.pushed: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        """Keep what a task pushes."""
+        self.pushed[key] = value
+
+
+_number = itertools.count(1)
+
+
+def run(operator_class: Any, cell: Cell, kubeconfig: str, namespace: str, *, settle: float = 10.0) -> Outcome:
+    """Run a cell; ``settle``: seconds that the pod gets to be gone, or finished, afterwards."""
+    logging.getLogger("airflow").setLevel(logging.ERROR)
+    task_id = f"cell-{next(_number)}"
+    instance = Instance(task_id)
+    began = time.monotonic()
+    value, state, message = None, "success", ""
+    try:
+        value = execute(lambda: make(operator_class, cell, kubeconfig, namespace, task_id), instance)
+    except Exception as error:
+        state, message = "failed", str(error).splitlines()[0] if str(error) else type(error).__name__
+    seconds = time.monotonic() - began
+    pod = run_apart(lambda: _pod(kubeconfig, namespace, instance.pushed.get("pod_name", ""), settle), settle + 30)
+    return Outcome(state, pod, seconds, value, message)
+
+
+def make(operator_class: Any, cell: Cell, kubeconfig: str, namespace: str, task_id: str, **more: Any) -> Any:
+    """Return the operator of a cell."""
+    from airflow.sdk import DAG
+
+    sidecar = SIDECARS[cell.sidecar]
+    spec = k8s.V1PodSpec(containers=[k8s.V1Container(name="base"), *sidecar.containers])
+    limits = {"memory": "64Mi"} if cell.outcome == "oom" else None
+    script = SCRIPTS[cell.outcome].replace("WRITE", _WRITE if cell.xcom else ":")
+    with DAG("table", schedule=None):
+        return operator_class(
+            task_id=task_id,
+            kubernetes_conn_id=None,
+            config_file=kubeconfig,
+            namespace=namespace,
+            image="busybox",
+            cmds=["sh", "-c", script],
+            labels=dict(sidecar.labels),
+            annotations=dict(sidecar.annotations),
+            full_pod_spec=k8s.V1Pod(metadata=k8s.V1ObjectMeta(), spec=spec) if sidecar.containers else None,
+            container_resources=k8s.V1ResourceRequirements(limits=limits) if limits else None,
+            do_xcom_push=cell.xcom,
+            deferrable=cell.deferrable,
+            on_finish_action=cell.action,
+            termination_grace_period=3,
+            log_pod_spec_on_failure=False,
+            log_events_on_startup=False,
+            startup_check_interval_seconds=1,
+            **more,
+        )
+
+
+def execute(new: Any, instance: Any) -> Any:
+    """Execute as the task runner and the triggerer do, with a new operator for each part."""
+    from airflow.sdk.exceptions import TaskDeferred
+
+    operator = new()
+    context = {"ti": instance, "run_id": instance.run_id, "dag": operator.dag}
+    try:
+        return operator.execute(context)
+    except TaskDeferred as deferred:
+        event = asyncio.run(first_event(*deferred.trigger.serialize()))
+        return getattr(new(), deferred.method_name)(context=context, event=event)
+
+
+async def first_event(path: str, arguments: dict[str, Any]) -> Any:
+    """Run a trigger, made from its row, to its first event, and return that as the database gives it back."""
+    module, _, name = path.rpartition(".")
+    trigger = getattr(importlib.import_module(module), name)(**arguments)
+    try:
+        async for event in trigger.run():
+            return json.loads(json.dumps(event.payload, default=str))
+    finally:
+        await trigger.cleanup()
+        if module.startswith("crosswind"):
+            from crosswind.runs.sharing import hub
+
+            await hub().close()
+
+
+async def _pod(kubeconfig: str, namespace: str, name: str, settle: float) -> str:
+    from crosswind.errors import NotFound
+
+    phase = "none"
+    async with await Client.connect(KubeSettings(kubeconfig=kubeconfig)) as client:
+        ends = time.monotonic() + settle
+        while name:
+            try:
+                pod = await client.get(PODS, name, namespace=namespace)
+            except NotFound:
+                return "gone"
+            phase = pod["status"].get("phase", "")
+            finished = phase in ("Succeeded", "Failed") and "deletionTimestamp" not in pod["metadata"]
+            if finished or time.monotonic() > ends:
+                return str(phase)
+            await asyncio.sleep(0.2)
+    return phase
+
+
+def pairs(sidecars: Iterable[str], outcomes: Iterable[str], *, offset: int = 0) -> Iterator[Cell]:
+    """Yield, for each sidecar and outcome, one cell of each mode, turning through actions and XCom."""
+    actions = ("delete_pod", "keep_pod", "delete_succeeded_pod")
+    turn = itertools.count(offset)
+    for sidecar in sidecars:
+        for outcome in outcomes:
+            for deferrable in (False, True):
+                number = next(turn)
+                yield Cell(sidecar, outcome, deferrable, actions[number % 3], number // 3 % 2 == number % 2)
