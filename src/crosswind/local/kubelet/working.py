@@ -82,7 +82,9 @@ class PodWorker:
     # what the kubelet tells
 
     def update(self, pod: Manifest) -> None:
-        """Take in a new version of the pod."""
+        """Take in a new version of the pod; one that we have written past meanwhile is old."""
+        if int(pod["metadata"]["resourceVersion"]) < int(self.pod["metadata"]["resourceVersion"]):
+            return
         self.pod = pod
         metadata = pod["metadata"]
         if "deletionTimestamp" in metadata:
