@@ -70,6 +70,10 @@ class Bench:
         self.executor = KubernetesExecutor(parallelism=parallelism)
         self.executor.start()
 
+    def end(self) -> None:
+        if hasattr(self, "executor"):
+            self.executor.end()
+
     def queue(self, task_id: str = "task", config: dict[str, Any] | None = None, priority: int = 1) -> TaskInstanceKey:
         """Queue a task instance that the database knows."""
         workload = make_workload(task_id, config, priority)
@@ -156,8 +160,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     bench.set("kubernetes_executor", in_cluster="False", config_file=str(tmp_path / "kubeconfig"))
     yield bench
     bench.database("delete from task_instance")
-    if hasattr(bench, "executor"):
-        bench.executor.end()
+    bench.end()
 
 
 @pytest.fixture

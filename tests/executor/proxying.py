@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,8 +33,8 @@ class Proxy:
         self.fault: Fault = lambda method, path: None
         self.seen: list[tuple[str, str]] = []
         self._thread = LoopThread("proxy", self._serve)
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._open: set[asyncio.Task[Any]] = set()
-        self._port = 0
 
     def __enter__(self) -> Proxy:
         self._thread.start()
@@ -50,7 +53,8 @@ class Proxy:
         await asyncio.Event().wait()
 
     async def _listen(self) -> None:
-        self._client = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ssl=False))
+        connector = aiohttp.TCPConnector(limit=0, ssl=False, socket_factory=self._make_socket)
+        self._client = aiohttp.ClientSession(connector=connector)
         app = web.Application(client_max_size=2**24)
         app.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
@@ -66,6 +70,15 @@ class Proxy:
             task.cancel()
         await self._runner.cleanup()
         await self._client.close()
+        for left in list(self._sockets):
+            with contextlib.suppress(OSError):
+                left.shutdown(socket.SHUT_RDWR)  # TLS's polite end may outlive the loop
+        await asyncio.sleep(0.02)
+
+    def _make_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        made = socket.socket(*address[:3])
+        self._sockets.add(made)
+        return made
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         task = asyncio.current_task()

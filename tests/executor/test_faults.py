@@ -28,7 +28,7 @@ def faulty(running: Any, cluster: Cluster, tmp_path: Path) -> Iterator[Any]:
         running.proxy = proxy
         running.set("kubernetes_executor", config_file=str(proxy.kubeconfig))
         yield running
-        running.executor.end()
+        running.end()
 
 
 def first(times: int, path: re.Pattern[str], answer: int | str) -> Fault:
