@@ -78,11 +78,10 @@ def _doors(known: KnownSidecar, mesh: str) -> Iterator[Door]:
 def run(command: Sequence[str], settings: WrapSettings, *, known: Iterable[KnownSidecar] = KNOWN) -> int:
     """Run the command and return its exit code: 128 + n for signal n, 126 and 127 as a shell has them."""
     signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
-    began = time.monotonic()
-    doors = [] if settings.mesh == "none" else doors_of(settings.mesh, known)
-    number, seen = _await_ready(doors, settings, began)
+    mesh = _Mesh(settings, known)
+    number = mesh.await_ready()
     code = 128 + number if number else _supervise(command)
-    _quit_all([*settings.quit, *doors], settings, seen, began)
+    mesh.quit_all()
     return code
 
 
@@ -90,29 +89,61 @@ def _say(text: str) -> None:
     print(f"crosswind wrap: {text}", file=sys.stderr, flush=True)
 
 
-# Waiting for the mesh
+class _Mesh:
+    """The pod's sidecars, as far as they have been met."""
 
+    def __init__(self, settings: WrapSettings, known: Iterable[KnownSidecar]) -> None:
+        self._settings = settings
+        self._began = time.monotonic()
+        doors = [] if settings.mesh == "none" else doors_of(settings.mesh, known)
+        self._readies = [door for door in doors if not door.quit]
+        self._quits = [*settings.quit, *(door for door in doors if door.quit)]
+        self._named = {settings.mesh} - {"auto", "none"}
+        self._seen: set[str] = set()
+        # how long one that does not listen yet is waited for
+        found_by_looking = min(LOOK_S, settings.wait_timeout) if doors else 0.0
+        self._patience = settings.wait_timeout if self._named else found_by_looking
 
-def _await_ready(doors: Sequence[Door], settings: WrapSettings, began: float) -> tuple[int, set[str]]:
-    """Wait until all sidecars that are there are ready; return the signal that cut it short, or 0, and who is there."""
-    asked = [door for door in doors if not door.quit]
-    look = min(LOOK_S, settings.wait_timeout) if settings.mesh == "auto" else settings.wait_timeout
-    seen: set[str] = set()
-    while asked:
-        states = {door.sidecar: _readiness(settings.address, door) for door in asked}
-        seen |= {name for name, ready in states.items() if ready is not None}
-        waits = [name for name in seen if not states[name]]
-        passed = time.monotonic() - began
-        if (seen and not waits) or (not seen and passed >= look):
-            break
-        if passed >= settings.wait_timeout:
-            _say(f"{', '.join(sorted(waits))} is not ready after {passed:.0f} s; the command runs all the same")
-            break
-        if number := _next_signal(_AGAIN_S, _ENDING):
-            return number, seen
-    if settings.mesh not in ("auto", "none") and not seen and asked:
-        _say(f"{settings.mesh} is not there after {settings.wait_timeout:g} s; the command runs all the same")
-    return 0, seen
+    @property
+    def _passed(self) -> float:
+        return time.monotonic() - self._began
+
+    def await_ready(self) -> int:
+        """Wait until all sidecars that are there are ready; return the signal that cut it short, or 0."""
+        number = 0
+        while self._readies and not number and not self._is_settled(waits := self._unready()):
+            if self._passed >= self._settings.wait_timeout:
+                _say(f"{', '.join(waits)} is not ready after {self._passed:.0f} s; the command runs all the same")
+                break
+            number = _next_signal(_AGAIN_S, _ENDING)
+        if self._readies and self._named - self._seen and not number:
+            _say(f"{self._settings.mesh} is not there after {self._passed:.1f} s; the command runs all the same")
+        return number
+
+    def _unready(self) -> list[str]:
+        """Look once; return who is there and not ready."""
+        states = {door.sidecar: _readiness(self._settings.address, door) for door in self._readies}
+        self._seen |= {name for name, ready in states.items() if ready is not None}
+        return sorted(name for name in self._seen if not states[name])
+
+    def _is_settled(self, waits: Sequence[str]) -> bool:
+        return not waits if self._seen else self._passed >= self._patience
+
+    def quit_all(self) -> None:
+        """Tell all sidecars to end; one that has not come up yet, but must or may be there, is waited for a while."""
+        answers: dict[str, int] = {}
+        expected = (self._seen | self._named) & {door.sidecar for door in self._quits}
+        while True:
+            left = [door for door in self._quits if door.sidecar not in answers]
+            answers |= _quit_once(left, self._settings.address)
+            met = bool(self._seen or self._named) and expected <= answers.keys()
+            if met or self._passed >= self._patience:
+                break
+            time.sleep(_AGAIN_S)
+        for name in sorted(expected | {door.sidecar for door in self._settings.quit}):
+            if not _is_told(answers.get(name, -1)):
+                answer = f"answered {answers[name]}" if name in answers else "does not answer"
+                _say(f"{name} could not be told to end: it {answer}; see the documentation on sidecars")
 
 
 def _readiness(address: str, door: Door) -> bool | None:
@@ -171,25 +202,6 @@ def _reap(child: int) -> int | None:
 
 
 # The end
-
-
-def _quit_all(doors: Sequence[Door], settings: WrapSettings, seen: set[str], began: float) -> None:
-    """Tell all sidecars to end; one that has not come up yet, but must or may be there, is waited for a while."""
-    named = {settings.mesh} - {"auto", "none"}
-    patience = settings.wait_timeout if named else LOOK_S
-    doors = [door for door in doors if door.quit]
-    expected = (seen | named) & {door.sidecar for door in doors}
-    answers: dict[str, int] = {}
-    while True:
-        answers |= _quit_once([door for door in doors if door.sidecar not in answers], settings.address)
-        late = time.monotonic() - began >= patience or settings.mesh == "none"
-        if late or (seen | named and expected <= answers.keys()):
-            break
-        time.sleep(_AGAIN_S)
-    for name in sorted(expected | {door.sidecar for door in settings.quit}):
-        if (code := answers.get(name)) is None or not _is_told(code):
-            answer = "does not answer" if code is None else f"answered {code}"
-            _say(f"{name} could not be told to end: it {answer}; see the documentation on sidecars")
 
 
 def _is_told(code: int) -> bool:
