@@ -408,8 +408,10 @@ class Supervisor:
             self.tees[fd] = (stream, bytearray())
 
     def do_follow(self, message: Message, _: dict[str, int]) -> None:
-        """Say, or no longer say, when the log has grown."""
+        """Say, or no longer say, when the log has grown; and once now, for what came before we were asked."""
         self.following = message["on"]
+        if self.following:
+            self.send({"logged": True})
 
     def spawn(self, number: int, spec: Message, stdio: list[int]) -> None:
         """Fork and exec; tell whether it worked."""
