@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from crosswind.kube.client import Client
+from crosswind.kube.client import Client, Patch
 from crosswind.kube.resources import EVENTS, JOBS, NAMESPACES, PODS
 from crosswind.runs.reaping import Reaper
 from crosswind.settings import KubeSettings, ReapSettings
@@ -107,3 +108,152 @@ async def test_a_meshed_job_completes_with_the_reaper_and_not_without(client: Cl
         done = await until(client, JOBS, namespace, lambda found: found["status"].get("succeeded"))
     assert done["metadata"]["name"] == "etl"
     assert [reason for _, reason in await told(client, namespace)] == ["EndingSidecar", "SidecarEnded"]
+
+
+def meshed(name: str, script: str = "exit 0", *more: Manifest, **metadata: Any) -> Manifest:
+    return pod(name, shell("work", script), PROXY, *more, **metadata)
+
+
+MAIN = {"crosswind/main-container": "work"}
+FOR_EVER = "trap 'exit 0' TERM; while :; do sleep 0.2; done"
+TOUCHED = {
+    "plain": meshed("plain"),
+    "failed": meshed("failed", "exit 3"),
+    "proxy-first": pod("proxy-first", PROXY, shell("work", "exit 0")),
+    "on-failure": meshed("on-failure", policy="OnFailure"),
+    "named": meshed("named", "exit 0", shell("second", "exit 0"), annotations=MAIN),
+    "opted-in": meshed(
+        "opted-in", "exit 0", shell("shipper", FOR_EVER), annotations={"crosswind/end-sidecars": "shipper"}
+    ),
+    "called-base": pod("called-base", shell("base", "exit 0"), PROXY),
+}
+LEFT_ALONE = {
+    "not-selected": (meshed("not-selected", labels={"app": "other"}), None),
+    "foreign-base": (
+        pod("foreign-base", shell("base", "exit 0"), shell("work", FOR_EVER), PROXY),
+        "containers base, work could be the main one",
+    ),
+    "deployed": (meshed("deployed", policy="Always"), "restartPolicy is Always"),
+    "trying-again": (meshed("trying-again", "exit 1", policy="OnFailure"), "restartPolicy is OnFailure"),
+    "mid-run": (meshed("mid-run", FOR_EVER), "container work is running"),
+    "second-worker": (
+        meshed("second-worker", "exit 0", shell("second", FOR_EVER), annotations=MAIN),
+        "container second runs and may be a second worker",
+    ),
+    "in-name-only": (
+        pod("in-name-only", shell("work", "exit 0"), shell("istio-proxy", FOR_EVER)),
+        "containers work, istio-proxy could be the main one",
+    ),
+    "debugged": (meshed("debugged"), "debug container debugger runs"),
+    "executors": (meshed("executors", labels={"kubernetes_executor": "True"}), "belongs to Airflow's executor"),
+    "operators": (
+        meshed("operators", labels={"kubernetes_pod_operator": "True"}),
+        "belongs to Airflow's pod operator",
+    ),
+}
+
+
+def proxy(found: Manifest) -> Manifest:
+    return next(one for one in found["status"]["containerStatuses"] if one["name"] == "istio-proxy")
+
+
+async def look_alikes(client: Client, namespace: str) -> None:
+    """Make all those pods, and wait until those that end have ended."""
+    for made in (*TOUCHED.values(), *(made for made, _ in LEFT_ALONE.values())):
+        await client.create(PODS, made, namespace=namespace)
+    debugger = {"spec": {"ephemeralContainers": [{**shell("debugger", FOR_EVER), "targetContainerName": "work"}]}}
+    await client.patch(
+        PODS, "debugged", debugger, namespace=namespace, how=Patch.STRATEGIC, subresource="ephemeralcontainers"
+    )
+    for name in (*TOUCHED, *LEFT_ALONE.keys() - {"deployed", "trying-again", "mid-run"}):
+        main = is_over("base" if "base" in name else "work")
+        await until(client, PODS, namespace, lambda found, name=name, main=main: is_named(found, name) and main(found))
+    await until(client, PODS, namespace, lambda found: is_named(found, "debugged") and is_debugged(found))
+
+
+def is_named(found: Manifest, name: str) -> bool:
+    return bool(found["metadata"]["name"] == name)
+
+
+def is_debugged(found: Manifest) -> bool:
+    return any("running" in one["state"] for one in found["status"].get("ephemeralContainerStatuses", ()))
+
+
+def is_finished(found: Manifest, name: str) -> bool:
+    return is_named(found, name) and found["status"].get("phase") in ("Succeeded", "Failed")
+
+
+@pytest.mark.timeout(60)
+async def test_among_pods_that_look_alike_exactly_the_right_ones_are_touched(client: Client, namespace: str) -> None:
+    await look_alikes(client, namespace)
+    async with at_work(reaper(client, namespace, "app=job")) as working:
+        for name in TOUCHED:
+            await until(client, PODS, namespace, lambda found, name=name: is_finished(found, name))
+        words = {uid: word for uid, (_, word) in working.states.items()}
+    pods = {one["metadata"]["name"]: one for one in (await client.list(PODS, namespace=namespace)).items}
+    assert {name for name, _ in await told(client, namespace)} == TOUCHED.keys()
+    assert {name: pods[name]["status"]["phase"] for name in TOUCHED} == {
+        name: "Failed" if name == "failed" else "Succeeded" for name in TOUCHED
+    }
+    for name, (_, objection) in LEFT_ALONE.items():
+        assert (objection or "") in words.get(pods[name]["metadata"]["uid"], ""), name
+        assert ("running" in proxy(pods[name])["state"], proxy(pods[name])["restartCount"]) == (True, 0), name
+
+
+async def test_a_dry_run_says_what_it_would_do_and_does_nothing(
+    client: Client, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await client.create(PODS, meshed("plain"), namespace=namespace)
+    await client.create(PODS, meshed("mid-run", FOR_EVER), namespace=namespace)
+    await until(client, PODS, namespace, is_over("work"))
+    with caplog.at_level("INFO", "crosswind.runs.reaping"):
+        assert await reaper(client, namespace, "app=job", dry_run=True).once()
+    assert f"Pod {namespace}/plain: would end istio-proxy by: ask POST :15020/quitquitquit" in caplog.text
+    assert f"Pod {namespace}/mid-run is left alone: container work is" in caplog.text
+    assert await told(client, namespace) == []
+    assert "running" in proxy(await client.get(PODS, "plain", namespace=namespace))["state"]
+
+
+SLOW = {
+    "name": "consul-dataplane",
+    "image": "hashicorp/consul-dataplane:1.6",
+    "args": ["-shutdown-grace-period-seconds=4"],
+    "env": PROXY["env"],
+}
+
+
+async def test_a_reaper_that_starts_again_does_nothing_twice(client: Client, namespace: str) -> None:
+    await client.create(PODS, pod("slow", shell("work", "exit 0"), SLOW), namespace=namespace)
+    asked = lambda found: found["reason"] == "EndingSidecar"  # noqa: E731
+    for _ in range(2):
+        async with at_work(reaper(client, namespace, "app=job")):
+            await until(client, EVENTS, namespace, asked)
+    assert not is_finished(await client.get(PODS, "slow", namespace=namespace), "slow")
+    async with at_work(reaper(client, namespace, "app=job")):
+        await until(client, PODS, namespace, lambda found: is_finished(found, "slow"))
+    assert await told(client, namespace) == [("slow", "EndingSidecar"), ("slow", "SidecarEnded")]
+
+
+async def test_a_pod_whose_sidecar_stayed_rests(client: Client, namespace: str) -> None:
+    made = await client.create(PODS, meshed("plain"), namespace=namespace)
+    stays = {
+        "metadata": {"generateName": "plain."},
+        "involvedObject": {key: made["metadata"][key] for key in ("name", "namespace", "uid")},
+        "source": {"component": "crosswind"},
+        "reason": "SidecarStays",
+        "lastTimestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    await client.create(EVENTS, stays, namespace=namespace)
+    await until(client, PODS, namespace, is_over("work"))
+    assert not await reaper(client, namespace, "app=job").once()
+    assert [reason for _, reason in await told(client, namespace)] == ["SidecarStays"]
+    assert await reaper(client, namespace, "app=job", retry=0.001).once()
+
+
+async def test_nothing_is_done_without_the_lease(client: Client, namespace: str) -> None:
+    await client.create(PODS, meshed("plain"), namespace=namespace)
+    await until(client, PODS, namespace, is_over("work"))
+    idle = Reaper(client, ReapSettings((namespace,), "app=job"), leads=lambda: False)
+    assert await idle.once()
+    assert idle.outcomes == {(namespace, "left"): 1}
+    assert await told(client, namespace) == []

@@ -65,7 +65,7 @@ _OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 @click.option("--kubeconfig", help="Path of the kubeconfig; in a pod, its service account is used without.")
 @click.option("-v", "--verbose", is_flag=True, help="Also tell of pods that are only waited for.")
 @click.pass_context
-def reap(ctx: click.Context, **given: Any) -> None:
+def reap(ctx: click.Context, /, **given: Any) -> None:
     """End the sidecars of finished pods that neither Airflow's executor nor its pod operator owns.
 
     A Job's pod runs on while a sidecar does. Once the main container has ended, the sidecars are told to end; what is
