@@ -21,9 +21,9 @@ from crosswind.local.kubelet.pods import Ended, Kill, Plan, Sight, Waiting, all_
 from crosswind.local.kubelet.probing import probe_for_ever
 from crosswind.local.kubelet.running import Run
 from crosswind.local.kubelet.starting import host_files, process_spec
-from crosswind.local.kubelet.status import Outlook, pod_status, written_time
+from crosswind.local.kubelet.status import Outlook
+from crosswind.local.kubelet.telling import Reporter
 from crosswind.local.kubelet.volumes import Mount, Sources, VolumeError, Volumes
-from crosswind.local.statuses import StatusError
 from crosswind.types import Manifest
 
 __all__ = ["Ending", "PodWorker"]
@@ -52,13 +52,12 @@ class PodWorker:
     """Owns one pod; ``run`` is its life. The kubelet calls ``update``, ``gone``, ``nudge`` and ``end``."""
 
     def __init__(self, machine: Machine, pod: Manifest) -> None:
-        self.pod = pod
+        self._tell = Reporter(machine.registry, pod)
         self.place: Place | None = None
         self.runs: dict[str, Run] = {}
         self.removed = False
         self._machine = machine
         metadata = pod["metadata"]
-        self._key = (metadata["namespace"], metadata["name"])
         self.folder = machine.folder / "pods" / metadata["uid"]
         self._seen: dict[str, Sight] = {}
         self._counts: dict[str, int] = {}
@@ -79,13 +78,17 @@ class PodWorker:
             self.folder / "volumes", machine.folder / "claims", Sources(find, token, machine.allocatable())
         )
 
+    @property
+    def pod(self) -> Manifest:
+        """The newest version that is known."""
+        return self._tell.pod
+
     # what the kubelet tells
 
     def update(self, pod: Manifest) -> None:
-        """Take in a new version of the pod; one that we have written past meanwhile is old."""
-        if int(pod["metadata"]["resourceVersion"]) < int(self.pod["metadata"]["resourceVersion"]):
+        """Take in a new version of the pod."""
+        if not self._tell.take(pod):
             return
-        self.pod = pod
         metadata = pod["metadata"]
         if "deletionTimestamp" in metadata:
             self.end(Ending())
@@ -97,7 +100,7 @@ class PodWorker:
 
     def gone(self, pod: Manifest) -> None:
         """The pod is no longer in the API: end what runs, soon."""
-        self.pod, self.removed = pod, True
+        self._tell.pod, self.removed = pod, True
         self.end(Ending(grace=0))
         self._hurry(0)
         self._changed.set()
@@ -117,25 +120,13 @@ class PodWorker:
 
     def evict(self, message: str) -> None:
         """End the pod as under node pressure."""
-        self._event("Evicted", message, warning=True)
+        self._tell.warn("Evicted", message)
         self.end(Ending("Failed", "Evicted", message, disruption=message, grace=0))
 
     def lose(self) -> None:
         """The node is lost: report nothing more, and have the pod shown as not ready."""
         self._lost = True
-        uid, (namespace, name) = self.pod["metadata"]["uid"], self._key
-
-        def change(pod: Manifest) -> None:
-            if pod["metadata"]["uid"] == uid and pod["status"].get("phase") not in ("Succeeded", "Failed"):
-                for condition in pod["status"].get("conditions") or ():
-                    if condition["type"] == "Ready":
-                        condition |= {"status": "False", "lastTransitionTime": written_time(time.time())}
-
-        with contextlib.suppress(StatusError):
-            self.pod = self._machine.registry.update("Pod", namespace, name, change, subresource="status")
-        self._machine.registry.record(
-            self.pod, "NodeNotReady", "Node is not ready", warning=True, component="node-controller"
-        )
+        self._tell.not_ready()
 
     def find(self) -> None:
         """The node is back: report again."""
@@ -196,7 +187,7 @@ class PodWorker:
             self._publish(over=True)
         while not self.removed:
             if "deletionTimestamp" in self.pod["metadata"] and not self._lost:
-                self._remove()
+                self._tell.remove()
             self._changed.clear()
             if not self.removed:
                 await self._changed.wait()
@@ -244,7 +235,7 @@ class PodWorker:
 
     def _deadline_passed(self) -> None:
         if self._ending is None:
-            self._event("DeadlineExceeded", DEADLINE)
+            self._tell.event("DeadlineExceeded", DEADLINE)
             self.end(Ending("Failed", "DeadlineExceeded", DEADLINE))
 
     async def _step(self) -> float:
@@ -264,7 +255,7 @@ class PodWorker:
         try:
             self._volumes.set_up(self.pod)
         except VolumeError as problem:
-            self._event("FailedMount", str(problem), warning=True)
+            self._tell.warn("FailedMount", str(problem))
             self._publish()
             return False
         if self.place is None:
@@ -273,7 +264,7 @@ class PodWorker:
                 alone = not self.pod["spec"].get("hostNetwork")
                 self.place = await network.join() if alone else Place(network.host_address, "127.0.0.1")
             except OSError as problem:
-                self._event("FailedCreatePodSandBox", f"Failed to create pod sandbox: {problem}", warning=True)
+                self._tell.warn("FailedCreatePodSandBox", f"Failed to create pod sandbox: {problem}")
                 return False
         self._shared = host_files(self.pod, self.folder, self.place)
         self._sandbox = True
@@ -307,19 +298,10 @@ class PodWorker:
         """Say that a container waits for its next start."""
         if sight.waiting and sight.waiting.reason != "ErrImagePull":
             return
-        namespace, pod_name = self._key
         if sight.waiting:
-            image = all_containers(self.pod)[name]["image"]
-            told = f'Back-off pulling image "{image}"'
-            self._event("BackOff", told, name)
-            self._event("Failed", "Error: ImagePullBackOff", name, warning=True)
-            sight.waiting = Waiting("ImagePullBackOff", f"{told}: ErrImagePull: {sight.waiting.message}")
-            return
-        where = f"{pod_name}_{namespace}({self.pod['metadata']['uid']})"
-        delay = _words(self._delays.get(name, 0))
-        told = f"back-off {delay} restarting failed container={name} pod={where}"
-        self._event("BackOff", f"Back-off restarting failed container {name} in pod {where}", name, warning=True)
-        sight.waiting = Waiting("CrashLoopBackOff", told)
+            sight.waiting = self._tell.pull_backs_off(all_containers(self.pod)[name], sight.waiting.message)
+        else:
+            sight.waiting = self._tell.restart_backs_off(name, self._delays.get(name, 0))
 
     # starting
 
@@ -327,9 +309,9 @@ class PodWorker:
         """Start a container and run its postStart; False when it has to wait."""
         spec = all_containers(self.pod)[name]
         if problem := problem_of(spec, self._machine.images):
-            self._refuse_image(name, sight, problem)
+            self._refuse_image(name, sight, spec, problem)
             return False
-        self._tell_pulled(name, spec)
+        self._tell.pulled(spec)
         number = self._counts.get(name, 0)
         assert self.place is not None
         run = Run(self._machine, spec, self.folder / "containers" / name / str(number), self.place)
@@ -339,12 +321,12 @@ class PodWorker:
         except ConfigError as problem:
             await run.container.close()
             self._hold(sight, Waiting("CreateContainerConfigError", str(problem)), RETRY_S)
-            self._event("Failed", f"Error: {problem}", name, warning=True)
+            self._tell.warn("Failed", f"Error: {problem}", name)
             return False
         return await self._launch(name, sight, run, process)
 
     async def _launch(self, name: str, sight: Sight, run: Run, process: dict[str, object]) -> bool:
-        self._event("Created", f"Created container: {name}", name)
+        self._tell.event("Created", f"Created container: {name}", name)
         self._counts[name] = self._counts.get(name, 0) + 1
         self.runs[name] = run
         begun = asyncio.get_running_loop().create_future()
@@ -368,14 +350,14 @@ class PodWorker:
             await run.start(process)
         except StartError as problem:
             told = f"failed to create containerd task: failed to create shim task: OCI runtime create failed: {problem}"
-            self._event("Failed", f"Error: {told}", name, warning=True)
+            self._tell.warn("Failed", f"Error: {told}", name)
             self._note_begun(sight, run, identity)
             ended = Ended(128, "StartError", told, 0.0, time.time(), identity)
             self._note_ended(name, sight, ended)
             begun.set_result(False)
             await run.finish(ended)
             return
-        self._event("Started", f"Started container {name}", name)
+        self._tell.event("Started", f"Started container {name}", name)
         self._note_begun(sight, run, identity)
         begun.set_result(True)
         ended = await run.wait(identity)
@@ -387,7 +369,7 @@ class PodWorker:
         try:
             await asyncio.wait({hook, ending}, return_when=asyncio.FIRST_COMPLETED)
             if hook.done() and (why := hook.result()):
-                self._event("FailedPostStartHook", f"PostStartHook failed: {why}", name, warning=True)
+                self._tell.warn("FailedPostStartHook", f"PostStartHook failed: {why}", name)
                 await self._kill(Kill(name, "FailedPostStartHook"))
         finally:
             hook.cancel()
@@ -415,12 +397,8 @@ class PodWorker:
         self._publish()
         self._changed.set()
 
-    def _refuse_image(self, name: str, sight: Sight, problem: ImageProblem) -> None:
-        if problem.again:
-            image = all_containers(self.pod)[name]["image"]
-            self._event("Pulling", f'Pulling image "{image}"', name)
-        self._event(problem.event, problem.event_message, name, warning=True)
-        self._event("Failed", f"Error: {problem.reason}", name, warning=True)
+    def _refuse_image(self, name: str, sight: Sight, spec: Manifest, problem: ImageProblem) -> None:
+        self._tell.refused(spec, problem)
         delay = min(self._delays.get(name, self._machine.settings.crash_backoff / 2) * 2, LONGEST_BACKOFF)
         self._delays[name] = delay
         self._hold(sight, Waiting(problem.reason, problem.message), delay)
@@ -428,15 +406,6 @@ class PodWorker:
     def _hold(self, sight: Sight, waiting: Waiting, seconds: float) -> None:
         sight.waiting = waiting
         sight.not_before = time.time() + seconds
-
-    def _tell_pulled(self, name: str, spec: Manifest) -> None:
-        image = spec["image"]
-        if spec.get("imagePullPolicy") == "Always":
-            self._event("Pulling", f'Pulling image "{image}"', name)
-            told = f'Successfully pulled image "{image}" in 1ms (1ms including waiting). Image size: 0 bytes.'
-            self._event("Pulled", told, name)
-        else:
-            self._event("Pulled", f'Container image "{image}" already present on machine', name)
 
     # probing
 
@@ -467,7 +436,7 @@ class PodWorker:
         self._changed.set()
 
     def _unhealthy(self, name: str, kind: str, message: str) -> None:
-        self._event("Unhealthy", f"{kind.capitalize()} probe failed: {message}", name, warning=True)
+        self._tell.warn("Unhealthy", f"{kind.capitalize()} probe failed: {message}", name)
 
     # ending
 
@@ -476,10 +445,10 @@ class PodWorker:
         probe = run.spec.get(f"{kill.probe}Probe") or {}
         grace = probe.get("terminationGracePeriodSeconds")
         end_by = loop.time() + (self._spec_grace() if grace is None else grace)
-        self._event("Killing", kill.message, kill.name)
+        self._tell.event("Killing", kill.message, kill.name)
         self._wanted.add(kill.name)
         try:
-            await run.stop(lambda: end_by, functools.partial(self._warn, kill.name))
+            await run.stop(lambda: end_by, lambda reason, message: self._tell.warn(reason, message, kill.name))
         finally:
             self._wanted.discard(kill.name)
 
@@ -499,17 +468,12 @@ class PodWorker:
             self.place = replace(self.place, namespace=None)
 
     async def _terminate_one(self, name: str) -> None:
-        self._event("Killing", f"Stopping container {name}", name)
+        self._tell.event("Killing", f"Stopping container {name}", name)
         before = [self.runs[other].exited for other in stop_after(self.pod, name) if other in self.runs]
         turn = _all_set(before) if before else None
-        await self.runs[name].stop(lambda: self._end_by, functools.partial(self._warn, name), turn)
-
-    def _remove(self) -> None:
-        namespace, name = self._key
-        with contextlib.suppress(StatusError):
-            self._machine.registry.remove("Pod", namespace, name, uid=self.pod["metadata"]["uid"])
-
-    # telling
+        await self.runs[name].stop(
+            lambda: self._end_by, lambda reason, message: self._tell.warn(reason, message, name), turn
+        )
 
     def _publish(self, *, over: bool = False) -> None:
         self._over = over
@@ -528,26 +492,7 @@ class PodWorker:
             message=ending.message,
             disruption=ending.disruption,
         )
-        uid, (namespace, name) = self.pod["metadata"]["uid"], self._key
-
-        def change(pod: Manifest) -> None:
-            if pod["metadata"]["uid"] == uid and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
-                for one in all_containers(pod):
-                    self._seen.setdefault(one, Sight())
-                pod["status"] = pod_status(pod, self._seen, outlook)
-
-        with contextlib.suppress(StatusError):
-            self.pod = self._machine.registry.update("Pod", namespace, name, change, subresource="status")
-
-    def _event(self, reason: str, message: str, container: str = "", *, warning: bool = False) -> None:
-        path = ""
-        for kind in ("initContainers", "containers", "ephemeralContainers"):
-            if any(one["name"] == container for one in self.pod["spec"].get(kind) or ()):
-                path = f"spec.{kind}{{{container}}}"
-        self._machine.registry.record(self.pod, reason, message, warning=warning, field_path=path)
-
-    def _warn(self, container: str, reason: str, message: str) -> None:
-        self._event(reason, message, container, warning=True)
+        self._tell.publish(self._seen, outlook)
 
 
 async def _all_set(events: list[asyncio.Event]) -> None:
@@ -566,10 +511,3 @@ def lost(status: Manifest) -> Sight:
     return Sight(
         state="ended", image=status["image"], container_id=identity, ended=ended, restarts=status.get("restartCount", 0)
     )
-
-
-def _words(seconds: float) -> str:
-    """Write a duration as Go does: 10s, 1m20s, 5m0s."""
-    minutes, rest = divmod(round(seconds, 3), 60)
-    tail = f"{rest:g}s"
-    return f"{int(minutes)}m{tail}" if minutes else tail
