@@ -113,9 +113,15 @@ def _build(plan: DagPlan, problems: list[Problem]) -> DAG:
                 broken = replace(task, task_id=f"{BROKEN_PREFIX}{task.task_id}", broken=f"{task.path}: {reason}")
                 built[task.task_id] = _operator(broken)
         for task in plan.tasks:
-            if before := [built[other] for other in task.upstream]:
-                built[task.task_id].set_upstream(before)
+            for before in task.upstream:
+                _connect(built[before], built[task.task_id])
     return dag
+
+
+def _connect(before: BaseOperator, after: BaseOperator) -> None:
+    """Do what ``set_upstream`` does for two tasks of one DAG; that hashes the whole DAG for each edge."""
+    before.downstream_task_ids.add(after.task_id)
+    after.upstream_task_ids.add(before.task_id)
 
 
 def _schedule(plan: DagPlan) -> Any:

@@ -41,7 +41,11 @@ def cache_folder(environment: Mapping[str, str]) -> Path | None:
 
 
 class Cache:
-    """Parses what it has not seen. Use it once for each load, then ``save``."""
+    """Parses what it has not seen. A context manager, to be used once: what is new is kept on leaving.
+
+    That holds for an interrupted reading too, so that a first one that takes longer than Airflow's
+    ``dagbag_import_timeout`` is shorter the next time.
+    """
 
     def __init__(self, folder: Path | None, source: Path) -> None:
         name = hashlib.sha256(str(source).encode()).hexdigest()[:16]
@@ -69,12 +73,15 @@ class Cache:
         """Return ``check_dialect`` of the name."""
         return str(self._entry(_digest("dialect", self._versions, dialect), lambda: _wrong_dialect(dialect)))
 
-    def save(self) -> None:
-        """Write what was used, if there is anything new or superfluous; a folder that cannot be written is left."""
-        if self._file is None or self._used.keys() == self._known.keys():
-            return
-        with contextlib.suppress(OSError):
-            _write(self._file, orjson.dumps(self._used))
+    def __enter__(self) -> Cache:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Write if there is anything new or superfluous; a folder that cannot be written is left."""
+        kept = self._used if kind is None else {**self._known, **self._used}
+        if self._file is not None and kept.keys() != self._known.keys():
+            with contextlib.suppress(OSError):
+                _write(self._file, orjson.dumps(kept))
 
     def _entry(self, key: str, make: Callable[[], Json]) -> Json:
         if key not in self._used:

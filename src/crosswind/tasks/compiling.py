@@ -38,11 +38,10 @@ def compile_folder(folder: Path, settings: Mapping[str, Json], cache: Path | Non
     ``settings`` are fields of ``crosswind.yaml``, which count where no such file says otherwise. ``cache``: folder of
     what earlier calls have read, or None. Raises ``ConfigError`` when the folder or ``settings`` are wrong.
     """
-    remembered = Cache(cache, folder.resolve())
-    tree = read_tree(folder, settings, remembered)
+    with Cache(cache, folder.resolve()) as remembered:
+        tree = read_tree(folder, settings, remembered)
     graph = link(tree)
     dags, more = plan_dags(graph, _name(folder), tree.settings[""]) if "" in tree.settings else ([], [])
-    remembered.save()
     return Compiled(dags, graph, sorted([*graph.problems, *more]))
 
 
