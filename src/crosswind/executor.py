@@ -27,7 +27,7 @@ from crosswind.runs.engine import Engine
 from crosswind.runs.overrides import read_executor_config
 from crosswind.runs.reading import read_log
 from crosswind.runs.threads import run_apart
-from crosswind.runs.workloads import Claim, Ended, Notice, Outcome, Released, Workload
+from crosswind.runs.workloads import WORKER_LABEL, Claim, Ended, Notice, Outcome, Released, Workload
 
 if TYPE_CHECKING:
     from airflow.executors.workloads import ExecutorWorkload
@@ -193,6 +193,7 @@ class KubernetesExecutor(BaseExecutor):
             queue=queue,
             ti_id=ti_id,
             airflow_version=airflow_version,
+            labels=WORKER_LABEL,
         )
 
     def _payload(self, item: ExecutorWorkload, subject: str) -> Callable[[], bytes]:

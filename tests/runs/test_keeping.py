@@ -81,8 +81,7 @@ def pod(name: str, image: str, executor: str, script: str, secret: str = "") -> 
         "kind": "Pod",
         "metadata": {
             "name": name,
-            "labels": {"kubernetes_executor": "True", "airflow-worker": executor},
-            "annotations": {"task_instance_id": name},
+            "labels": {"kubernetes_executor": "True", "airflow-worker": executor, "crosswind/worker": "true"},
         },
         "spec": {
             "restartPolicy": "Never",

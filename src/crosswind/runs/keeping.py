@@ -21,7 +21,7 @@ from crosswind.runs.batches import Batch
 from crosswind.runs.board import Board
 from crosswind.runs.following import Follower
 from crosswind.runs.stopping import Stopper
-from crosswind.runs.workloads import Ledger, Run, Stage, Workload
+from crosswind.runs.workloads import WORKER_LABEL, Ledger, Run, Stage, Workload
 from crosswind.settings import EngineSettings
 from crosswind.types import Manifest
 
@@ -123,10 +123,11 @@ class Keeper:
     async def _sweep_pods(self, namespace: str | None, living: set[str]) -> None:
         """Delete or mark pods that are over and whose executor is no more."""
         others = ",".join(sorted({*living, label_value(self._settings.executor_id)}))
-        labels = f"kubernetes_executor=True,airflow-worker notin ({others}),airflow_executor_done!=True"
+        ours = ",".join(f"{key}={value}" for key, value in WORKER_LABEL.items())
+        labels = f"{ours},airflow-worker notin ({others}),airflow_executor_done!=True"
         for pod in (await self._client.list(PODS, namespace=namespace, labels=labels)).items:
             verdict = judge(pod)
-            if verdict.over and _is_ours(pod):
+            if verdict.over:
                 self._stopper.put(_left_over(pod, failed=not verdict.succeeded))
 
     async def _sweep_secrets(self, namespace: str | None) -> None:
@@ -141,11 +142,6 @@ class Keeper:
             self._stopper.put(Batch(name=where[1], namespace=where[0], minted_at=0.0))
         here = {where for where in self._suspects if namespace not in (None, where[0])}
         self._suspects = here | unused
-
-
-def _is_ours(pod: Manifest) -> bool:
-    """Whether crosswind made a pod: it mounts a workload Secret or carries the task instance's id."""
-    return "task_instance_id" in (pod["metadata"].get("annotations") or {})
 
 
 def _left_over(pod: Manifest, *, failed: bool) -> Run:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from crosswind.pods.workers import WorkerTask
 
 __all__ = [
+    "WORKER_LABEL",
     "Claim",
     "Ended",
     "Ledger",
@@ -22,6 +23,10 @@ __all__ = [
     "State",
     "Workload",
 ]
+
+
+WORKER_LABEL = {"crosswind/worker": "true"}
+"""On each pod that an engine made, so that it is found when its engine is no more."""
 
 
 class State(enum.StrEnum):
