@@ -193,3 +193,24 @@ def test_a_pod_mutation_hook_works_on_the_manifest() -> None:
         assert mutate({"metadata": {"name": "a"}})["metadata"] == {"name": "a", "labels": {"mutated": "yes"}}
     finally:
         manager.unregister(policy)
+
+
+def test_sidecars_of_the_deployments_own_come_before_those_that_are_known(tmp_path: Path) -> None:
+    file = tmp_path / "sidecars.yaml"
+    file.write_text("sidecars:\n  - {name: ours, containers: [istio-proxy], images: ['*']}\n")
+    assert [known.name for known in settings(sidecars_file=str(file)).ending.known[:2]] == ["ours", "istio"]
+    assert settings(sidecar_swap_image="my/pause:1").ending.swap_image == "my/pause:1"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("sidecars: 3\n", ":1: sidecars is 3"), (None, "No such file"), ("\n", "the file is empty")]
+)
+def test_a_file_of_sidecars_that_cannot_be_used_is_told_with_its_line(
+    tmp_path: Path, text: str | None, told: str
+) -> None:
+    file = tmp_path / "sidecars.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ConfigError, match=r"\[crosswind\] sidecars_file cannot be used") as raised:
+        settings(sidecars_file=str(file))
+    assert told in str(raised.value)

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import logging
+import re
 import ssl
 import urllib.request
 from collections.abc import AsyncIterator
@@ -224,11 +225,8 @@ async def test_a_native_sidecar_needs_nothing(client: Client, namespace: str) ->
 # Permissions
 
 
-FORWARD = {"apiGroups": [""], "resources": ["pods/portforward"], "verbs": ["get", "create"]}
 EXEC = {"apiGroups": [""], "resources": ["pods/exec"], "verbs": ["get", "create"]}
 READ = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}
-TELL = {"apiGroups": [""], "resources": ["events"], "verbs": ["create"]}
-CHANGE = {"apiGroups": [""], "resources": ["pods"], "verbs": ["patch", "delete"]}
 
 
 async def granted(
@@ -267,20 +265,20 @@ def _token(config: Manifest, namespace: str) -> str:
         return str(json.load(reply)["status"]["token"])
 
 
-@pytest.mark.parametrize(
-    ("rules", "expected"),
-    [
-        ([READ, TELL, FORWARD], Abilities.A),
-        ([READ, TELL, FORWARD, EXEC], Abilities.B),
-        ([READ, TELL, FORWARD, EXEC, CHANGE], Abilities.C),
-    ],
-    ids=["A", "B", "C"],
-)
-async def test_the_cluster_tells_what_we_may_do(
-    client: Client, cluster: Cluster, namespace: str, tmp_path: Path, rules: list[Manifest], expected: Abilities
+PAGE = (Path(__file__).parents[2] / "docs" / "sidecars.md").read_text()
+SETS = [yaml.safe_load(text) for text in re.findall(r"^```yaml\n(apiVersion: rbac.*?)^```", PAGE, re.M | re.S)]
+
+
+@pytest.mark.parametrize(("number", "expected"), [(0, Abilities.A), (1, Abilities.B), (2, Abilities.C)], ids="ABC")
+async def test_the_roles_of_the_page_allow_what_it_says(
+    client: Client, cluster: Cluster, namespace: str, tmp_path: Path, number: int, expected: Abilities
 ) -> None:
-    async with await Client.connect(await granted(client, cluster, namespace, rules, tmp_path)) as limited:
+    settings = await granted(client, cluster, namespace, SETS[number]["rules"], tmp_path)
+    async with await Client.connect(settings) as limited:
         assert await abilities(limited, namespace) == expected
+        found = await base_over(client, namespace, pod("etl", ISTIO))
+        assert await Ender(limited).end(found)
+        assert (await told(client, namespace))[-1][0] == "SidecarEnded"
 
 
 async def test_a_missing_permission_is_told_once_and_the_next_step_is_taken(

@@ -135,10 +135,11 @@ async def _abilities(client: Client, namespace: str) -> Abilities:
 
 
 def _told(known: KnownSidecar) -> str:
-    lines = [f"{ask.method} :{ask.port.default}{ask.path.default}" for ask in known.asks]
+    lines = [f"left to {known.owner}"] if known.owner else []
+    lines += [f"{ask.method} :{ask.port.default}{ask.path.default}" for ask in known.asks]
     lines += [" ".join(known.client)] if known.client else []
-    lines += [f"left to {known.owner}"] if known.owner else []
-    return "\n".join(lines or [known.signal])
+    lines += [f"{known.signal} by a shell"] if known.signal and known.shells else []
+    return "\n".join(lines or ["nothing: swapped or deleted"])
 
 
 def _as_json(plan: StopPlan, abilities: Abilities, waits: list[str]) -> dict[str, Any]:
