@@ -60,8 +60,8 @@ class LocalCluster:
             print(cluster.url, cluster.kubeconfig)
 
     How to reach it: ``url``, ``token`` and, as files, ``kubeconfig``, ``token_file``, ``authority_file``.
-    ``host_address``: this machine as its pods see it. Raises ``ConfigError`` on entry: the port is taken, a file of
-    the settings cannot be read or written.
+    ``host_address``: this machine as its pods see it. ``kubelet``: to evict a pod or lose the node; None when simulated.
+    Raises ``ConfigError`` on entry: the port is taken, a file of the settings cannot be read or written.
     """
 
     def __init__(self, settings: LocalSettings | None = None) -> None:
@@ -71,6 +71,7 @@ class LocalCluster:
         store = Store(history_length=self.settings.history_length, begin=int(time.time()) * 1000)
         self.registry = ClusterRegistry(store, mutators(self.settings), [quota.admit])
         self.host_address = self.settings.host
+        self.kubelet: Kubelet | None = None
         self._network: Network
         self._stack = contextlib.AsyncExitStack()
         self._parts: asyncio.Task[None]
@@ -159,6 +160,7 @@ class LocalCluster:
         self._ensure(node_manifest(self.settings, self.settings.host))
         port = int(self.url.rpartition(":")[2])
         kubelet = Kubelet(self.registry, self.settings, tokens, port, self._network)
+        self.kubelet = kubelet
         return kubelet.run, kubelet
 
     def _ensure(self, manifest: Manifest) -> None:

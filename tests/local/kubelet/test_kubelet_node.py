@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,7 @@ async def test_native_sidecars_end_in_reverse_after_the_last_container(node: Nod
     pod = await node.ended("p")
     assert pod["status"]["phase"] == "Succeeded"
     assert [state(pod, name)["terminated"]["exitCode"] for name in ("a", "b")] == [7, 7]
+    assert node.registry.get("PersistentVolumeClaim", "default", "c")["status"]["phase"] == "Bound"
     node.pod("reader", container("cat /shared/ends", **MOUNT), **claim)
     assert await node.log(await node.ended("reader")) == "base\nb\na\n"
 
@@ -363,3 +365,14 @@ async def test_containers_of_an_earlier_kubelet_are_lost(settings: LocalSettings
     assert state(await second.ended("p"))["terminated"]["reason"] == "ContainerStatusUnknown"
     task.cancel()
     await asyncio.wait({task})
+
+
+async def test_folders_of_a_crashed_kubelet_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    crashed, alive = tmp_path / "crosswind-pods-4194399-x", tmp_path / f"crosswind-pods-{os.getpid()}-x"
+    for folder in (crashed, alive):
+        (folder / "pods").mkdir(parents=True)
+    async with kubelet_of(LocalSettings(sandbox="none")) as node:
+        node.pod("p", container("exit 0"))
+        await node.ended("p")
+    assert (crashed.exists(), alive.exists()) == (False, True)

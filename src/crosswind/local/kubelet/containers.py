@@ -25,7 +25,7 @@ from typing import Any
 __all__ = ["Command", "Container", "Exit", "Forker", "StartError"]
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
-START_S = 20.0
+START_S, WAIT_S = 20.0, 5.0
 
 
 class StartError(Exception):
@@ -75,7 +75,11 @@ class Forker:
         """End the forker; supervisors go on as long as their own sockets are open."""
         if self._requests is not None and self._process is not None:
             self._requests.close()
-            self._process.wait(5)
+            try:
+                self._process.wait(WAIT_S)
+            except subprocess.TimeoutExpired:  # a container that even KILL does not end, on a broken disk for one
+                self._process.kill()
+                self._process.wait()
         self._requests = self._process = None
 
 

@@ -16,6 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+import psutil
+
 from crosswind.local.injection.images import sidecar_images
 from crosswind.local.kubelet.containers import Container, Forker, StartError
 from crosswind.local.kubelet.network import Network
@@ -26,6 +28,7 @@ from crosswind.types import Manifest
 
 __all__ = ["Machine", "Tokens", "rewritten"]
 
+PREFIX = "crosswind-pods-"
 MACHINE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OWN = ("/tmp", "/run", "/dev", "/proc", "/sys")  # noqa: S108 - what a container has of its own
 AIRFLOW_ENTRYPOINT = 'case "$1" in bash|sh|python*|airflow|/*) exec "$@";; *) exec airflow "$@";; esac'
@@ -80,11 +83,12 @@ class Machine:
 
     async def _open(self) -> None:
         if self.settings.pods_folder is None:
-            temporary = tempfile.TemporaryDirectory(prefix="crosswind-pods-", ignore_cleanup_errors=True)
+            await asyncio.to_thread(_sweep)
+            temporary = tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", ignore_cleanup_errors=True)
             self.folder = Path(self._stack.enter_context(temporary)).resolve()
         else:
             self.folder = self.settings.pods_folder.resolve()
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(0o700, parents=True, exist_ok=True)
         self._stack.callback(self.forker.close)
         self.images = {**await asyncio.to_thread(self._builtin_images), **self.settings.images}
         self.mode = await self._best_mode()
@@ -209,6 +213,14 @@ def _busybox(folder: Path) -> LocalImage:
         for name in listed.stdout.split():
             (folder / name).symlink_to(binary)
     return LocalImage(path=(str(folder),), visible=(str(folder),), command=("sh",))
+
+
+def _sweep() -> None:
+    """Remove the folders of kubelets that crashed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        pid = folder.name.removeprefix(PREFIX).split("-")[0]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _below(path: str, roots: tuple[str, ...]) -> bool:

@@ -70,6 +70,22 @@ class Reporter:
             if pod["metadata"]["uid"] == metadata["uid"]:
                 self.pod = pod
 
+    def claims_bound(self) -> None:
+        """Write that the pod's claims have their volumes: folders of this machine, made when first used."""
+
+        def change(claim: Manifest) -> None:
+            spec, status = claim["spec"], claim.get("status") or {}
+            if status.get("phase") != "Bound":
+                room = (spec.get("resources") or {}).get("requests") or {}
+                claim["status"] = {"phase": "Bound", "accessModes": spec.get("accessModes") or [], "capacity": room}
+
+        for volume in self.pod["spec"].get("volumes") or ():
+            if source := volume.get("persistentVolumeClaim"):
+                namespace = self.pod["metadata"]["namespace"]
+                with contextlib.suppress(StatusError):
+                    name = source["claimName"]
+                    self._registry.update("PersistentVolumeClaim", namespace, name, change, subresource="status")
+
     def remove(self) -> None:
         """Take the pod out of the API: the last word on it."""
         metadata = self.pod["metadata"]

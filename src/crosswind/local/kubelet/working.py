@@ -258,6 +258,7 @@ class PodWorker:
             self._tell.warn("FailedMount", str(problem))
             self._publish()
             return False
+        self._tell.claims_bound()
         if self.place is None:
             network = self._machine.network
             try:
