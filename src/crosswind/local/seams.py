@@ -40,8 +40,8 @@ class Subscription(Protocol):
 class Registry(Protocol):
     """The objects of the cluster. ``kind`` is the Kubernetes kind (``Pod``); cluster-wide kinds take namespace "".
 
-    Synchronous: nothing waits, all is in memory. Raises ``crosswind.local.statuses.StatusError`` where HTTP would answer
-    with a Status: NotFound, AlreadyExists, Invalid and so on.
+    Synchronous: nothing waits, all is in memory. Raises ``crosswind.local.statuses.StatusError`` where HTTP would
+    answer with a Status: NotFound, AlreadyExists, Invalid and so on.
     """
 
     def get(self, kind: str, namespace: str, name: str) -> Manifest:
