@@ -60,7 +60,7 @@ class LocalCluster:
             print(cluster.url, cluster.kubeconfig)
 
     How to reach it: ``url``, ``token`` and, as files, ``kubeconfig``, ``token_file``, ``authority_file``.
-    ``host_address``: this machine as its pods see it. ``kubelet``: to evict a pod or lose the node; None when simulated.
+    ``host_address``: this machine as its pods see it. ``kubelet``: to evict pods or lose the node; None when simulated.
     Raises ``ConfigError`` on entry: the port is taken, a file of the settings cannot be read or written.
     """
 
