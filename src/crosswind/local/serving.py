@@ -248,10 +248,13 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let answers under way out, for a moment; then cut what clients hold open."""
         self._app.close()
-        for end in ("close", "abort"):
-            await asyncio.sleep(_LAST_WORDS_S)
-            for connection in list(self.server_state.connections):
-                getattr(connection.transport, end)()
+        await asyncio.sleep(_LAST_WORDS_S)
+        for connection in list(self.server_state.connections):
+            if not connection.transport.is_closing():  # a second close would make abort powerless under TLS
+                connection.transport.close()
+        await asyncio.sleep(_LAST_WORDS_S)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
         await super().shutdown(sockets)
 
 
