@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check bench sidecars docs test-cluster format clean
+.PHONY: help demo demo-tasks test check bench sidecars docs test-cluster format clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -18,6 +18,9 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)  ## Run a real DAG, every task in a pod of its own, with mesh sidecars, on this machine (ARGS="--executor stock")
 	@$(BIN)/crosswind demo $(ARGS)
+
+demo-tasks: $(READY)  ## The same with thirty task files, three lines of YAML each, in place of Python
+	@$(BIN)/crosswind demo --tasks $(ARGS)
 
 test: $(READY)  ## Run all tests (ARGS="tests/pods -k merge" for some)
 	@$(BIN)/python -m pytest $(ARGS)

@@ -23,6 +23,7 @@ __all__ = ["demo"]
 @click.option(
     "--time-limit", type=click.FloatRange(min=10), default=240, show_default=True, help="Seconds for the DAG."
 )
+@click.option("--tasks", is_flag=True, help="Run the thirty task files of examples/tasks in place of a Python DAG.")
 @click.option("--keep", is_flag=True, help="Leave Airflow's UI running afterwards, until Ctrl-C.")
 @click.option("--context", metavar="NAME", help="Use this context of your kubeconfig, not the one-machine cluster.")
 @click.option("--image", metavar="IMAGE", help="Airflow 3.3 image of the workers; needed with --context.")
@@ -31,6 +32,7 @@ def demo(
     executor: str,
     parallelism: int,
     time_limit: float,
+    tasks: bool,
     keep: bool,
     context: str | None,
     image: str | None,
@@ -38,15 +40,17 @@ def demo(
 ) -> None:
     """Run a real DAG, every task in a pod of its own beside a mesh sidecar.
 
-    Starts a Kubernetes API on this machine with an Istio-like injector and a real Airflow on SQLite, runs the DAG of
-    examples/demo, shows each pod, prints the result and a summary, and takes everything away again.
+    Starts a Kubernetes API on this machine with an Istio-like injector and a real Airflow on SQLite, runs a DAG of
+    examples/, shows each pod, prints the result and a summary, and takes everything away again.
     """
     # Imported here, so that `crosswind --help` needs neither a server nor a client.
     from rich.console import Console
 
+    from crosswind.demo.examples import ORDERS, SHOP
     from crosswind.demo.running import DemoOptions, run_demo
 
     options = DemoOptions(
+        example=SHOP if tasks else ORDERS,
         executor=executor,
         parallelism=parallelism,
         time_limit=time_limit,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from crosswind.types import Manifest
 
@@ -19,8 +19,23 @@ def namespace(name: str) -> Manifest:
 
 
 def files(name: str, contents: Mapping[str, str]) -> Manifest:
-    """A ConfigMap of text files."""
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": dict(contents)}
+    """A ConfigMap of text files, given by path."""
+    data = {_key(path): text for path, text in contents.items()}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": _config_map(name)}, "data": data}
+
+
+def _config_map(name: str) -> str:
+    return f"demo-{name.replace('_', '-')}"
+
+
+def _key(path: str) -> str:
+    """Return the key of a file: keys may not have slashes."""
+    return path.replace("/", "__")
+
+
+def _files_volume(name: str, paths: Iterable[str]) -> Manifest:
+    items = [{"key": _key(path), "path": path} for path in paths]
+    return {"configMap": {"name": _config_map(name), "items": items}}
 
 
 def output_claim() -> Manifest:
@@ -30,8 +45,13 @@ def output_claim() -> Manifest:
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
 
 
-def worker_template(image: str, pull_policy: str, execution_api_url: str) -> Manifest:
-    """The pod template: DAG and data from ConfigMaps, a shared output volume, no secret of any kind."""
+def worker_template(
+    image: str, pull_policy: str, execution_api_url: str, mounts: Mapping[str, Iterable[str]]
+) -> Manifest:
+    """The pod template: a shared output volume, no secret of any kind.
+
+    ``mounts``: folders below Airflow's home, each with the paths of its files, that come from ConfigMaps.
+    """
     environment = {
         "AIRFLOW_HOME": AIRFLOW_HOME,
         "AIRFLOW__CORE__DAGS_FOLDER": f"{AIRFLOW_HOME}/dags",
@@ -40,22 +60,22 @@ def worker_template(image: str, pull_policy: str, execution_api_url: str) -> Man
         "PYTHONWARNINGS": "ignore",
     }
     volumes: dict[str, Manifest] = {
-        "dags": {"configMap": {"name": "demo-dags"}},
-        "data": {"configMap": {"name": "demo-data"}},
+        **{name: _files_volume(name, paths) for name, paths in mounts.items()},
         "output": {"persistentVolumeClaim": {"claimName": OUTPUT_CLAIM}},
         "logs": {"emptyDir": {}},
     }
+    names = {name: name.replace("_", "-") for name in volumes}
     base = {
         "name": "base",
         "image": image,
         "imagePullPolicy": pull_policy,
         "env": [{"name": key, "value": value} for key, value in environment.items()],
-        "volumeMounts": [{"name": name, "mountPath": f"{AIRFLOW_HOME}/{name}"} for name in volumes],
+        "volumeMounts": [{"name": names[name], "mountPath": f"{AIRFLOW_HOME}/{name}"} for name in volumes],
     }
     spec = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "containers": [base],
-        "volumes": [{"name": name} | source for name, source in volumes.items()],
+        "volumes": [{"name": names[name]} | source for name, source in volumes.items()],
     }
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "worker"}, "spec": spec}

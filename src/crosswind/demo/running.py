@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from rich.console import Console
 from rich.live import Live
 
 from crosswind.demo import manifests, screen
+from crosswind.demo.examples import ORDERS, Example
 from crosswind.demo.processes import Airflow, airflow_environment, free_port
 from crosswind.demo.summary import OVER, Stall, Summary, find_stall, summarise
 from crosswind.demo.timelines import Timeline, advance
@@ -32,7 +32,6 @@ from crosswind.types import Json
 
 __all__ = ["DemoOptions", "run_demo"]
 
-DAG_ID = "orders"
 EXECUTORS = {
     "crosswind": "crosswind.executor.KubernetesExecutor",
     "stock": "airflow.providers.cncf.kubernetes.executors.kubernetes_executor.KubernetesExecutor",
@@ -45,6 +44,7 @@ PODS_GONE_S = 30.0
 class DemoOptions:
     """What ``crosswind demo`` was asked for. Times in seconds."""
 
+    example: Example = ORDERS
     executor: str = "crosswind"
     parallelism: int = 4
     """Slots of the executor: few, so that a lost one is felt at once."""
@@ -83,7 +83,7 @@ async def run_demo(options: DemoOptions, console: Console) -> int:
     try:
         async with _cluster(options, home) as (client, host, kubeconfig):
             name = f"crosswind-demo-{os.urandom(3).hex()}" if options.context else "crosswind-demo"
-            await _furnish(client, name)
+            await _furnish(client, options.example, name)
             try:
                 return await _run_dag(options, console, client, home, name, host, kubeconfig)
             finally:
@@ -105,30 +105,18 @@ async def _cluster(options: DemoOptions, home: Path) -> AsyncIterator[tuple[Clie
             yield client, options.host, None
         return
     async with (
-        LocalCluster(LocalSettings(kubeconfig=home / "kubeconfig")) as cluster,
+        LocalCluster(LocalSettings(kubeconfig=home / "kubeconfig", network="isolated")) as cluster,
         await Client.connect(KubeSettings(kubeconfig=str(cluster.kubeconfig))) as client,
     ):
         yield client, cluster.host_address, cluster.kubeconfig
 
 
-async def _furnish(client: Client, namespace: str) -> None:
+async def _furnish(client: Client, example: Example, namespace: str) -> None:
     """Make the namespace and what the tasks need in it."""
-    example = _example_folder()
     await client.create(NAMESPACES, manifests.namespace(namespace))
-    for name, folder, pattern in (("demo-dags", "dags", "*.py"), ("demo-data", "data", "*.csv")):
-        contents = {path.name: path.read_text() for path in sorted((example / folder).glob(pattern))}
-        await client.create(CONFIG_MAPS, manifests.files(name, contents), namespace=namespace)
+    for mount in example.mounts:
+        await client.create(CONFIG_MAPS, manifests.files(mount.name, mount.contents()), namespace=namespace)
     await client.create(PERSISTENT_VOLUME_CLAIMS, manifests.output_claim(), namespace=namespace)
-
-
-def _example_folder() -> Path:
-    """Where the example is: inside the installed package, or in the checkout."""
-    packaged = Path(str(resources.files("crosswind"))) / "_examples" / "demo"
-    checkout = Path(__file__).resolve().parents[3] / "examples" / "demo"
-    for folder in (packaged, checkout):
-        if (folder / "dags" / "orders.py").exists():
-            return folder
-    raise ConfigError(f"the demo's files are neither in {packaged} nor in {checkout}: install crosswind again")
 
 
 async def _remove(client: Client, namespace: str) -> None:
@@ -147,14 +135,17 @@ async def _run_dag(
 ) -> int:
     bind = host if options.context is None else "0.0.0.0"  # noqa: S104 - pods of a real cluster come from outside
     port = free_port(host if options.context is None else "127.0.0.1")
-    environment = airflow_environment(home, _example_folder() / "dags", host, port)
+    environment = airflow_environment(home, options.example.dags_folder(), host, port)
     image = options.image or f"apache/airflow:{version('apache-airflow')}"
     environment |= _executor_environment(options, home, namespace, kubeconfig, image)
     pull_policy = "IfNotPresent"
-    template = manifests.worker_template(image, pull_policy, environment["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"])
+    files = {mount.name: mount.contents() for mount in options.example.mounts}
+    url = environment["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"]
+    template = manifests.worker_template(image, pull_policy, url, files)
     (home / "pod_template.yaml").write_text(yaml.safe_dump(template, sort_keys=False))
     console.print(f"Starting Airflow {version('apache-airflow')} with {EXECUTORS[options.executor]} …")
-    async with Airflow(home, environment, bind, port) as airflow, AirflowApi(f"http://{host}:{port}", DAG_ID) as api:
+    dag_id = options.example.dag_id
+    async with Airflow(home, environment, bind, port) as airflow, AirflowApi(f"http://{host}:{port}", dag_id) as api:
         await airflow.migrate()
         await airflow.start()
         run = _Run()
@@ -274,9 +265,9 @@ async def _report(options: DemoOptions, console: Console, api: AirflowApi, run: 
     if stall:
         console.print()
         console.print(screen.stall_text(stall, options.parallelism, run.now), highlight=False)
-    elif run.dag_run and (rows := await api.xcom(run.dag_run["dag_run_id"], "report")):
+    elif run.dag_run and (rows := await options.example.results(api, run.dag_run["dag_run_id"], run.tasks)):
         console.print("\nWhat the DAG found out:")
-        console.print(screen.result_table(rows))
+        console.print(screen.result_table(options.example.columns, rows))
     summary = summarise(state, run.tasks, run.pods.values(), run.now)
     console.print()
     console.print(screen.summary_table(summary))

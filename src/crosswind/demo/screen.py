@@ -75,11 +75,11 @@ def _seconds(span: float | None) -> str:
     return "–" if span is None else f"{span:.2f} s"
 
 
-def result_table(rows: Sequence[Sequence[Json]]) -> Table:
+def result_table(columns: Sequence[str], rows: Sequence[Sequence[Json]]) -> Table:
     """What the DAG found out."""
-    table = Table("month", "orders", "revenue in EUR", header_style="bold")
-    for month, orders, revenue in rows:
-        table.add_row(str(month), str(orders), f"{revenue:,.2f}")
+    table = Table(*columns, header_style="bold")
+    for row in rows:
+        table.add_row(*(f"{value:,.2f}" if isinstance(value, float) else str(value) for value in row))
     return table
 
 

@@ -174,4 +174,5 @@ class _Names:
         return ".".join([*self._default[:missing], *parts])
 
     def _normal(self, part: exp.Identifier) -> str:
+        part.meta["is_table"] = True  # BigQuery has case in names of tables and not in others
         return str(self._dialect.normalize_identifier(part).name)

@@ -80,7 +80,7 @@ class _Bad(Exception):
 def read_tree(root: Path, defaults: Mapping[str, Json], cache: Cache) -> Tree:
     """Read every task file below ``root``; ``defaults`` count where no ``crosswind.yaml`` says otherwise.
 
-    Files and folders whose names begin with a dot are left out, links to folders are not followed. Raises
+    Files and folders whose names begin with a dot are left out, and so are links that lead out. Raises
     ``ConfigError`` when the folder or ``defaults`` are wrong; all else becomes a problem of its file.
     """
     reader = _Reader(root, defaults, cache)
@@ -116,10 +116,11 @@ class _Reader:
 
     def folders(self) -> Iterator[tuple[str, list[str]]]:
         """Yield each folder with good settings, and the names of its task files, in order."""
-        for path, below, names in os.walk(self.root):
+        # Links are followed: a ConfigMap that is mounted into a pod shows its folders as links.
+        for path, below, names in os.walk(self.root, followlinks=True):
             folder = os.path.relpath(path, self.root).replace(os.sep, "/")
             folder = "" if folder == "." else folder
-            below[:] = sorted(name for name in below if not name.startswith((".", "__")))
+            below[:] = sorted(name for name in below if not name.startswith((".", "__")) and self._inside(path, name))
             if not self._settle(folder, SETTINGS_FILE in names):
                 below.clear()
                 continue
@@ -127,6 +128,15 @@ class _Reader:
                 folder,
                 sorted(n for n in names if n.endswith((".yaml", ".yml")) and n != SETTINGS_FILE and n[0] != "."),
             )
+
+    def _inside(self, path: str, name: str) -> bool:
+        """Whether a folder is a real one, or a link to one that is inside the root and not above itself."""
+        linked = os.path.join(path, name)
+        if not os.path.islink(linked):
+            return True
+        real = os.path.realpath(linked)
+        above = os.path.commonpath((real, os.path.realpath(path))) == real
+        return os.path.commonpath((self.root, real)) == self.root and not above
 
     def _settle(self, folder: str, has_file: bool) -> bool:
         parent = self._defaults if not folder else self._given[folder.rpartition("/")[0]]

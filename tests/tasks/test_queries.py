@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from crosswind.tasks.queries import check_dialect, read_query
+
+Facts = Callable[..., dict[str, Any]]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "sql", "reads", "writes"),
+    [
+        ("", "INSERT INTO daily SELECT * FROM orders JOIN users USING (id)", ["orders", "users"], ["daily"]),
+        ("", "CREATE TABLE daily AS SELECT * FROM orders", ["orders"], ["daily"]),
+        ("", "CREATE TABLE daily (a INT); INSERT INTO daily (a) SELECT a FROM orders", ["orders"], ["daily"]),
+        ("", "CREATE OR REPLACE VIEW daily AS SELECT * FROM orders", ["orders"], ["daily"]),
+        ("", "SELECT a INTO daily FROM orders", ["orders"], ["daily"]),
+        ("", "UPDATE daily SET a = 1 FROM orders", ["orders"], ["daily"]),
+        ("", "DELETE FROM daily; INSERT INTO daily SELECT * FROM orders", ["orders"], ["daily"]),
+        ("", "SELECT * FROM orders", ["orders"], []),
+        ("postgres", "MERGE INTO d USING s ON d.a = s.a WHEN MATCHED THEN UPDATE SET b = 1", ["s"], ["d"]),
+        ("postgres", "INSERT INTO d SELECT * FROM generate_series(1, 2) g, o", ["o"], ["d"]),
+        ("spark", "INSERT OVERWRITE TABLE a.d PARTITION (day) SELECT * FROM o", ["o"], ["a.d"]),
+        ("sqlite", "INSERT OR REPLACE INTO d SELECT * FROM o", ["o"], ["d"]),
+        ("mysql", "REPLACE INTO d SELECT * FROM o", ["o"], ["d"]),
+        ("oracle", "INSERT ALL INTO a VALUES (1) INTO b VALUES (2) SELECT * FROM c", ["C"], ["A", "B"]),
+        ("snowflake", "COPY INTO d FROM @stage/x", [], ["D"]),
+        ("duckdb", "CREATE TABLE d AS SELECT * FROM read_csv('x.csv')", [], ["d"]),
+        ("tsql", "EXEC something", [], []),
+    ],
+)
+def test_statements_tell_what_they_read_and_make(
+    facts: Facts, dialect: str, sql: str, reads: list[str], writes: list[str]
+) -> None:
+    assert facts(sql, dialect) == {"reads": reads, "writes": writes}
+
+
+@pytest.mark.parametrize(
+    ("sql", "reads", "writes"),
+    [
+        ("WITH a AS (SELECT * FROM b) SELECT * FROM a", ["b"], []),
+        ("WITH orders AS (SELECT * FROM orders) SELECT * FROM orders", ["orders"], []),
+        ("WITH RECURSIVE a AS (SELECT 1 UNION ALL SELECT * FROM a) SELECT * FROM a", [], []),
+        ("WITH a AS (SELECT * FROM b), b AS (SELECT 1) SELECT * FROM a, b", ["b"], []),
+        ("WITH a AS (SELECT 1) SELECT * FROM s.a", ["s.a"], []),
+        ("SELECT * FROM x WHERE y IN (WITH a AS (SELECT 1) SELECT * FROM a)", ["x"], []),
+        ("CREATE TEMP TABLE t AS SELECT * FROM a; INSERT INTO d SELECT * FROM t", ["a"], ["d"]),
+        ("CREATE TABLE t AS SELECT * FROM a; INSERT INTO d SELECT * FROM t; DROP TABLE t", ["a"], ["d"]),
+        ("DROP TABLE IF EXISTS d; CREATE TABLE d AS SELECT * FROM a", ["a"], ["d"]),
+        ("INSERT INTO d SELECT * FROM d", ["d"], ["d"]),
+    ],
+)
+def test_what_belongs_to_the_query_itself_is_no_table(
+    facts: Facts, sql: str, reads: list[str], writes: list[str]
+) -> None:
+    assert facts(sql, "postgres") == {"reads": reads, "writes": writes}
+
+
+@pytest.mark.parametrize(
+    ("sql", "reads", "writes"),
+    [
+        ("INSERT INTO d SELECT * FROM o WHERE day = '{{ ds }}' AND n > {{ params.n }}", ["o"], ["d"]),
+        ("{# why #}\n{% set x = 1 %}\nINSERT INTO d SELECT * FROM o {% if x %} WHERE a {% endif %}", ["o"], ["d"]),
+        ("INSERT INTO {{ params.schema }}.d SELECT * FROM {{ ref('x') }}, o", ["o"], []),
+        ("INSERT INTO d_{{ ds_nodash }} SELECT * FROM o", ["o"], []),
+    ],
+)
+def test_jinja_is_tolerated_and_names_that_it_makes_are_left_out(
+    facts: Facts, sql: str, reads: list[str], writes: list[str]
+) -> None:
+    assert facts(sql) == {"reads": reads, "writes": writes}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "schema", "names", "normalised"),
+    [
+        ("postgres", "", ["Orders", '"Orders"', "Sales.Orders"], ["orders", "Orders", "sales.orders"]),
+        ("snowflake", "prod.main", ["orders", "x.orders"], ["PROD.MAIN.ORDERS", "PROD.X.ORDERS"]),
+        ("bigquery", "p.d", ["T", "`a.b.T`"], ["p.d.T", "a.b.T"]),
+        ("", "sales", ["orders", "sales.orders"], ["sales.orders", "sales.orders"]),
+    ],
+)
+def test_names_are_normalised_as_the_dialect_does(
+    dialect: str, schema: str, names: list[str], normalised: list[str]
+) -> None:
+    assert list(read_query("", names, dialect, schema).names) == normalised
+
+
+def test_each_table_has_its_line() -> None:
+    found = read_query("INSERT INTO d\nSELECT *\nFROM a\nJOIN {{ x }}\nJOIN b", [], "", "")
+    assert found.reads == {"a": 3, "b": 5}
+
+
+@pytest.mark.parametrize("sql", ["SELEC * FRM (", "SELECT " + "(" * 3000 + "1" + ")" * 3000, "SELECT 'open"])
+def test_what_cannot_be_read_is_a_problem_and_no_crash(sql: str) -> None:
+    assert read_query(sql, ["a"], "", "").problem
+
+
+def test_an_unknown_dialect_is_named() -> None:
+    assert "nope" in check_dialect("nope")
+    assert check_dialect("snowflake") == ""
