@@ -72,7 +72,8 @@ MAIN_WORK = {"crosswind__main_container": "work"}
         (lambda pod: pod["status"].update(ephemeralContainerStatuses=[{"name": "debugger", "state": ENDED}]), SCOPE),
         (
             lambda pod: pod["metadata"].update(
-                labels={"kubernetes_pod_operator": "True"}, ownerReferences=[{"kind": "Job", "name": "etl"}]
+                labels={"kubernetes_pod_operator": "True"},
+                ownerReferences=[{"kind": "Job", "name": "etl", "controller": True}],
             ),
             SCOPE,
         ),

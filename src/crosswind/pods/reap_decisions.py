@@ -13,7 +13,7 @@ from datetime import datetime
 from crosswind.pods.known_sidecars import KNOWN, KnownSidecar
 from crosswind.pods.recognising import is_injected
 from crosswind.pods.states import ContainerReport, Kind, State, containers, mapping, mappings, text
-from crosswind.pods.stop_checks import XCOM, Scope, in_namespaces, is_meant, moment, spared
+from crosswind.pods.stop_checks import XCOM, Scope, in_namespaces, is_meant, is_running, moment, spared
 from crosswind.pods.stop_plans import Step, StopPlan, Target, Way
 from crosswind.settings import ReapSettings
 from crosswind.types import Json, Manifest
@@ -48,9 +48,11 @@ class Decision:
 
 def decide(pod: Manifest, scope: ReapSettings, known: Sequence[KnownSidecar] = KNOWN) -> Decision:
     """Decide on a pod as it is now."""
+    if told := is_running(pod, ""):  # first, for most pods of a namespace have finished
+        return Decision("", not_yet=(told,))
     main, objection = _main(pod, scope, known)
-    told = (in_namespaces(pod, scope.namespaces), is_airflows(pod, scope), own_network(pod), objection)
-    never = tuple(filter(None, (*told, restarts_itself(pod, main))))
+    checks = (in_namespaces(pod, scope.namespaces), is_airflows(pod, scope), own_network(pod), objection)
+    never = tuple(filter(None, (*checks, restarts_itself(pod, main))))
     if not main or objection:
         return Decision(main, never)
     return Decision(main, never, tuple(_not_yet(pod, main, scope, known)))
@@ -67,10 +69,14 @@ def _not_yet(pod: Manifest, main: str, scope: ReapSettings, known: Sequence[Know
 
 
 def is_airflows(pod: Manifest, scope: ReapSettings) -> str:
-    """Airflow's executor and operator end their own pods; a Job that an operator made is nobody's but its own."""
+    """Airflow's executor and operator end their own pods; what a Job or another controller made is not theirs.
+
+    The operators for Jobs and for Spark put the same label on pods that they do not make themselves.
+    """
     labels, owners = _metadata(pod, "labels"), mappings(mapping(pod.get("metadata")).get("ownerReferences"))
     executors = "airflow-worker" in labels or labels.get("kubernetes_executor") == "True"
-    operators = labels.get("kubernetes_pod_operator") == "True" and not any(one.get("kind") == "Job" for one in owners)
+    controlled = any(one.get("controller") is True for one in owners)
+    operators = labels.get("kubernetes_pod_operator") == "True" and not controlled
     if scope.airflow or not (executors or operators):
         return ""
     return f"belongs to Airflow's {'executor' if executors else 'pod operator'}"

@@ -16,9 +16,10 @@ __all__ = ["answering", "metrics", "readiness"]
 
 
 def readiness(reaper: Reaper, lease: Lease) -> str:
-    """Return what keeps it from working, "" when it is ready: the leader sees all pods, the others see the Lease."""
-    if not lease.held:
-        return f"cannot use the lease: {lease.trouble}" if lease.trouble else ""
+    """Return what keeps it from working, "" when it is ready: at work it sees all pods, else it sees the Lease."""
+    if not reaper.informers:
+        seen = lease.held or lease.holder
+        return "" if seen and not lease.trouble else f"cannot use the lease: {lease.trouble or 'not read yet'}"
     for namespace, informer in reaper.informers.items():
         if informer.trouble or not informer.listed.is_set():
             return f"cannot see the pods of namespace {namespace}: {informer.trouble or 'not listed yet'}"

@@ -89,6 +89,7 @@ class Reaper:
             await asyncio.gather(*(one.listed.wait() for one in self.informers.values()))
             pods = [pod for one in self.informers.values() for pod in one.objects.values()]
             await asyncio.gather(*(task for pod in pods if (task := self._look(pod))))
+            self._closing = True
             for watch in watches:
                 watch.cancel()
         self._stop()
@@ -114,8 +115,8 @@ class Reaper:
         for timer in self._resting.values():
             if timer is not None:
                 timer.cancel()
-        self._resting.clear()
-        self.states.clear()
+        for left in (self._resting, self._sights, self.states):
+            left.clear()
         self.informers = {}
 
     def _changed(self, change: InformerEvent) -> None:
@@ -164,12 +165,12 @@ class Reaper:
             outcome, pause = "error", getattr(error, "retry_after", None) or _AGAIN_S
             log.warning("Pod %s could not be dealt with, trying again: %s", sight.where, error)
         finally:
-            del self._sights[sight.uid]
+            self._sights.pop(sight.uid, None)
         self.outcomes[sight.namespace, outcome] += 1
         self._rest(sight, pause)
 
     async def _deal(self, sight: Sight, main: str) -> tuple[str, float | None]:
-        """Return how it went, and after how many seconds to look again."""
+        """Return how it went, and after how many seconds to look again, None for never."""
         plan, wait = await self._plan(sight, main)
         if self._settings.dry_run:
             _say(sight, plan)
@@ -177,13 +178,13 @@ class Reaper:
         if wait > 0.0:
             return "stays", wait
         if await self._ender.carry_out(sight, plan):
-            return ("gone" if sight.pod is None else "finished"), self._settings.retry
+            return ("gone" if sight.pod is None else "finished"), None
         if self._objection(sight.pod or {}, main):
             return "left", _AGAIN_S
         return "stays", self._settings.retry
 
     def _rest(self, sight: Sight, pause: float | None) -> None:
-        """Look at a pod again after a while; None is never."""
+        """Look at a pod again after a while."""
         uid, pods = sight.uid, self.informers[sight.namespace].objects
 
         def wake() -> None:
