@@ -209,3 +209,31 @@ def test_the_signal_script_does_nothing_on_a_machine_that_is_not_a_container(she
     environment = os.environ | {"HOSTNAME": "another-pod"}
     done = subprocess.run([*shell, str(script), "TERM"], env=environment, capture_output=True, timeout=10)
     assert (done.returncode, done.stderr) == (3, b"")
+
+
+WORKER = "sh -c 'trap \"echo told >>told; exit\" TERM; while :; do sleep 0.05; done' &"
+FIRST = {
+    "a shell passes nothing on: all are signalled": ("trap 'exit 7' TERM; while :; do sleep 0.05; done", 7, "told\n"),
+    "a shared namespace: all of this container": ("exec ./pause 1", 0, "told\n"),
+    "a program: it alone": ("exec ./agent 1", 0, ""),
+}
+
+
+@pytest.mark.parametrize("shell", ["dash", "busybox sh", "bash"])
+@pytest.mark.parametrize("first", FIRST)
+def test_the_signal_script_finds_what_a_container_runs(tmp_path: Path, shell: str, first: str) -> None:
+    """In a process namespace of its own, whose process 1 is a shell, ``pause`` or a program without a handler."""
+    namespace = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if subprocess.run([*namespace, "true"], capture_output=True, timeout=10).returncode:
+        pytest.skip("process namespaces cannot be made here")
+    ending, code, told = FIRST[first]
+    for name in ("pause", "agent"):
+        (tmp_path / name).write_bytes(Path("/bin/sleep").read_bytes())
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "told").touch()
+    (tmp_path / "signal").write_text(SIGNAL_SCRIPT)
+    (tmp_path / "main").write_text(f"{WORKER}\n{{ sleep 0.4; exec {shell} ./signal TERM; }} &\n{ending}\n")
+    environment = {"PATH": os.environ["PATH"]}
+    done = subprocess.run([*namespace, "sh", "main"], cwd=tmp_path, env=environment, capture_output=True, timeout=20)
+    assert (done.returncode, b"signal" in done.stderr) == (code, False)
+    assert (tmp_path / "told").read_text() == told

@@ -16,8 +16,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from crosswind.errors import TooManyRequests, Unreachable
 from crosswind.kube.client import Client
+from crosswind.kube.connecting import load
+from crosswind.kube.requests import Request
 from crosswind.kube.resources import EVENTS, PODS, ROLE_BINDINGS, ROLES, SERVICE_ACCOUNTS
+from crosswind.kube.transport import HttpTransport, Reply, Transport
 from crosswind.pods.known_sidecars import KNOWN
 from crosswind.pods.stop_plans import Abilities
 from crosswind.runs.ending import Ender, EndSettings, abilities
@@ -292,3 +296,53 @@ async def test_a_missing_permission_is_told_once_and_the_next_step_is_taken(
     warnings = [one.getMessage() for one in caplog.records if one.name == "crosswind.runs.ending"]
     assert len([one for one in warnings if "without forward" in one]) == 1
     assert len([one for one in warnings if "No Events" in one]) == 1
+
+
+async def test_where_a_pod_may_not_be_watched_it_is_read(
+    client: Client, cluster: Cluster, namespace: str, tmp_path: Path
+) -> None:
+    rules = [READ | {"verbs": ["get"]}, EXEC]
+    found = await base_over(client, namespace, pod("etl", ISTIO))
+    async with await Client.connect(await granted(client, cluster, namespace, rules, tmp_path)) as limited:
+        async with asyncio.timeout(8):
+            assert await Ender(limited, allowed=Abilities.EXEC).end(found)
+
+
+class Busy:
+    """Carries requests, but answers the first that want a subresource with 429, as an API server that sheds load."""
+
+    def __init__(self, inner: Transport, subresource: str) -> None:
+        self._inner, self._subresource, self.refusals = inner, subresource, 3
+
+    async def open(self, request: Request, authorization: str | None) -> Reply:
+        if request.path.endswith(self._subresource) and self.refusals:
+            self.refusals -= 1
+            raise TooManyRequests("busy", status=429, retry_after=0.05)
+        return await self._inner.open(request, authorization)
+
+
+@pytest.mark.parametrize(
+    ("subresource", "step"), [("/portforward", "ask POST :15020"), ("/exec", "client pilot-agent")]
+)
+async def test_a_busy_api_server_is_no_reason_for_a_harsher_step(
+    client: Client, cluster: Cluster, namespace: str, subresource: str, step: str
+) -> None:
+    found = await base_over(client, namespace, pod("etl", ISTIO))
+    server, credentials = await load(KubeSettings(kubeconfig=str(cluster.kubeconfig)))
+    transport = HttpTransport(server)
+    busy = Busy(transport, subresource)
+    allowed = Abilities.FORWARD if subresource == "/portforward" else Abilities.EXEC
+    assert await Ender(Client(busy, credentials), allowed=allowed).end(found)
+    await transport.close()
+    assert busy.refusals == 0
+    assert step in (await told(client, namespace))[-1][1]
+
+
+async def test_an_api_server_that_cannot_be_reached_is_told_to_the_caller(
+    client: Client, cluster: Cluster, namespace: str
+) -> None:
+    found = await base_over(client, namespace, pod("etl", ISTIO))
+    limited = await Client.connect(KubeSettings(kubeconfig=str(cluster.kubeconfig)))
+    await limited.close()
+    with pytest.raises(Unreachable):
+        await Ender(limited).end(found)

@@ -11,10 +11,10 @@ import datetime
 import logging
 import uuid
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from crosswind.errors import ApiError, Conflict, CrosswindError, Forbidden, NotFound, Unreachable
+from crosswind.errors import ApiError, Conflict, CrosswindError, Forbidden, NotFound, TooManyRequests, Unreachable
 from crosswind.kube.client import Client, Patch
 from crosswind.kube.resources import EVENTS, PODS
 from crosswind.pods.known_sidecars import KNOWN, KnownSidecar
@@ -119,7 +119,9 @@ class Ender:
     async def carry_out(self, sight: Sight, plan: StopPlan) -> bool:
         """Do what a plan says to the pod in sight; as ``end``."""
         for group in plan.groups:
-            await asyncio.gather(*(self._end_one(sight, target) for target in group))
+            ends = await asyncio.gather(*(self._end_one(sight, target) for target in group), return_exceptions=True)
+            for problem in filter(None, ends):
+                raise problem
         if not await sight.until(_is_finished, _grace(sight.pod)) and not plan.last.skip:
             await self._delete(sight, plan.last)
         return sight.pod is None or _is_finished(sight.pod)
@@ -166,7 +168,7 @@ class Ender:
         log.info("Pod %s, sidecar %s: %s", sight.where, name, step)
         try:
             async with asyncio.timeout(step.deadline):
-                await self._do(sight, name, step)
+                await self._insist(lambda: self._do(sight, name, step))
         except (_NotTaken, CrosswindError, TimeoutError) as error:
             self._learn(sight, step, error)
             log.info("Pod %s, sidecar %s: %s did not work: %s", sight.where, name, step, error or "no answer in time")
@@ -174,6 +176,14 @@ class Ender:
         if step.way is not Way.WAIT:
             await self._tell(sight, name, "EndingSidecar", step.note(name))
         return await sight.until(over, ends - asyncio.get_running_loop().time())
+
+    async def _insist(self, act: Callable[[], Awaitable[None]]) -> None:
+        """Act again for as long as the API server pushes back: that is no reason for a harsher step."""
+        while True:
+            try:
+                return await act()
+            except TooManyRequests as error:
+                await asyncio.sleep(error.retry_after or _AGAIN_S)
 
     async def _do(self, sight: Sight, name: str, step: Step) -> None:
         if step.request is not None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-from crosswind.errors import Gone, NotFound, ServerError, TooManyRequests, Unreachable
+from crosswind.errors import ApiError, NotFound, Unreachable
 from crosswind.kube.client import Client
 from crosswind.kube.resources import PODS
 from crosswind.types import Manifest
@@ -55,14 +55,14 @@ class Sight:
         return self.pod is None or wanted(self.pod)
 
     async def follow(self) -> None:
-        """Watch the pod until it is gone."""
+        """Watch the pod until it is gone; read it now and then where it may not be watched."""
         while True:
             try:
                 pod = await self.look()
                 if pod is None:
                     return
                 await self._watch(pod["metadata"]["resourceVersion"])
-            except (Gone, ServerError, TooManyRequests, Unreachable) as error:
+            except (ApiError, Unreachable) as error:
                 await asyncio.sleep(getattr(error, "retry_after", None) or _RETRY_S)
 
     async def _watch(self, version: str) -> None:
