@@ -71,7 +71,7 @@ def _not_yet(pod: Manifest, main: str, scope: ReapSettings, known: Sequence[Know
 def is_airflows(pod: Manifest, scope: ReapSettings) -> str:
     """Airflow's executor and operator end their own pods; what a Job or another controller made is not theirs.
 
-    The operators for Jobs and for Spark put the same label on pods that they do not make themselves.
+    ``KubernetesJobOperator`` puts the label of the pod operator on the pods of its Jobs.
     """
     labels, owners = _metadata(pod, "labels"), mappings(mapping(pod.get("metadata")).get("ownerReferences"))
     executors = "airflow-worker" in labels or labels.get("kubernetes_executor") == "True"
