@@ -99,6 +99,13 @@ def test_what_looks_alike_is_no_objection(change: Change) -> None:
     assert objections(changed(change), SCOPE) == []
 
 
+def test_of_ones_own_pod_it_is_known_whether_its_result_is_read() -> None:
+    unread = {"name": "airflow-xcom-sidecar", "state": RUNNING}
+    pod = changed(lambda pod: pod["status"]["containerStatuses"].append(unread))
+    assert list(moment(pod, own=True)) == []
+    assert len(list(moment(pod))) == 1
+
+
 def test_ones_own_pods_are_asked_for_the_moment_alone() -> None:
     assert list(moment(changed(lambda pod: pod["metadata"].update(namespace="other", labels={})))) == []
 

@@ -160,11 +160,28 @@ async def test_shippers_end_first_and_the_mesh_last(client: Client, namespace: s
     assert ended == ["logs", "vault-agent", "istio-proxy"]
 
 
-async def test_one_that_others_end_is_waited_for_and_then_asked(client: Client, namespace: str) -> None:
-    known = tuple(replace(one, owner_wait=0.3) if one.owner else one for one in KNOWN)
-    found = await base_over(client, namespace, pod("etl", {"name": "kuma-sidecar", "image": "kumahq/kuma-dp:2.9"}))
-    assert await Ender(client, settings=EndSettings(known)).end(found)
-    assert "POST :9901/quitquitquit" in (await told(client, namespace))[-1][1]
+IMPATIENT = tuple(replace(one, owner_wait=0.3) if one.owner else one for one in KNOWN)
+XCOM = {
+    "name": "airflow-xcom-sidecar",
+    "image": "alpine",
+    "command": ["sh", "-c", 'trap "exit 0" INT; while true; do sleep 1; done;'],
+}
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "step"),
+    [
+        ({"name": "kuma-sidecar", "image": "kumahq/kuma-dp:2.9"}, "ask POST :9901/quitquitquit"),
+        (XCOM, "send INT by a shell"),
+    ],
+    ids=["kuma", "xcom"],
+)
+async def test_one_that_others_end_is_waited_for_and_then_told(
+    client: Client, namespace: str, sidecar: Manifest, step: str
+) -> None:
+    found = await base_over(client, namespace, pod("etl", sidecar))
+    assert await Ender(client, settings=EndSettings(IMPATIENT)).end(found)
+    assert f"{sidecar['name']} ended: {step}, exit code 0" in (await told(client, namespace))[-1][1]
 
 
 async def test_a_sidecar_that_ignores_term_stays_and_is_told_of(client: Client, namespace: str) -> None:
@@ -187,9 +204,22 @@ async def test_its_own_client_ends_it_where_only_exec_is_allowed(client: Client,
     assert "client pilot-agent request --debug-port=15020" in (await told(client, namespace))[-1][1]
 
 
-async def test_a_swapped_image_ends_what_has_no_other_way(client: Client, namespace: str) -> None:
-    found = await base_over(client, namespace, pod("etl", ROWS["osm"][0]))
-    assert await Ender(client, settings=EndSettings(swap_image="busybox"), allowed=Abilities.PATCH).end(found)
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [
+        ("otc-container", "otel/opentelemetry-collector:0.110"),
+        ("gke-gcsfuse-sidecar", "gke.gcr.io/gcs-fuse-csi-driver-sidecar-mounter:v1"),
+        ("logs", "fluent/fluent-bit:3.2"),
+        ("linkerd-proxy", "cr.l5d.io/linkerd/proxy:2.18"),
+    ],
+)
+async def test_a_swapped_image_ends_what_has_no_other_way(
+    client: Client, namespace: str, name: str, image: str
+) -> None:
+    settings = EndSettings(IMPATIENT, swap_image="busybox")
+    found = await base_over(client, namespace, pod("etl", {"name": name, "image": image}))
+    assert await Ender(client, settings=settings, allowed=Abilities.FORWARD | Abilities.PATCH).end(found)
+    assert "swap busybox" in (await told(client, namespace))[-1][1]
     assert (await client.get(PODS, "etl", namespace=namespace))["status"]["phase"] == "Succeeded"
 
 

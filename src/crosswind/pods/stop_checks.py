@@ -44,15 +44,10 @@ def objections(pod: Json, scope: Scope) -> list[str]:
     return [told for told in (*ours, *moment(pod, scope.main)) if told]
 
 
-def moment(pod: Json, main: str = "base") -> Iterator[str]:
-    """Yield what speaks against ending a pod's sidecars now."""
-    checks: Sequence[Callable[[Json, str], str]] = (
-        main_is_over,
-        inits_are_done,
-        is_running,
-        restart_allows,
-        xcom_is_read,
-    )
+def moment(pod: Json, main: str = "base", *, own: bool = False) -> Iterator[str]:
+    """Yield what speaks against ending a pod's sidecars now; of an ``own`` pod we know whether its result is read."""
+    checks: list[Callable[[Json, str], str]] = [main_is_over, inits_are_done, is_running, restart_allows]
+    checks += [] if own else [xcom_is_read]
     yield from (told for check in checks if (told := check(pod, main)))
 
 

@@ -104,7 +104,7 @@ class Ender:
         self._client = client
         self._base, self._settings = base, settings or EndSettings()
         self._abilities: defaultdict[str, Abilities] = defaultdict(lambda: allowed)
-        self._may_touch = may_touch or (lambda pod, base: ", ".join(moment(pod, base)))
+        self._may_touch = may_touch or (lambda pod, base: ", ".join(moment(pod, base, own=True)))
         self._mute: set[str] = set()
 
     async def end(self, pod: Manifest, *, delete: bool = False) -> bool:
