@@ -189,7 +189,7 @@ def make(operator_class: Any, cell: Cell, kubeconfig: str, namespace: str, task_
             do_xcom_push=cell.xcom,
             deferrable=cell.deferrable,
             on_finish_action=cell.action,
-            termination_grace_period=3,
+            termination_grace_period=1,
             log_pod_spec_on_failure=False,
             log_events_on_startup=False,
             startup_check_interval_seconds=1,
@@ -206,8 +206,18 @@ def execute(new: Any, instance: Any) -> Any:
     try:
         return operator.execute(context)
     except TaskDeferred as deferred:
+        release(operator)
+        operator = new()
         event = asyncio.run(first_event(*deferred.trigger.serialize()))
-        return getattr(new(), deferred.method_name)(context=context, event=event)
+        return getattr(operator, deferred.method_name)(context=context, event=event)
+    finally:
+        release(operator)
+
+
+def release(operator: Any) -> None:
+    """Close the connections of an operator's hook, which a task's process leaves to its end."""
+    if "client" in vars(operator):
+        operator.client.api_client.rest_client.pool_manager.clear()
 
 
 async def first_event(path: str, arguments: dict[str, Any]) -> Any:

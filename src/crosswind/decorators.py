@@ -32,10 +32,14 @@ _LONGEST = 131_000
 """Bytes of one variable: Linux takes 131,072 with the name (``MAX_ARG_STRLEN``)."""
 
 _LOADER = f"""\
-import base64, linecache, os
+import base64, linecache, os, traceback
 text = base64.b64decode(os.environ.pop("{_SCRIPT}")).decode()
 linecache.cache["task.py"] = (len(text), None, text.splitlines(True), "task.py")
-exec(compile(text, "task.py", "exec"))
+try:
+    exec(compile(text, "task.py", "exec"))
+except Exception:
+    traceback.print_exc()  # with the lines of the source, which the interpreter itself would look for in a file
+    raise SystemExit(1)
 """
 
 _MAIN = """\

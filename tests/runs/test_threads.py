@@ -3,10 +3,11 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Awaitable, Callable
 
 import pytest
 
-from crosswind.runs.threads import LoopThread, run_apart
+from crosswind.runs.threads import Feed, LoopThread, run_apart
 
 
 async def forever() -> None:
@@ -66,3 +67,53 @@ async def test_run_apart_works_beside_a_running_loop() -> None:
     assert run_apart(answer, 5.0).startswith("crosswind-apart")
     with pytest.raises(TimeoutError):
         run_apart(forever, 0.02)
+
+
+Hand = Callable[[int], Awaitable[None]]
+
+
+def test_a_feed_hands_over_items_in_order_and_ends_with_its_work() -> None:
+    async def count(hand: Hand) -> None:
+        for number in range(30_000):  # more than may wait
+            await hand(number)
+
+    with Feed(count) as feed:
+        assert list(feed) == list(range(30_000))
+
+
+def test_a_feed_raises_what_its_work_raises_behind_the_items() -> None:
+    async def fail(hand: Hand) -> None:
+        await hand(1)
+        raise LookupError("of the work")
+
+    found = []
+    with pytest.raises(LookupError, match="of the work"), Feed(fail) as feed:
+        for item in feed:
+            found.append(item)  # noqa: PERF402  # as a caller does
+    assert found == [1]
+
+
+def test_leaving_a_feed_ends_its_work() -> None:
+    ended = threading.Event()
+
+    async def stay(hand: Hand) -> None:
+        try:
+            await hand(1)
+            await forever()
+        finally:
+            ended.set()
+
+    with pytest.raises(RuntimeError, match="enough"), Feed(stay) as feed:
+        for _ in feed:
+            raise RuntimeError("enough")
+    assert ended.is_set()
+
+
+def test_a_feed_can_be_ended_from_outside() -> None:
+    async def stay(hand: Hand) -> None:
+        await hand(1)
+        await forever()
+
+    with pytest.raises(RuntimeError, match="killed"), Feed(stay) as feed:
+        for _ in feed:
+            feed.end(RuntimeError("killed"))

@@ -229,6 +229,8 @@ class _Attendance:
         self._changed.clear()
         for name in self._to_read():
             if name not in self._readers:
+                base = self._wanted.seen if name == self._wanted.base else None
+                self._cursors[name] = base or LogCursor()
                 self._readers[name] = asyncio.create_task(self._read(name))
         if verdict.stage is not self._stage:
             self._stage = verdict.stage
@@ -250,9 +252,7 @@ class _Attendance:
 
     async def _read(self, container: str) -> None:
         """Tell a container's lines until it has ended, each once, however often the reading breaks off."""
-        base = self._wanted.seen if container == self._wanted.base else None
-        cursor = self._cursors[container] = base or LogCursor()
-        failures = 0
+        cursor, failures = self._cursors[container], 0
         while True:
             ended = self._has_ended(container)
             try:

@@ -20,6 +20,8 @@ __all__ = ["collect_xcom"]
 _LOOK_S = 0.3
 _LOOKS_S = 15.0
 """How long the sidecar is given to look at the file twice; it does so each half second."""
+_POLITE_S = 5.0
+"""How long sidecars of a pod that may be deleted are asked to end, before it is."""
 _END_S = 15.0
 """Beyond the pod's grace period, for the kubelet to report the sidecar's end."""
 
@@ -115,7 +117,11 @@ async def _by_end(
     client: Client, pod: Manifest, base: str, settings: EndSettings, *, may_delete: bool
 ) -> Delivery | None:
     """Bring the pod, and with it our sidecar, to its end."""
-    if await Ender(client, base=base, settings=settings).end(pod):
+    finished = False
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_POLITE_S if may_delete else None):
+            finished = await Ender(client, base=base, settings=settings).end(pod)
+    if finished:
         return await _until_delivered(client, pod)
     return await _by_deletion(client, pod) if may_delete else None
 

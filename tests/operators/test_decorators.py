@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException
+from airflow.sdk import DAG, task
+from benchmarks.operator_cells import execute
+
+from crosswind.errors import ConfigError
+
+pytestmark = pytest.mark.cluster
+
+
+def run(stand: Any, function: Any, *args: Any, **given: Any) -> Any:
+    """Execute a decorated function as a task."""
+
+    def new() -> Any:
+        with DAG("dag", schedule=None):
+            made = task.pod(
+                kubernetes_conn_id=None,
+                config_file=str(stand.cluster.kubeconfig),
+                namespace=stand.namespace,
+                image="python:3.12-slim",
+                termination_grace_period=1,
+                log_pod_spec_on_failure=False,
+                **given,
+            )(function)(*args)
+        stand.made.append(made.operator)
+        return made.operator
+
+    return execute(new, stand.instance)
+
+
+@pytest.fixture(autouse=True)
+def only_here(cluster: Any) -> None:
+    if not cluster.local:
+        pytest.skip("needs an image with Python")
+
+
+def add(first: int, second: int = 2) -> dict[str, int]:
+    import os
+
+    assert "CROSSWIND_INPUT" not in os.environ
+    return {"sum": first + second}
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_function_runs_in_a_pod_and_its_value_is_the_task_s(stand: Any, deferrable: bool) -> None:
+    assert run(stand, add, 5, do_xcom_push=True, deferrable=deferrable) == {"sum": 7}
+
+
+def test_arguments_may_be_pickled_with_dill(stand: Any) -> None:
+    assert run(stand, add, 5, 6, do_xcom_push=True, use_dill=True) == {"sum": 11}
+
+
+def test_an_exception_fails_the_task_and_shows_the_line(stand: Any, printed: Any) -> None:
+    def bad() -> None:
+        raise ValueError("of this line")
+
+    with pytest.raises(AirflowException, match="exit code 1"):
+        run(stand, bad)
+    assert '    raise ValueError("of this line")' in printed.lines()
+
+
+def test_without_do_xcom_push_nothing_is_written(stand: Any) -> None:
+    assert run(stand, add, 5) is None
+
+
+def test_arguments_that_are_too_long_are_refused(stand: Any) -> None:
+    with pytest.raises(ConfigError, match="the arguments take"):
+        run(stand, add, "x" * 200_000)

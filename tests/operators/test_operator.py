@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import pytest
+from airflow.providers.cncf.kubernetes.callbacks import KubernetesPodOperatorCallback
+from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException
+from kubernetes.client import models as k8s
+
+from crosswind.kube.resources import PODS
+
+pytestmark = pytest.mark.cluster
+
+STAYS = "trap 'exit 0' TERM; while :; do sleep 0.2 & wait $!; done"
+
+
+def both(test: Any) -> Any:
+    return pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferrable"])(test)
+
+
+@both
+def test_the_base_container_decides_by_its_name(stand: Any, deferrable: bool) -> None:
+    pod = k8s.V1Pod(
+        metadata=k8s.V1ObjectMeta(),
+        spec=k8s.V1PodSpec(
+            containers=[
+                k8s.V1Container(name="work"),
+                k8s.V1Container(name="base", image=stand.cluster.image, command=["sh", "-c", STAYS]),
+            ]
+        ),
+    )
+    stand.run("exit 0", base_container_name="work", full_pod_spec=pod, deferrable=deferrable)
+    with pytest.raises(AirflowException, match="work ended with exit code 4"):
+        stand.run("exit 4", base_container_name="work", full_pod_spec=pod, deferrable=deferrable)
+
+
+def test_a_sidecar_that_fails_fails_no_task(stand: Any) -> None:
+    stand.run("sleep 0.5", full_pod_spec=stand.beside("exit 143"))
+
+
+@both
+def test_a_pod_that_somebody_deletes_fails_the_task(stand: Any, deferrable: bool) -> None:
+    def delete() -> None:
+        while not (pods := stand.pods()) or pods[0]["status"].get("phase") != "Running":
+            time.sleep(0.05)
+        name = pods[0]["metadata"]["name"]
+        stand.ask(lambda client: client.delete(PODS, name, namespace=stand.namespace, grace_period=0))
+
+    helper = threading.Thread(target=delete)
+    helper.start()
+    with pytest.raises(AirflowException, match=r"failed: .*delete"):
+        stand.run("sleep 20", deferrable=deferrable)
+    helper.join()
+
+
+@both
+def test_a_start_that_takes_too_long_fails_with_what_it_waits_for(stand: Any, deferrable: bool) -> None:
+    resources = k8s.V1ResourceRequirements(requests={"cpu": "900"})
+    with pytest.raises(AirflowException, match=r"schedule_timeout_seconds = 1\. .*cpu"):
+        stand.run(container_resources=resources, schedule_timeout_seconds=1, deferrable=deferrable)
+    assert stand.pods() == []
+
+
+@both
+def test_an_image_that_is_not_there_fails_at_once(stand: Any, deferrable: bool) -> None:
+    began = time.monotonic()
+    with pytest.raises(AirflowException, match="no/such:image"):
+        stand.run(image="no/such:image", deferrable=deferrable)
+    assert time.monotonic() - began < 10
+
+
+def test_the_exit_code_may_skip_the_task(stand: Any) -> None:
+    with pytest.raises(AirflowSkipException, match="exit code 9"):
+        stand.run("exit 9", skip_on_exit_code=[9])
+    assert stand.pods() == []
+
+
+@pytest.mark.parametrize(
+    ("action", "script", "kept"),
+    [
+        ("delete_pod", "exit 1", 0),
+        ("keep_pod", "exit 0", 1),
+        ("delete_succeeded_pod", "exit 0", 0),
+        ("delete_succeeded_pod", "exit 1", 1),
+        ("delete_active_pod", "exit 0", 1),
+    ],
+)
+def test_on_finish_action_decides_whether_the_pod_stays(stand: Any, action: str, script: str, kept: int) -> None:
+    try:
+        stand.run(script, on_finish_action=action, full_pod_spec=stand.beside(STAYS))
+    except AirflowException:
+        assert script == "exit 1"
+    pods = stand.pods()
+    assert len(pods) == kept
+    for pod in pods:
+        assert pod["metadata"]["labels"]["already_checked"] == "True"
+        assert pod["status"]["phase"] == ("Succeeded" if script == "exit 0" else "Failed")
+
+
+def test_a_retry_takes_over_the_pod_of_a_lost_worker_while_it_runs(stand: Any) -> None:
+    first = stand.operator("sleep 1; echo done")
+    request = first.build_pod_request_obj(stand.context)
+    first.get_or_create_pod(request, stand.context)
+    stand.instance.try_number = 2
+    stand.run("echo never run")
+    assert stand.instance.pushed["pod_name"] == request.metadata.name
+
+
+@pytest.mark.parametrize(("script", "taken"), [("exit 0", True), ("exit 1", False)])
+def test_a_retry_takes_over_a_finished_pod_only_if_it_succeeded(stand: Any, script: str, taken: bool) -> None:
+    first = stand.operator(script)
+    request = first.build_pod_request_obj(stand.context)
+    first.get_or_create_pod(request, stand.context)
+    while stand.pods()[0]["status"].get("phase") not in ("Succeeded", "Failed"):
+        time.sleep(0.05)
+    stand.instance.try_number = 2
+    stand.run("exit 0")
+    assert (stand.instance.pushed["pod_name"] == request.metadata.name) is taken
+
+
+def test_killing_the_task_ends_the_wait_and_deletes_the_pod(stand: Any) -> None:
+    operator = stand.operator("sleep 30")
+    before = signal.signal(signal.SIGUSR1, lambda *_: operator.on_kill())
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def kill() -> None:
+        while not (pods := stand.pods()) or pods[0]["status"].get("phase") != "Running":
+            time.sleep(0.05)
+        signal.pthread_kill(main, signal.SIGUSR1)
+
+    helper = threading.Thread(target=kill)
+    helper.start()
+    began = time.monotonic()
+    with pytest.raises(AirflowException, match="killed"):
+        operator.execute(stand.context)
+    helper.join()
+    signal.signal(signal.SIGUSR1, before)
+    assert time.monotonic() - began < 15
+    assert stand.pods() == []
+
+
+def test_an_exception_in_the_worker_cleans_up(stand: Any) -> None:
+    class Bad(KubernetesPodOperatorCallback):
+        @staticmethod
+        def on_pod_starting(**_: Any) -> None:
+            raise RuntimeError("callback")
+
+    with pytest.raises(RuntimeError, match="callback"):
+        stand.run("sleep 30", callbacks=Bad)
+    assert stand.pods() == []
+
+
+@both
+def test_callbacks_come_in_stock_s_order(stand: Any, deferrable: bool) -> None:
+    class Note(KubernetesPodOperatorCallback):
+        calls: ClassVar[list[str]] = []
+
+    def note(name: str) -> Any:
+        return staticmethod(lambda **given: Note.calls.append(name))
+
+    names = [name for name in vars(KubernetesPodOperatorCallback) if name.startswith("on_")]
+    for name in names:
+        setattr(Note, name, note(name))
+    stand.run("true", callbacks=Note, deferrable=deferrable)
+    calls = [name for name in dict.fromkeys(Note.calls) if name != "on_sync_client_creation"]
+    resuming = ["on_operator_resuming"] if deferrable else []
+    assert calls == [
+        "on_pod_manifest_created",
+        "on_pod_creation",
+        *resuming,
+        "on_pod_starting",
+        "on_pod_completion",
+        "on_pod_teardown",
+        "on_pod_cleanup",
+    ]
+
+
+def test_each_line_of_the_log_is_told_to_callbacks_with_its_container_and_time(stand: Any) -> None:
+    class Note(KubernetesPodOperatorCallback):
+        told: ClassVar[list[tuple[str, str]]] = []
+
+        @staticmethod
+        def progress_callback(*, line: str, container_name: str, timestamp: Any, **_: Any) -> None:
+            assert timestamp.year > 2000
+            Note.told.append((container_name, line))
+
+    stand.run("echo one; echo two", callbacks=Note)
+    assert Note.told == [("base", "one"), ("base", "two")]
+
+
+@both
+def test_all_lines_are_printed_once(stand: Any, printed: Any, deferrable: bool) -> None:
+    stand.run("i=0; while [ $i -lt 2000 ]; do i=$((i+1)); echo line $i; done; printf 'no end'", deferrable=deferrable)
+    assert printed.lines() == [*(f"line {number}" for number in range(1, 2001)), "no end"]
+
+
+def test_logs_of_init_containers_and_sidecars_are_printed_when_asked_for(stand: Any, printed: Any) -> None:
+    stand.run(
+        "sleep 0.5; echo from base",
+        init_containers=[k8s.V1Container(name="before", image=stand.cluster.image, command=["echo", "from init"])],
+        full_pod_spec=stand.beside(f"echo from side; {STAYS}"),
+        init_container_logs=True,
+        container_logs=True,
+    )
+    assert {name: printed.lines(name) for name in ("before", "base", "side")} == {
+        "before": ["from init"],
+        "base": ["from base"],
+        "side": ["from side"],
+    }
+
+
+def test_lines_carry_the_level_that_they_begin_with(stand: Any, printed: Any) -> None:
+    stand.run("echo 'WARNING: low'; echo '[ERROR] bad'; echo plain")
+    levels = printed.levels
+    assert levels["[base] WARNING: low"] == "warning"
+    assert levels["[base] [ERROR] bad"] == "error"
+    assert levels["[base] plain"] == "info"
+
+
+def test_without_get_logs_nothing_is_printed(stand: Any, printed: Any) -> None:
+    stand.run("echo words", get_logs=False)
+    assert printed.lines() == []
+
+
+def test_a_deferred_task_with_a_logging_interval_prints_each_line_once(stand: Any, printed: Any) -> None:
+    stand.run("for i in 1 2 3; do echo line $i; sleep 0.3; done", deferrable=True, logging_interval=1)
+    assert printed.lines() == []  # they are in the triggerer's part of the log
+
+
+def test_labels_are_fit_for_a_mesh(stand: Any) -> None:
+    dag_like = "d" * 200
+    pod = stand.operator("true", name="long-" * 30).build_pod_request_obj(stand.context | {"run_id": dag_like})
+    assert pod.metadata.labels["app.kubernetes.io/name"] == "airflow-pod-operator"
+    assert all(len(value) <= 63 for value in pod.metadata.labels.values())
+    assert len(pod.metadata.name) <= 63
+    own = stand.operator("true", labels={"app": "mine"}).build_pod_request_obj(stand.context)
+    assert "app.kubernetes.io/name" not in own.metadata.labels
+
+
+def test_injectors_are_asked_for_sidecars_that_end_and_the_author_s_word_counts(stand: Any) -> None:
+    made = stand.operator("true").build_pod_request_obj(stand.context).metadata.annotations
+    assert made["sidecar.istio.io/nativeSidecar"] == "true"
+    assert made["config.linkerd.io/proxy-admin-shutdown"] == "enabled"
+    mine = {"sidecar.istio.io/nativeSidecar": "false", "config.linkerd.io/proxy-admin-shutdown": "disabled"}
+    assert (
+        mine.items()
+        <= stand.operator("true", annotations=mine).build_pod_request_obj(stand.context).metadata.annotations.items()
+    )
+
+
+@pytest.fixture
+def quick_alarm() -> Iterator[Callable[[float], None]]:
+    class Alarm(BaseException):
+        pass
+
+    def ring(*_: Any) -> None:
+        raise TimeoutError("the task's time is up")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds) and None
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_the_execution_timeout_reaches_the_wait_and_cleans_up(stand: Any, quick_alarm: Callable[[float], None]) -> None:
+    operator = stand.operator("sleep 30")
+    began = time.monotonic()
+    quick_alarm(2.0)
+    with pytest.raises(TimeoutError, match="time is up"):
+        operator.execute(stand.context)
+    assert time.monotonic() - began < 15
+    assert stand.pods() == []

@@ -1,0 +1,36 @@
+"""The table of ``make sidecars`` in short form: task state, pod and XCom are right beside every kind of sidecar."""
+
+from __future__ import annotations
+
+import pytest
+from benchmarks.operator_cells import Cell, pairs, run
+
+from crosswind.operators import KubernetesPodOperator
+from crosswind.testing import Cluster
+
+INJECTED = ("istio", "istio-native", "linkerd", "vault")
+
+CELLS = [
+    *pairs((*INJECTED, "unknown"), ("success", "failure")),
+    Cell("deaf", "success", False, "delete_pod", True),
+    Cell("deaf", "failure", True, "delete_succeeded_pod", False),
+    Cell("istio", "oom", True, "keep_pod", True),
+    Cell("none", "oom", False, "delete_pod", False),
+    Cell("cloud-sql", "success", False, "keep_pod", True),
+]
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: str(cell).replace(" ", "-"))
+def test_a_task_ends_as_its_base_container_did_and_its_pod_is_finished_or_gone(
+    cell: Cell, cluster: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not cluster.local and cell.sidecar in INJECTED:
+        pytest.skip("whether sidecars are injected is for the cluster to say")
+    monkeypatch.setenv("AIRFLOW__CROSSWIND__SIDECAR_SWAP_IMAGE", "crosswind/sidecar:1")
+    outcome = run(KubernetesPodOperator, cell, str(cluster.kubeconfig), namespace)
+    assert not outcome.wrong(cell), outcome
+    assert outcome.seconds < 20
+    if cell.outcome == "oom":
+        assert "memory" in outcome.message

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import time
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException
+from airflow.sdk.exceptions import TaskDeferred
+from benchmarks.operator_cells import first_event
+from kubernetes.client import models as k8s
+
+from crosswind.errors import XComError
+from crosswind.kube.resources import PODS
+
+pytestmark = pytest.mark.cluster
+
+FILE = "/airflow/xcom/return.json"
+STAYS = "trap 'exit 0' TERM; while :; do sleep 0.2 & wait $!; done"
+DEAF = "trap '' TERM; while :; do sleep 1; done"
+LONG = f"{{ printf '\"'; head -c %d /dev/zero | tr \"\\0\" x; printf '\"'; }} > {FILE}"
+
+
+def both(test: Any) -> Any:
+    return pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferrable"])(test)
+
+
+@both
+@pytest.mark.parametrize("value", [None, 0, "text with \u00fc and \n", {"a": [1, 2.5, None]}, []], ids=repr)
+def test_a_value_comes_as_it_was_written(stand: Any, value: Any, deferrable: bool) -> None:
+    script = f"cat > {FILE} <<'END'\n{json.dumps(value, ensure_ascii=False)}\nEND"
+    assert stand.run(script, do_xcom_push=True, deferrable=deferrable) == value
+
+
+@pytest.mark.parametrize("size", [3990, 4001, 70_000, 10_000_000])
+@pytest.mark.parametrize("beside", ["", STAYS], ids=["alone", "beside-a-sidecar"])
+def test_a_long_value_comes_whole(stand: Any, size: int, beside: str) -> None:
+    pod = stand.beside(beside) if beside else None
+    assert stand.run(LONG % size, do_xcom_push=True, full_pod_spec=pod) == "x" * size
+
+
+@pytest.mark.timeout(60)
+def test_a_long_value_comes_from_beside_a_sidecar_that_nothing_ends(stand: Any) -> None:
+    assert stand.run(LONG % 70_000, do_xcom_push=True, full_pod_spec=stand.beside(DEAF)) == "x" * 70_000
+
+
+def test_a_value_beyond_the_limit_is_refused_with_the_mend(stand: Any) -> None:
+    with pytest.raises(XComError, match="10485760 are possible"):
+        stand.run(LONG % 10_500_000, do_xcom_push=True)
+
+
+@both
+def test_no_file_and_an_empty_one_are_no_value(stand: Any, deferrable: bool) -> None:
+    assert stand.run("true", do_xcom_push=True, deferrable=deferrable) is None
+    assert stand.run(f": > {FILE}", do_xcom_push=True, deferrable=deferrable, full_pod_spec=stand.beside(STAYS)) is None
+
+
+def test_what_is_no_json_fails_with_where(stand: Any) -> None:
+    with pytest.raises(XComError, match=r"return\.json is no JSON"):
+        stand.run(f"echo hello > {FILE}", do_xcom_push=True)
+
+
+def test_the_last_of_several_values_counts_also_beside_a_sidecar(stand: Any) -> None:
+    script = f"echo 1 > {FILE}; sleep 1.5; echo 2 > {FILE}.new; mv {FILE}.new {FILE}"
+    assert stand.run(script, do_xcom_push=True, full_pod_spec=stand.beside(STAYS)) == 2
+
+
+def test_a_task_that_fails_still_pushes_what_it_left(stand: Any) -> None:
+    with pytest.raises(AirflowException, match="exit code 5"):
+        stand.run(f"echo '{{\"a\": 1}}' > {FILE}; exit 5", do_xcom_push=True)
+    assert stand.instance.pushed["return_value"] == {"a": 1}
+
+
+def test_a_value_survives_the_removal_of_a_deferred_pod(stand: Any) -> None:
+    given = {"do_xcom_push": True, "deferrable": True}
+    with pytest.raises(TaskDeferred) as deferred:
+        stand.operator(f"echo 7 > {FILE}", **given).execute(stand.context)
+    event = asyncio.run(first_event(*deferred.value.trigger.serialize()))
+    stand.ask(lambda client: client.delete(PODS, event["name"], namespace=stand.namespace, grace_period=0))
+    while stand.pods():
+        time.sleep(0.05)
+    assert stand.operator(**given).trigger_reentry(stand.context, event) == 7
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # stock's exec leaves its socket open
+def test_stock_s_way_can_be_chosen(stand: Any) -> None:
+    value = stand.run(f"echo 3 > {FILE}", do_xcom_push=True, xcom_sidecar="stock")
+    assert value == 3
+    pod = stand.operator(do_xcom_push=True, xcom_sidecar="stock").build_pod_request_obj(stand.context)
+    assert [one.name for one in pod.spec.containers] == ["base", "airflow-xcom-sidecar"]
+    gc.collect()
+
+
+def test_the_sidecar_takes_base_s_security_context_unless_it_gets_its_own(stand: Any) -> None:
+    context = k8s.V1SecurityContext(run_as_user=1234, allow_privilege_escalation=False)
+    operator = stand.operator(do_xcom_push=True, container_security_context=context)
+    made = operator.build_pod_request_obj(stand.context).spec.init_containers[-1]
+    assert (made.name, made.security_context.run_as_user) == ("crosswind-xcom", 1234)
+    own = k8s.V1SecurityContext(run_as_user=99)
+    operator = stand.operator(
+        do_xcom_push=True, container_security_context=context, xcom_sidecar_container_security_context=own
+    )
+    assert operator.build_pod_request_obj(stand.context).spec.init_containers[-1].security_context.run_as_user == 99
+
+
+def test_an_unknown_way_is_refused(stand: Any) -> None:
+    with pytest.raises(ValueError, match="native or stock"):
+        stand.operator(xcom_sidecar="other")

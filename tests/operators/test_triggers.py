@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import TaskDeferred
+
+from crosswind.kube.client import Client
+from crosswind.kube.resources import PODS
+from crosswind.runs.attending import pod_states
+from crosswind.runs.sharing import hub
+from crosswind.settings import KubeSettings
+from crosswind.triggers import PodTrigger, kube_settings
+
+LABELS = {"kubernetes_pod_operator": "True"}
+
+
+def pod(name: str, script: str, image: str = "busybox", labels: Any = LABELS) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": labels},
+        "spec": {
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 1,
+            "containers": [{"name": "base", "image": image, "command": ["sh", "-c", script]}],
+        },
+    }
+
+
+def trigger(stand: Any, name: str, **given: Any) -> PodTrigger:
+    return PodTrigger(pod_name=name, pod_namespace=stand.namespace, config_file=str(stand.cluster.kubeconfig), **given)
+
+
+async def first(made: PodTrigger) -> dict[str, Any]:
+    async for event in made.run():
+        return dict(event.payload)
+    raise AssertionError("no event")
+
+
+@contextlib.asynccontextmanager
+async def client_of(stand: Any) -> Any:
+    async with await Client.connect(KubeSettings(kubeconfig=str(stand.cluster.kubeconfig))) as client:
+        yield client
+    await hub().close()
+
+
+@pytest.mark.cluster
+async def test_many_deferred_pods_share_one_watch(stand: Any) -> None:
+    async with client_of(stand) as client:
+        names = [f"pod-{number}" for number in range(10)]
+        for name in names:
+            await client.create(PODS, pod(name, "sleep 1", stand.cluster.image), namespace=stand.namespace)
+        waits = [asyncio.create_task(first(trigger(stand, name))) for name in names]
+        await asyncio.sleep(0)
+        events = await asyncio.gather(*waits)
+        assert {event["status"] for event in events} == {"success"}
+        assert len(hub()) == 1
+
+
+@pytest.mark.cluster
+async def test_an_end_is_noticed_within_a_fifth_of_a_second(stand: Any) -> None:
+    async with client_of(stand) as client:
+        await client.create(PODS, pod("pod", "sleep 1", stand.cluster.image), namespace=stand.namespace)
+
+        async def watch() -> float:
+            version = (await client.get(PODS, "pod", namespace=stand.namespace))["metadata"]["resourceVersion"]
+            async for event in client.watch(PODS, namespace=stand.namespace, version=version, timeout=20):
+                if "terminated" in str(event["object"].get("status")):
+                    break
+            return time.monotonic()
+
+        seen = asyncio.create_task(watch())
+        await first(trigger(stand, "pod"))
+        noticed = time.monotonic()
+        assert abs(noticed - await seen) < 0.2
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("labels", [LABELS, {}], ids=["labelled", "without-stock-s-label"])
+async def test_an_end_before_the_first_look_and_a_removal_are_told(stand: Any, labels: Any) -> None:
+    async with client_of(stand) as client:
+        await client.create(PODS, pod("quick", "exit 3", stand.cluster.image, labels), namespace=stand.namespace)
+        failed = await first(trigger(stand, "quick"))
+        assert (failed["status"], failed["deleted"]) == ("failed", False)
+        assert (await first(trigger(stand, "quick")))["status"] == "failed"
+        await client.create(PODS, pod("taken", "sleep 20", stand.cluster.image, labels), namespace=stand.namespace)
+        waiting = asyncio.create_task(first(trigger(stand, "taken")))
+        async for state, _ in pod_states(client, "taken", stand.namespace):
+            if state and state["status"].get("phase") == "Running":
+                break
+        await client.delete(PODS, "taken", namespace=stand.namespace, grace_period=0)
+        gone = await waiting
+        assert (gone["status"], gone["deleted"]) == ("failed", True)
+        assert "pod" not in await first(trigger(stand, "never-there"))
+
+
+@pytest.mark.cluster
+async def test_the_deadline_ends_the_wait(stand: Any) -> None:
+    async with client_of(stand) as client:
+        await client.create(PODS, pod("long", "sleep 20", stand.cluster.image), namespace=stand.namespace)
+        event = await first(trigger(stand, "long", deadline=time.time() + 1))
+        assert (event["status"], "execution_timeout" in event["message"]) == ("timeout", True)
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(("action", "left"), [("delete_pod", 0), ("keep_pod", 1)])
+async def test_killing_a_deferred_task_deletes_its_pod_unless_it_is_kept(stand: Any, action: str, left: int) -> None:
+    async with client_of(stand) as client:
+        await client.create(PODS, pod("pod", "sleep 20", stand.cluster.image), namespace=stand.namespace)
+        made = trigger(stand, "pod", on_kill_action=action)
+        waiting = asyncio.create_task(first(made))
+        await asyncio.sleep(0.5)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        await made.on_kill()
+        pods = (await client.list(PODS, namespace=stand.namespace)).items
+        assert len([one for one in pods if "deletionTimestamp" not in one["metadata"]]) == left
+
+
+@pytest.mark.cluster
+async def test_a_cluster_out_of_reach_is_an_event_and_no_endless_wait(tmp_path: Path) -> None:
+    made = PodTrigger(pod_name="pod", pod_namespace="default", config_file=str(tmp_path / "none"))
+    event = await first(made)
+    assert (event["status"], "there is no kubeconfig" in event["message"]) == ("error", True)
+
+
+def test_the_row_holds_no_credentials_and_makes_the_same_trigger(stand: Any) -> None:
+    operator = stand.operator("true", deferrable=True)
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.execute(stand.context)
+    path, arguments = deferred.value.trigger.serialize()
+    assert path == "crosswind.triggers.PodTrigger"
+    assert "token" not in json.dumps(arguments)
+    assert PodTrigger(**arguments).serialize() == (path, arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extras", "wanted"),
+    [
+        ({}, {"kube_config_path": "/a"}, KubeSettings(kubeconfig="/a")),
+        ({"config_file": "/b"}, {"kube_config_path": "/a"}, KubeSettings(kubeconfig="/b")),
+        ({}, {"extra__kubernetes__in_cluster": True}, KubeSettings(in_cluster=True)),
+        ({}, {"in_cluster": "true", "disable_verify_ssl": True}, KubeSettings(in_cluster=True, verify_ssl=False)),
+        ({"cluster_context": "x"}, {"kube_config": {"a": 1}}, KubeSettings(kubeconfig_text='{"a":1}', context="x")),
+        ({"in_cluster": False}, {"in_cluster": True}, KubeSettings()),
+    ],
+)
+def test_arguments_count_before_the_connection(arguments: Any, extras: Any, wanted: KubeSettings) -> None:
+    none = dict.fromkeys(("config_file", "in_cluster", "cluster_context"))
+    assert kube_settings(none | arguments, extras) == wanted
+
+
+def test_importing_the_operator_loads_nothing_but_stock_s_and_what_it_runs_on() -> None:
+    code = (
+        "import sys; from airflow.providers.cncf.kubernetes.operators import pod; from airflow.providers.common.compat"
+        " import connection; import airflow.triggers.base; before = set(sys.modules); import crosswind.operators;"
+        " print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}));"
+        " print(*sorted(name for name in sys.modules if name.startswith('crosswind.local')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    foreign, local = done.stdout.splitlines()[-2:]
+    allowed = {"crosswind", "orjson", "aiohttp", "queue", "concurrent"}
+    assert set(foreign.split()) <= allowed | set(sys.stdlib_module_names), foreign
+    assert local == ""

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from crosswind.errors import PodTimeout
+from crosswind.kube.client import Client
+from crosswind.kube.loglines import LogCursor
+from crosswind.kube.resources import PODS
+from crosswind.pods.verdicts import Stage
+from crosswind.runs.attending import Line, News, Seen, Told, Wanted, attend, pod_states
+from crosswind.settings import KubeSettings
+from crosswind.testing import Cluster
+
+pytestmark = pytest.mark.cluster
+
+
+class Scene:
+    """A namespace, and the news of a pod in it."""
+
+    def __init__(self, client: Client, namespace: str, image: str) -> None:
+        self.client, self.namespace, self.image = client, namespace, image
+        self.news: list[News] = []
+
+    async def create(self, script: str, **spec: Any) -> None:
+        base = {"name": "base", "image": self.image, "command": ["sh", "-c", script]}
+        whole = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 1, "containers": [base], **spec}
+        manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": whole}
+        await self.client.create(PODS, manifest, namespace=self.namespace)
+
+    async def attend(self, **wanted: Any) -> None:
+        async def hand(news: News) -> None:
+            self.news.append(news)
+
+        await attend(self.client, "pod", self.namespace, Wanted(**wanted), hand)
+
+    @property
+    def stages(self) -> list[Stage]:
+        return [one.verdict.stage for one in self.news if isinstance(one, Seen)]
+
+    @property
+    def lines(self) -> list[str]:
+        return [one.text for one in self.news if isinstance(one, Line)]
+
+
+@pytest.fixture
+async def scene(cluster: Cluster, namespace: str) -> AsyncIterator[Scene]:
+    async with await Client.connect(KubeSettings(kubeconfig=str(cluster.kubeconfig))) as client:
+        yield Scene(client, namespace, cluster.image)
+
+
+async def test_a_life_is_told_in_stages_and_lines(scene: Scene) -> None:
+    await scene.create("echo one; sleep 0.2; echo two")
+    await scene.attend(logs=("base",))
+    assert scene.stages[-2:] == [Stage.RUNNING, Stage.ENDED]
+    assert scene.lines == ["one", "two"]
+
+
+async def test_a_pod_that_is_not_there_is_gone(scene: Scene) -> None:
+    await scene.attend()
+    assert [(one.pod, one.deleted, one.verdict.stage) for one in scene.news if isinstance(one, Seen)] == [
+        (None, True, Stage.GONE)
+    ]
+
+
+async def test_base_s_end_counts_when_its_policy_restarts_it_no_more(scene: Scene) -> None:
+    await scene.create(
+        "echo try; test -e /v/there || { touch /v/there; exit 1; }", restartPolicy="OnFailure", **_volume()
+    )
+    await scene.attend(logs=("base",))
+    seen = [one for one in scene.news if isinstance(one, Seen)][-1]
+    assert seen.verdict.succeeded
+
+
+def _volume() -> dict[str, Any]:
+    base = {"name": "base", "image": "busybox", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}
+    script = "echo try; test -e /v/there || { touch /v/there; exit 1; }"
+    return {"volumes": [{"name": "v", "emptyDir": {}}], "containers": [base | {"command": ["sh", "-c", script]}]}
+
+
+async def test_reading_goes_on_behind_the_lines_that_were_read(scene: Scene) -> None:
+    await scene.create("echo one; sleep 0.1; echo two; sleep 0.1; echo three")
+    await scene.attend(logs=("base",))
+    second = [one for one in scene.news if isinstance(one, Line)][1]
+    scene.news.clear()
+    await scene.attend(logs=("base",), seen=LogCursor(second.stamp, 1))
+    assert scene.lines == ["three"]
+
+
+async def test_at_once_tells_what_there_is_and_waits_for_nothing(scene: Scene) -> None:
+    await scene.create("echo one; sleep 20")
+    async for pod, _ in pod_states(scene.client, "pod", scene.namespace):
+        if pod and pod["status"].get("phase") == "Running":
+            break
+    async with asyncio.timeout(5):
+        while not scene.lines:
+            await scene.attend(logs=("base",), at_once=True)
+    assert scene.lines[0] == "one"
+
+
+async def test_a_late_start_names_what_it_waits_for_and_its_events(scene: Scene) -> None:
+    resources = {"requests": {"cpu": "900"}}
+    await scene.create("true", containers=[{"name": "base", "image": scene.image, "resources": resources}])
+    with pytest.raises(PodTimeout, match=r"be scheduled within schedule_timeout_seconds = 1\. .*cpu"):
+        await scene.attend(schedule_timeout=1.0, events_every=0.3)
+    assert any(isinstance(one, Told) and "FailedScheduling" in one.text for one in scene.news)
+
+
+async def test_nothing_is_left_running_when_the_attendance_is_cancelled(scene: Scene) -> None:
+    await scene.create("while :; do echo tick; sleep 0.1; done")
+    before = asyncio.all_tasks()
+    task = asyncio.create_task(scene.attend(logs=("base",), events_every=0.2))
+    async with asyncio.timeout(10):
+        while not scene.lines:  # noqa: ASYNC110  # the news are a list
+            await asyncio.sleep(0.05)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert asyncio.all_tasks() == before
