@@ -1,0 +1,150 @@
+"""``airflow.cfg``: what all pods of the deployment must agree on. Nothing secret is in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from crosswind.deploy.objects import Rendered, named, new
+from crosswind.deploy.values import BundleDags, GitSyncDags, ImageDags, RemoteLogs, Values, VolumeDags
+
+__all__ = [
+    "AIRFLOW_CFG",
+    "BUNDLES_FOLDER",
+    "CONFIG_FOLDER",
+    "GIT_FOLDER",
+    "LOGS_FOLDER",
+    "TEMPLATE_FOLDER",
+    "airflow_cfg",
+    "config_data",
+    "config_maps",
+    "dags_folder",
+]
+
+CONFIG_FOLDER = "/etc/airflow"
+AIRFLOW_CFG = f"{CONFIG_FOLDER}/airflow.cfg"
+TEMPLATE_FOLDER = "/etc/airflow-template"
+LOGS_FOLDER = "/opt/airflow/logs"
+GIT_FOLDER = "/git"
+BUNDLES_FOLDER = "/bundles"
+_MANAGERS = {
+    "fab": "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager",
+    "simple": "airflow.api_fastapi.auth.managers.simple.simple_auth_manager.SimpleAuthManager",
+}
+
+Options = dict[str, dict[str, Any]]
+
+
+def config_maps(values: Values) -> Iterator[Rendered]:
+    """Yield the configuration, a copy for each namespace in which its pods run."""
+    data = config_data(values)
+    for namespace in values.namespaces:
+        main = namespace == values.namespace
+        yield Rendered(
+            "configmap.yaml" if main else f"workers/{namespace}/configmap.yaml",
+            "Airflow's configuration, one for all components so that they agree; nothing secret is in it."
+            if main
+            else f"The same for the workers in namespace {namespace}, for pods read it in their own.",
+            new(values, "v1/ConfigMap", named(values, "config"), "config", namespace=namespace, data=data),
+        )
+
+
+def config_data(values: Values) -> dict[str, str]:
+    """Return the files of the configuration."""
+    files = {"airflow.cfg": airflow_cfg(values)}
+    if values.web.auth == "fab":
+        files["webserver_config.py"] = values.web.fab_config
+    return files
+
+
+def airflow_cfg(values: Values) -> str:
+    """Return the file; what ``values.config`` says wins over what is derived."""
+    options = _derived(values)
+    for section, given in values.config.items():
+        options.setdefault(section, {}).update(given)
+    lines: list[str] = []
+    for section in sorted(options):
+        lines += [f"[{section}]", *(f"{key} = {_written(value)}" for key, value in options[section].items()), ""]
+    return "\n".join(lines)
+
+
+def dags_folder(values: Values) -> str | None:
+    """Return where the DAG files are in pods; None with a bundle, which has a folder of its own."""
+    match values.dags:
+        case ImageDags(path=path) | VolumeDags(path=path):
+            return path
+        case GitSyncDags(subdir=subdir):
+            return f"{GIT_FOLDER}/repo/{subdir}".rstrip("/")
+    return None
+
+
+def _derived(values: Values) -> Options:
+    options: Options = {
+        "core": {
+            "executor": values.executor,
+            "auth_manager": _MANAGERS.get(values.web.auth, values.web.auth),
+            "execution_api_server_url": _execution_url(values),
+            "load_examples": False,
+        },
+        "api": {"base_url": _base_url(values)} if values.web.host else {},
+        "scheduler": {"enable_health_check": True},
+        "kubernetes_executor": _executor(values),
+        "logging": {"base_log_folder": LOGS_FOLDER},
+        "metrics": _metrics(values),
+    }
+    if folder := dags_folder(values):
+        options["core"]["dags_folder"] = folder
+    if isinstance(values.dags, BundleDags):
+        options["dag_processor"] = _bundle(values.dags)
+    if isinstance(values.logs, RemoteLogs):
+        options["logging"] |= {"remote_logging": True, "remote_base_log_folder": values.logs.url}
+        if values.logs.connection:
+            options["logging"]["remote_log_conn_id"] = values.logs.connection
+    if values.web.auth == "fab":
+        options["fab"] = {"config_file": f"{CONFIG_FOLDER}/webserver_config.py", "enable_proxy_fix": True}
+    if values.web.auth == "simple":
+        options["core"]["simple_auth_manager_passwords_file"] = "/tmp/passwords.json"  # noqa: S108 - in the pod
+    return {section: given for section, given in options.items() if given}
+
+
+def _execution_url(values: Values) -> str:
+    """Return the full name, which workers in other namespaces find too; an ingress' path is part of it."""
+    host = f"{named(values, 'api-server')}.{values.namespace}.svc.{values.network.cluster_domain}"
+    return f"http://{host}:8080{values.web.path}/execution/"
+
+
+def _base_url(values: Values) -> str:
+    scheme = "https" if values.web.tls_secret or values.mesh.gateway else "http"
+    return f"{scheme}://{values.web.host}{values.web.path}"
+
+
+def _executor(values: Values) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "namespace": values.worker_namespaces[0],
+        "pod_template_file": f"{TEMPLATE_FOLDER}/pod_template.yaml",
+    }
+    if len(values.worker_namespaces) > 1:
+        options["multi_namespace_mode"] = True
+        options["multi_namespace_mode_namespace_list"] = ",".join(values.worker_namespaces)
+    return options
+
+
+def _metrics(values: Values) -> dict[str, Any]:
+    if not values.metrics.statsd:
+        return {}
+    host = f"{named(values, 'statsd')}.{values.namespace}.svc.{values.network.cluster_domain}"
+    return {"statsd_on": True, "statsd_host": host, "statsd_port": 9125, "statsd_prefix": "airflow"}
+
+
+def _bundle(dags: BundleDags) -> dict[str, str]:
+    kwargs = {"repo_url": dags.repo, "tracking_ref": dags.ref, "subdir": dags.subdir}
+    if dags.secret:
+        kwargs["git_conn_id"] = "git_default"
+    bundle = {"name": "dags", "classpath": "airflow.providers.git.bundles.git.GitDagBundle", "kwargs": kwargs}
+    return {"dag_bundle_config_list": json.dumps([bundle]), "dag_bundle_storage_path": BUNDLES_FOLDER}
+
+
+def _written(value: object) -> str:
+    """Return an option's text; ``%`` begins a reference in the file, doubled it is itself."""
+    return str(value).replace("%", "%%").replace("\n", "\n  ")

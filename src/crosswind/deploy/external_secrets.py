@@ -1,0 +1,59 @@
+"""Secrets that the External Secrets operator fetches. Those without ``remote`` are made by somebody else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from crosswind.deploy.objects import Rendered, new
+from crosswind.deploy.values import GitDags, SecretKey, SecretStore, Values
+from crosswind.types import Manifest
+
+__all__ = ["external_secrets"]
+
+_KIND = "external-secrets.io/v1/ExternalSecret"
+
+
+def external_secrets(values: Values) -> Iterator[Rendered]:
+    """Yield an ExternalSecret for each Secret that is fetched."""
+    store = values.secrets.store
+    if store is None:
+        return
+    for name, keys in _by_name(values).items():
+        data = [{"secretKey": key.key, "remoteRef": _remote(key)} for key in keys]
+        reason = f"Fetches Secret {name} from {store.name}, so that no manifest contains it."
+        yield Rendered(f"secrets/{name}.yaml", reason, _manifest(values, store, name, {"data": data}))
+    if isinstance(values.dags, GitDags) and values.dags.secret and values.dags.remote:
+        content = {"dataFrom": [{"extract": {"key": values.dags.remote}}]}
+        for namespace in values.namespaces:
+            name = values.dags.secret
+            place = "" if namespace == values.namespace else f"{namespace}/"
+            reason = f"Fetches the credentials of the DAG repository from {store.name}."
+            yield Rendered(
+                f"secrets/{place}{name}.yaml", reason, _manifest(values, store, name, content, namespace=namespace)
+            )
+
+
+def _by_name(values: Values) -> dict[str, list[SecretKey]]:
+    found: dict[str, list[SecretKey]] = {}
+    for field in ("database", "fernet_key", "api_secret_key", "jwt_secret"):
+        key: SecretKey = getattr(values.secrets, field)
+        if key.remote:
+            found.setdefault(key.name, []).append(key)
+    return found
+
+
+def _remote(key: SecretKey) -> Manifest:
+    assert key.remote is not None
+    return {"key": key.remote, **({"property": key.property} if key.property else {})}
+
+
+def _manifest(
+    values: Values, store: SecretStore, name: str, content: Manifest, *, namespace: str | None = None
+) -> Manifest:
+    spec = {
+        "refreshInterval": store.refresh,
+        "secretStoreRef": {"kind": store.kind, "name": store.name},
+        "target": {"name": name, "creationPolicy": "Owner"},
+        **content,
+    }
+    return new(values, _KIND, name, "secrets", namespace=namespace, spec=spec)

@@ -1,0 +1,162 @@
+"""Network policies: for each component who may call it and whom it may call; everything else is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from crosswind.deploy.objects import Rendered, named, new, selector
+from crosswind.deploy.values import GitDags, RemoteLogs, Values
+from crosswind.types import Manifest
+
+__all__ = ["network"]
+
+_METADATA_SERVICE = {"0.0.0.0/0": "169.254.169.254/32", "::/0": "fd00:ec2::254/128"}
+"""The address at which clouds give away the node's credentials, in all that there is."""
+
+_MESH_CONTROL = {"istio": (15012,), "linkerd": (8080, 8086, 8090)}
+_MESH_INBOUND = {"istio": (15008, 15020), "linkerd": (4143, 4191)}
+
+
+def network(values: Values) -> Iterator[Rendered]:
+    """Yield a policy for each component, in each namespace where its pods are."""
+    if not values.network.policies:
+        return
+    for component, (callers, called) in _calls(values).items():
+        yield _policy(values, component, values.namespace, callers, called)
+    for namespace in values.worker_namespaces:
+        yield _policy(values, "worker", namespace, [], _from_worker(values))
+
+
+def _calls(values: Values) -> dict[str, tuple[list[Manifest], list[Manifest]]]:
+    """Return, by component, the rules for calls in and for calls out."""
+    database, kubernetes, remote = [_database(values)], _kubernetes(values), _remote_logs(values)
+    git = _git(values)
+    metrics = [_to(values, "statsd", 9125, "UDP")] if values.metrics.statsd else []
+    common = [*_base(values), *metrics]
+    found: dict[str, tuple[list[Manifest], list[Manifest]]] = {
+        "migrations": ([], [*_base(values), *database]),
+        "scheduler": ([], [*common, *database, *kubernetes, *remote]),
+        "api-server": (
+            _into_api_server(values),
+            [*common, *database, *kubernetes, *remote, _to(values, "triggerer", 8794)],
+        ),
+        "dag-processor": ([], [*common, *database, *git, *remote]),
+    }
+    if values.triggerer.replicas:
+        # triggers call whatever tasks wait for
+        found["triggerer"] = ([_from(values, ["api-server"], 8794)], [*common, *database, _anywhere()])
+    if values.metrics.statsd:
+        found["statsd"] = (_into_statsd(values), [])
+    return found
+
+
+def _policy(
+    values: Values, component: str, namespace: str, callers: list[Manifest], called: list[Manifest]
+) -> Rendered:
+    inbound = _MESH_INBOUND.get(values.mesh.kind, ())
+    mesh = [{"ports": _ports(*inbound)}] if inbound and component != "statsd" else []
+    spec = {
+        "podSelector": {"matchLabels": selector(values, component)},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": [*callers, *mesh],
+        "egress": called,
+    }
+    place = "" if namespace == values.namespace else f"{namespace}-"
+    manifest = new(
+        values,
+        "networking.k8s.io/v1/NetworkPolicy",
+        named(values, component),
+        component,
+        namespace=namespace,
+        spec=spec,
+    )
+    return Rendered(
+        f"network/{place}{component}.yaml", f"Who may call the {component}, and whom it may call.", manifest
+    )
+
+
+def _ports(*numbers: int, protocol: str = "TCP") -> list[Manifest]:
+    return [{"protocol": protocol, "port": number} for number in numbers]
+
+
+def _base(values: Values) -> list[Manifest]:
+    """DNS wherever it is served (in pods, or on the node), and the mesh's control plane."""
+    rules: list[Manifest] = [{"ports": [*_ports(53, protocol="UDP"), *_ports(53)]}]
+    if control := _MESH_CONTROL.get(values.mesh.kind):
+        rules.append({"to": [{"namespaceSelector": {}}], "ports": _ports(*control)})
+    return rules
+
+
+def _database(values: Values) -> Manifest:
+    return _at(values.database.cidrs, values.database.port)
+
+
+def _kubernetes(values: Values) -> list[Manifest]:
+    return [_at(values.network.kubernetes_api, 443, 6443)]
+
+
+def _at(cidrs: tuple[str, ...], *ports: int) -> Manifest:
+    """Allow ports at some addresses, or at all: pods as well, which not every network counts among addresses."""
+    rule: Manifest = {"to": [{"ipBlock": {"cidr": cidr}} for cidr in cidrs]} if cidrs else {}
+    return {**rule, "ports": _ports(*ports)}
+
+
+def _remote_logs(values: Values) -> list[Manifest]:
+    return [{"ports": _ports(443)}] if isinstance(values.logs, RemoteLogs) else []
+
+
+def _git(values: Values) -> list[Manifest]:
+    if not isinstance(values.dags, GitDags):
+        return []
+    return [{"ports": _ports(22 if values.dags.ssh else 443)}]
+
+
+def _anywhere() -> Manifest:
+    outside = [{"ipBlock": {"cidr": cidr, "except": [hole]}} for cidr, hole in _METADATA_SERVICE.items()]
+    return {"to": [{"namespaceSelector": {}}, *outside]}
+
+
+def _from_worker(values: Values) -> list[Manifest]:
+    """Tasks may call everything but the node's credentials: what they need is their authors' business."""
+    return [*_base(values), _anywhere()]
+
+
+def _to(values: Values, component: str, port: int, protocol: str = "TCP") -> Manifest:
+    pods = {"podSelector": {"matchLabels": selector(values, component)}}
+    return {"to": [pods], "ports": _ports(port, protocol=protocol)}
+
+
+def _from(values: Values, components: list[str], port: int) -> Manifest:
+    pods = [{"podSelector": {"matchLabels": selector(values, component)}} for component in components]
+    return {"from": pods, "ports": _ports(port)}
+
+
+def _into_api_server(values: Values) -> list[Manifest]:
+    workers = [_pods_in(values, namespace, "worker") for namespace in values.worker_namespaces]
+    rules: list[Manifest] = [{"from": workers, "ports": _ports(8080)}]
+    if values.web.host:
+        rules.append({"from": [_namespace(values.web.from_namespace)], "ports": _ports(8080)})
+    return rules
+
+
+def _into_statsd(values: Values) -> list[Manifest]:
+    senders = [
+        {
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+            "podSelector": {"matchLabels": {"app.kubernetes.io/instance": values.name}},
+        }
+        for namespace in values.namespaces
+    ]
+    return [
+        {"from": senders, "ports": _ports(9125, protocol="UDP")},
+        {"from": [_namespace(values.metrics.from_namespace)], "ports": _ports(9102)},
+    ]
+
+
+def _pods_in(values: Values, namespace: str, component: str) -> Manifest:
+    pods = {"podSelector": {"matchLabels": selector(values, component)}}
+    return {**_namespace(namespace), **pods} if namespace != values.namespace else pods
+
+
+def _namespace(name: str | None) -> Manifest:
+    return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}} if name else {}}

@@ -1,0 +1,197 @@
+"""What all pods of Airflow have in common: user, rights, configuration, secrets, volumes, DAG files, mesh, waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from crosswind.deploy import dag_files, meshes
+from crosswind.deploy.configuration import AIRFLOW_CFG, CONFIG_FOLDER, LOGS_FOLDER, config_data
+from crosswind.deploy.objects import digest, labels, named, secret_env
+from crosswind.deploy.values import Component, PodValues, SecretKey, Values, VolumeLogs
+from crosswind.deploy.volumes import claim_name
+from crosswind.types import Json, Manifest
+
+__all__ = [
+    "CONTAINER_SECURITY",
+    "Program",
+    "config_mounts",
+    "config_volumes",
+    "pod_security",
+    "pod_template",
+    "scheduling",
+]
+
+CONTAINER_SECURITY: Manifest = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+_WAIT_S = 600
+_SECRETS = {
+    "database": "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN",
+    "fernet_key": "AIRFLOW__CORE__FERNET_KEY",
+    "api_secret_key": "AIRFLOW__API__SECRET_KEY",
+    "jwt_secret": "AIRFLOW__API_AUTH__JWT_SECRET",
+}
+
+
+@dataclass(frozen=True)
+class Program:
+    """One of Airflow's programs: what it runs, and what it needs of secrets, rights and files."""
+
+    component: str
+    command: tuple[str, ...]
+    secrets: tuple[str, ...] = ("database", "fernet_key")
+    ports: Mapping[str, int] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
+    probes: Mapping[str, Manifest] = field(default_factory=dict)
+    calls_kubernetes: bool = False
+    reads_dags: bool = False
+    waits: bool = True
+    """Whether it begins only when the database has this version's tables."""
+    grace_s: int = 60
+    mounts: Mapping[str, str] = field(default_factory=dict)
+    """Further ConfigMaps: folder by name."""
+
+
+def pod_template(values: Values, program: Program, own: Component) -> Manifest:
+    """Return the pod template of a program's Deployment, StatefulSet or Job."""
+    main = _main_container(values, program, own)
+    init = [] if values.in_main_wait or not program.waits else [_waiting_container(values, own)]
+    spec: Manifest = {
+        "serviceAccountName": named(values, program.component),
+        "automountServiceAccountToken": program.calls_kubernetes,
+        "enableServiceLinks": False,
+        "securityContext": pod_security(),
+        "terminationGracePeriodSeconds": program.grace_s,
+        **scheduling(values, own),
+        "initContainers": [*(dag_files.init_containers(values) if program.reads_dags else ()), *init],
+        "containers": [main, *(dag_files.sidecars(values) if program.reads_dags else ())],
+        "volumes": _volumes(values, program, own),
+    }
+    if own.affinity:
+        spec["affinity"] = own.affinity
+    metadata = {
+        "labels": labels(values, program.component) | meshes.pod_labels(values),
+        "annotations": {
+            "checksum/config": digest(config_data(values)),
+            **meshes.pod_annotations(values, calls_kubernetes=program.calls_kubernetes),
+            **values.pods.annotations,
+            **own.annotations,
+        },
+    }
+    return {"metadata": metadata, "spec": {name: value for name, value in spec.items() if value != []}}
+
+
+def pod_security() -> Manifest:
+    """Return the user of Airflow's images, its group 0 (which their entrypoint wants), and no rights."""
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": 50000,
+        "runAsGroup": 0,
+        "fsGroup": 0,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def scheduling(values: Values, own: PodValues) -> Manifest:
+    """Return where pods may run and where their images come from; a component's word wins over that for all pods."""
+    chosen: Manifest = {}
+    if secrets := values.image_pull_secrets:
+        chosen["imagePullSecrets"] = [{"name": name} for name in secrets]
+    if selector := {**values.pods.node_selector, **own.node_selector}:
+        chosen["nodeSelector"] = selector
+    if tolerations := [*values.pods.tolerations, *own.tolerations]:
+        chosen["tolerations"] = tolerations
+    if priority := own.priority_class or values.pods.priority_class:
+        chosen["priorityClassName"] = priority
+    return chosen
+
+
+def config_volumes(values: Values) -> list[Manifest]:
+    """Return the volumes that every Airflow process needs, as the root file system is read-only."""
+    logs: Manifest = {"name": "logs", "emptyDir": {}}
+    if isinstance(values.logs, VolumeLogs):
+        claim = claim_name(values, "logs", values.logs.volume)
+        logs = {"name": "logs", "persistentVolumeClaim": {"claimName": claim}}
+    config = {"name": "config", "configMap": {"name": named(values, "config")}}
+    return [config, logs, {"name": "tmp", "emptyDir": {}}]
+
+
+def config_mounts() -> list[Manifest]:
+    """Return the mounts of ``config_volumes``. The folder as a whole, for a mounted single file is never updated."""
+    return [
+        {"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True},
+        {"name": "logs", "mountPath": LOGS_FOLDER},
+        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a folder in the pod
+    ]
+
+
+def _main_container(values: Values, program: Program, own: Component) -> Manifest:
+    waits = program.waits and values.in_main_wait
+    container: Manifest = {
+        "name": program.component,
+        "image": values.image,
+        "imagePullPolicy": values.image_pull_policy,
+        "args": _waiting_first(program.command) if waits else [*program.command],
+        "env": _environment(values, program, own),
+        "ports": [{"name": name, "containerPort": port} for name, port in program.ports.items()],
+        "resources": own.resources,
+        "securityContext": CONTAINER_SECURITY,
+        "volumeMounts": [
+            *config_mounts(),
+            *(dag_files.mounts(values) if program.reads_dags else ()),
+            *({"name": name, "mountPath": folder, "readOnly": True} for name, folder in program.mounts.items()),
+            *values.pods.volume_mounts,
+            *own.volume_mounts,
+        ],
+        **program.probes,
+    }
+    return {name: value for name, value in container.items() if value != []}
+
+
+def _waiting_container(values: Values, own: Component) -> Manifest:
+    program = Program("", (), secrets=("database",))
+    return {
+        "name": "wait-for-migrations",
+        "image": values.image,
+        "imagePullPolicy": values.image_pull_policy,
+        "args": ["airflow", *_CHECK],
+        "env": [*_environment(values, program, own), {"name": "CONNECTION_CHECK_MAX_COUNT", "value": "0"}],
+        "resources": own.resources,
+        "securityContext": CONTAINER_SECURITY,
+        "volumeMounts": [*config_mounts(), *values.pods.volume_mounts, *own.volume_mounts],
+    }
+
+
+_CHECK = ("db", "check-migrations", f"--migration-wait-timeout={_WAIT_S}")
+
+
+def _waiting_first(command: Iterable[str]) -> list[str]:
+    """Wait in the container itself: before it, ordinary sidecars do not run, and there is no network."""
+    return ["bash", "-c", f"airflow {' '.join(_CHECK)} && exec {' '.join(command)}"]
+
+
+def _environment(values: Values, program: Program, own: PodValues) -> list[Manifest]:
+    secrets: dict[str, SecretKey] = {name: getattr(values.secrets, name) for name in program.secrets}
+    given = [
+        {"name": "AIRFLOW_CONFIG", "value": AIRFLOW_CFG},
+        *(secret_env(_SECRETS[name], secret) for name, secret in secrets.items()),
+        *({"name": name, "value": value} for name, value in program.env.items()),
+        *(dag_files.environment(values) if program.reads_dags else ()),
+        *values.pods.env,
+        *own.env,
+    ]
+    return [*{variable["name"]: variable for variable in given}.values()]
+
+
+def _volumes(values: Values, program: Program, own: PodValues) -> list[Json]:
+    return [
+        *config_volumes(values),
+        *(dag_files.volumes(values) if program.reads_dags else ()),
+        *({"name": name, "configMap": {"name": named(values, name)}} for name in program.mounts),
+        *values.pods.volumes,
+        *own.volumes,
+    ]

@@ -1,0 +1,130 @@
+"""Who may do what. Each program has an identity of its own; only those that call Kubernetes have permissions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from crosswind.deploy.objects import Rendered, named, new
+from crosswind.deploy.values import Values
+from crosswind.types import Manifest
+
+__all__ = ["executor_rules", "launcher_rules", "log_rules", "rbac"]
+
+_GROUP = "rbac.authorization.k8s.io"
+_ACCOUNTS = {
+    "scheduler": "The schedulers' identity.",
+    "api-server": "The API servers' identity.",
+    "dag-processor": "The DAG processors' identity; it may do nothing in Kubernetes.",
+    "triggerer": "The triggerers' identity.",
+    "migrations": "The migration Job's identity; it may do nothing in Kubernetes.",
+    "statsd": "The exporter's identity; it may do nothing in Kubernetes.",
+}
+
+
+def rbac(values: Values) -> Iterator[Rendered]:
+    """Yield service accounts, roles and bindings."""
+    yield from _accounts(values)
+    for namespace in values.worker_namespaces:
+        yield from _grant(values, namespace, "executor", executor_rules(values), "scheduler", _EXECUTOR)
+        yield from _grant(values, namespace, "log-reader", log_rules(), "api-server", _LOGS)
+        if values.workers.launch_pods:
+            rules = launcher_rules()
+            yield from _grant(values, namespace, "launcher", rules, "worker", _LAUNCHER, subject_namespace=namespace)
+            if values.triggerer.replicas:
+                yield from _bind(values, namespace, "launcher", "triggerer", values.namespace)
+
+
+_EXECUTOR = "what the executor calls to run tasks in pods"
+_LOGS = "what showing the log of a running task takes"
+_LAUNCHER = "what tasks and triggers need to run pods of their own"
+
+
+def executor_rules(values: Values) -> list[Manifest]:
+    """Return what the executor calls: pods, their logs, events on them, and the Secrets that workloads travel in."""
+    rules = [
+        _rule("pods", "create", "get", "list", "watch", "patch", "delete"),
+        _rule("pods/log", "get"),
+        _rule("events", "list"),
+    ]
+    if values.config.get("crosswind", {}).get("workload_delivery", "secret") == "secret":
+        rules.append(_rule("secrets", "create", "get", "list", "patch", "delete"))
+    if str(values.config.get("kubernetes_executor", {}).get("delete_worker_pods", True)).lower() == "false":
+        # ends the sidecars of pods that are kept
+        rules.append(_rule("pods/exec", "get", "create"))
+    return rules
+
+
+def log_rules() -> list[Manifest]:
+    """Return what an API server calls to show the log of a running task."""
+    return [_rule("pods", "list"), _rule("pods/log", "get")]
+
+
+def launcher_rules() -> list[Manifest]:
+    """Return what a pod operator calls, in a worker or in a triggerer."""
+    return [
+        _rule("pods", "create", "get", "list", "watch", "patch", "delete"),
+        _rule("pods/log", "get"),
+        _rule("events", "list", "watch"),
+    ]
+
+
+def _rule(resource: str, *verbs: str) -> Manifest:
+    return {"apiGroups": [""], "resources": [resource], "verbs": [*verbs]}
+
+
+def _accounts(values: Values) -> Iterator[Rendered]:
+    for component, reason in _ACCOUNTS.items():
+        if component == "statsd" and not values.metrics.statsd:
+            continue
+        if component == "triggerer" and not values.triggerer.replicas:
+            continue
+        yield _account(values, component, reason, values.namespace)
+    for namespace in values.worker_namespaces:
+        reason = "The tasks' identity" + ("." if values.workers.launch_pods else "; it may do nothing in Kubernetes.")
+        yield _account(values, "worker", reason, namespace)
+
+
+def _account(values: Values, component: str, reason: str, namespace: str) -> Rendered:
+    own = {"worker": "workers"}.get(component, component.replace("-", "_"))
+    role = getattr(getattr(values, own, None), "aws_role", None)
+    manifest = new(values, "v1/ServiceAccount", named(values, component), component, namespace=namespace)
+    if role:
+        manifest["metadata"]["annotations"] = {"eks.amazonaws.com/role-arn": role}
+    # pods that need the token ask for it themselves
+    manifest["automountServiceAccountToken"] = False
+    return Rendered(f"rbac/{_place(values, namespace)}{component}-service-account.yaml", reason, manifest)
+
+
+def _place(values: Values, namespace: str) -> str:
+    return "" if namespace == values.namespace else f"{namespace}/"
+
+
+def _grant(
+    values: Values,
+    namespace: str,
+    role: str,
+    rules: list[Manifest],
+    subject: str,
+    reason: str,
+    *,
+    subject_namespace: str | None = None,
+) -> Iterator[Rendered]:
+    manifest = new(values, f"{_GROUP}/v1/Role", named(values, role), subject, namespace=namespace, rules=rules)
+    path = f"rbac/{_place(values, namespace)}{role}-role.yaml"
+    yield Rendered(path, f"Exactly {reason}, in namespace {namespace}.", manifest)
+    yield from _bind(values, namespace, role, subject, subject_namespace or values.namespace)
+
+
+def _bind(values: Values, namespace: str, role: str, subject: str, subject_namespace: str) -> Iterator[Rendered]:
+    account = {"kind": "ServiceAccount", "name": named(values, subject), "namespace": subject_namespace}
+    manifest = new(
+        values,
+        f"{_GROUP}/v1/RoleBinding",
+        named(values, f"{role}-{subject}"),
+        subject,
+        namespace=namespace,
+        roleRef={"apiGroup": _GROUP, "kind": "Role", "name": named(values, role)},
+        subjects=[account],
+    )
+    path = f"rbac/{_place(values, namespace)}{role}-{subject}-binding.yaml"
+    yield Rendered(path, f"Gives the {subject} the permissions of role {named(values, role)}.", manifest)

@@ -1,0 +1,402 @@
+"""The values that describe one deployment: what may be said, and what holds when nothing is said.
+
+Keys are written in camelCase, as Kubernetes writes its own. Fields typed as manifests are passed on as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic.alias_generators import to_camel
+
+from crosswind.types import Manifest
+
+__all__ = [
+    "BundleDags",
+    "Component",
+    "Database",
+    "Efs",
+    "GitDags",
+    "GitSyncDags",
+    "ImageDags",
+    "Logs",
+    "Mesh",
+    "Metrics",
+    "Network",
+    "RemoteLogs",
+    "SecretKey",
+    "SecretStore",
+    "Secrets",
+    "Values",
+    "Volume",
+    "VolumeDags",
+    "VolumeLogs",
+    "Web",
+    "Workers",
+]
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", max_length=30)]
+"""Short, so that no name or label made of it is longer than 63 characters, which meshes refuse."""
+
+DnsName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253)]
+Text = Annotated[str, StringConstraints(min_length=1)]
+Cidr = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F.:]+/\d{1,3}$")]
+AwsRole = Annotated[str, StringConstraints(pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$")]
+Setting = str | int | float | bool
+
+
+class Part(BaseModel):
+    """What all parts of the values have in common: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel)
+
+
+class SecretKey(Part):
+    """One value of one Secret. ``remote`` and ``property``: where the store of external secrets has it."""
+
+    name: DnsName
+    key: Text
+    remote: Text | None = None
+    property: Text | None = None
+
+
+class SecretStore(Part):
+    """The store of the External Secrets operator that ``remote`` values come from."""
+
+    name: DnsName
+    kind: Literal["SecretStore", "ClusterSecretStore"] = "ClusterSecretStore"
+    refresh: Text = "1h"
+
+
+class Secrets(Part):
+    """Where the secrets are. They are referred to, never contained; those with ``remote`` come from ``store``."""
+
+    database: SecretKey = SecretKey(name="airflow-database", key="connection")
+    fernet_key: SecretKey = SecretKey(name="airflow-secrets", key="fernet-key")
+    api_secret_key: SecretKey = SecretKey(name="airflow-secrets", key="api-secret-key")
+    jwt_secret: SecretKey = SecretKey(name="airflow-secrets", key="jwt-secret")
+    store: SecretStore | None = None
+
+
+class Database(Part):
+    """The metadata database, for network policies and the mesh; its address with password is in the Secret."""
+
+    host: DnsName | None = None
+    port: int = Field(default=5432, ge=1, le=65535)
+    cidrs: tuple[Cidr, ...] = ()
+
+
+class Efs(Part):
+    """An Amazon EFS file system. ``dynamic``: the driver makes an access point for each claim."""
+
+    file_system: Annotated[str, StringConstraints(pattern=r"^fs-[0-9a-f]+$")]
+    access_point: Annotated[str, StringConstraints(pattern=r"^fsap-[0-9a-f]+$")] | None = None
+    dynamic: bool = False
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Efs:
+        if self.dynamic and self.access_point:
+            raise ValueError("has both dynamic and accessPoint; a dynamic volume makes its own access point")
+        return self
+
+
+class Volume(Part):
+    """A volume that many nodes mount: an existing ``claim``, or a new one of a storage class or EFS file system."""
+
+    claim: DnsName | None = None
+    size: Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)?([KMGTPE]i?)?$")] = "10Gi"
+    storage_class: DnsName | None = None
+    efs: Efs | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Volume:
+        given = [name for name in ("claim", "storage_class", "efs") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"has {' and '.join(to_camel(name) for name in given)}; keep one of them")
+        return self
+
+
+class ImageDags(Part):
+    """The DAG files are in the image."""
+
+    source: Literal["image"] = "image"
+    path: Text = "/opt/airflow/dags"
+
+
+class VolumeDags(Part):
+    """The DAG files are on a volume that somebody else fills."""
+
+    source: Literal["pvc"]
+    volume: Volume = Volume()
+    path: Text = "/opt/airflow/dags"
+
+
+class GitDags(Part):
+    """What git-sync and git bundles have in common. ``secret`` is the name of a Secret for private repositories."""
+
+    repo: Text
+    ref: Text = "main"
+    subdir: str = "dags"
+    secret: DnsName | None = None
+    remote: Text | None = None
+    """Where the store of external secrets has that Secret, all keys of it."""
+
+    @property
+    def ssh(self) -> bool:
+        """Whether the repository is reached by SSH, with a key instead of a password."""
+        return self.repo.startswith("ssh://") or re.match(r"[\w.-]+@[\w.-]+:", self.repo) is not None
+
+    @model_validator(mode="after")
+    def _remote_has_name(self) -> GitDags:
+        if self.remote and not self.secret:
+            raise ValueError("has remote but no secret; secret is the name that the fetched Secret gets")
+        return self
+
+
+class GitSyncDags(GitDags):
+    """git-sync fetches the DAG files. Secret: keys ``username`` and ``password``, or ``ssh`` and ``known_hosts``."""
+
+    source: Literal["git-sync"]
+    period: Text = "60s"
+    depth: int = Field(default=1, ge=0)
+    image: Text = "registry.k8s.io/git-sync/git-sync:v4.4.2"
+
+
+class BundleDags(GitDags):
+    """Airflow's own Git bundle: workers check out the commit of their DAG run. Secret: key ``connection``, a URI."""
+
+    source: Literal["bundle"]
+
+
+Dags = Annotated[ImageDags | VolumeDags | GitSyncDags | BundleDags, Field(discriminator="source")]
+
+
+class VolumeLogs(Part):
+    """Task logs are kept on a volume that workers and API servers mount."""
+
+    to: Literal["volume"]
+    volume: Volume = Volume()
+
+
+class RemoteLogs(Part):
+    """Task logs are kept in an object store: ``s3://bucket/path``, ``gs://...``, ``wasb-...``."""
+
+    to: Literal["remote"]
+    url: Annotated[str, StringConstraints(pattern=r"^[a-z0-9+-]+://.+|^wasb.+")]
+    connection: Text | None = None
+
+
+class PodLogs(Part):
+    """Task logs can be read as long as the pod exists."""
+
+    to: Literal["none"] = "none"
+
+
+Logs = Annotated[VolumeLogs | RemoteLogs | PodLogs, Field(discriminator="to")]
+
+
+class Web(Part):
+    """How people reach the UI. Without ``host`` only from within the cluster."""
+
+    host: DnsName | None = None
+    path: Annotated[str, StringConstraints(pattern=r"^(/[\w.-]+)*$")] = ""
+    tls_secret: DnsName | None = None
+    ingress_class: DnsName | None = None
+    annotations: dict[str, str] = {}
+    from_namespace: DnsName | None = None
+    """Namespace of the ingress controller or gateway; None lets pods of all namespaces in."""
+    auth: Text = "fab"
+    """``fab``, ``simple`` (for trying out only) or the class path of an auth manager."""
+    fab_config: str = "AUTH_TYPE = 1  # users and passwords in the database\n"
+    """Python file of Flask AppBuilder; secrets in it belong into environment variables."""
+
+
+class Mesh(Part):
+    """The service mesh that injects sidecars."""
+
+    kind: Literal["none", "istio", "linkerd"] = "none"
+    sidecars: Literal["native", "ordinary"] = "native"
+    """native: ended by Kubernetes (1.29 and later; Istio 1.19, Linkerd 2.15); ordinary: by Crosswind."""
+    workers: bool = True
+    """Whether workers get a sidecar."""
+    cni: bool = True
+    """Whether the mesh's CNI plug-in is installed. Without it sidecars need rights that restricted pods do not have."""
+    revision: Name | None = None
+    gateway: Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]+/[a-z0-9.-]+$")] | None = None
+    """Istio Gateway (namespace/name) that serves the UI in place of an Ingress."""
+    external_hosts: tuple[Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]+:\d+$")], ...] = ()
+    """Hosts outside the mesh (name:port) that are called, for meshes that let only registered ones through."""
+    trust_domain: DnsName = "cluster.local"
+
+
+class Metrics(Part):
+    """Metrics for Prometheus."""
+
+    statsd: bool = True
+    image: Text = "quay.io/prometheus/statsd-exporter:v0.30.0"
+    from_namespace: DnsName | None = None
+    """Namespace of Prometheus; None lets pods of all namespaces in."""
+
+
+class Network(Part):
+    """Network policies, and what they cannot know by themselves."""
+
+    policies: bool = True
+    kubernetes_api: tuple[Cidr, ...] = ()
+    """Addresses of the Kubernetes API (its Service's and its endpoints'); () is any address at ports 443 and 6443."""
+    cluster_domain: DnsName = "cluster.local"
+
+
+class PodValues(Part):
+    """What can be said about the pods of one component, or of all."""
+
+    env: tuple[Manifest, ...] = ()
+    node_selector: dict[str, str] = {}
+    tolerations: tuple[Manifest, ...] = ()
+    annotations: dict[str, str] = {}
+    volumes: tuple[Manifest, ...] = ()
+    volume_mounts: tuple[Manifest, ...] = ()
+    priority_class: DnsName | None = None
+
+
+def resources(cpu: str, memory: str) -> Manifest:
+    """Return what a container asks for. No CPU limit: it would slow down even where CPUs are idle."""
+    return {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": memory}}
+
+
+class Component(PodValues):
+    """One of Airflow's long-running programs."""
+
+    replicas: int = Field(default=1, ge=1)
+    resources: Manifest = resources("500m", "1Gi")
+    affinity: Manifest = {}
+    aws_role: AwsRole | None = None
+
+
+class Scheduler(Component):
+    """The schedulers; more than one share the work."""
+
+    resources: Manifest = resources("500m", "2Gi")
+
+
+class ApiServer(Component):
+    """The API servers: UI, REST API, and all that workers talk to."""
+
+    replicas: int = Field(default=2, ge=1)
+    resources: Manifest = resources("500m", "2Gi")
+
+
+class Triggerer(Component):
+    """The triggerers, for deferred tasks."""
+
+    replicas: int = Field(default=1, ge=0)
+
+
+class Workers(PodValues):
+    """The pods of tasks."""
+
+    namespaces: tuple[Name, ...] = ()
+    """Where they run; the first is the default. () is the namespace of everything else."""
+    resources: Manifest = resources("250m", "1Gi")
+    affinity: Manifest = {}
+    aws_role: AwsRole | None = None
+    launch_pods: bool = False
+    """Whether tasks start pods themselves (KubernetesPodOperator)."""
+    read_only_root: bool = True
+    """Whether tasks can write to /tmp and their logs only."""
+
+
+class Values(Part):
+    """One deployment of Airflow."""
+
+    name: Name = "airflow"
+    namespace: Name = "airflow"
+    create_namespaces: bool = True
+    image: Text
+    """An image of Airflow 3.3 that has crosswind; best with a digest."""
+    image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
+    image_pull_secrets: tuple[DnsName, ...] = ()
+    airflow_version: Annotated[str, StringConstraints(pattern=r"^3\.\d+\.\d+[a-z0-9.]*$")] = "3.3.2"
+    executor: Text = "crosswind.executor.KubernetesExecutor"
+    config: dict[str, dict[str, Setting]] = {}
+    """Further options of airflow.cfg, by section."""
+    database: Database = Database()
+    secrets: Secrets = Secrets()
+    dags: Dags = ImageDags()
+    logs: Logs = PodLogs()
+    web: Web = Web()
+    mesh: Mesh = Mesh()
+    metrics: Metrics = Metrics()
+    network: Network = Network()
+    pods: PodValues = PodValues()
+    """For all pods of Airflow, beside what their component says."""
+    scheduler: Scheduler = Scheduler()
+    api_server: ApiServer = ApiServer()
+    dag_processor: Component = Component()
+    triggerer: Triggerer = Triggerer()
+    migrations: Component = Component()
+    workers: Workers = Workers()
+
+    @property
+    def worker_namespaces(self) -> tuple[str, ...]:
+        """Where workers run."""
+        return self.workers.namespaces or (self.namespace,)
+
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """All namespaces of the deployment, the main one first."""
+        return tuple(dict.fromkeys((self.namespace, *self.worker_namespaces)))
+
+    @property
+    def in_main_wait(self) -> bool:
+        """Whether init containers have no network, because ordinary sidecars start after them."""
+        return self.mesh.kind != "none" and self.mesh.sidecars == "ordinary"
+
+    @field_validator("config")
+    @classmethod
+    def _nothing_secret(cls, config: dict[str, dict[str, Setting]]) -> dict[str, dict[str, Setting]]:
+        for section, option in _SECRET_OPTIONS:
+            if option in config.get(section, {}):
+                raise ValueError(f"has [{section}] {option}, which is secret; put it into a Secret and refer to it")
+        return config
+
+    @model_validator(mode="after")
+    def _remote_has_store(self) -> Values:
+        keys = [getattr(self.secrets, name) for name in type(self.secrets).model_fields if name != "store"]
+        remote = any(key.remote for key in keys) or bool(getattr(self.dags, "remote", None))
+        if remote and self.secrets.store is None:
+            raise ValueError("names remote secrets but no secrets.store; say which store has them")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Values:
+        if self.mesh.gateway and (self.mesh.kind != "istio" or not self.web.host):
+            raise ValueError("has mesh.gateway, which needs mesh.kind istio and web.host")
+        if self.web.auth == "simple" and self.api_server.replicas > 1:
+            raise ValueError("has web.auth simple, whose passwords each API server makes; say apiServer.replicas 1")
+        return self
+
+    @model_validator(mode="after")
+    def _volumes_are_shared(self) -> Values:
+        volume = getattr(self.logs, "volume", None) or getattr(self.dags, "volume", None)
+        apart = volume is not None and volume.claim is None and (volume.efs is None or volume.efs.dynamic)
+        if apart and len(self.namespaces) > 1:
+            raise ValueError(
+                "wants one volume in several namespaces, which a storage class cannot give; name an EFS file system, "
+                "or a claim that you make in each namespace"
+            )
+        return self
+
+
+_SECRET_OPTIONS = (
+    ("database", "sql_alchemy_conn"),
+    ("database", "sql_alchemy_conn_async"),
+    ("core", "fernet_key"),
+    ("api", "secret_key"),
+    ("api_auth", "jwt_secret"),
+    ("celery", "broker_url"),
+    ("celery", "result_backend"),
+    ("sentry", "sentry_dsn"),
+)

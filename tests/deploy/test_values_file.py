@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import pytest
+
+from crosswind.deploy.values_file import read_values
+from crosswind.errors import ConfigError
+
+IMAGE = "image: example.com/airflow:1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("imag: a\n", "v.yaml:1: image is missing; write image: with a value"),
+        ("imag: a\n", "v.yaml:1: imag is no known key; write image"),
+        (
+            IMAGE + "workers:\n  replicas: 2\n  namespace: x\n",
+            "v.yaml:4: workers.namespace is no known key; write namespaces",
+        ),
+        (IMAGE + "api_server: {}\n", "v.yaml:2: api_server is no known key; write apiServer"),
+        (IMAGE + "qqq: {}\n", "v.yaml:2: qqq is no known key; there are name, namespace, "),
+        (
+            IMAGE + "dags:\n  source: git-sync\n  repo: x\n  perod: 3s\n",
+            "v.yaml:5: dags.perod is no known key; write period",
+        ),
+        (IMAGE + "dags: {source: git-sync}\n", "v.yaml:2: dags.repo is missing; write repo: with a value"),
+        (
+            IMAGE + "dags: {source: gitsync}\n",
+            "v.yaml:2: dags has no source that is known; there are image, pvc, git-sync, bundle",
+        ),
+        (IMAGE + "logs: {volume: {}}\n", "v.yaml:2: logs has no to that is known; there are volume, remote, none"),
+        (
+            IMAGE + "logs: {to: volume, volume: {claim: x, storageClass: y}}\n",
+            "v.yaml:2: logs.volume has claim and storageClass; keep one of them",
+        ),
+        (IMAGE + "logs: {to: volume, volume: {siz: 1Gi}}\n", "v.yaml:2: logs.volume.siz is no known key; write size"),
+        (
+            IMAGE + "apiServer: {replicas: two}\n",
+            "v.yaml:2: apiServer.replicas is 'two'; input should be a valid integer",
+        ),
+        (IMAGE + "mesh: {kind: isto}\n", "v.yaml:2: mesh.kind is 'isto'; input should be 'none', 'istio' or 'linkerd'"),
+        (IMAGE + "name: Airflow\n", "v.yaml:2: name is 'Airflow'; "),
+        (IMAGE + IMAGE, "v.yaml:2: image is given twice; keep one of them"),
+        (
+            IMAGE + "config: {core: {fernet_key: x}}\n",
+            "v.yaml:2: config has [core] fernet_key, which is secret; put it into a Secret and refer to it",
+        ),
+        (
+            IMAGE + "secrets: {jwtSecret: {name: a, key: b, remote: c}}\n",
+            "v.yaml:1: the file names remote secrets but no secrets.store; say which store has them",
+        ),
+        (IMAGE + "web: {auth: simple}\n", "v.yaml:1: the file has web.auth simple, whose passwords "),
+        (IMAGE + "mesh: {gateway: a/b}\n", "v.yaml:1: the file has mesh.gateway, which needs "),
+        (
+            IMAGE + "workers: {namespaces: [other]}\nlogs: {to: volume}\n",
+            "v.yaml:1: the file wants one volume in several namespaces, which a storage class cannot give",
+        ),
+        ("- 1\n", "v.yaml:1: the file is [1]; "),
+        ("", "v.yaml: the file is empty; crosswind init writes one to begin with"),
+        ("a: [", "v.yaml:2: not readable as YAML: "),
+        (IMAGE + "---\n" + IMAGE, "v.yaml:2: the file holds more than one YAML document; keep the values"),
+    ],
+)
+def test_what_is_wrong_is_told_with_line_and_mend(text: str, told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_values(text, "v.yaml")
+    assert any(line.startswith(told) for line in str(caught.value).splitlines()), caught.value
+
+
+def test_all_problems_are_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_values("imag: a\nworkers: {x: 1}\nmesh: {kind: no}\n", "v.yaml")
+    assert len(str(caught.value).splitlines()) == 4
+
+
+def test_only_the_image_must_be_given() -> None:
+    assert read_values(IMAGE, "v.yaml").worker_namespaces == ("airflow",)
