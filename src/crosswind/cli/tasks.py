@@ -87,8 +87,8 @@ def compile_(folder: Path, dags: Path) -> None:
     """Write the DAGs of FOLDER as plain Python files.
 
     For a pod of its own and a DAG folder on a shared volume: each file appears in one step, files that have not changed
-    are left alone, and files of DAGs that are gone are removed. A task file that is wrong becomes a file that raises, and
-    so an import error; the exit code is then 1. Files that this command has not written are never touched.
+    are left alone, and files of DAGs that are gone are removed. A task file that is wrong becomes a file that raises,
+    and so an import error; the exit code is then 1. Files that this command has not written are never touched.
     """
     from crosswind.tasks.problems import by_file
     from crosswind.tasks.python_files import dag_file, error_file

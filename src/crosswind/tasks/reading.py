@@ -109,9 +109,11 @@ class _Reader:
         self.tree = Tree()
         self._cache = cache
         self._given: dict[str, dict[str, Json]] = {}
-        _, wrong = errors_in(FolderSettings, Document(dict(defaults), {}))
-        if wrong:
-            raise ConfigError(f"the settings given for {root}: {'; '.join(message for _, message in wrong)}")
+        try:
+            self._check(Document(dict(defaults), dict.fromkeys(defaults, 0)))
+        except _Bad as bad:
+            told = "; ".join(message for _, message in bad.found)
+            raise ConfigError(f"the settings given for {root}: {told}") from None
         self._defaults = dict(defaults)
 
     def folders(self) -> Iterator[tuple[str, list[str]]]:
@@ -147,20 +149,22 @@ class _Reader:
         path = _join(folder, SETTINGS_FILE)
         try:
             document = self._document(path)
-            _, wrong = errors_in(FolderSettings, document)
-            reason = (
-                self._cache.wrong_dialect(document.fields["dialect"])
-                if not wrong and document.fields.get("dialect")
-                else ""
-            )
-            if wrong or reason:
-                raise _Bad(*(wrong or [(document.lines["dialect"], f"dialect {reason[0].lower()}{reason[1:]}")]))
+            self._check(document)
         except _Bad as bad:
             self._report(path, bad)
             return False
         self._given[folder] = _merged(parent, document.fields)
         self.tree.settings[folder] = FolderSettings.model_validate(self._given[folder])
         return True
+
+    def _check(self, document: Document) -> None:
+        """Refuse settings that cannot be used."""
+        _, wrong = errors_in(FolderSettings, document)
+        dialect = document.fields.get("dialect")
+        if not wrong and dialect and (reason := self._cache.wrong_dialect(dialect)):
+            wrong = [(document.lines["dialect"], f"dialect {reason[0].lower()}{reason[1:]}")]
+        if wrong:
+            raise _Bad(*wrong)
 
     def _settings_of(self, folder: str, given: Mapping[str, Json]) -> FolderSettings:
         above = folder.rpartition("/")[0]

@@ -1,0 +1,89 @@
+"""``crosswind tasks``, as it is run by people and by CI."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from crosswind.cli import main
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CROSSWIND_CACHE", "")
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "orders.yaml").write_text("id: orders\nquery: q.sql\ntables: []\n")
+    (folder / "daily.yaml").write_text("id: daily\nquery: d.sql\ntables: []\n")
+    (folder / "q.sql").write_text("CREATE TABLE orders AS SELECT 1")
+    (folder / "d.sql").write_text("CREATE TABLE daily AS SELECT * FROM orders")
+    return folder
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["tasks", *map(str, arguments)], catch_exceptions=False)
+
+
+def test_check_says_yes_with_warnings_unless_strict(files: Path) -> None:
+    found = run("check", files)
+    assert found.exit_code == 0
+    assert f"{files}/daily.yaml:3: warning: tables lacks orders, which d.sql:1 reads; add it" in found.stderr
+    assert found.stdout == "2 tasks in 1 DAGs, 0 errors, 1 warnings\n"
+    assert run("check", "--strict", files).exit_code == 1
+
+
+def test_check_says_no_with_file_and_line(files: Path) -> None:
+    (files / "bad.yaml").write_text("id: bad\nquery: q.sql\n\ntable: []\n")
+    found = run("check", files)
+    assert found.exit_code == 1
+    assert f"{files}/bad.yaml:4: table is not a field; did you mean tables?" in found.stderr
+    problems = json.loads(run("check", files, "--output", "json").stdout)
+    assert {key: problems[1][key] for key in ("file", "line")} == {"file": "bad.yaml", "line": 4}
+
+
+def test_a_missing_folder_is_wrong_use(files: Path) -> None:
+    found = run("check", files / "no")
+    assert found.exit_code == 2
+    assert "no such folder" in found.stderr
+
+
+@pytest.mark.parametrize(("form", "begin"), [("text", "orders "), ("mermaid", "flowchart"), ("svg", "<svg")])
+def test_graph_draws(files: Path, tmp_path: Path, form: str, begin: str) -> None:
+    assert run("graph", files, "--format", form).stdout.startswith(begin)
+    assert run("graph", files, "--format", form, "-o", tmp_path / "out").exit_code == 0
+    assert (tmp_path / "out").read_text().startswith(begin)
+
+
+def test_compile_writes_what_changed_and_removes_what_is_gone(files: Path, tmp_path: Path) -> None:
+    dags = tmp_path / "dags"
+    assert run("compile", files, "-o", dags).stdout == "1 files, 1 written, 0 removed\n"
+    before = (dags / "files.py").stat()
+    assert stat.S_IMODE(before.st_mode) == 0o644
+    assert run("compile", files, "-o", dags).stdout == "1 files, 0 written, 0 removed\n"
+    assert (dags / "files.py").stat().st_mtime_ns == before.st_mtime_ns
+    (dags / "own.py").write_text("# somebody's own")
+    (files / "bad.yaml").write_text("id: [\n")
+    found = run("compile", files, "-o", dags)
+    assert (found.exit_code, found.stdout) == (1, "2 files, 1 written, 0 removed\n")
+    (files / "bad.yaml").unlink()
+    assert run("compile", files, "-o", dags).stdout == "1 files, 0 written, 1 removed\n"
+    assert sorted(os.listdir(dags)) == ["files.py", "own.py"]
+
+
+def test_compile_never_replaces_a_file_of_somebody_else(files: Path, tmp_path: Path) -> None:
+    (tmp_path / "files.py").write_text("# mine")
+    found = run("compile", files, "-o", tmp_path)
+    assert found.exit_code == 2
+    assert "was not written by this command" in found.stderr
+    assert (tmp_path / "files.py").read_text() == "# mine"
+
+
+def test_schema_prints_what_editors_read() -> None:
+    schema = json.loads(run("schema", "task").stdout)
+    assert schema["required"] == ["id", "query", "tables"]
+    assert schema["additionalProperties"] is False

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crosswind.tasks.cache import Cache, cache_folder
+from crosswind.tasks.compiling import compile_folder
+
+WARM = """
+import sys
+from pathlib import Path
+from crosswind.tasks import compile_folder
+compile_folder(Path(sys.argv[1]), {}, Path(sys.argv[2]))
+print("sqlglot" in sys.modules)
+"""
+
+
+@pytest.fixture
+def filled(folder: Any, tmp_path: Path) -> Any:
+    folder.cache = tmp_path / "cache"
+    folder.task("orders")
+    folder.task("daily", "orders")
+    folder.write("bad.yaml", "a: [")
+    return folder
+
+
+def parses_sql(folder: Any) -> bool:
+    command = [sys.executable, "-c", WARM, folder.path, folder.cache]
+    return subprocess.run(command, capture_output=True, check=True, text=True).stdout == "True\n"
+
+
+def test_what_has_not_changed_is_not_parsed_again(filled: Any) -> None:
+    assert parses_sql(filled)
+    assert not parses_sql(filled)
+    filled.write("daily.sql", "INSERT INTO daily SELECT * FROM orders AS o")
+    assert parses_sql(filled)
+    assert not parses_sql(filled)
+
+
+def test_the_cache_changes_no_result(filled: Any) -> None:
+    cold, warm, without = filled.compile(), filled.compile(), compile_folder(filled.path, {}, None)
+    assert cold.dags == warm.dags == without.dags
+    assert cold.problems == warm.problems == without.problems
+    filled.task("daily", "")
+    assert filled.compile().dags != cold.dags
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[1, 2]", b"\xff" * 1000])
+def test_a_damaged_cache_is_made_anew(filled: Any, damage: bytes) -> None:
+    before = filled.compile()
+    (file,) = filled.cache.iterdir()
+    file.write_bytes(damage)
+    assert filled.compile().dags == before.dags
+    assert file.read_bytes() != damage
+
+
+@pytest.mark.parametrize("place", ["/proc/nowhere", "/dev/null/x"])
+def test_a_place_that_cannot_be_written_costs_only_time(filled: Any, place: str) -> None:
+    expected = filled.compile().dags
+    filled.cache = Path(place)
+    assert filled.compile().dags == expected
+
+
+def test_a_link_in_place_of_the_cache_is_not_followed(filled: Any, tmp_path: Path) -> None:
+    filled.compile()
+    (file,) = filled.cache.iterdir()
+    target = tmp_path / "target"
+    file.rename(target)
+    kept = target.read_bytes()
+    file.symlink_to(target)
+    filled.task("more")
+    filled.compile()
+    assert target.read_bytes() == kept
+    assert not file.is_symlink()
+
+
+def test_readers_and_writers_at_the_same_time_are_safe(filled: Any) -> None:
+    command = [sys.executable, "-c", WARM, filled.path, filled.cache]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(4)]
+    assert [process.wait(timeout=25) for process in running] == [0] * 4
+    for process in running:
+        assert process.stdout is not None
+        process.stdout.close()
+    assert len(list(filled.cache.iterdir())) == 1, "no temporary file is left"
+    assert not parses_sql(filled)
+
+
+def test_an_interrupted_reading_keeps_what_it_has_read(tmp_path: Path) -> None:
+    def read() -> None:
+        with Cache(tmp_path, Path("/x")) as cache:
+            cache.document(b"a: 1")
+            raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        read()
+    assert [*tmp_path.iterdir()]
+
+
+def test_the_folder_is_this_users_own_or_as_told() -> None:
+    assert cache_folder({"CROSSWIND_CACHE": "/x"}) == Path("/x")
+    assert cache_folder({"CROSSWIND_CACHE": ""}) is None
+    assert str(os.getuid()) in str(cache_folder({}))

@@ -1,0 +1,366 @@
+"""What a folder of task files comes to: the rules, one by one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crosswind.errors import ConfigError
+from crosswind.tasks import compile_task
+
+YAML = "crosswind.yaml"
+
+
+def test_three_lines_schedule_a_query_after_the_tables_that_it_reads(folder: Any) -> None:
+    folder.task("orders")
+    folder.task("users")
+    folder.task("daily_revenue", "orders, users")
+    assert folder.edges() == {"shop": {"daily_revenue": ["orders", "users"], "orders": [], "users": []}}
+    assert folder.told() == []
+
+
+@pytest.mark.parametrize(
+    ("more", "sql", "makes"),
+    [
+        ({"produces": "other"}, "CREATE TABLE x AS SELECT 1", ("other",)),
+        ({"produces": "[a, b]"}, "SELECT 1", ("a", "b")),
+        ({}, "CREATE TABLE x AS SELECT 1", ("x",)),
+        ({}, "SELECT 1", ("task",)),
+    ],
+)
+def test_the_made_table_is_that_of_the_field_else_of_the_query_else_the_id(
+    folder: Any, more: dict[str, str], sql: str, makes: tuple[str, ...]
+) -> None:
+    folder.task("task", sql=sql, **more)
+    assert folder.compile().graph.nodes["task"].writes == makes
+
+
+def test_names_meet_by_the_rules_of_the_dialect(folder: Any) -> None:
+    folder.write(YAML, "dialect: snowflake\ndefault_schema: prod.main\n")
+    folder.task("orders", sql="CREATE TABLE Main.Orders AS SELECT 1 AS a")
+    folder.task("daily", "prod.main.ORDERS", sql="CREATE TABLE daily AS SELECT * FROM orders")
+    assert folder.edges()["shop"]["daily"] == ["orders"]
+    assert folder.told() == []
+
+
+def test_a_table_that_the_query_reads_is_waited_for_though_it_is_not_declared(folder: Any) -> None:
+    folder.task("orders")
+    folder.task("daily", "", "\nINSERT INTO daily SELECT * FROM orders")
+    assert folder.edges()["shop"]["daily"] == ["orders"]
+    assert folder.told() == ["daily.yaml:3: warning: tables lacks orders, which daily.sql:2 reads; add it"]
+
+
+def test_a_declared_table_that_the_query_does_not_read_is_a_warning(folder: Any) -> None:
+    folder.task("orders")
+    folder.task("daily", "orders", "INSERT INTO daily SELECT 1")
+    assert folder.told() == ["daily.yaml:3: warning: tables has orders, which daily.sql does not read; take it out"]
+
+
+@pytest.mark.parametrize(("inputs", "fatal"), [("warn", [False]), ("error", [True]), ("ignore", [])])
+def test_a_setting_says_how_bad_that_is(folder: Any, inputs: str, fatal: list[bool]) -> None:
+    folder.task("daily", "orders", "INSERT INTO daily SELECT 1")
+    assert [problem.fatal for problem in folder.compile(inputs=inputs).problems] == fatal
+
+
+def test_sql_that_cannot_be_read_is_told_and_what_was_declared_counts(folder: Any) -> None:
+    folder.task("orders")
+    folder.task("daily", "orders", "SELEC * FRM (")
+    (told,) = folder.told()
+    assert told.startswith("daily.yaml:2: warning: daily.sql:1 cannot be read as SQL")
+    assert folder.edges()["shop"]["daily"] == ["orders"]
+
+
+def test_a_task_may_read_the_table_that_it_makes(folder: Any) -> None:
+    folder.task("totals", "totals", "INSERT INTO totals SELECT * FROM totals")
+    assert folder.edges() == {"shop": {"totals": []}}
+    assert folder.told() == []
+
+
+def test_two_makers_of_a_table_are_both_wrong_and_name_each_other(folder: Any) -> None:
+    folder.task("a", sql="CREATE TABLE t AS SELECT 1")
+    folder.task("b/b", sql="CREATE TABLE t AS SELECT 2")
+    folder.task("c", "t")
+    assert folder.told() == [
+        "a.yaml:2: table t is also made by b/b.yaml; one task makes a table",
+        "b/b.yaml:2: table t is also made by a.yaml; one task makes a table",
+    ]
+    assert folder.edges()["shop"]["c"] == ["broken__a"]
+
+
+def test_an_id_given_twice_is_wrong_in_both_files(folder: Any) -> None:
+    folder.task("same")
+    folder.task("b/same", sql="CREATE TABLE other AS SELECT 1")
+    assert [told.partition(";")[0] for told in folder.told()] == [
+        "b/same.yaml:1: id same is also that of same.yaml",
+        "same.yaml:1: id same is also that of b/same.yaml",
+    ]
+
+
+def test_a_loop_is_one_error_that_names_it_and_what_comes_after_fails_too(folder: Any) -> None:
+    folder.task("a", "c")
+    folder.task("b", "a")
+    folder.task("c", "b")
+    folder.task("after", "c")
+    folder.task("apart")
+    (told,) = folder.told()
+    assert told.startswith("a.yaml:3: the tasks wait for each other: a → b → c → a (a.yaml, b.yaml, c.yaml)")
+    assert folder.edges()["shop"] == {
+        "after": ["broken__c"], "apart": [], "broken__a": [], "broken__b": [], "broken__c": []
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "id: t\nquerry: t.sql\ntables: []\n",
+            ["1: query is missing", "2: querry is not a field; did you mean query?"],
+        ),
+        ("id: t\nquery: t.sql\n", ["1: tables is missing; a task file needs id, query and tables (tables: []"]),
+        ("id: 5\nquery: t.sql\ntables: []\n", ["1: id must be text; put it into quotes"]),
+        ("id: a b\nquery: t.sql\ntables: []\n", ["1: id may have letters, digits, dots"]),
+        ("id: t\nquery: t.sql\ntables: orders\n", ["3: tables must be a list, such as [orders, users]"]),
+        ("id: t\nquery: t.sql\ntables:\n- a\n- 5\n", ["5: tables.1 must be text"]),
+        ("id: t\nquery: no.sql\ntables: []\n", ["2: query no.sql does not exist; its path is relative to this file"]),
+        ("id: t\nquery: .\ntables: []\n", ["2: query . cannot be read"]),
+        ("id: t\nquery: ../../etc/passwd\ntables: []\n", ["2: query ../../etc/passwd leads out of the folder"]),
+        ("id: t\nquery: /etc/passwd\ntables: []\n", ["2: query /etc/passwd leads out of the folder"]),
+        ("id: t\nquery: link.sql\ntables: []\n", ["2: query link.sql leads out of the folder"]),
+        ("id: t\nquery: big.sql\ntables: []\n", ["2: query big.sql is larger than 256 KiB"]),
+        ("id: t\nquery: t.sql\ntables: []\nretries: -1\n", ["4: retries"]),
+        ("id: t\nquery: t.sql\ntables: []\nretries: two\n", ["4: retries must be a whole number"]),
+        ("id: t\nquery: t.sql\ntables: []\nschedule: often\n", ["4: schedule is neither a cron expression"]),
+        ("id: t\nquery: t.sql\ntables: []\nresources:\n  cpus: 1\n", ["5: resources.cpus is not a field"]),
+        ("id: t\nquery: t.sql\ntables: [\n", ["4: not readable as YAML"]),
+        ("x" * 10_000_000, ["larger than 64 KiB"]),
+    ],
+)
+def test_a_bad_file_is_told_with_its_line_and_the_rest_loads(
+    folder: Any, tmp_path: Path, text: str, told: list[str]
+) -> None:
+    folder.task("good")
+    folder.write("t.sql", "SELECT 1")
+    folder.write("big.sql", "x" * 10_000_000)
+    (tmp_path / "secret").write_text("root")
+    (folder.path / "link.sql").symlink_to(tmp_path / "secret")
+    folder.write("bad.yaml", text)
+    found = folder.told()
+    assert len(found) == len(told)
+    for problem, words in zip(found, told, strict=True):
+        assert problem.startswith("bad.yaml:")
+        assert words in problem
+    assert "good" in folder.edges()["shop"]
+
+
+def test_no_task_works_on_the_old_table_of_a_broken_file(folder: Any) -> None:
+    folder.task("orders", retries="-1")
+    folder.task("daily", "orders")
+    (dag,) = folder.compile().dags
+    broken, daily = sorted(dag.tasks, key=lambda task: task.task_id)[0], dag.tasks[1]
+    assert broken.broken.startswith("orders.yaml:4: retries")
+    assert daily.upstream == (broken.task_id,) == ("broken__orders",)
+
+
+def test_wrong_settings_keep_their_folder_from_loading_and_no_other(folder: Any) -> None:
+    folder.task("a")
+    folder.task("b/b")
+    folder.task("b/c/c")
+    folder.write(f"b/{YAML}", "retries: 1\ndialect: klingon\n")
+    assert folder.told() == [f"b/{YAML}:2: dialect unknown dialect 'klingon'."]
+    assert folder.edges() == {"shop": {"a": []}}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("run: {operator: a.B, image: x}", "1: run needs either operator or image"),
+        ("run: {operator: a.B, arguments: {q: '${task.querry}'}}", "1: run has ${task.querry}; there are"),
+        ("run: {image: x, arguments: {a: b}}", "1: run with image takes arguments as a list"),
+        ("start_date: tomorrow", "1: start_date"),
+        ("group: none", "1: group"),
+        ("shedule: '@daily'", "did you mean schedule?"),
+        ("external: {sensor: {operator: a.B, arguments: {x: '${task.id}'}}}", "${task.id}"),
+    ],
+)
+def test_wrong_settings_are_told(folder: Any, text: str, told: str) -> None:
+    folder.write(YAML, text)
+    (problem,) = folder.told()
+    assert told in problem
+
+
+def test_folders_inherit_and_task_files_override(folder: Any) -> None:
+    folder.write(YAML, "owner: platform\nretries: 3\nconnection: warehouse\nexternal: {unknown: refuse, tables: [x]}\n")
+    folder.write(f"b/{YAML}", "owner: sales\nexternal: {tables: [y]}\n")
+    folder.task("a", "x")
+    folder.task("b/b", "y", retries="5")
+    tasks = {task.task_id: task for dag in folder.compile(owner="nobody", pool="p").dags for task in dag.tasks}
+    assert (tasks["a"].owner, tasks["a"].retries, tasks["a"].pool) == ("platform", 3, "p")
+    assert (tasks["b"].owner, tasks["b"].retries, tasks["b"].pool) == ("sales", 5, "p")
+    assert tasks["b"].arguments["conn_id"] == "warehouse"
+
+
+def test_each_task_runs_as_the_platform_says(folder: Any) -> None:
+    folder.write(YAML, "run:\n  image: wh:1\n  arguments: ['--into=${task.table}']\n  env: {Q: '${task.query}'}\n")
+    folder.task("a", sql="CREATE TABLE t AS SELECT 1", resources="{cpu: 1, memory: 2Gi}", image="wh:2")
+    (task,) = folder.compile().dags[0].tasks
+    assert task.operator == "crosswind.operators.KubernetesPodOperator"
+    assert task.arguments == {
+        "image": "wh:2", "arguments": ["--into=t"], "env_vars": {"Q": "CREATE TABLE t AS SELECT 1\n"}
+    }  # fmt: skip
+    assert task.resources == {"cpu": "1", "memory": "2Gi"}
+
+
+@pytest.mark.parametrize(
+    ("external", "told"),
+    [
+        ("{unknown: allow}", []),
+        ("{unknown: refuse, tables: [raw.*]}", ["no task file makes table elsewhere"]),
+        ("{unknown: refuse, tables: ['*']}", []),
+        ("{unknown: refuse, assets: [raw.*, ELSEWHERE]}", []),
+        ("{unknown: refuse}", ["no task file makes table elsewhere", "no task file makes table raw.orders"]),
+    ],
+)
+def test_tables_from_outside_are_allowed_or_refused(folder: Any, external: str, told: list[str]) -> None:
+    folder.write(YAML, f"external: {external}\n")
+    folder.task("a", "raw.orders, elsewhere")
+    found = sorted(problem.message for problem in folder.compile().problems)
+    assert [any(words in message for message in found) for words in told] == [True] * len(told) == [True] * len(found)
+
+
+def test_a_sensor_waits_for_each_table_from_outside_once(folder: Any) -> None:
+    sensor = "{operator: my.Sensor, arguments: {sql: 'SELECT 1 FROM ${table}'}}"
+    folder.write(YAML, f"external: {{sensor: {sensor}}}\n")
+    folder.task("a", "raw.orders")
+    folder.task("b", "raw.orders, a")
+    (dag,) = folder.compile().dags
+    tasks = {task.task_id: task for task in dag.tasks}
+    assert tasks["wait_for_raw.orders"].arguments == {"sql": "SELECT 1 FROM raw.orders"}
+    assert tasks["a"].upstream == ("wait_for_raw.orders",)
+    assert tasks["b"].upstream == ("a", "wait_for_raw.orders")
+
+
+def test_dags_of_other_folders_are_followed_by_assets(folder: Any) -> None:
+    folder.task("base/orders")
+    folder.task("sales/daily", "orders")
+    folder.task("sales/weekly", "daily")
+    dags = {dag.dag_id: dag for dag in folder.compile().dags}
+    assert (dags["base"].assets, dags["sales"].assets) == ((), ("orders",))
+    assert {task.task_id: task.upstream for task in dags["sales"].tasks} == {"daily": (), "weekly": ("daily",)}
+    assert dags["base"].tasks[0].outlets == ("orders",)
+
+
+@pytest.mark.parametrize(("follows", "assets"), [("assets", ("o",)), ("both", ("o",)), ("schedule", ())])
+def test_a_setting_says_whether_other_dags_are_followed(folder: Any, follows: str, assets: tuple[str, ...]) -> None:
+    folder.write(YAML, f"follows: {follows}\n")
+    folder.task("a/o")
+    folder.task("b/p", "o")
+    assert folder.compile().dags[1].assets == assets
+
+
+def test_dags_that_wait_for_each_other_are_told_and_run_by_schedule(folder: Any) -> None:
+    folder.task("a/one")
+    folder.task("b/two", "one")
+    folder.task("a/three", "two")
+    found = folder.compile()
+    (told,) = [problem.told() for problem in found.problems]
+    assert told.startswith(
+        f"a/{YAML}: the DAGs wait for each other: a → b → a, by the tables one, two; write group: conn"
+    )
+    assert [dag.assets for dag in found.dags] == [(), ()]
+    assert list(folder.edges(group="connected")) == ["a.one"]
+
+
+def test_a_task_of_another_schedule_gets_a_dag_of_that_schedule(folder: Any) -> None:
+    folder.task("orders")
+    folder.task("often", "orders", schedule='"*/5 * * * *"')
+    dags = {dag.dag_id: dag for dag in folder.compile().dags}
+    assert {name: (dag.schedule, dag.assets) for name, dag in dags.items()} == {
+        "shop": ("@daily", ()), "shop.x_5_x_x_x_x": ("*/5 * * * *", ())
+    }  # fmt: skip
+
+
+def test_connected_groups_are_dags_of_their_own(folder: Any) -> None:
+    folder.write(YAML, "group: connected\n")
+    folder.task("a/a")
+    folder.task("b/b", "a")
+    folder.task("b/z")
+    assert folder.edges() == {"a.a": {"a": [], "b": ["a"]}, "b.z": {"z": []}}
+
+
+def test_two_dags_of_one_id_are_told(folder: Any) -> None:
+    folder.write(YAML, "dag_id: all\n")
+    folder.task("a/a")
+    folder.task("b/b")
+    (told,) = folder.told()
+    assert "two DAGs would have the id all" in told
+
+
+def test_hidden_files_are_left_out_and_links_inside_are_followed(folder: Any, tmp_path: Path) -> None:
+    folder.task("..data/a/one")
+    (folder.path / "a").symlink_to("..data/a")
+    (folder.path / "loop").symlink_to(".")
+    (folder.path / "out").symlink_to(tmp_path)
+    folder.write(".hidden.yaml", "nonsense")
+    assert folder.edges() == {"a": {"one": []}}
+
+
+@pytest.mark.parametrize(
+    ("path", "settings", "told"),
+    [("no", {}, "no such folder"), ("", {"retrys": 1}, "did you mean retries"), ("", {"dialect": "x"}, "dialect")],
+)
+def test_a_missing_folder_and_wrong_settings_raise(folder: Any, path: str, settings: dict[str, Any], told: str) -> None:
+    folder.path = folder.path / path
+    with pytest.raises(ConfigError, match=told):
+        folder.compile(**settings)
+
+
+PLAN = """
+import json, sys
+from pathlib import Path
+from crosswind.tasks import compile_folder
+print(repr(compile_folder(Path(sys.argv[1]), {}, None).dags))
+"""
+
+
+def test_the_plan_is_the_same_on_every_host(folder: Any, tmp_path: Path) -> None:
+    for name in "abcdefgh":
+        folder.task(f"{name}/{name}", "x, y, z" + (", a" if name > "a" else ""))
+    copy = tmp_path / "elsewhere" / "shop"
+    copy.parent.mkdir()
+    subprocess.run(["cp", "-r", folder.path, copy], check=True)
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", PLAN, path],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for path, seed in ((folder.path, "1"), (copy, "2"))
+    }
+    assert len(outputs) == 1
+
+
+def test_a_worker_reads_one_query_only(folder: Any) -> None:
+    folder.task("a")
+    folder.task("b", "a")
+    (folder.path / "a.sql").unlink()
+    plan = compile_task(folder.path, {}, None, "whatever", "b")
+    assert plan is not None
+    assert (plan.dag_id, [(task.task_id, task.outlets) for task in plan.tasks]) == ("whatever", [("b", ("b",))])
+    assert compile_task(folder.path, {}, None, "whatever", "a") is None
+    assert compile_task(folder.path, {}, None, "whatever", "wait_for_x") is None
+
+
+def test_the_published_schemas_are_those_of_the_model() -> None:
+    from crosswind.tasks import model
+
+    for kind in ("task", "crosswind"):
+        for place in (Path(model.__file__).parent / "schemas", Path(__file__).parents[2] / "docs" / "schemas"):
+            published = json.loads((place / f"{kind}.schema.json").read_text())
+            assert published == model.json_schema(kind), f"write {place} anew by crosswind tasks schema {kind}"
