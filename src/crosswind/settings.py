@@ -199,9 +199,10 @@ class LocalSettings:
     """Give containers mount and pid namespaces where Linux allows it. user: by a user namespace even as root, less
     close to Kubernetes; none: never, as on other systems."""
 
-    network: Literal["shared", "isolated"] = "shared"
-    """isolated: each pod has a network namespace with its own localhost and ports, where root allows; pods reach each
-    other and this machine, nothing beyond. shared: the machine's network, with a loopback address for each pod."""
+    network: Literal["shared", "isolated"] = "isolated"
+    """isolated: each pod has a network namespace with its own localhost and ports; pods reach each other and this
+    machine, nothing beyond. Needs root, else it is shared, and the log says so. shared: the machine's network, with a
+    loopback address for each pod; for pods that need services on this machine's localhost or the internet."""
 
     crash_backoff: float = 10.0
     """Seconds before a container's second restart or image pull, doubled each time up to 300; 10 is the kubelet's."""

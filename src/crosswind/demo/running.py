@@ -105,7 +105,7 @@ async def _cluster(options: DemoOptions, home: Path) -> AsyncIterator[tuple[Clie
             yield client, options.host, None
         return
     async with (
-        LocalCluster(LocalSettings(kubeconfig=home / "kubeconfig", network="isolated")) as cluster,
+        LocalCluster(LocalSettings(kubeconfig=home / "kubeconfig")) as cluster,
         await Client.connect(KubeSettings(kubeconfig=str(cluster.kubeconfig))) as client,
     ):
         yield client, cluster.host_address, cluster.kubeconfig

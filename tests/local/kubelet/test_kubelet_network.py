@@ -102,6 +102,6 @@ async def test_shared_places_are_loopback_addresses_used_once() -> None:
     assert all(place.address.startswith("127.") and place.localhost == place.address for place in places)
 
 
-def test_the_shared_network_is_what_one_gets_without_asking() -> None:
-    assert isinstance(open_network(LocalSettings()), SharedNetwork)
+def test_the_shared_network_is_what_one_gets_by_asking_or_without_namespaces() -> None:
+    assert isinstance(open_network(LocalSettings(network="shared")), SharedNetwork)
     assert isinstance(open_network(LocalSettings(network="isolated", sandbox="none")), SharedNetwork)
