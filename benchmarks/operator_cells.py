@@ -8,7 +8,8 @@ import itertools
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,13 +148,10 @@ class Instance:
         self.pushed[key] = value
 
 
-_number = itertools.count(1)
-
-
 def run(operator_class: Any, cell: Cell, kubeconfig: str, namespace: str, *, settle: float = 10.0) -> Outcome:
     """Run a cell; ``settle``: seconds that the pod gets to be gone, or finished, afterwards."""
     logging.getLogger("airflow").setLevel(logging.ERROR)
-    task_id = f"cell-{next(_number)}"
+    task_id = f"cell-{uuid.uuid4().hex[:12]}"
     instance = Instance(task_id)
     began = time.monotonic()
     value, state, message = None, "success", ""
@@ -254,12 +252,10 @@ async def _pod(kubeconfig: str, namespace: str, name: str, settle: float) -> str
     return phase
 
 
-def pairs(sidecars: Iterable[str], outcomes: Iterable[str], *, offset: int = 0) -> Iterator[Cell]:
+def pairs(sidecars: Iterable[str], outcomes: Sequence[str]) -> Iterator[Cell]:
     """Yield, for each sidecar and outcome, one cell of each mode, turning through actions and XCom."""
     actions = ("delete_pod", "keep_pod", "delete_succeeded_pod")
-    turn = itertools.count(offset)
-    for sidecar in sidecars:
-        for outcome in outcomes:
-            for deferrable in (False, True):
-                number = next(turn)
-                yield Cell(sidecar, outcome, deferrable, actions[number % 3], number // 3 % 2 == number % 2)
+    for place, sidecar in enumerate(sidecars):
+        for number, (outcome, deferrable) in enumerate(itertools.product(outcomes, (False, True))):
+            xcom = (number // 2 + number + place // 3) % 2 == 0
+            yield Cell(sidecar, outcome, deferrable, actions[(number + place) % 3], xcom)
