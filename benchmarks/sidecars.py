@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -76,9 +76,11 @@ class Result:
 def _child(writer: Connection, contestant: str, cell: Cell, kubeconfig: str, log: str) -> None:
     from importlib import import_module
 
-    with open(log, "a") as out, redirect_stdout(out), redirect_stderr(out):
-        operator = import_module(CONTESTANTS[contestant]).KubernetesPodOperator
-        writer.send(run(operator, cell, kubeconfig, contestant))
+    with open(log, "a") as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
+    operator = import_module(CONTESTANTS[contestant]).KubernetesPodOperator
+    writer.send(run(operator, cell, kubeconfig, contestant))
 
 
 def compete(trials: Sequence[tuple[str, Cell]], kubeconfig: str, options: argparse.Namespace) -> Iterator[Result]:
@@ -174,7 +176,7 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="pairs of the properties instead of all combinations")
     parser.add_argument("--cells", action="store_true", help="a line for each cell, not only for what went wrong")
     parser.add_argument("--jobs", type=int, default=4, help="cells at once")
-    parser.add_argument("--limit", type=float, default=30.0, help="seconds after which a cell counts as a hang")
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds after which a cell counts as a hang")
     parser.add_argument("--minutes", type=float, default=40.0, help="begin no further cell after this time")
     parser.add_argument("--output", choices=["text", "json"], default="text")
     options = parser.parse_args()

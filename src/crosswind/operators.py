@@ -229,6 +229,7 @@ class KubernetesPodOperator(StockOperator):
                     if isinstance(news, Seen):
                         if not (known and news.deleted):
                             self._seen = news
+                            self._check_xcom(news)
                         if news.verdict.started and not started:
                             started = True
                             self._call("on_pod_starting", context, pod=self._live())
@@ -238,6 +239,14 @@ class KubernetesPodOperator(StockOperator):
                 raise AirflowException(str(error)) from error
             finally:
                 self._feed = None
+
+    def _check_xcom(self, seen: Seen) -> None:
+        """Fail early where the XCom sidecar would be an init container that never ends."""
+        if self.do_xcom_push and self.xcom_sidecar == "native" and xcoms.is_blocking(seen.pod):
+            raise AirflowException(
+                f"The cluster does not take {xcoms.CONTAINER} as a native sidecar: it is older than Kubernetes 1.29, or"
+                ' a webhook has taken restartPolicy away; use xcom_sidecar="stock"'
+            )
 
     def _print(self, news: Line | Told) -> None:
         if isinstance(news, Told):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from crosswind.pods.xcoms import CONTAINER, NOTHING, Delivery, add_sidecar, delivered, printed, standing
+from crosswind.pods.xcoms import CONTAINER, NOTHING, Delivery, add_sidecar, delivered, is_blocking, printed, standing
 
 POD: dict[str, Any] = {
     "spec": {
@@ -67,6 +67,13 @@ def test_the_sidecar_is_native_last_and_shares_a_volume_with_base_alone() -> Non
     assert "volumeMounts" not in spec["containers"][0]
     assert spec["containers"][1]["volumeMounts"] == sidecar["volumeMounts"]
     assert "volumes" not in POD["spec"]
+
+
+def test_a_sidecar_that_lost_its_restart_policy_would_block_the_pod() -> None:
+    pod = add_sidecar(POD, base="work", image="alpine")
+    assert not is_blocking(pod)
+    del pod["spec"]["initContainers"][-1]["restartPolicy"]
+    assert is_blocking(pod)
 
 
 @pytest.mark.parametrize(

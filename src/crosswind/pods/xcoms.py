@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from crosswind.pods.sidecars import is_native
 from crosswind.pods.states import State, containers, held_by, mapping, mappings, text
 from crosswind.types import Json, Manifest
 
@@ -132,6 +133,12 @@ def delivered(pod: Json) -> Delivery | None:
             return Delivery(problem=f"the file has {size} bytes, {LARGEST} are possible; write it to a store instead")
     reason, code = text(ended.get("reason")), ended.get("exitCode")
     return Delivery(problem=f"its sidecar {CONTAINER} ended with exit code {code} ({reason}) and left no word")
+
+
+def is_blocking(pod: Json) -> bool:
+    """Whether the sidecar has lost what makes it one: the pod then waits for its end before base starts."""
+    inits = mappings(mapping(mapping(pod).get("spec")).get("initContainers"))
+    return any(one.get("name") == CONTAINER and not is_native(one) for one in inits)
 
 
 def awaited(pod: Json, base: str) -> bool:
