@@ -74,9 +74,11 @@ def _moment(text: str) -> datetime:
 
 def find_stall(tasks: Sequence[Json], pods: Collection[Timeline], silent: float) -> Stall | None:
     """Return what holds the run up when finished pods are kept alive by their sidecars, else None."""
-    held = [pod for pod in pods if pod.gone is None and pod.base_done is not None and pod.sidecars]
-    waiting = [task for task in tasks if task["state"] not in OVER]
-    if not held or not waiting or any(pod.gone is None and pod.base_done is None for pod in pods):
+    alive = [pod for pod in pods if pod.gone is None]
+    held = [pod for pod in alive if pod.base_done is not None and pod.sidecars]
+    waiting = sum(task["state"] not in OVER for task in tasks)
+    working = any(pod.base_done is None for pod in alive)
+    if working or not held or not waiting:
         return None
     sidecars = sorted({name for pod in held for name in pod.sidecars})
-    return Stall(tuple(pod.name for pod in held), tuple(sidecars), len(waiting), silent)
+    return Stall(tuple(pod.name for pod in held), tuple(sidecars), waiting, silent)

@@ -17,7 +17,7 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,7 +172,7 @@ class Container:
         self._stdin = None
 
     @contextlib.contextmanager
-    def listening(self, listener: Callable[[], None]) -> Any:
+    def listening(self, listener: Callable[[], None]) -> Iterator[None]:
         """Have a function called when the log has grown or the container has ended."""
         self._listeners.add(listener)
         self._post({"do": "follow", "on": True})

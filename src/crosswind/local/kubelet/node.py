@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import errno
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager
 
 from crosswind.local.kubelet.containers import StartError
 from crosswind.local.kubelet.logs import read_log
@@ -166,5 +167,5 @@ class Kubelet:
         return run
 
 
-def _listener(run: Run | None):  # type: ignore[no-untyped-def]
+def _listener(run: Run | None) -> Callable[[Callable[[], None]], AbstractContextManager[None]]:
     return run.container.listening if run is not None else lambda _: contextlib.nullcontext()
