@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 
 from crosswind.local.serving import LocalCluster
+from crosswind.settings import LocalSettings
 
 Connect = Callable[..., Any]
 OUTPUT = [("stdout", "true"), ("stderr", "true")]
@@ -23,7 +24,7 @@ OUTPUT = [("stdout", "true"), ("stderr", "true")]
 @pytest.fixture
 async def cluster() -> AsyncIterator[LocalCluster]:
     """A cluster with the running pod ``box``."""
-    async with LocalCluster() as cluster:
+    async with LocalCluster(LocalSettings(network="shared")) as cluster:  # the tests listen where pods do
         container = {"name": "base", "image": "busybox", "command": ["sleep", "600"]}
         spec = {"terminationGracePeriodSeconds": 0, "containers": [container]}
         box = cluster.registry.create("Pod", "default", {"metadata": {"name": "box"}, "spec": spec})

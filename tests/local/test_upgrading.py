@@ -14,13 +14,14 @@ import pytest
 
 from crosswind.local.serving import LocalCluster
 from crosswind.local.spdy import DICTIONARY, Data, Frames
+from crosswind.settings import LocalSettings
 
 PATH = "/api/v1/namespaces/default/pods/box"
 
 
 @pytest.fixture
 async def cluster() -> AsyncIterator[LocalCluster]:
-    async with LocalCluster() as cluster:
+    async with LocalCluster(LocalSettings(network="shared")) as cluster:  # the tests listen where pods do
         container = {"name": "base", "image": "busybox", "command": ["sleep", "600"]}
         spec = {"terminationGracePeriodSeconds": 0, "containers": [container]}
         box = cluster.registry.create("Pod", "default", {"metadata": {"name": "box"}, "spec": spec})
