@@ -55,12 +55,12 @@ def _policy(
 ) -> Rendered:
     inbound = _MESH_INBOUND.get(values.mesh.kind, ())
     mesh = [{"ports": _ports(*inbound)}] if inbound and component != "statsd" else []
-    spec = {
+    spec: Manifest = {
         "podSelector": {"matchLabels": selector(values, component)},
         "policyTypes": ["Ingress", "Egress"],
-        "ingress": [*callers, *mesh],
-        "egress": called,
     }
+    # an empty list means the same as none, but kubectl apply would find it missing each time
+    spec |= {name: rules for name, rules in (("ingress", [*callers, *mesh]), ("egress", called)) if rules}
     place = "" if namespace == values.namespace else f"{namespace}-"
     manifest = new(
         values,

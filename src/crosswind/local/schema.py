@@ -102,6 +102,23 @@ KINDS = {"Event": "CoreV1Event", "TokenRequest": "AuthenticationV1TokenRequest"}
 SCALARS = {"str": "string", "bool": "bool", "float": "float", "datetime": "time", "object": "any", "int": "int32"}
 
 
+# kinds that an operator defines: whatever is in them is kept as it is
+CUSTOM = {
+    "V1AuthorizationPolicy",
+    "V1ExternalSecret",
+    "V1PeerAuthentication",
+    "V1ServiceEntry",
+    "V1VirtualService",
+}
+CUSTOM_FIELDS = {
+    "apiVersion": Type("string"),
+    "kind": Type("string"),
+    "metadata": Type("struct", name="V1ObjectMeta"),
+    "spec": Type("any"),
+    "status": Type("any"),
+}
+
+
 def type_of(kind: str, group: str = "") -> Type:
     """Return the type of a kind; ``LookupError`` if the package has none."""
     name = "EventsV1Event" if (kind, group) == ("Event", "events.k8s.io") else KINDS.get(kind, f"V1{kind}")
@@ -112,6 +129,8 @@ def type_of(kind: str, group: str = "") -> Type:
 @cache
 def struct(name: str) -> Struct:
     """Return a type by the package's name, such as ``V1Container``; ``LookupError`` if there is none."""
+    if name in CUSTOM:
+        return Struct(name, _go_name(name), {field: Field(field, kind, False) for field, kind in CUSTOM_FIELDS.items()})
     text = _source(name)
     types, names = _table(text, "openapi_types"), _table(text, "attribute_map")
     if set(types) != set(names):
@@ -125,6 +144,8 @@ def struct(name: str) -> Struct:
 
 def describe(name: str) -> dict[str, str]:
     """Return what the package says about each field of a type, by JSON name."""
+    if name in CUSTOM:
+        return {}
     text = _source(name)
     names = _table(text, "attribute_map")
     told = {
