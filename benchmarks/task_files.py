@@ -107,7 +107,7 @@ def write_gusty(folder: Path, queries: list[Query]) -> None:
         'dag = create_dag(str(Path(__file__).parent.parent / "files" / "bench"), latest_only=False)\n'
     )
     write(folder / "dags" / "loader.py", loader)
-    metadata = "default_args:\n  owner: bench\n  start_date: 2024-01-01\nschedule: '@daily'\n"
+    metadata = "default_args:\n  owner: bench\n  start_date: '2024-01-01'\nschedule: '@daily'\n"
     write(folder / "files" / "bench" / "METADATA.yml", metadata)
     for query in queries:
         lines = [f"operator: {BASH}", "bash_command: run-sql", f"env: {{QUERY: {json.dumps(query.sql)}}}"]

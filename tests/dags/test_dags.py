@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from sqlalchemy import delete, select
 from crosswind.cli import main
 from crosswind.dags import BrokenTask, load_tasks
 from crosswind.errors import ConfigError
+from crosswind.operators import KubernetesPodOperator
 
 BASH = "airflow.providers.standard.operators.bash.BashOperator"
 SETTINGS = f"""\
@@ -233,6 +235,20 @@ def test_resources_and_image_reach_the_workers_pod(bundle: Bundle) -> None:
     assert task.queue == "large"
 
 
+def test_an_image_makes_each_task_a_pod(bundle: Bundle) -> None:
+    run = "run: {image: wh:1, command: [wh], arguments: ['--into', '${task.table}'], env: {QUERY: '${task.query}'}}"
+    bundle.write("files/crosswind.yaml", run)
+    bundle.task("big", more="image: wh:2\nresources: {memory: 4Gi}\n")
+    dag = bundle.bag().dags["files"]
+    task, other = dag.task_dict["big"], dag.task_dict["orders"]
+    assert isinstance(task, KubernetesPodOperator)
+    assert (task.image, task.cmds, task.arguments) == ("wh:2", ["wh"], ["--into", "big"])
+    assert task.env_vars == {"QUERY": "CREATE TABLE big AS SELECT 1 AS a\n"}
+    assert task.container_resources.limits == {"memory": "4Gi"}
+    assert (other.image, other.container_resources) == ("wh:1", None)
+    DagSerialization.to_dict(dag)
+
+
 @pytest.mark.parametrize(
     ("follows", "timetable"),
     [("assets", "AssetTriggeredTimetable"), ("both", "AssetOrTimeSchedule"), ("schedule", "CronTriggerTimetable")],
@@ -258,6 +274,23 @@ def test_without_an_importer_errors_are_logged(bundle: Bundle, caplog: pytest.Lo
     bundle.write("files/a.yaml", "id: a\n")
     assert set(load_tasks(bundle.path / "files", cache=bundle.path / "cache")) == {"files"}
     assert "a.yaml:1: query is missing" in caplog.text
+
+
+def test_a_thousand_tasks_load_in_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks.task_files import graph, write_ours
+
+    monkeypatch.setenv("CROSSWIND_CACHE", str(tmp_path / "cache"))
+    write_ours(tmp_path, graph(1000))
+
+    def load() -> tuple[float, int]:
+        begun = time.process_time()  # other processes' load does not count
+        bag = DagBag(tmp_path / "dags", bundle_path=tmp_path, bundle_name="files")
+        return time.process_time() - begun, len(bag.dags["files"].tasks)
+
+    load()
+    seconds, count = load()
+    assert count == 1000
+    assert seconds < 1.0
 
 
 def test_a_wrong_folder_raises(tmp_path: Path) -> None:
