@@ -191,6 +191,14 @@ async def test_a_sidecar_that_ignores_term_stays_and_is_told_of(client: Client, 
     assert [reason for reason, _ in await told(client, namespace)] == ["EndingSidecar", "SidecarStays"]
 
 
+async def test_a_signal_that_comes_before_its_handler_is_sent_again(client: Client, namespace: str) -> None:
+    script = "sleep 1; trap 'exit 0' TERM; while :; do sleep 0.1; done"
+    late = {"name": "second", "image": "busybox", "command": ["sh", "-c", f"trap '' TERM; {script}"]}
+    found = await base_over(client, namespace, pod("etl", late))
+    assert await Ender(client, allowed=Abilities.B).end(found)
+    assert (await told(client, namespace))[-1][1].startswith("second ended: send TERM by a shell, exit code 0")
+
+
 async def test_deletion_is_the_last_resort(client: Client, namespace: str) -> None:
     found = await base_over(client, namespace, pod("etl", STUBBORN))
     assert await Ender(client, allowed=Abilities.DELETE).end(found, delete=True)

@@ -7,6 +7,7 @@ an Event on the pod and a line in the log. A permission that is missing is told 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import logging
 import uuid
@@ -175,6 +176,8 @@ class Ender:
             return await sight.until(over, _REPORT_S if step.way in (Way.CLIENT, Way.SIGNAL) else 0.0)
         if step.way is not Way.WAIT:
             await self._tell(sight, name, "EndingSidecar", step.note(name))
+        if step.way is Way.SIGNAL:
+            await self._signal_again(sight, name, step, ends)
         return await sight.until(over, ends - asyncio.get_running_loop().time())
 
     async def _insist(self, act: Callable[[], Awaitable[None]]) -> None:
@@ -189,14 +192,25 @@ class Ender:
         if step.request is not None:
             await self._ask(sight, name, step.request, patient=not step.doubtful)
         elif step.command:
-            result = await self._client.exec(
-                sight.name, step.command, namespace=sight.namespace, container=name, timeout=_CALL_S
-            )
-            if result.exit_code:
-                said = (result.stderr or result.stdout).decode(errors="replace").strip()[:200]
-                raise _NotTaken(f"exit code {result.exit_code} {said}".strip())
+            await self._exec(sight, name, step)
         elif step.way is Way.SWAP:
             await self._swap(sight, name, step)
+
+    async def _exec(self, sight: Sight, name: str, step: Step) -> None:
+        where = sight.namespace
+        result = await self._client.exec(sight.name, step.command, namespace=where, container=name, timeout=_CALL_S)
+        if result.exit_code:
+            said = (result.stderr or result.stdout).decode(errors="replace").strip()[:200]
+            raise _NotTaken(f"exit code {result.exit_code} {said}".strip())
+
+    async def _signal_again(self, sight: Sight, name: str, step: Step, ends: float) -> None:
+        """Signal one that has just started again: without a handler yet, process 1 loses the signal."""
+        now = asyncio.get_running_loop().time
+        while _age(sight.pod, name) < _LISTEN_S and now() + _REPORT_S < ends:
+            if await sight.until(lambda pod: _is_over(pod, name), _REPORT_S):
+                return
+            with contextlib.suppress(_NotTaken, CrosswindError):
+                await self._exec(sight, name, step)
 
     async def _ask(self, sight: Sight, name: str, request: HttpRequest, *, patient: bool) -> None:
         """Ask; one that has just started may not listen yet, which is waited for if it is to listen at all."""
