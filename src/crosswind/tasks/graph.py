@@ -112,28 +112,42 @@ def _line_of_output(node: Node) -> int:
 
 def _compare(graph: Graph, node: Node, source: Source) -> None:
     """Compare the declared tables with those that the query reads."""
-    how, declared, facts = node.settings.inputs, source.declared, source.facts
+    how = node.settings.inputs
     if how == "ignore":
         return
-    found = []
-    if facts.problem:
-        line, reason = facts.problem
-        place = f"{source.query_path}:{line}" if line else source.query_path
-        found.append((source.lines["query"], f"{place} cannot be read as SQL ({reason}), tables are not checked"))
-    else:
-        for table, line in facts.reads.items():
-            if table not in declared and table not in node.writes:
-                place = f"{source.query_path}:{line}" if line else source.query_path
-                found.append((source.lines["tables"], f"tables lacks {table}, which {place} reads; add it"))
-        for index, table in enumerate(declared):
-            if table not in facts.reads:
-                line = source.lines.get(f"tables.{index}", 0)
-                found.append((line, f"tables has {table}, which {source.query_path} does not read; take it out"))
+    found = _differences(node, source)
     for line, message in found:
         if how == "error":
             graph.fail(node, line, message)
         else:
             graph.problems.append(Problem(node.path, line, message, fatal=False))
+
+
+def _differences(node: Node, source: Source) -> list[tuple[int, str]]:
+    """Return the lines where what is declared differs from what the query reads."""
+    facts, declared = source.facts, source.declared
+    if facts.problem:
+        line, reason = facts.problem
+        told = f"{_query_place(source, line)} cannot be read as SQL ({reason}), tables are not checked"
+        return [(source.lines["query"], told)]
+    missing = [
+        (source.lines["tables"], f"tables lacks {table}, which {_query_place(source, line)} reads; add it")
+        for table, line in facts.reads.items()
+        if table not in declared and table not in node.writes
+    ]
+    needless = [
+        (
+            source.lines.get(f"tables.{index}", 0),
+            f"tables has {table}, which {source.query_path} does not read; take it out",
+        )
+        for index, table in enumerate(declared)
+        if table not in facts.reads
+    ]
+    return missing + needless
+
+
+def _query_place(source: Source, line: int) -> str:
+    return f"{source.query_path}:{line}" if line else source.query_path
 
 
 def _check_external(graph: Graph, node: Node) -> None:
@@ -178,21 +192,24 @@ def find_loops(before: Mapping[str, Iterable[str]]) -> list[list[str]]:
         for other in sorted(others):
             after[other].append(node)
     loops: list[list[str]] = []
-    ready = [node for node, others in waits.items() if not others]
+    _free([node for node, others in waits.items() if not others], waits, after)
     while waits:
-        while ready:
-            node = ready.pop()
-            if waits.pop(node, None) is None:
-                continue
-            for next_ in after[node]:
-                if next_ in waits:
-                    waits[next_].discard(node)
-                    if not waits[next_]:
-                        ready.append(next_)
-        if waits:
-            loops.append(_walk(waits))
-            ready.extend(loops[-1])
+        loops.append(_walk(waits))
+        _free(list(loops[-1]), waits, after)
     return loops
+
+
+def _free(ready: list[str], waits: dict[str, set[str]], after: Mapping[str, list[str]]) -> None:
+    """Take nodes out of ``waits``, and all that then wait for nothing."""
+    while ready:
+        node = ready.pop()
+        if waits.pop(node, None) is None:
+            continue
+        for next_ in after[node]:
+            if next_ in waits:
+                waits[next_].discard(node)
+                if not waits[next_]:
+                    ready.append(next_)
 
 
 def _walk(waits: Mapping[str, set[str]]) -> list[str]:

@@ -45,25 +45,31 @@ def read_query(sql: str, names: Sequence[str], dialect: str, default_schema: str
         return QueryFacts(names=normalised, problem=_problem(error))
     if unread := next((s for s in statements if isinstance(s, exp.Command) and _matters(s)), None):
         return QueryFacts(names=normalised, problem=(0, f"a statement {unread.name.upper()} that is not understood"))
-    own, writes, reads = set[str](), dict[str, None](), dict[str, int]()
+    targets = [(rules.of_table(target), passing) for one in statements for target, passing in _targets(one)]
+    own = {name for name, passing in targets if passing} | _dropped(statements, rules)
+    return QueryFacts(
+        reads={name: line for name, line in sorted(_reads(statements, rules).items()) if _known(name, own)},
+        writes=tuple(dict.fromkeys(name for name, passing in targets if not passing and _known(name, own))),
+        names=normalised,
+    )
+
+
+def _known(name: str, own: set[str]) -> bool:
+    """Whether a name is that of a table outside of the query, and no template makes it up."""
+    return bool(name) and name not in own and _HOLE not in name.lower()
+
+
+def _reads(statements: Sequence[exp.Expr], rules: _Names) -> dict[str, int]:
+    """Return the tables that statements read, each with its first line."""
+    reads: dict[str, int] = {}
     for statement in statements:
-        targets = list(_targets(statement))
-        for target, temporary in targets:
-            name = rules.of_table(target)
-            (own.add if temporary else writes.setdefault)(name)
         if isinstance(statement, exp.Drop | exp.Execute):
             continue
-        written = {id(target) for target, _ in targets}
+        written = {id(target) for target, _ in _targets(statement)}
         for table in statement.find_all(exp.Table):
             if id(table) not in written and not _is_local(table):
                 reads.setdefault(rules.of_table(table), _line(table))
-    own |= _dropped(statements, rules)
-    hidden = own | {name for name in (*writes, *reads) if not name or _HOLE in name.lower()}
-    return QueryFacts(
-        reads={name: line for name, line in sorted(reads.items()) if name not in hidden},
-        writes=tuple(name for name in writes if name not in hidden),
-        names=normalised,
-    )
+    return reads
 
 
 def _plain(sql: str) -> str:
