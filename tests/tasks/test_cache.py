@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,16 @@ def test_the_cache_changes_no_result(filled: Any) -> None:
     assert cold.problems == warm.problems == without.problems
     filled.task("daily", "")
     assert filled.compile().dags != cold.dags
+
+
+def test_a_new_checkout_behind_a_link_finds_what_is_known(filled: Any, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(filled.path)
+    shutil.copytree(filled.path, tmp_path / "newer")
+    filled.path = tmp_path / "link"
+    assert parses_sql(filled)
+    (tmp_path / "link").unlink()
+    (tmp_path / "link").symlink_to("newer")
+    assert not parses_sql(filled)
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[1, 2]", b"\xff" * 1000])

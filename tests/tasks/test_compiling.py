@@ -183,6 +183,8 @@ def test_wrong_settings_keep_their_folder_from_loading_and_no_other(folder: Any)
         ("run: {operator: a.B, arguments: {q: '${task.querry}'}}", "1: run has ${task.querry}; there are"),
         ("run: {image: x, arguments: {a: b}}", "1: run with image takes arguments as a list"),
         ("start_date: tomorrow", "1: start_date"),
+        ("start_date: '2026-02-30'", "1: start_date day is out of range"),
+        ("dag_id: ${task.id}", "1: dag_id has ${task.id}; there are ${folder} and ${first}"),
         ("group: none", "1: group"),
         ("shedule: '@daily'", "did you mean schedule?"),
         ("external: {sensor: {operator: a.B, arguments: {x: '${task.id}'}}}", "${task.id}"),
@@ -364,3 +366,10 @@ def test_the_published_schemas_are_those_of_the_model() -> None:
         for place in (Path(model.__file__).parent / "schemas", Path(__file__).parents[2] / "docs" / "schemas"):
             published = json.loads((place / f"{kind}.schema.json").read_text())
             assert published == model.json_schema(kind), f"write {place} anew by crosswind tasks schema {kind}"
+
+
+def test_a_name_that_is_not_text_is_told(folder: Any) -> None:
+    folder.task("good")
+    Path(os.fsdecode(os.fsencode(folder.path) + b"/\xff.yaml")).write_text("id: x\n")
+    assert folder.told() == ["?.yaml: the name is not UTF-8; rename it"]
+    assert folder.edges() == {"shop": {"good": []}}

@@ -38,10 +38,10 @@ def compile_folder(folder: Path, settings: Mapping[str, Json], cache: Path | Non
     ``settings`` are fields of ``crosswind.yaml``, which count where no such file says otherwise. ``cache``: folder of
     what earlier calls have read, or None. Raises ``ConfigError`` when the folder or ``settings`` are wrong.
     """
-    with Cache(cache, folder.resolve()) as remembered:
+    with Cache(cache, _place(folder)) as remembered:
         tree = read_tree(folder, settings, remembered)
     graph = link(tree)
-    dags, more = plan_dags(graph, _name(folder), tree.settings[""]) if "" in tree.settings else ([], [])
+    dags, more = plan_dags(graph, _place(folder).name, tree.settings[""]) if "" in tree.settings else ([], [])
     return Compiled(dags, graph, sorted([*graph.problems, *more]))
 
 
@@ -52,10 +52,10 @@ def compile_task(
 
     None if that cannot be told from its file: a sensor, a task of a broken file.
     """
-    source = read_task(folder, settings, Cache(cache, folder.resolve()), task_id)
+    source = read_task(folder, settings, Cache(cache, _place(folder)), task_id)
     return plan_one(source, dag_id) if source else None
 
 
-def _name(folder: Path) -> str:
-    """Return the folder's own name, as it was given: a link of git-sync leads to one that changes."""
-    return os.path.basename(os.path.abspath(folder))
+def _place(folder: Path) -> Path:
+    """Return where the folder is, links not resolved: one of git-sync leads to another place after each commit."""
+    return Path(os.path.abspath(folder))

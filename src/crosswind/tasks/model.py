@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator
+from datetime import date
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -151,6 +152,21 @@ class FolderSettings(_Overridable):
     default_schema: str = Field("", description="Where unqualified tables are: schema or catalog.schema.")
     inputs: Literal["warn", "error", "ignore"] = Field("warn", description="When tables and SQL do not agree.")
     external: External = Field(External.model_validate({}), description="Tables that no task makes.")
+
+    @field_validator("start_date")
+    @classmethod
+    def check_start_date(cls, text: str) -> str:
+        """Refuse days that the calendar does not have."""
+        date.fromisoformat(text)
+        return text
+
+    @field_validator("dag_id")
+    @classmethod
+    def check_dag_id(cls, text: str) -> str:
+        """Refuse misspelt placeholders."""
+        if wrong := placeholders.unknown(text, frozenset({"folder", "first"})):
+            raise ValueError(f"has {wrong}; there are ${{folder}} and ${{first}}")
+        return text
 
 
 Model = TypeVar("Model", TaskFile, FolderSettings)

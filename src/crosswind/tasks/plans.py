@@ -66,7 +66,11 @@ def plan_dags(graph: Graph, root_name: str, root_settings: FolderSettings) -> tu
     """Return the DAGs, by id, and what is wrong between them. ``root_name`` is the root folder's, for naming."""
     groups, problems = _named(_groups(graph), root_name, root_settings)
     home = {node.id: dag_id for dag_id, group in groups.items() for node in group.nodes}
-    follows = {dag_id: _followed(graph, group, home, dag_id) for dag_id, group in groups.items()}
+    follows = {
+        dag_id: _followed(graph, group, home, dag_id)
+        for dag_id, group in groups.items()
+        if not group.own_schedule and _settings(group, root_settings).follows != "schedule"
+    }
     for loop in find_loops(
         {
             dag_id: {home[graph.producers[t]] for t in tables if t in graph.producers}
@@ -77,7 +81,7 @@ def plan_dags(graph: Graph, root_name: str, root_settings: FolderSettings) -> tu
         for dag_id in loop:
             follows[dag_id] = []
     plans = [
-        _dag(dag_id, group, _settings(group, root_settings), graph, home, follows[dag_id])
+        _dag(dag_id, group, _settings(group, root_settings), graph, home, follows.get(dag_id, []))
         for dag_id, group in sorted(groups.items())
     ]
     return plans, problems
@@ -165,8 +169,6 @@ def _settings(group: _Group, root: FolderSettings) -> FolderSettings:
 
 def _followed(graph: Graph, group: _Group, home: Mapping[str, str], dag_id: str) -> list[str]:
     """Return the tables of other DAGs after which this one runs."""
-    if group.own_schedule or group.nodes[0].settings.follows == "schedule":
-        return []
     tables = {table for node in group.nodes for table, by in graph.inputs(node) if home[by] != dag_id}
     for node in group.nodes:
         patterns = node.settings.external.assets
@@ -219,7 +221,7 @@ def _sensors(graph: Graph, node: Node) -> Iterator[TaskPlan]:
             arguments = fill(rules.sensor.arguments, {"table": table})
             settings = node.settings
             yield TaskPlan(
-                f"wait_for_{re.sub(r'[^A-Za-z0-9_.-]', '_', table)}",
+                f"wait_for_{re.sub(r'[^A-Za-z0-9_.-]', '_', table)}"[:250],
                 node.path,
                 rules.sensor.operator,
                 arguments,

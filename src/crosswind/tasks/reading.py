@@ -119,9 +119,10 @@ class _Reader:
     def folders(self) -> Iterator[tuple[str, list[str]]]:
         """Yield each folder with good settings, and the names of its task files, in order."""
         # Links are followed: a ConfigMap that is mounted into a pod shows its folders as links.
-        for path, below, names in os.walk(self.root, followlinks=True):
+        for path, below, names in os.walk(self.root, onerror=self._unreadable, followlinks=True):
             folder = os.path.relpath(path, self.root).replace(os.sep, "/")
             folder = "" if folder == "." else folder
+            below[:], names = self._named(folder, below), self._named(folder, names)
             below[:] = sorted(name for name in below if not name.startswith((".", "__")) and self._inside(path, name))
             if not self._settle(folder, SETTINGS_FILE in names):
                 below.clear()
@@ -130,6 +131,18 @@ class _Reader:
                 folder,
                 sorted(n for n in names if n.endswith((".yaml", ".yml")) and n != SETTINGS_FILE and n[0] != "."),
             )
+
+    def _unreadable(self, error: OSError) -> None:
+        path = os.path.relpath(error.filename, self.root)
+        self.tree.problems.append(Problem(path, 0, f"the folder cannot be read: {error.strerror}"))
+
+    def _named(self, folder: str, names: list[str]) -> list[str]:
+        """Return the names that are text; tell of others, which no database and no UI could show."""
+        good = [name for name in names if name.isascii() or name.encode(errors="replace").decode() == name]
+        for name in sorted({*names} - {*good}):
+            told = _join(folder, name.encode(errors="replace").decode())
+            self.tree.problems.append(Problem(told, 0, "the name is not UTF-8; rename it"))
+        return good
 
     def _inside(self, path: str, name: str) -> bool:
         """Whether a folder is a real one, or a link to one that is inside the root and not above itself."""
