@@ -1,6 +1,6 @@
 """``make bench``: every benchmark, one table each.
 
-python -m benchmarks [executors|local-api|task-files …] [--tasks N] [--database postgresql|sqlite]
+python -m benchmarks [executors|deferred|local-api|task-files …] [--tasks N] [--database postgresql|sqlite]
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from benchmarks import executors
 def main() -> int:
     """Run what was asked for; 2 for wrong use."""
     parser = argparse.ArgumentParser(prog="make bench", description="Measure ours against stock, on this machine.")
-    parser.add_argument("what", nargs="*", default=["local-api", "executors", "task-files"], help="any of these")
+    parser.add_argument("what", nargs="*", default=["local-api", "executors", "deferred", "task-files"], help="any of these")
     parser.add_argument("--tasks", type=int, default=1000, help="task instances for each executor")
     parser.add_argument("--database", choices=["postgresql", "sqlite"], default="postgresql")
     parser.add_argument("--default-limit", type=float, default=60, help="seconds for stock with its defaults")
@@ -27,12 +27,16 @@ def main() -> int:
             from benchmarks import local_api
 
             local_api.main([])
+        elif what == "deferred":
+            from benchmarks import deferred
+
+            deferred.compare()
         elif what == "task-files":
             from benchmarks import task_files
 
             task_files.main([])
         else:
-            parser.error(f"there is no benchmark {what!r}; there are executors, local-api and task-files")
+            parser.error(f"there is no benchmark {what!r}; there are executors, deferred, local-api and task-files")
     return 0
 
 

@@ -29,6 +29,9 @@ _DEAF = "trap '' TERM; while :; do sleep 1; done"
 _RESULT = '{"rows": 7}'
 _WRITE = f"mkdir -p /airflow/xcom; echo '{_RESULT}' > /airflow/xcom/return.json"
 
+SWAP = "cr.l5d.io/linkerd/proxy-init:v2.4.2"
+"""An image that ends with 0 at once: ``sidecar_swap_image`` for sidecars that nothing else ends."""
+
 SCRIPTS = {
     "success": "echo begin; sleep 0.3; WRITE; echo end",
     "failure": "echo begin; WRITE; exit 3",

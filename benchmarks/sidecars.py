@@ -5,6 +5,9 @@ python -m benchmarks.sidecars [--only TEXT ...] [--contestants ours,stock] [--sh
 Each cell is a task with a pod of its own in a local cluster whose sidecars are real processes. A cell that has not
 ended after ``--limit`` seconds is a hang, and is ended. Right is: the task's state is that of its base container, its
 XCom has come, and the pod is gone or finished, as ``on_finish_action`` asks, ten seconds later at most.
+
+Nobody plays the owners of GCS FUSE and Kuma, which end these sidecars on a real cluster: a pod with one that is kept
+takes the whole time that the plan leaves to the owner, so that these cells have 60 seconds more.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from benchmarks.operator_cells import SCRIPTS, SIDECARS, Cell, Outcome, pairs, run
+from benchmarks.operator_cells import SCRIPTS, SIDECARS, SWAP, Cell, Outcome, pairs, run
 from rich.console import Console
 from rich.table import Table
 
@@ -35,11 +38,12 @@ from crosswind.kube.resources import NAMESPACES, PODS
 from crosswind.settings import KubeSettings
 
 ACTIONS = ("delete_pod", "keep_pod", "delete_succeeded_pod")
+OWNED = ("gcsfuse", "kuma", "two-waiters")
+_OWNER_S = 60.0
 CONTESTANTS = {
     "ours": "crosswind.operators",
     "stock": "airflow.providers.cncf.kubernetes.operators.pod",
 }
-SWAP = "crosswind/sidecar:1"
 
 
 def cells(only: Sequence[str], *, short: bool) -> list[Cell]:
@@ -61,6 +65,7 @@ class Trial:
     process: Any
     reader: Connection
     ends: float
+    limit: float
 
 
 @dataclass(frozen=True)
@@ -96,23 +101,24 @@ def compete(trials: Sequence[tuple[str, Cell]], kubeconfig: str, options: argpar
             process = fork.Process(target=_child, args=(writer, contestant, cell, kubeconfig, log), daemon=True)
             process.start()
             writer.close()
-            under_way.append(Trial(contestant, cell, process, reader, time.monotonic() + options.limit))
+            limit = options.limit + (_OWNER_S if cell.sidecar in OWNED else 0)
+            under_way.append(Trial(contestant, cell, process, reader, time.monotonic() + limit, limit))
         wait([trial.reader for trial in under_way], timeout=0.5)
         for trial in [one for one in under_way if one.reader.poll() or one.ends < time.monotonic()]:
             under_way.remove(trial)
-            yield _result(trial, options.limit)
+            yield _result(trial)
     Path(log).unlink(missing_ok=True)
 
 
-def _result(trial: Trial, limit: float) -> Result:
+def _result(trial: Trial) -> Result:
     try:
-        outcome = trial.reader.recv() if trial.reader.poll() else Outcome("hang", "", limit)
+        outcome = trial.reader.recv() if trial.reader.poll() else Outcome("hang", "", trial.limit)
     except EOFError:
         outcome = Outcome("broken", "", 0.0)
     trial.process.kill()
     trial.process.join()
     trial.reader.close()
-    problem = f"hung for {limit:g} s" if outcome.state == "hang" else outcome.wrong(trial.cell)
+    problem = f"hung for {trial.limit:g} s" if outcome.state == "hang" else outcome.wrong(trial.cell)
     return Result(trial.contestant, trial.cell, outcome, problem)
 
 
@@ -176,7 +182,7 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="pairs of the properties instead of all combinations")
     parser.add_argument("--cells", action="store_true", help="a line for each cell, not only for what went wrong")
     parser.add_argument("--jobs", type=int, default=4, help="cells at once")
-    parser.add_argument("--limit", type=float, default=60.0, help="seconds after which a cell counts as a hang")
+    parser.add_argument("--limit", type=float, default=30.0, help="seconds after which a cell counts as a hang")
     parser.add_argument("--minutes", type=float, default=40.0, help="begin no further cell after this time")
     parser.add_argument("--output", choices=["text", "json"], default="text")
     options = parser.parse_args()
@@ -213,7 +219,9 @@ def _compete(chosen: Sequence[Cell], contestants: Sequence[str], home: str, opti
         print(json.dumps([asdict(result) for result in results]))
     else:
         console.print(summary(results, contestants))
-        console.print(f"A hang is a cell that had not ended after {options.limit:g} s. The swap image was {SWAP}.")
+        console.print(
+            f"A hang is a cell that had not ended after {options.limit:g} s ({', '.join(OWNED)}: {_OWNER_S:g} s more)."
+        )
     return int(any(result.contestant == "ours" and result.problem for result in results))
 
 

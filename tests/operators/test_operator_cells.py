@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from benchmarks.operator_cells import Cell, pairs, run
+from benchmarks.operator_cells import SWAP, Cell, pairs, run
 
 from crosswind.operators import KubernetesPodOperator
 from crosswind.testing import Cluster
@@ -28,7 +28,7 @@ def test_a_task_ends_as_its_base_container_did_and_its_pod_is_finished_or_gone(
 ) -> None:
     if not cluster.local and cell.sidecar in INJECTED:
         pytest.skip("whether sidecars are injected is for the cluster to say")
-    monkeypatch.setenv("AIRFLOW__CROSSWIND__SIDECAR_SWAP_IMAGE", "crosswind/sidecar:1")
+    monkeypatch.setenv("AIRFLOW__CROSSWIND__SIDECAR_SWAP_IMAGE", SWAP)
     outcome = run(KubernetesPodOperator, cell, str(cluster.kubeconfig), namespace)
     assert not outcome.wrong(cell), outcome
     assert outcome.seconds < 20
