@@ -41,7 +41,9 @@ def kubectl(playing: Cluster) -> Kubectl:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_example_is_applied_in_one_go_and_again_without_change(name: str, kubectl: Kubectl, tmp_path: Path) -> None:
+def test_example_is_applied_in_one_go_and_again_without_change(
+    name: str, kubectl: Kubectl, playing: Cluster, tmp_path: Path
+) -> None:
     CliRunner().invoke(main, ["render", str(EXAMPLES / f"{name}.yaml"), "-o", str(tmp_path)])
     values = values_of(name)
     if not values.create_namespaces:
@@ -51,3 +53,5 @@ def test_example_is_applied_in_one_go_and_again_without_change(name: str, kubect
         assert (ran.returncode, ran.stderr) == (0, "")
         assert {line.split()[-1] for line in ran.stdout.splitlines()} == {word}
         assert len(ran.stdout.splitlines()) == len(deployment(name))
+    diff = ["render", str(EXAMPLES / f"{name}.yaml"), "--diff", "--kubeconfig", str(playing.kubeconfig)]
+    assert (CliRunner().invoke(main, diff).output) == ""

@@ -80,3 +80,21 @@ def test_wrong_values_are_wrong_use(tmp_path: Path) -> None:
     values.write_text("image: x\nshcheduler: {}\n")
     ran = crosswind("render", values)
     assert (ran.exit_code, ran.output) == (2, f"crosswind: {values}:2: shcheduler is no known key; write scheduler\n")
+
+
+def test_diff_against_the_tree_is_empty_until_a_value_changes(tree: Path, tmp_path: Path) -> None:
+    same = crosswind("render", EXAMPLES / "minimal.yaml", "-o", tree, "--diff")
+    assert (same.exit_code, same.output) == (0, "")
+    changed = tmp_path / "values.yaml"
+    changed.write_text("image: registry.example.com/airflow:2026.11\nscheduler: {replicas: 2}\n")
+    ran = crosswind("render", changed, "-o", tree, "--diff")
+    assert ran.exit_code == 1
+    assert "+  replicas: 2" in ran.output
+    assert "+++ scheduler/disruption-budget.yaml" in ran.output
+    assert not (tree / "scheduler" / "disruption-budget.yaml").exists()
+
+
+def test_explain_prints_the_walk() -> None:
+    ran = crosswind("render", EXAMPLES / "minimal.yaml", "--explain")
+    assert ran.exit_code == 0
+    assert "Decides which tasks run" in ran.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,11 @@ from crosswind.errors import ConfigError
 
 if TYPE_CHECKING:
     from crosswind.deploy.objects import Rendered
+    from crosswind.deploy.values import Values
+    from crosswind.kube.client import Client
+    from crosswind.types import Manifest
 
-__all__ = ["render"]
+__all__ = ["read", "render"]
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -20,7 +24,14 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.command()
 @click.argument("values", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @click.option("-o", "--output", "folder", type=_FOLDER, help="Folder to write the tree to; printed by default.")
-def render(values: str, folder: Path | None) -> None:
+@click.option("--explain", is_flag=True, help="Walk through the objects instead, in the order of their dependence.")
+@click.option(
+    "--diff", is_flag=True, help="Show what would change in FOLDER, or with a context in the cluster; 1 if so."
+)
+@click.option("--helm-values", is_flag=True, help="Print the same as values for Airflow's official Helm chart, 1.22.")
+@click.option("--context", help="Context of the kubeconfig, for --diff.")
+@click.option("--kubeconfig", help="Path of the kubeconfig, for --diff.")
+def render(values: str, folder: Path | None, explain: bool, diff: bool, helm_values: bool, **reach: str | None) -> None:
     """Write the Kubernetes manifests of the deployment that the file VALUES describes.
 
     One object per file, each with its reason as a comment: kubectl apply -f FOLDER --recursive. Files of an earlier
@@ -28,7 +39,21 @@ def render(values: str, folder: Path | None) -> None:
     """
     from crosswind.deploy import tree
 
-    objects = rendered(values)
+    given = read(values)
+    objects = tree.render(given)
+    if explain:
+        from crosswind.deploy import explanations
+
+        click.echo_via_pager("\n".join(explanations.explain(given, objects)) + "\n")
+        return
+    if helm_values:
+        click.echo(_helm_text(given), nl=False)
+        return
+    if diff:
+        lines = _file_diff(objects, folder) if folder else _cluster_diff(objects, reach)
+        for line in lines:
+            click.echo(line)
+        click.get_current_context().exit(1 if lines else 0)
     if folder is None:
         click.echo(
             "---\n".join(text for path, text in tree.files(objects).items() if path != tree.KUSTOMIZATION), nl=False
@@ -39,9 +64,8 @@ def render(values: str, folder: Path | None) -> None:
     click.echo(f"{len(objects)} objects written to {folder}" + (f", {removed} removed" if removed else ""))
 
 
-def rendered(values: str) -> list[Rendered]:
-    """Return all objects of a values file; "-" is standard input."""
-    from crosswind.deploy import tree
+def read(values: str) -> Values:
+    """Return what a values file says; "-" is standard input."""
     from crosswind.deploy.values_file import read_values
 
     try:
@@ -49,7 +73,66 @@ def rendered(values: str) -> list[Rendered]:
             text = stream.read()
     except (OSError, UnicodeDecodeError) as problem:
         raise ConfigError(f"cannot read {values}: {problem}") from problem
-    return tree.render(read_values(text, values))
+    return read_values(text, values)
+
+
+def _helm_text(values: Values) -> str:
+    from crosswind.deploy import helm
+    from crosswind.deploy.objects import as_yaml
+
+    missing = "".join(f"# - {line}\n" for line in helm.inexpressible(values))
+    head = (
+        f"# helm install {values.name} apache-airflow/airflow --version 1.22.0 --namespace {values.namespace} -f FILE\n"
+    )
+    return f"{head}# What the chart cannot express:\n{missing}{as_yaml(helm.helm_values(values))}"
+
+
+def _file_diff(objects: list[Rendered], folder: Path) -> list[str]:
+    from crosswind.deploy import differences, tree
+
+    files = tree.files(objects)
+    paths = {*files, *_earlier(folder)}
+    present = {path: (folder / path).read_text(encoding="utf-8") for path in paths if (folder / path).is_file()}
+    return [*differences.file_differences(files, present)]
+
+
+def _cluster_diff(objects: list[Rendered], reach: dict[str, str | None]) -> list[str]:
+    from crosswind.deploy import differences
+
+    lives = asyncio.run(_live([one.manifest for one in objects], reach))
+    pairs = zip(objects, lives, strict=True)
+    return [line for one, live in pairs for line in differences.object_differences(one.manifest, live)]
+
+
+async def _live(manifests: list[Manifest], reach: dict[str, str | None]) -> list[Manifest | None]:
+    """Read the objects as they are in the cluster; None for those that are not there."""
+    from crosswind.kube.client import Client
+    from crosswind.settings import KubeSettings
+
+    async with await Client.connect(KubeSettings(kubeconfig=reach["kubeconfig"], context=reach["context"])) as client:
+        return list(await asyncio.gather(*(_look(client, manifest) for manifest in manifests)))
+
+
+async def _look(client: Client, manifest: Manifest) -> Manifest | None:
+    from crosswind.errors import NotFound
+    from crosswind.kube.resources import Resource
+
+    group, _, version = manifest["apiVersion"].rpartition("/")
+    metadata, kind = manifest["metadata"], manifest["kind"]
+    namespace = metadata.get("namespace")
+    resource = Resource(group, version, _plural(kind), kind, namespaced=namespace is not None)
+    try:
+        return await client.get(resource, metadata["name"], namespace=namespace)
+    except NotFound:
+        return None
+
+
+def _plural(kind: str) -> str:
+    """Return a kind's name in addresses, for the kinds that are rendered: by the rules of English."""
+    name = kind.lower()
+    if name.endswith("y"):
+        return f"{name[:-1]}ies"
+    return f"{name}es" if name.endswith("s") else f"{name}s"
 
 
 def _write(folder: Path, files: dict[str, str]) -> int:

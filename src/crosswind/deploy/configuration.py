@@ -20,6 +20,7 @@ __all__ = [
     "config_data",
     "config_maps",
     "dags_folder",
+    "derived_options",
 ]
 
 CONFIG_FOLDER = "/etc/airflow"
@@ -59,14 +60,20 @@ def config_data(values: Values) -> dict[str, str]:
 
 
 def airflow_cfg(values: Values) -> str:
-    """Return the file; what ``values.config`` says wins over what is derived."""
-    options = _derived(values)
-    for section, given in values.config.items():
-        options.setdefault(section, {}).update(given)
+    """Return the file."""
+    options = derived_options(values)
     lines: list[str] = []
     for section in sorted(options):
         lines += [f"[{section}]", *(f"{key} = {_written(value)}" for key, value in options[section].items()), ""]
     return "\n".join(lines)
+
+
+def derived_options(values: Values) -> Options:
+    """Return all options by section; what ``values.config`` says wins over what is derived."""
+    options = _derived(values)
+    for section, given in values.config.items():
+        options.setdefault(section, {}).update(given)
+    return options
 
 
 def dags_folder(values: Values) -> str | None:

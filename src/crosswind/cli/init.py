@@ -1,0 +1,83 @@
+"""``crosswind init``: a values file to begin with."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crosswind.errors import ConfigError
+
+__all__ = ["init"]
+
+_DAGS = click.Choice(["image", "pvc", "git-sync", "bundle"])
+_LOGS = click.Choice(["none", "volume", "remote"])
+_MESHES = click.Choice(["none", "istio", "linkerd"])
+_QUESTIONS: tuple[tuple[str, str, str, click.Choice[str] | None], ...] = (
+    ("image", "Image of Airflow 3.3 with crosswind", "", None),
+    ("namespace", "Namespace", "airflow", None),
+    ("database_secret", "Secret with the database's address (key connection)", "airflow-database", None),
+    ("dags", "Where do DAG files come from", "image", _DAGS),
+    ("repo", "Git repository", "https://git.example.com/dags.git", None),
+    ("logs", "Where are logs kept", "none", _LOGS),
+    ("logs_url", "Address of the logs", "s3://example-bucket/airflow", None),
+    ("mesh", "Service mesh", "none", _MESHES),
+    ("host", "Host name of the UI, empty for none", "", None),
+    ("aws_role", "AWS role of the workers, empty for none", "", None),
+)
+
+
+@click.command()
+@click.option(
+    "-o", "--output", default="values.yaml", show_default=True, type=click.Path(dir_okay=False, path_type=Path)
+)
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--image", help="Image of Airflow 3.3 with crosswind.")
+@click.option("--namespace", help="Namespace of everything.")
+@click.option("--database-secret", help="Secret with the database's address.")
+@click.option("--dags", type=_DAGS, help="Where DAG files come from.")
+@click.option("--repo", help="Git repository with the DAG files.")
+@click.option("--logs", type=_LOGS, help="Where logs of tasks are kept.")
+@click.option("--logs-url", help="Object store for the logs, such as s3://bucket/path.")
+@click.option("--mesh", type=_MESHES, help="Service mesh.")
+@click.option("--host", help="Host name of the UI.")
+@click.option("--aws-role", help="AWS role of the workers (IRSA).")
+def init(output: Path, force: bool, **given: str | None) -> None:
+    """Write a commented values file for the common case.
+
+    What no option says is asked on a terminal; elsewhere the default holds.
+    """
+    from crosswind.deploy.first_values import Answers, first_values
+    from crosswind.deploy.values_file import read_values
+
+    if output.exists() and not force:
+        raise ConfigError(f"{output} is there already; say --force to replace it, or --output for another")
+    answers = _answers(given, ask=sys.stdin.isatty())
+    text = first_values(Answers(**{field.name: answers[field.name] for field in fields(Answers)}))
+    read_values(text, str(output))
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as problem:
+        raise ConfigError(f"cannot write {output}: {problem}") from problem
+    click.echo(f"{output} written. Look through it, then: crosswind render {output} -o manifests/")
+
+
+def _answers(given: dict[str, str | None], *, ask: bool) -> dict[str, Any]:
+    answers: dict[str, Any] = {}
+    for name, question, default, choices in _QUESTIONS:
+        if (answer := given[name]) is None and ask and _matters(name, answers):
+            answer = click.prompt(question, default=default if name != "image" else None, type=choices)
+        answers[name] = default if answer is None and name not in ("repo", "logs_url") else answer or ""
+    if not answers["image"]:
+        raise click.UsageError("say --image, an image of Airflow 3.3 with crosswind")
+    return answers
+
+
+def _matters(name: str, answers: dict[str, Any]) -> bool:
+    """Tell whether a question makes sense after the answers so far."""
+    if name == "repo":
+        return answers["dags"] in ("git-sync", "bundle")
+    return name != "logs_url" or answers["logs"] == "remote"

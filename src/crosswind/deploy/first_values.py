@@ -1,0 +1,110 @@
+"""The values file to begin with: the common choices, each with a comment, and the rest named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from crosswind.deploy.objects import as_yaml
+
+__all__ = ["Answers", "first_values"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What a user says at the beginning; "" is no answer."""
+
+    image: str
+    namespace: str = "airflow"
+    database_secret: str = "airflow-database"  # noqa: S105 - a name
+    dags: str = "image"
+    repo: str = ""
+    logs: str = "none"
+    logs_url: str = ""
+    mesh: str = "none"
+    host: str = ""
+    aws_role: str = ""
+
+
+def first_values(answers: Answers) -> str:
+    """Return the text of a values file."""
+    blocks = [
+        "# One deployment of Airflow. All keys: docs/deploy.md. Then:",
+        "#   crosswind render values.yaml -o manifests/ && kubectl apply -f manifests/ --recursive",
+        f"name: airflow  # goes before the name of each object\nnamespace: {_text(answers.namespace)}",
+        f"# Airflow 3.3 with crosswind in it; best with a digest (name@sha256:...)\nimage: {_text(answers.image)}",
+        _secrets(answers),
+        _dags(answers),
+        _logs(answers),
+        _mesh(answers),
+        _web(answers),
+        _programs(answers),
+    ]
+    return "\n".join(blocks) + "\n"
+
+
+def _text(text: str) -> str:
+    return as_yaml(text).strip().removesuffix("\n...")
+
+
+def _secrets(answers: Answers) -> str:
+    return f"""\
+# Secrets that are there already: name, and key in it. docs/deploy.md says how to make them, or have them fetched.
+secrets:
+  database: {{name: {_text(answers.database_secret)}, key: connection}}  # postgresql+psycopg2://USER:PASSWORD@HOST/airflow
+  fernetKey: {{name: airflow-secrets, key: fernet-key}}  # encrypts connections and variables
+  apiSecretKey: {{name: airflow-secrets, key: api-secret-key}}  # signs requests for logs
+  jwtSecret: {{name: airflow-secrets, key: jwt-secret}}  # signs the workers' tokens"""
+
+
+def _dags(answers: Answers) -> str:
+    repo = _text(answers.repo or "https://git.example.com/dags.git")
+    text = {
+        "image": "  source: image\n  path: /opt/airflow/dags",
+        "pvc": "  source: pvc\n  volume: {claim: dags}  # a claim that exists, mounted by many nodes",
+        "git-sync": f"  source: git-sync\n  repo: {repo}\n  ref: main\n  subdir: dags\n"
+        "  # secret: dags-git  # for a private repository: keys username and password, or ssh and known_hosts",
+        "bundle": f"  source: bundle\n  repo: {repo}\n  ref: main\n  subdir: dags\n"
+        "  # secret: dags-git  # for a private repository: key connection",
+    }[answers.dags]
+    return f"# Where DAG files come from: image, pvc, git-sync, bundle (Airflow's Git bundle)\ndags:\n{text}"
+
+
+def _logs(answers: Answers) -> str:
+    text = {
+        "none": "  to: none",
+        "volume": "  to: volume\n  volume: {size: 50Gi}  # claim, storageClass or efs; it must serve many nodes",
+        "remote": f"  to: remote\n  url: {_text(answers.logs_url or 's3://example-bucket/airflow')}",
+    }[answers.logs]
+    return f"# Where logs of tasks are kept: none (as long as the pod), volume, remote (object store)\nlogs:\n{text}"
+
+
+def _mesh(answers: Answers) -> str:
+    more = (
+        ""
+        if answers.mesh == "none"
+        else "\n  sidecars: native  # ordinary for Kubernetes or meshes that know no others"
+    )
+    return f"# The service mesh: none, istio, linkerd\nmesh:\n  kind: {answers.mesh}{more}"
+
+
+def _web(answers: Answers) -> str:
+    if not answers.host:
+        return "# web: {host: airflow.example.com, tlsSecret: airflow-tls, ingressClass: nginx}  # the way in"
+    return f"web:\n  host: {_text(answers.host)}\n  # tlsSecret: airflow-tls\n  # ingressClass: nginx"
+
+
+def _programs(answers: Answers) -> str:
+    role = (
+        f"\n  awsRole: {_text(answers.aws_role)}"
+        if answers.aws_role
+        else "\n  # awsRole: arn:aws:iam::123456789012:role/airflow"
+    )
+    return f"""\
+# Programs: replicas, resources, env, nodeSelector, tolerations, affinity, awsRole, ... for each
+scheduler:
+  replicas: 1
+apiServer:
+  replicas: 2
+workers:
+  resources: {{requests: {{cpu: 250m, memory: 1Gi}}, limits: {{memory: 1Gi}}}}{role}
+# config: {{core: {{parallelism: 128}}}}  # further options of airflow.cfg"""

@@ -1,0 +1,72 @@
+"""Values for the official chart: its keys, and the same deployment."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from deployments import COMBINATIONS, EXAMPLES, NAMES, values_of
+
+from crosswind.cli import main
+from crosswind.deploy.helm import helm_values, inexpressible
+
+# top-level keys of chart 1.22.0 that are used; the chart ignores others without a word
+KEYS = {
+    "airflowVersion",
+    "allowPodLaunching",
+    "apiSecretKeySecretName",
+    "apiServer",
+    "config",
+    "createUserJob",
+    "dagProcessor",
+    "dags",
+    "data",
+    "defaultAirflowDigest",
+    "defaultAirflowRepository",
+    "defaultAirflowTag",
+    "enableBuiltInSecretEnvVars",
+    "executor",
+    "fernetKeySecretName",
+    "fullnameOverride",
+    "imagePullSecrets",
+    "images",
+    "ingress",
+    "jwtSecretName",
+    "logs",
+    "migrateDatabaseJob",
+    "multiNamespaceMode",
+    "postgresql",
+    "rbac",
+    "redis",
+    "scheduler",
+    "statsd",
+    "triggerer",
+    "workers",
+}
+
+
+@pytest.mark.parametrize("name", [*NAMES, *COMBINATIONS])
+def test_only_keys_of_the_chart_are_used(name: str) -> None:
+    assert set(helm_values(values_of(name))) <= KEYS
+
+
+def test_deployment_is_the_same() -> None:
+    found = helm_values(values_of("eks-istio"))
+    assert found["scheduler"]["replicas"] == 2
+    assert found["dags"]["gitSync"]["sshKeySecret"] == "airflow-git"
+    assert found["jwtSecretName"] == "airflow-jwt"
+    assert found["defaultAirflowDigest"].startswith("sha256:")
+    assert found["workers"]["kubernetes"]["nodeSelector"] == {"karpenter.sh/nodepool": "tasks"}
+    assert found["logs"]["persistence"]["existingClaim"] == "airflow-logs"
+
+
+def test_what_the_chart_cannot_express_is_said() -> None:
+    assert any("digest" in line for line in inexpressible(values_of("eks-istio")))
+    assert any("whole cluster" in line for line in inexpressible(values_of("namespaces")))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_command_prints_a_values_file(name: str) -> None:
+    told = CliRunner().invoke(main, ["render", str(EXAMPLES / f"{name}.yaml"), "--helm-values"]).output
+    assert told.startswith("# helm install ")
+    assert yaml.safe_load(told)["fullnameOverride"] == values_of(name).name
