@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from airflow.configuration import conf
@@ -16,7 +17,8 @@ from airflow.models.callback import Callback
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
 from airflow.utils.state import CallbackState, TaskInstanceState
-from sqlalchemy import select
+from sqlalchemy import Row, Select, select
+from sqlalchemy.orm import InstrumentedAttribute
 
 from crosswind.runs.workloads import Standing, Workload
 
@@ -27,6 +29,10 @@ _STANDINGS = {
     TaskInstanceState.RUNNING: Standing.RUNNING,
     TaskInstanceState.RESTARTING: Standing.RESTARTING,
 }
+
+
+_LARGEST = 500
+"""Ids per query: SQLite's smallest usual build takes 999 parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +81,9 @@ class DatabaseLedger:
     def _tasks(self, workloads: list[Workload]) -> dict[Workload, Standing]:
         query = select(
             TaskInstance.id, TaskInstance.state, TaskInstance.external_executor_id, TaskInstance.queued_by_job_id
-        ).where(TaskInstance.id.in_([workload.claim.ti_id for workload in workloads]))
-        with create_session(scoped=False) as session:
-            rows = {row[0]: row[1:] for row in session.execute(query)}
+        )
+        ids = [workload.claim.ti_id for workload in workloads]
+        rows = {row[0]: row[1:] for row in _rows(query, TaskInstance.id, ids)}
         return {
             workload: standing_of(workload.claim, self._job_id, *rows[workload.claim.ti_id])
             for workload in workloads
@@ -86,11 +92,7 @@ class DatabaseLedger:
 
     def _callbacks(self, workloads: list[Workload]) -> dict[Workload, Standing]:
         ids = [workload.claim.callback_id for workload in workloads]
-        with create_session(scoped=False) as session:
-            rows = {
-                row[0]: row[1]
-                for row in session.execute(select(Callback.id, Callback.state).where(Callback.id.in_(ids)))
-            }
+        rows = {row[0]: row[1] for row in _rows(select(Callback.id, Callback.state), Callback.id, ids)}
         over = (CallbackState.SUCCESS, CallbackState.FAILED)
         return {
             workload: Standing.SETTLED if rows.get(workload.claim.callback_id, over[0]) in over else Standing.RUNNING
@@ -110,9 +112,7 @@ class DatabaseLedger:
     def owners(self, ti_ids: Iterable[UUID]) -> dict[UUID, tuple[int | None, int]]:
         """Return for task instances the job that queued each, and its try number."""
         query = select(TaskInstance.id, TaskInstance.queued_by_job_id, TaskInstance.try_number)
-        with create_session(scoped=False) as session:
-            rows = session.execute(query.where(TaskInstance.id.in_(list(ti_ids))))
-            return {row[0]: (row[1], row[2]) for row in rows}
+        return {row[0]: (row[1], row[2]) for row in _rows(query, TaskInstance.id, list(ti_ids))}
 
     def report(self, workload: Workload, message: str) -> None:
         """Add a line to the task's own log in ``[logging] base_log_folder``."""
@@ -128,3 +128,15 @@ class DatabaseLedger:
         os.makedirs(path.parent, exist_ok=True)
         with path.open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
+
+
+def _rows(
+    query: Select[*tuple[Any, ...]], column: InstrumentedAttribute[Any], ids: Sequence[UUID]
+) -> list[Row[*tuple[Any, ...]]]:
+    """Return the rows of a query whose ``column`` is one of these ids, however many."""
+    with create_session(scoped=False) as session:
+        return [
+            row
+            for start in range(0, len(ids), _LARGEST)
+            for row in session.execute(query.where(column.in_(ids[start : start + _LARGEST])))
+        ]
