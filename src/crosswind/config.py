@@ -16,6 +16,7 @@ from crosswind.errors import ConfigError
 from crosswind.pods.declared_sidecars import parse_sidecars
 from crosswind.pods.known_sidecars import KNOWN
 from crosswind.pods.workers import WorkerSettings
+from crosswind.runs.composing import Composer
 from crosswind.runs.ending import EndSettings
 from crosswind.runs.overrides import to_json, to_pod
 from crosswind.settings import EngineSettings, KubeSettings
@@ -134,6 +135,10 @@ class ExecutorSettings:
     log_lines: int
     ending: EndSettings = field(default_factory=EndSettings)
     """How sidecars of pods that are kept end."""
+
+    def composer(self, mutate: Callable[[Manifest], Manifest] | None = None) -> Composer:
+        """Return what makes pods under these settings; ``mutate``: see ``pod_mutation``."""
+        return Composer(self.worker, template=self.template, fallback=self.fallback, mutate=mutate)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,6 @@ from crosswind.errors import ConfigError, CrosswindError
 from crosswind.ledger import CallbackClaim, DatabaseLedger, TaskClaim
 from crosswind.pods.naming import task_labels
 from crosswind.pods.workers import WorkerTask, worker_namespace
-from crosswind.runs.composing import Composer
 from crosswind.runs.engine import Engine
 from crosswind.runs.overrides import read_executor_config
 from crosswind.runs.reading import read_log
@@ -88,9 +87,7 @@ class KubernetesExecutor(BaseExecutor):
         self.jwt_generator  # noqa: B018 - made now, not in the first heartbeat
         self._ledger = DatabaseLedger(self.job_id if isinstance(self.job_id, int) else None)
         self._token_lifetime = settings.engine.token_lifetime
-        composer = Composer(
-            settings.worker, template=settings.template, fallback=settings.fallback, mutate=config.pod_mutation()
-        )
+        composer = settings.composer(config.pod_mutation())
         return Engine(settings.engine, settings.kube, composer, self._ledger, settings.ending)
 
     def _settings(self, executor_id: str) -> config.ExecutorSettings:
@@ -321,7 +318,7 @@ class KubernetesExecutor(BaseExecutor):
 
     def _namespaces(self, settings: config.ExecutorSettings, ti: TaskInstance) -> set[str | None]:
         """Return the namespaces where a task's pod may be."""
-        composer = Composer(settings.worker, template=settings.template, fallback=settings.fallback)
+        composer = settings.composer()
         namespaces = set(settings.engine.namespaces)
         try:
             choice = read_executor_config(ti.executor_config)

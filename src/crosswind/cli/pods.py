@@ -1,0 +1,79 @@
+"""``crosswind pods``: the pods of tasks before they run."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from crosswind.errors import ConfigError
+
+if TYPE_CHECKING:
+    from crosswind.rendering import RenderedPod
+
+__all__ = ["pods"]
+
+
+@click.group()
+def pods() -> None:
+    """The pods that the executor makes of tasks."""
+
+
+@pods.command()
+@click.argument("target", metavar="DAG_FILE|DAG_ID")
+@click.option("--task", metavar="ID", help="Only this task.")
+@click.option("--map-index", type=click.IntRange(0), metavar="N", help="Index of mapped tasks; 0 by default.")
+@click.option(
+    "--server-version", default="1.29", show_default=True, metavar="MAJOR.MINOR", help="API server to assume."
+)
+@click.option("-o", "--output", "folder", type=click.Path(file_okay=False, path_type=Path), help="Write DAG/TASK.yaml.")
+@click.pass_context
+def render(
+    ctx: click.Context, target: str, task: str | None, map_index: int | None, server_version: str, folder: Path | None
+) -> None:
+    """Write the pod of every task as YAML, without a cluster.
+
+    DAG_FILE is one file, DAG_ID is looked for in the configured DAG bundles. Airflow's configuration of this machine
+    decides, as it does for the executor. What only a run has, such as its id, is a placeholder.
+
+    Exit codes: 0 all pods can be made, 1 not all, 2 the configuration is wrong or there is no such DAG.
+    """
+    version = re.fullmatch(r"(\d+)\.(\d+)", server_version)
+    if version is None:
+        raise click.BadParameter(f"{server_version!r} is not like 1.29", param_hint="--server-version")
+    from crosswind.rendering import render_pods  # imports Airflow
+
+    numbers = int(version[1]), int(version[2])
+    rendering = render_pods(target, task_id=task, map_index=map_index, server_version=numbers)
+    if folder is None:
+        click.echo("---\n".join(_yaml(rendered) for rendered in rendering.pods), nl=False)
+    else:
+        _write(folder, rendering.pods)
+        click.echo(f"{len(rendering.pods)} pods written to {folder}")
+    for skipped in rendering.skipped:
+        click.echo(f"no pod: {skipped}", err=True)
+    for problem in rendering.problems:
+        click.echo(f"crosswind: {problem}", err=True)
+    ctx.exit(1 if rendering.problems else 0)
+
+
+def _yaml(rendered: RenderedPod) -> str:
+    import yaml
+
+    # By way of JSON: parts that pods share would become anchors, and an author's str may be of a class of its own.
+    text: str = yaml.safe_dump(json.loads(json.dumps(rendered.pod, default=str)), sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _write(folder: Path, rendered: list[RenderedPod]) -> None:
+    try:
+        for one in rendered:
+            index = "" if one.map_index < 0 else f".{one.map_index}"
+            path = folder / one.dag_id / f"{one.task_id}{index}.yaml"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(_yaml(one), encoding="utf-8")
+    except OSError as problem:
+        raise ConfigError(f"cannot write to {folder}: {problem}") from problem
