@@ -15,7 +15,9 @@ from benchmarks import executors
 def main() -> int:
     """Run what was asked for; 2 for wrong use."""
     parser = argparse.ArgumentParser(prog="make bench", description="Measure ours against stock, on this machine.")
-    parser.add_argument("what", nargs="*", default=["local-api", "executors", "deferred", "task-files"], help="any of these")
+    parser.add_argument(
+        "what", nargs="*", default=["local-api", "executors", "deferred", "task-files"], help="any of these"
+    )
     parser.add_argument("--tasks", type=int, default=1000, help="task instances for each executor")
     parser.add_argument("--database", choices=["postgresql", "sqlite"], default="postgresql")
     parser.add_argument("--default-limit", type=float, default=60, help="seconds for stock with its defaults")
