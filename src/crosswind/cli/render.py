@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from crosswind.deploy.objects import Rendered
     from crosswind.deploy.values import Values
     from crosswind.kube.client import Client
+    from crosswind.kube.resources import Resource
     from crosswind.types import Manifest
 
-__all__ = ["read", "render"]
+__all__ = ["look", "read", "render", "resource_of"]
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -110,21 +111,27 @@ async def _live(manifests: list[Manifest], reach: dict[str, str | None]) -> list
     from crosswind.settings import KubeSettings
 
     async with await Client.connect(KubeSettings(kubeconfig=reach["kubeconfig"], context=reach["context"])) as client:
-        return list(await asyncio.gather(*(_look(client, manifest) for manifest in manifests)))
+        return list(await asyncio.gather(*(look(client, manifest) for manifest in manifests)))
 
 
-async def _look(client: Client, manifest: Manifest) -> Manifest | None:
+async def look(client: Client, manifest: Manifest) -> Manifest | None:
+    """Return a rendered object as the cluster has it; None if it is not there."""
     from crosswind.errors import NotFound
+
+    namespace = manifest["metadata"].get("namespace")
+    try:
+        return await client.get(resource_of(manifest), manifest["metadata"]["name"], namespace=namespace)
+    except NotFound:
+        return None
+
+
+def resource_of(manifest: Manifest) -> Resource:
+    """Return the resource of a rendered object."""
     from crosswind.kube.resources import Resource
 
     group, _, version = manifest["apiVersion"].rpartition("/")
-    metadata, kind = manifest["metadata"], manifest["kind"]
-    namespace = metadata.get("namespace")
-    resource = Resource(group, version, _plural(kind), kind, namespaced=namespace is not None)
-    try:
-        return await client.get(resource, metadata["name"], namespace=namespace)
-    except NotFound:
-        return None
+    kind, namespaced = manifest["kind"], "namespace" in manifest["metadata"]
+    return Resource(group, version, _plural(kind), kind, namespaced=namespaced)
 
 
 def _plural(kind: str) -> str:

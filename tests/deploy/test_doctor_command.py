@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from deployments import EXAMPLES
+
+from crosswind.cli import main
+from crosswind.settings import LocalSettings
+from crosswind.testing import Cluster, serve_in_thread
+
+pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl on this machine")
+
+VALUES = EXAMPLES / "minimal.yaml"
+API_SERVER = """
+import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/execution/health" else 404)
+        self.end_headers()
+        self.wfile.write(b"{}")
+http.server.HTTPServer(("", 8080), Handler).serve_forever()
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with serve_in_thread(LocalSettings()) as cluster:
+        yield cluster
+
+
+def kubectl(cluster: Cluster, *arguments: object, text: str | None = None) -> None:
+    environment = os.environ | {"KUBECONFIG": str(cluster.kubeconfig)}
+    command = ["kubectl", *(str(one) for one in arguments)]
+    subprocess.run(command, input=text, check=True, capture_output=True, text=True, timeout=25, env=environment)
+
+
+def doctor(cluster: Cluster, *arguments: object) -> Result:
+    given = ["doctor", "--kubeconfig", str(cluster.kubeconfig), *(str(one) for one in arguments)]
+    return CliRunner().invoke(main, given)
+
+
+def levels(ran: Result) -> dict[str, str]:
+    found: list[dict[str, Any]] = json.loads(ran.output)
+    return {one["check"]: one["level"] for one in found}
+
+
+def test_before_and_after_the_deployment(cluster: Cluster, tmp_path: Path) -> None:
+    before = doctor(cluster, "--values", VALUES, "--output", "json")
+    assert before.exit_code == 1
+    found = levels(before)
+    assert found["server"] == "ok"
+    assert found["namespace airflow"] == "warn"
+    assert found["Secret airflow-database in airflow"] == "fail"
+
+    CliRunner().invoke(main, ["render", str(VALUES), "-o", str(tmp_path)])
+    for part in ("00-namespace-airflow.yaml", "rbac", "configmap.yaml"):
+        kubectl(cluster, "apply", "-f", tmp_path / part, "--recursive")
+    secret = ("-n", "airflow", "create", "secret", "generic")
+    kubectl(cluster, *secret, "airflow-database", "--from-literal=connection=x")
+    keys = ("fernet-key", "api-secret-key", "jwt-secret")
+    kubectl(cluster, *secret, "airflow-secrets", *(f"--from-literal={key}=x" for key in keys))
+    kubectl(cluster, "apply", "-f", "-", text=_pod())
+    kubectl(cluster, "-n", "airflow", "wait", "--for=condition=Ready", "--timeout=20s", "pod/airflow-api-server-0")
+
+    after = doctor(cluster, "--values", VALUES, "--output", "json")
+    assert (after.exit_code, set(levels(after).values())) == (0, {"ok"}), after.output
+    assert {"permissions", "execution API", "workers in airflow"} <= set(levels(after))
+
+    kubectl(cluster, "-n", "airflow", "delete", "rolebinding", "airflow-executor-scheduler")
+    ran = doctor(cluster, "--values", VALUES)
+    assert ran.exit_code == 1
+    assert "airflow:airflow-scheduler may not create pods in airflow" in ran.output
+
+
+def test_without_values_it_looks_at_the_cluster(cluster: Cluster) -> None:
+    ran = doctor(cluster, "--namespace", "default", "--output", "json")
+    assert ran.exit_code == 0
+    assert levels(ran) == {"server": "ok", "namespace default": "ok"}
+
+
+def test_a_server_that_does_not_answer_is_one_clear_line(tmp_path: Path) -> None:
+    file = tmp_path / "kubeconfig"
+    file.write_text(
+        textwrap.dedent(
+            """
+            apiVersion: v1
+            kind: Config
+            current-context: a
+            contexts: [{name: a, context: {cluster: a, user: a}}]
+            clusters: [{name: a, cluster: {server: "http://127.0.0.1:1"}}]
+            users: [{name: a, user: {}}]
+            """
+        )
+    )
+    ran = CliRunner().invoke(main, ["doctor", "--kubeconfig", str(file)])
+    assert (ran.exit_code, len(ran.output.splitlines())) == (1, 1)
+
+
+def _pod() -> str:
+    labels = {"app.kubernetes.io/instance": "airflow", "app.kubernetes.io/component": "api-server"}
+    container = {
+        "name": "api-server",
+        "image": "python:3.12",
+        "command": ["python", "-c", API_SERVER],
+        "readinessProbe": {"httpGet": {"path": "/execution/health", "port": 8080}, "periodSeconds": 1},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "runAsNonRoot": True,
+            "runAsUser": 50000,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    }
+    metadata = {"name": "airflow-api-server-0", "namespace": "airflow", "labels": labels}
+    return json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container]}})
