@@ -63,6 +63,11 @@ class Stand:
         """Execute to the end, through the triggerer if it is deferred."""
         return execute(lambda: self.operator(script, **given), self.instance)
 
+    def close(self) -> None:
+        """Close the connections of all operators that were made."""
+        while self.made:
+            release(self.made.pop())
+
     def pods(self) -> list[Manifest]:
         """Return what pods there are, those on their way out aside."""
         found = self.ask(lambda client: client.list(PODS, namespace=self.namespace))
@@ -82,8 +87,7 @@ class Stand:
 def stand(cluster: Cluster, namespace: str) -> Iterator[Stand]:
     made = Stand(cluster, namespace)
     yield made
-    for operator in made.made:
-        release(operator)
+    made.close()
 
 
 _LINE = re.compile(r"^\S+Z \[(\w+) *\] (.*?) *\[airflow\.task\.operators\.", re.MULTILINE)

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,6 +22,14 @@ FILE = "/airflow/xcom/return.json"
 STAYS = "trap 'exit 0' TERM; while :; do sleep 0.2 & wait $!; done"
 DEAF = "trap '' TERM; while :; do sleep 1; done"
 LONG = f"{{ printf '\"'; head -c %d /dev/zero | tr \"\\0\" x; printf '\"'; }} > {FILE}"
+
+
+@pytest.fixture
+def collected(stand: Any) -> Iterator[None]:
+    """Let go of everything within the test, where what it leaves open is excused."""
+    yield
+    stand.close()
+    gc.collect()
 
 
 def both(test: Any) -> Any:
@@ -85,12 +94,12 @@ def test_a_value_survives_the_removal_of_a_deferred_pod(stand: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # stock's exec leaves its socket open
+@pytest.mark.usefixtures("collected")
 def test_stock_s_way_can_be_chosen(stand: Any) -> None:
     value = stand.run(f"echo 3 > {FILE}", do_xcom_push=True, xcom_sidecar="stock")
     assert value == 3
     pod = stand.operator(do_xcom_push=True, xcom_sidecar="stock").build_pod_request_obj(stand.context)
     assert [one.name for one in pod.spec.containers] == ["base", "airflow-xcom-sidecar"]
-    gc.collect()
 
 
 def test_the_sidecar_takes_base_s_security_context_unless_it_gets_its_own(stand: Any) -> None:
