@@ -331,3 +331,22 @@ def essence(dag: Any) -> dict[str, Any]:
         for key, value in data.items()
         if key not in {"fileloc", "relative_fileloc", "_processor_dags_folder"}
     }
+
+
+def test_two_folders_in_one_file_keep_tasks_of_one_id_apart(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = LOADER.format(cache=bundle.path.parent / "cache")
+    bundle.write("dags/loader.py", loader + loader.splitlines()[-1].replace("../files", "../other"))
+    bundle.write("other/crosswind.yaml", SETTINGS)
+    bundle.write("other/daily.yaml", "id: daily\nquery: q.sql\ntables: []\n")
+    bundle.write("other/q.sql", "SELECT 'other'")
+    monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", "other")
+    monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_TASK_ID", "daily")
+    assert bundle.bag().dags["other"].task_dict["daily"].env == {"QUERY": "SELECT 'other'\n"}
+
+
+def test_the_import_of_the_package_is_cheap() -> None:
+    slow = {"sqlglot", "kubernetes", "croniter"}
+    code = f"import sys, crosswind.dags; print(sorted({slow} & sys.modules.keys()))"
+    env = os.environ | {"PYTHONWARNINGS": "ignore"}
+    ran = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=True, text=True)
+    assert ran.stdout.splitlines()[-1] == "[]"

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -352,11 +353,26 @@ def test_a_worker_reads_one_query_only(folder: Any) -> None:
     folder.task("a")
     folder.task("b", "a")
     (folder.path / "a.sql").unlink()
-    plan = compile_task(folder.path, {}, None, "whatever", "b")
+    plan = compile_task(folder.path, {}, None, "shop", "b")
     assert plan is not None
-    assert (plan.dag_id, [(task.task_id, task.outlets) for task in plan.tasks]) == ("whatever", [("b", ("b",))])
-    assert compile_task(folder.path, {}, None, "whatever", "a") is None
-    assert compile_task(folder.path, {}, None, "whatever", "wait_for_x") is None
+    assert (plan.dag_id, [(task.task_id, task.outlets) for task in plan.tasks]) == ("shop", [("b", ("b",))])
+    assert compile_task(folder.path, {}, None, "shop", "a") is None
+    assert compile_task(folder.path, {}, None, "shop", "wait_for_x") is None
+    assert compile_task(folder.path, {}, None, "another", "b") is None, "a DAG of another folder, the same task id"
+
+
+@pytest.mark.parametrize("settings", [{}, {"group": "connected"}, {"dag_id": "x-${folder}"}, {"dag_id": "y.${first}"}])
+def test_a_worker_finds_every_task_in_its_dag(folder: Any, settings: dict[str, Any]) -> None:
+    folder.task("a")
+    folder.task("b/b", "a")
+    folder.task("b/c/c", "b", schedule='"@hourly"')
+    found = folder.compile(**settings)
+    for dag in found.dags:
+        for task in dag.tasks:
+            alone = compile_task(folder.path, settings, None, dag.dag_id, task.task_id)
+            assert alone is not None
+            assert alone.dag_id == dag.dag_id
+            assert replace(task, upstream=()) == alone.tasks[0]
 
 
 def test_the_published_schemas_are_those_of_the_model() -> None:

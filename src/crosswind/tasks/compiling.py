@@ -50,10 +50,10 @@ def compile_task(
 ) -> DagPlan | None:
     """Return a DAG with one task alone, made without the queries of the others.
 
-    None if that cannot be told from its file: a sensor, a task of a broken file.
+    None if that cannot be told from its file: a sensor, a task of a broken file, a task of another DAG.
     """
     source = read_task(folder, settings, Cache(cache, _place(folder)), task_id)
-    return plan_one(source, dag_id) if source else None
+    return plan_one(source, dag_id, _place(folder).name) if source else None
 
 
 def _place(folder: Path) -> Path:

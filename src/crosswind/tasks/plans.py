@@ -87,10 +87,17 @@ def plan_dags(graph: Graph, root_name: str, root_settings: FolderSettings) -> tu
     return plans, problems
 
 
-def plan_one(source: Source, dag_id: str) -> DagPlan:
-    """Return a DAG of one task: all that a worker needs, made without the other files."""
+def plan_one(source: Source, dag_id: str, root_name: str) -> DagPlan | None:
+    """Return a DAG of one task: all that a worker needs, made without the other files.
+
+    None if the task belongs to another DAG, of the same id in another folder of task files.
+    """
     settings = source.settings
     node = Node(source.task.id, source.path, source.folder, settings, {}, source.writes, source)
+    schedule = _value(node, "schedule")
+    group = _Group(node.folder, schedule, schedule != settings.schedule, [node])
+    if settings.group == "folder" and "${first}" not in settings.dag_id and dag_id != _id(group, settings, root_name):
+        return None
     return DagPlan(dag_id, source.folder, settings, None, (_task(node, ()),))
 
 
@@ -134,16 +141,7 @@ def _named(groups: list[_Group], root_name: str, root: FolderSettings) -> tuple[
     named: dict[str, _Group] = {}
     problems = []
     for group in groups:
-        settings = _settings(group, root)
-        first = min(node.id for node in group.nodes)
-        folder = group.folder.replace("/", ".") or root_name
-        pattern = settings.dag_id
-        if settings.group == "connected" and pattern == "${folder}":
-            pattern = "${folder}.${first}"
-        dag_id = fill(pattern, {"folder": folder, "first": first})
-        if group.own_schedule:
-            dag_id += f".{_word((group.schedule or 'never').replace('*', 'x'))}"
-        dag_id = re.sub(r"[^A-Za-z0-9_.\-]", "_", dag_id)[:250]
+        dag_id = _id(group, _settings(group, root), root_name)
         if dag_id in named:
             message = f"two DAGs would have the id {dag_id}; let dag_id hold ${{folder}} or ${{first}}"
             problems.append(Problem(_settings_path(group.folder), 0, message))
@@ -151,6 +149,18 @@ def _named(groups: list[_Group], root_name: str, root: FolderSettings) -> tuple[
         else:
             named[dag_id] = group
     return named, problems
+
+
+def _id(group: _Group, settings: FolderSettings, root_name: str) -> str:
+    """Return the id of a group's DAG, with a word for a schedule of its own."""
+    pattern = settings.dag_id
+    if settings.group == "connected" and pattern == "${folder}":
+        pattern = "${folder}.${first}"
+    folder = group.folder.replace("/", ".") or root_name
+    dag_id = fill(pattern, {"folder": folder, "first": min(node.id for node in group.nodes)})
+    if group.own_schedule:
+        dag_id += f".{_word((group.schedule or 'never').replace('*', 'x'))}"
+    return re.sub(r"[^A-Za-z0-9_.\-]", "_", dag_id)[:250]
 
 
 def _settings_path(folder: str) -> str:
