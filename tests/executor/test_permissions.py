@@ -1,81 +1,148 @@
-"""The role that the documentation gives is enough, and what is missing is told."""
+"""The permissions that ``crosswind render`` gives are those that are used: recorded with RBAC enforced."""
 
 from __future__ import annotations
 
-import logging
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
-from kubernetes import client as k8s
-from kubernetes import config as k8s_config
+from kubernetes.client import models as k8s
+from proxying import Proxy
 
+from crosswind.deploy.objects import Rendered
+from crosswind.deploy.rbac import executor_rules, log_rules, rbac
+from crosswind.deploy.values import Values
 from crosswind.kube.resources import ROLE_BINDINGS, ROLES, SERVICE_ACCOUNTS
+from crosswind.runs.checking import needed
+from crosswind.settings import EngineSettings
 from crosswind.testing import Cluster
 
-pytestmark = pytest.mark.cluster
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl on this machine"),
+]
 
-DOCS = Path(__file__).parents[2] / "docs" / "executor.md"
-
-
-def documented_role() -> dict[str, Any]:
-    text = DOCS.read_text().partition("## Permissions of the scheduler")[2]
-    role: dict[str, Any] = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
-    return role
+KEPT = {"kubernetes_executor": {"delete_worker_pods": False}}
+SIDECAR = ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.2; done"]
+_RESOURCES = {one.kind: one for one in (ROLES, ROLE_BINDINGS, SERVICE_ACCOUNTS)}
+_PATH = re.compile(r"/api/v1/namespaces/[^/]+/(?P<resource>\w+)(/(?P<name>[^/]+))?(/(?P<part>\w+))?")
 
 
 @pytest.fixture
-def limited(running: Any, cluster: Cluster, tmp_path: Path) -> Any:
-    """A bench whose executor is a service account that has the documented role, less what a test takes away."""
-
-    def become(*, without: str = "") -> None:
-        role = documented_role()
-        role["rules"] = [rule for rule in role["rules"] if without not in rule["resources"]]
-        name, namespace = role["metadata"]["name"], running.namespace
-        account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}}
-        binding = {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding",
-            "metadata": {"name": name},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
-            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": namespace}],
-        }
-
-        async def make(client: Any) -> None:
-            for resource, manifest in ((SERVICE_ACCOUNTS, account), (ROLES, role), (ROLE_BINDINGS, binding)):
-                await client.create(resource, manifest, namespace=namespace)
-
-        running.ask(make)
-        with k8s_config.new_client_from_config(str(cluster.kubeconfig)) as api:
-            request = k8s.AuthenticationV1TokenRequest(spec=k8s.V1TokenRequestSpec(audiences=[]))
-            token = k8s.CoreV1Api(api).create_namespaced_service_account_token(name, namespace, request).status.token
-        found = yaml.safe_load(cluster.kubeconfig.read_text())
-        found["users"] = [{"name": user["name"], "user": {"token": token}} for user in found["users"]]
-        path = tmp_path / "limited-kubeconfig"
-        path.write_text(yaml.safe_dump(found))
-        running.set("kubernetes_executor", config_file=str(path))
-
-    running.become = become
-    return running
+def restricted(running: Any, cluster: Cluster, tmp_path: Path) -> Iterator[Any]:
+    """A bench whose executor has the rendered identity, and whose calls are recorded."""
+    if not cluster.local:
+        pytest.skip("the recording proxy speaks to crosswind local only")
+    with Proxy(cluster.kubeconfig, tmp_path) as proxy:
+        running.proxy = proxy
+        running.grant = lambda account, **values: _grant(running, cluster, proxy, account, values)
+        yield running
+        running.end()
 
 
-def test_the_documented_role_is_enough(limited: Any, caplog: pytest.LogCaptureFixture) -> None:
-    limited.become()
-    limited.start()
-    for number in range(2):
-        limited.state(limited.queue(f"task{number}"), "success")
-    limited.beat()
-    limited.until(lambda: not limited.executor.running)
-    limited.until(limited.is_empty)
-    assert limited.events == {}
-    assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
+def test_executor_is_given_what_it_calls(restricted: Any) -> None:
+    restricted.grant("scheduler")
+    restricted.start()
+    done, failing = restricted.queue("done"), restricted.queue("failing")
+    restricted.state(done, "success")
+    restricted.failure(failing)
+    restricted.until(restricted.is_empty)
+    unused = granted(executor_rules(restricted.values)) - called(restricted)
+    assert called(restricted) <= granted(executor_rules(restricted.values))
+    # asked for after a lost answer, an adoption, and when a token is renewed
+    assert unused == {"get pods", "patch pods", "list secrets", "patch secrets"}
 
 
-def test_what_is_missing_is_told_at_start_and_by_the_task(limited: Any, caplog: pytest.LogCaptureFixture) -> None:
-    limited.become(without="secrets")
-    limited.start()
-    reason = limited.failure(limited.queue())
-    assert "secrets" in reason
-    assert "workload_delivery = args" in reason
-    limited.until(lambda: any("may not create secrets" in message for message in caplog.messages))
+def test_executor_that_keeps_pods_may_end_their_sidecars(restricted: Any) -> None:
+    restricted.grant("scheduler", config=KEPT)
+    restricted.set("kubernetes_executor", delete_worker_pods="False")
+    restricted.start()
+    containers = [
+        k8s.V1Container(name="base"),
+        k8s.V1Container(name="istio-proxy", image=restricted.image, command=SIDECAR),
+    ]
+    override = k8s.V1Pod(spec=k8s.V1PodSpec(containers=containers))
+    restricted.state(restricted.queue(config={"pod_override": override}), "success")
+    restricted.beat()
+    restricted.until(lambda: [pod["status"]["phase"] for pod in restricted.pods()] == ["Succeeded"])
+    assert called(restricted) <= granted(executor_rules(restricted.values))
+    assert "create pods/exec" in called(restricted)
+
+
+def test_api_server_is_given_what_it_calls(restricted: Any) -> None:
+    restricted.grant("api-server")
+    from crosswind.executor import KubernetesExecutor
+
+    ti = SimpleNamespace(
+        dag_id="dag",
+        task_id="task",
+        run_id="run",
+        map_index=-1,
+        external_executor_id=None,
+        executor_config=None,
+        queue="default",
+    )
+    messages, _ = KubernetesExecutor(parallelism=1).get_task_log(ti, 1)  # type: ignore[arg-type]
+    assert "There is no pod" in messages[-1], messages
+    assert called(restricted) <= granted(log_rules())
+
+
+def test_what_the_executor_checks_at_start_is_given() -> None:
+    values = Values.model_validate({"image": "x"})
+    wanted = {f"{verb} {resource.plural}" for verb, resource, _ in needed(EngineSettings("1", namespaces=("a",)))}
+    assert wanted <= granted(executor_rules(values))
+
+
+def called(bench: Any) -> set[str]:
+    """Return what was called: verb and resource."""
+    return {use for method, target in bench.proxy.seen if (use := _use(method, target))}
+
+
+def _use(method: str, target: str) -> str:
+    address = urlsplit(target)
+    found = _PATH.fullmatch(address.path)
+    if found is None:  # discovery, and reviews of one's own permissions, which everybody may
+        return ""
+    verbs = {"POST": "create", "PATCH": "patch", "DELETE": "delete", "PUT": "update"}
+    verb = verbs.get(method, "get" if found["name"] else "watch" if "watch" in parse_qs(address.query) else "list")
+    if found["part"] in ("exec", "portforward"):
+        verb = "create"  # both verbs are asked for, depending on the server's version
+    return f"{verb} {found['resource']}" + (f"/{found['part']}" if found["part"] else "")
+
+
+def granted(rules: list[dict[str, Any]]) -> set[str]:
+    return {f"{verb} {resource}" for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
+
+
+def _grant(bench: Any, cluster: Cluster, proxy: Proxy, account: str, given: dict[str, Any]) -> None:
+    """Apply the rendered roles, and become one of the accounts."""
+    bench.values = Values.model_validate({"image": "x", "namespace": bench.namespace[:30].rstrip("-"), **given})
+    objects = [_moved(one, bench.namespace) for one in rbac(bench.values)]
+
+    async def apply(client: Any) -> None:
+        for manifest in objects:
+            await client.create(_RESOURCES[manifest["kind"]], manifest)
+
+    bench.ask(apply)
+    command = ["kubectl", "--kubeconfig", cluster.kubeconfig, "-n", bench.namespace, "create", "token"]
+    ran = subprocess.run([*command, f"airflow-{account}"], capture_output=True, text=True, check=True, timeout=20)
+    config = yaml.safe_load(proxy.kubeconfig.read_text())
+    config["users"][0]["user"] = {"token": ran.stdout.strip()}
+    proxy.kubeconfig.write_text(yaml.safe_dump(config))
+    bench.set("kubernetes_executor", config_file=str(proxy.kubeconfig))
+
+
+def _moved(rendered: Rendered, namespace: str) -> dict[str, Any]:
+    """Put an object into the test's namespace, whose name is longer than one of a deployment may be."""
+    manifest = rendered.manifest
+    manifest["metadata"]["namespace"] = namespace
+    for subject in manifest.get("subjects", ()):
+        subject["namespace"] = namespace
+    return manifest

@@ -40,17 +40,17 @@ _LAUNCHER = "what tasks and triggers need to run pods of their own"
 
 
 def executor_rules(values: Values) -> list[Manifest]:
-    """Return what the executor calls: pods, their logs, events on them, and the Secrets that workloads travel in."""
-    rules = [
-        _rule("pods", "create", "get", "list", "watch", "patch", "delete"),
-        _rule("pods/log", "get"),
-        _rule("events", "list"),
-    ]
+    """Return what the executor calls: pods, and the Secrets that workloads travel in."""
+    rules = [_rule("pods", "create", "get", "list", "watch", "patch", "delete")]
     if values.config.get("crosswind", {}).get("workload_delivery", "secret") == "secret":
-        rules.append(_rule("secrets", "create", "get", "list", "patch", "delete"))
+        rules.append(_rule("secrets", "create", "list", "patch", "delete"))
     if str(values.config.get("kubernetes_executor", {}).get("delete_worker_pods", True)).lower() == "false":
-        # ends the sidecars of pods that are kept
-        rules.append(_rule("pods/exec", "get", "create"))
+        # ends the sidecars of pods that are kept, and says so
+        rules += [
+            _rule("pods/portforward", "get", "create"),
+            _rule("pods/exec", "get", "create"),
+            _rule("events", "create"),
+        ]
     return rules
 
 
