@@ -10,16 +10,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import pendulum
 from airflow.providers.cncf.kubernetes.callbacks import ExecutionMode
+from airflow.providers.cncf.kubernetes.operators.pod import FoundMoreThanOnePodFailure
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator as StockOperator
 from airflow.providers.cncf.kubernetes.utils.container import container_is_completed, container_is_succeeded
 from airflow.providers.cncf.kubernetes.utils.pod_manager import OnFinishAction
 from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException, conf
-from kubernetes.client import ApiException
+from kubernetes.client import ApiClient, ApiException, Configuration
 
 from crosswind.config import read_pod_settings
 from crosswind.errors import CrosswindError, PodTimeout, XComError
@@ -32,7 +34,7 @@ from crosswind.pods.verdicts import Stage, Verdict, judge
 from crosswind.runs.attending import FATAL, Line, News, Seen, Told, Wanted, attend
 from crosswind.runs.collecting import collect_xcom
 from crosswind.runs.departing import delete_pod, explain, keep_pod
-from crosswind.runs.overrides import to_json, to_pod
+from crosswind.runs.overrides import to_pod
 from crosswind.runs.threads import Feed, run_apart
 from crosswind.settings import KubeSettings
 from crosswind.triggers import PodTrigger
@@ -82,41 +84,51 @@ class KubernetesPodOperator(StockOperator):
         native = self.do_xcom_push and self.xcom_sidecar == "native"
         wished, self.do_xcom_push = self.do_xcom_push, self.do_xcom_push and not native
         try:
-            pod = to_json(super().build_pod_request_obj(context, dry_run=dry_run), "V1Pod", "the pod")
+            pod = super().build_pod_request_obj(context, dry_run=dry_run)
         finally:
             self.do_xcom_push = wished
-        metadata = pod["metadata"]
-        labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
-        metadata["labels"] = labels | mesh_labels(labels, _APP)
+        labels, annotations = pod.metadata.labels or {}, pod.metadata.annotations or {}
+        pod.metadata.labels = labels | mesh_labels(labels, _APP)
         wishes = native_requests(annotations, read_pod_settings(conf).ask_native)
-        metadata["annotations"] = annotations | wishes | quit_requests(annotations)
-        return to_pod(self._with_xcom(pod) if native else pod)
+        pod.metadata.annotations = annotations | wishes | quit_requests(annotations)
+        if native:
+            self._add_xcom(pod.spec)
+        return pod
 
-    def _with_xcom(self, pod: Manifest) -> Manifest:
+    def _add_xcom(self, spec: Any) -> None:
+        """Add the XCom sidecar and its volume, and leave all else as it is: models may hold dicts of the author's."""
+        base = next(one for one in spec.containers if one.name == self.base_container_name)
         context = self.xcom_sidecar_container_security_context
         if context is None:
-            context = self.hook.get_xcom_sidecar_container_security_context()
-        return xcoms.add_sidecar(
-            pod,
-            base=self.base_container_name,
+            context = self.hook.get_xcom_sidecar_container_security_context() or base.security_context
+        bare = {"spec": {"containers": [{"name": base.name}]}}
+        made = xcoms.add_sidecar(
+            bare,
+            base=base.name,
             image=self.hook.get_xcom_sidecar_container_image() or xcoms.IMAGE,
-            resources=_plain(self.hook.get_xcom_sidecar_container_resources(), "V1ResourceRequirements"),
-            security_context=_plain(context, "V1SecurityContext"),
+            resources=_plain(self.hook.get_xcom_sidecar_container_resources()),
+            security_context=_plain(context),
         )
+        parts = to_pod(made).spec
+        base.volume_mounts = [*(base.volume_mounts or []), *parts.containers[0].volume_mounts]
+        spec.volumes = [*(spec.volumes or []), *parts.volumes]
+        spec.init_containers = [*(spec.init_containers or []), *parts.init_containers]
 
     def get_or_create_pod(self, pod_request_obj: V1Pod, context: Context) -> V1Pod:
         """Return the pod of an earlier try that lost its worker, or create one.
 
         A finished one is taken over when its base container succeeded; when it failed, a new one is made.
         """
+        earlier = None
         if self.reattach_on_restart:
-            earlier = self.find_pod(pod_request_obj.metadata.namespace, context=context)
-            if earlier is not None and container_is_completed(earlier, self.base_container_name):
-                if container_is_succeeded(earlier, self.base_container_name):
-                    self.log.info("Taking over pod %s, whose task has succeeded", earlier.metadata.name)
-                    return earlier
-                self.patch_already_checked(earlier, reraise=False)  # while it goes, nothing shall attach to it
-                self._put_away(Seen(to_json(earlier, "V1Pod", "the pod"), Verdict(Stage.ENDED)))
+            with suppress(FoundMoreThanOnePodFailure):  # what stock remembers by name may tell which one it is
+                earlier = self.find_pod(pod_request_obj.metadata.namespace, context=context)
+        if earlier is not None and container_is_completed(earlier, self.base_container_name):
+            if container_is_succeeded(earlier, self.base_container_name):
+                self.log.info("Taking over pod %s, whose task has succeeded", earlier.metadata.name)
+                return earlier
+            self.patch_already_checked(earlier, reraise=False)  # while it goes, nothing shall attach to it
+            self._put_away(Seen(_plain(earlier), Verdict(Stage.ENDED)))
         return super().get_or_create_pod(pod_request_obj, context)
 
     def _launch(self, context: Context) -> None:
@@ -419,11 +431,9 @@ def _names(given: Any) -> Literal[True] | Sequence[str]:
     return (given,) if isinstance(given, str) else tuple(given or ())
 
 
-def _plain(value: Any, kind: str) -> Any:
+def _plain(value: Any) -> Any:
     """Return a model, a dict or (from a connection) JSON text as JSON."""
-    if isinstance(value, str):
-        return json.loads(value)
-    return to_json(value, kind, kind)
+    return json.loads(value) if isinstance(value, str) else ApiClient(Configuration()).sanitize_for_serialization(value)
 
 
 def _without_fields(pod: Manifest) -> Manifest:

@@ -242,6 +242,15 @@ def test_labels_are_fit_for_a_mesh(stand: Any) -> None:
     assert "app.kubernetes.io/name" not in own.metadata.labels
 
 
+def test_numbers_and_dicts_that_stock_takes_are_taken(stand: Any) -> None:
+    given = {
+        "container_resources": k8s.V1ResourceRequirements(requests={"cpu": 0.1}),
+        "security_context": {"runAsNonRoot": False},
+        "do_xcom_push": True,
+    }
+    stand.run("true", **given)
+
+
 def test_injectors_are_asked_for_sidecars_that_end_and_the_author_s_word_counts(stand: Any) -> None:
     made = stand.operator("true").build_pod_request_obj(stand.context).metadata.annotations
     assert made["sidecar.istio.io/nativeSidecar"] == "true"
