@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from crosswind.deploy.objects import Rendered, named, new, selector
+from crosswind.deploy.objects import Rendered, digest, named, new, selector
 from crosswind.deploy.values import Values
 from crosswind.types import Manifest
 
@@ -128,7 +128,9 @@ def _service_entry(values: Values, host: tuple[str, int]) -> Rendered:
         "protocol": "TLS" if encrypted else "TCP",
     }
     spec = {"hosts": [name], "location": "MESH_EXTERNAL", "resolution": "DNS", "ports": [port]}
-    short = named(values, f"{name.replace('.', '-')}-{number}")[:63].rstrip("-")
+    short = named(values, f"{name.replace('.', '-')}-{number}")
+    if len(short) > 63:
+        short = f"{short[:52].rstrip('-')}-{digest(host, 10)}"
     return Rendered(
         f"istio/{short}.yaml",
         f"Lets pods of the mesh call {name}:{number} where only registered hosts may be called.",
