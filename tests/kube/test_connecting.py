@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from kubernetes.client import Configuration
 from kubernetes_asyncio.config import incluster_config
 
 from crosswind.errors import KubeconfigError
@@ -54,6 +55,28 @@ async def test_a_token_and_the_server_come_from_the_kubeconfig(tmp_path: Path) -
 async def test_name_and_password_become_basic_credentials(tmp_path: Path) -> None:
     _, credentials = await connecting.load(kubeconfig(tmp_path, {"username": "me", "password": "pw"}))
     assert await credentials.current() == "Basic " + base64.b64encode(b"me:pw").decode()
+
+
+async def test_a_kubeconfig_may_come_as_text(tmp_path: Path) -> None:
+    path = kubeconfig(tmp_path, {"token": "abc"}).kubeconfig
+    assert path is not None
+    server, credentials = await connecting.load(KubeSettings(kubeconfig_text=Path(path).read_text()))
+    assert await credentials.current() == "Bearer abc"
+    assert "the connection's kubeconfig" in server.source
+    with pytest.raises(KubeconfigError, match="the connection's kubeconfig is not a kubeconfig"):
+        await connecting.load(KubeSettings(kubeconfig_text="[]"))
+
+
+async def test_server_and_token_can_be_borrowed_from_the_official_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connecting, "_RENEWAL_PAUSE", 0.0)
+    configuration = Configuration(host="http://one:8001/")
+    configuration.api_key = {"BearerToken": "Bearer first"}
+    server, credentials = connecting.borrow(configuration, KubeSettings(request_timeout=7))
+    assert (server.url, server.request_timeout) == ("http://one:8001", 7)
+    assert await credentials.current() == "Bearer first"
+    configuration.api_key = {"BearerToken": "Bearer second"}
+    assert await credentials.renew("Bearer first")
+    assert await credentials.current() == "Bearer second"
 
 
 async def test_a_token_file_is_read_again_after_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
