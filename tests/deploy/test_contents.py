@@ -106,6 +106,8 @@ def test_with_ordinary_sidecars_nothing_needs_the_network_before_them(name: str)
             assert container["securityContext"]["runAsUser"] == 2102
     (job,) = of_kind(name, "Job")
     args = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    annotations = job["spec"]["template"]["metadata"]["annotations"]
+    assert annotations["config.linkerd.io/proxy-admin-shutdown"] == "enabled"
     assert args == ["python", "-m", "crosswind", "wrap", "--mesh", "linkerd", "--", "airflow", "db", "migrate"]
 
 

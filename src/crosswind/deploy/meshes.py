@@ -9,6 +9,11 @@ __all__ = ["PROXY_USERS", "pod_annotations", "pod_labels", "unmeshed_annotations
 PROXY_USERS = {"istio": 1337, "linkerd": 2102}
 """The users that the proxies run as; their traffic is not redirected to the proxy."""
 
+_LINKERD_NATIVE = (
+    "config.beta.linkerd.io/proxy-enable-native-sidecar",
+    "config.linkerd.io/proxy-enable-native-sidecar",
+)
+
 
 def pod_labels(values: Values) -> dict[str, str]:
     """Return the labels that ask for a sidecar, whatever the namespace says."""
@@ -24,9 +29,11 @@ def pod_annotations(values: Values, *, calls_kubernetes: bool = False) -> dict[s
     if values.mesh.kind == "linkerd":
         wanted = {"linkerd.io/inject": "enabled"}
         if native:
-            wanted["config.beta.linkerd.io/proxy-enable-native-sidecar"] = "true"
+            # two names: before and since it became stable
+            wanted |= dict.fromkeys(_LINKERD_NATIVE, "true")
         else:
             wanted["config.linkerd.io/proxy-await"] = "enabled"
+            wanted["config.linkerd.io/proxy-admin-shutdown"] = "enabled"  # off by default; ends the proxy of Jobs
         return wanted
     if values.mesh.kind != "istio":
         return {}
