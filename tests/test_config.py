@@ -86,6 +86,11 @@ def test_stocks_defaults_give_stocks_behaviour() -> None:
             lambda s: s.engine.namespaces,
             ("default", "a", "b"),
         ),
+        (
+            {"queues": '{"gpu": {"namespace": "gpus"}, "urgent": {"priority_class": "high"}}'},
+            lambda s: (s.engine.namespaces, s.queues["urgent"].priority_class),
+            (("default", "gpus"), "high"),
+        ),
         ({"delete_worker_pods": "False"}, lambda s: s.engine.delete_pods, False),
         ({"delete_worker_pods_on_failure": "True"}, lambda s: s.engine.delete_failed_pods, True),
         (

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 from crosswind.errors import ConfigError
 from crosswind.pods.declared_sidecars import parse_sidecars
 from crosswind.pods.known_sidecars import KNOWN
+from crosswind.pods.queues import Queue, parse_queues
 from crosswind.pods.workers import WorkerSettings
 from crosswind.runs.composing import Composer
 from crosswind.runs.ending import EndSettings
@@ -135,10 +136,12 @@ class ExecutorSettings:
     log_lines: int
     ending: EndSettings = field(default_factory=EndSettings)
     """How sidecars of pods that are kept end."""
+    queues: Mapping[str, Queue] = field(default_factory=dict)
+    """What some queues say about their tasks' pods, by name."""
 
     def composer(self, mutate: Callable[[Manifest], Manifest] | None = None) -> Composer:
         """Return what makes pods under these settings; ``mutate``: see ``pod_mutation``."""
-        return Composer(self.worker, template=self.template, fallback=self.fallback, mutate=mutate)
+        return Composer(self.worker, template=self.template, fallback=self.fallback, queues=self.queues, mutate=mutate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,14 +156,16 @@ def read_settings(conf: Conf, executor_id: str, *, environment: Mapping[str, str
     """Read the configuration. Raises ``ConfigError`` with one line for each problem."""
     reader = _Reader(conf)
     image = _image(reader)
+    queues = _queues(reader)
     settings = ExecutorSettings(
-        engine=_engine(reader, executor_id),
+        engine=_engine(reader, executor_id, queues),
         kube=_kube(reader),
         worker=_worker(reader, image, environment or {}),
         template=reader.text("pod_template_file") or None,
         fallback=_fallback(image),
         log_lines=reader.positive("running_pod_log_lines", 100),
         ending=_ending(reader),
+        queues=queues,
     )
     reader.refuse()
     if reader.problems:
@@ -211,13 +216,13 @@ class _Reader:
                 return allowed
         return self._wrong(section, option, f"must be one of {', '.join(map(str, choices))}, is {text!r}", choices[0])
 
-    def mapping(self, option: str) -> dict[str, Any]:
+    def mapping(self, option: str, section: str = _SECTION) -> dict[str, Any]:
         """Return a JSON object."""
         read = self._conf.getjson
-        value: object = self._read(lambda: read(_SECTION, option, fallback={}) or {}, option, {}, _SECTION)
+        value: object = self._read(lambda: read(section, option, fallback={}) or {}, option, {}, section)
         if isinstance(value, dict):
             return value
-        self._wrong(_SECTION, option, f"must be a JSON object, is {value!r}", None)
+        self._wrong(section, option, f"must be a JSON object, is {value!r}", None)
         return {}
 
     def refuse(self) -> None:
@@ -244,14 +249,20 @@ class _Reader:
         return default
 
 
-def _engine(reader: _Reader, executor_id: str) -> EngineSettings:
+def _queues(reader: _Reader) -> Mapping[str, Queue]:
+    queues, problems = parse_queues(reader.mapping("queues", "crosswind"))
+    reader.problems.extend(f"[crosswind] queues: {problem}" for problem in problems)
+    return queues
+
+
+def _engine(reader: _Reader, executor_id: str, queues: Mapping[str, Queue]) -> EngineSettings:
     deletion = reader.mapping("delete_option_kwargs")
     snake = {"gracePeriodSeconds": "grace_period_seconds", "propagationPolicy": "propagation_policy"}
     deletion = {snake.get(key, key): value for key, value in deletion.items()}
     reader.only("delete_option_kwargs", deletion, ("grace_period_seconds", "propagation_policy"))
     return EngineSettings(
         executor_id=executor_id,
-        namespaces=_namespaces(reader),
+        namespaces=_namespaces(reader, queues),
         workload_delivery=reader.choice("workload_delivery", ("secret", "args"), "crosswind"),
         secret_batch=reader.positive("secret_batch", 64, "crosswind"),
         max_requests=max(0, reader.number("pod_creation_max_concurrency", 0)) or 64,
@@ -270,12 +281,15 @@ def _engine(reader: _Reader, executor_id: str) -> EngineSettings:
     )
 
 
-def _namespaces(reader: _Reader) -> tuple[str | None, ...]:
+def _namespaces(reader: _Reader, queues: Mapping[str, Queue]) -> tuple[str | None, ...]:
     own = reader.text("namespace", "default") or "default"
-    if not reader.flag("multi_namespace_mode", False):
-        return (own,)
-    listed = reader.names("multi_namespace_mode_namespace_list")
-    return tuple(dict.fromkeys((own, *listed))) if listed else (None,)
+    listed: tuple[str, ...] = ()
+    if reader.flag("multi_namespace_mode", False):
+        listed = reader.names("multi_namespace_mode_namespace_list")
+        if not listed:
+            return (None,)
+    of_queues = (queue.namespace for queue in queues.values() if queue.namespace)
+    return tuple(dict.fromkeys((own, *listed, *of_queues)))
 
 
 def _kube(reader: _Reader) -> KubeSettings:

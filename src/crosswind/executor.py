@@ -23,7 +23,6 @@ from crosswind.ledger import CallbackClaim, DatabaseLedger, TaskClaim
 from crosswind.pods.naming import task_labels
 from crosswind.pods.workers import WorkerTask, worker_namespace
 from crosswind.runs.engine import Engine
-from crosswind.runs.overrides import read_executor_config
 from crosswind.runs.reading import read_log
 from crosswind.runs.threads import run_apart
 from crosswind.runs.workloads import WORKER_LABEL, Claim, Ended, Notice, Outcome, Released, Workload
@@ -321,8 +320,8 @@ class KubernetesExecutor(BaseExecutor):
         composer = settings.composer()
         namespaces = set(settings.engine.namespaces)
         try:
-            choice = read_executor_config(ti.executor_config)
-            namespaces.add(worker_namespace(composer.base(choice.template), choice.override, settings.worker))
+            template, override = composer.choose(ti.executor_config, ti.queue or "")
+            namespaces.add(worker_namespace(template, override, settings.worker))
         except ConfigError as error:
             self.log.debug("The namespace of %s is guessed: %s", ti, error)
         return namespaces

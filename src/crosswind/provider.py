@@ -55,6 +55,13 @@ _CROSSWIND = {
         "Meshes and injectors that are asked, by annotation, for native sidecars; a comma-separated list.\n",
         "istio,linkerd",
     ),
+    "queues": _option(
+        "What a task's ``queue`` says about its pod: a JSON object of queues, each with some of\n"
+        "``pod_template_file``, ``namespace``, ``priority_class`` and ``labels``. A task's own ``executor_config``\n"
+        "wins over its queue, the queue over what is configured for all pods.\n",
+        "",
+        example='{"gpu": {"pod_template_file": "/opt/airflow/gpu.yaml", "priority_class": "high"}}',
+    ),
     "sidecars_file": _option(
         "Path of a YAML file with sidecars of your own: how each is recognised and told to end.\n",
         "",

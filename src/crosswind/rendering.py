@@ -61,8 +61,8 @@ def render_pods(
     """Return the pods of a DAG file's tasks, or of a DAG in the configured bundles.
 
     ``task_id`` and ``map_index``: only this task; one index of the mapped ones (default 0). ``server_version``: of the
-    API server to assume, which decides on native sidecars. What only a run has (its id, the pod's unique id, its Secret's
-    name) is a placeholder; no token is made.
+    API server to assume, which decides on native sidecars. What only a run has (its id, the pod's unique id, the
+    Secret's name) is a placeholder; no token is made.
 
     Raises ``ConfigError`` when the configuration is wrong, or there is no such file, DAG or task.
     """

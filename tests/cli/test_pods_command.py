@@ -133,3 +133,12 @@ def test_native_sidecars_follow_the_server_that_is_assumed(dag_file: Path) -> No
 
     assert asks()
     assert not asks("--server-version", "1.28")
+
+
+def test_a_tasks_queue_is_seen_in_its_pod(dag_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dag_file.write_text(DAGS.replace("@task\n", '@task(queue="gpu")\n'))
+    monkeypatch.setenv("AIRFLOW__CROSSWIND__QUEUES", '{"gpu": {"namespace": "gpus", "priority_class": "high"}}')
+    load, each = yaml.safe_load_all(run(dag_file).stdout)
+    assert load["metadata"]["namespace"] == "workers"
+    assert each["metadata"]["namespace"] == "gpus"
+    assert each["spec"]["priorityClassName"] == "high"

@@ -74,9 +74,11 @@ class Bench:
         if hasattr(self, "executor"):
             self.executor.end()
 
-    def queue(self, task_id: str = "task", config: dict[str, Any] | None = None, priority: int = 1) -> TaskInstanceKey:
+    def queue(
+        self, task_id: str = "task", config: dict[str, Any] | None = None, priority: int = 1, queue: str = "default"
+    ) -> TaskInstanceKey:
         """Queue a task instance that the database knows."""
-        workload = make_workload(task_id, config, priority)
+        workload = make_workload(task_id, config, priority, queue)
         ti = workload.ti
         self.database(_ROW, ti.id.hex, task_id, "queued", ti.external_executor_id)
         self.ids[workload.key] = ti.id.hex
@@ -124,7 +126,9 @@ class Bench:
         return not any(figures.get(name) for name in ("waiting", "created", "begun", "ended", "secrets", "stopping"))
 
 
-def make_workload(task_id: str, config: dict[str, Any] | None = None, priority: int = 1) -> ExecuteTask:
+def make_workload(
+    task_id: str, config: dict[str, Any] | None = None, priority: int = 1, queue: str = "default"
+) -> ExecuteTask:
     ti = TaskInstanceDTO(
         id=uuid.uuid4(),
         task_id=task_id,
@@ -136,6 +140,7 @@ def make_workload(task_id: str, config: dict[str, Any] | None = None, priority: 
         priority_weight=priority,
         external_executor_id=str(uuid.uuid4()),
         executor_config=config,
+        queue=queue,
     )
     log_path = f"dag_id=dag/task_id={task_id}/attempt=1.log"
     bundle = BundleInfo(name="dags-folder")

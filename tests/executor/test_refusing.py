@@ -100,7 +100,13 @@ def test_an_executor_that_was_never_started_may_be_ended_and_asked_for_logs(benc
 
     executor = KubernetesExecutor()
     ti = SimpleNamespace(
-        dag_id="d", task_id="t", run_id="r", map_index=-1, executor_config=None, external_executor_id=None
+        dag_id="d",
+        task_id="t",
+        run_id="r",
+        map_index=-1,
+        executor_config=None,
+        queue="default",
+        external_executor_id=None,
     )
     messages, logs = executor.get_task_log(ti, 1)  # type: ignore[arg-type]
     assert "cannot be read" in messages[0]

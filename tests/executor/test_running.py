@@ -278,6 +278,7 @@ def test_the_log_of_a_running_task_is_read_without_start_and_wherever_its_pod_is
         run_id="run",
         map_index=-1,
         executor_config={"pod_override": override},
+        queue="default",
         external_executor_id=None,
     )
     reader = KubernetesExecutor()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 from kubernetes.client import models as k8s
 
 from crosswind.errors import ConfigError, OverrideError, TemplateError
+from crosswind.pods.queues import Queue
 from crosswind.pods.workers import WorkerSettings, WorkerTask
 from crosswind.pods.workloads import SecretWorkload
 from crosswind.runs.composing import Composer
@@ -37,6 +39,25 @@ def test_a_template_is_read_again_when_its_file_changes(template: Path) -> None:
     assert image(compose(composer)) == "one"
     template.write_text(TEMPLATE % "another")
     assert image(compose(composer)) == "another"
+
+
+def test_executor_config_wins_over_the_queue_and_the_queue_over_the_global_template(template: Path) -> None:
+    own, queued = template.with_name("own.yaml"), template.with_name("queued.yaml")
+    own.write_text(TEMPLATE % "own" + "  # no namespace\n")
+    queued.write_text((TEMPLATE % "queued").replace("name: x", "name: x, namespace: queued"))
+    queues = {"q": Queue(str(queued), "gpu", "high")}
+    composer = Composer(WorkerSettings(), template=str(template), queues=queues)
+    override = {"pod_override": k8s.V1Pod(spec=k8s.V1PodSpec(priority_class_name="mine", containers=[]))}
+
+    def seen(queue: str, config: dict[str, Any] | None = None) -> tuple[str, str, str | None]:
+        task = replace(TASK, queue=queue)
+        pod = composer.compose(Workload("key", task, 1.0, None, config=config), task, SecretWorkload("s", "u1"))
+        return image(pod), pod["metadata"]["namespace"], pod["spec"].get("priorityClassName")
+
+    assert seen("default") == ("one", "default", None)
+    assert seen("q") == ("queued", "gpu", "high")
+    assert seen("q", override) == ("queued", "gpu", "mine")
+    assert seen("q", {"pod_template_file": str(own)}) == ("own", "gpu", "high")
 
 
 def test_a_tasks_own_template_and_override_come_together(template: Path, tmp_path: Path) -> None:

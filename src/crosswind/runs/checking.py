@@ -38,7 +38,8 @@ async def problems(client: Client, settings: EngineSettings) -> list[str]:
     for namespace in settings.namespaces:
         if namespace is not None and await _is_missing(client, namespace):
             found.append(
-                f"Namespace {namespace} does not exist. Create it, or correct [kubernetes_executor] namespace."
+                f"Namespace {namespace} does not exist. Create it, or correct [kubernetes_executor] namespace "
+                "(or [crosswind] queues, if it is of a queue)."
             )
             continue
         where = f"in namespace {namespace}" if namespace else "in all namespaces"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from crosswind.errors import CrosswindError, OverrideError, TemplateError
+from crosswind.pods.queues import Queue, apply_queue
 from crosswind.pods.templates import parse_template
 from crosswind.pods.workers import WorkerSettings, WorkerTask, check_template, check_worker, worker_pod
 from crosswind.pods.workloads import InlineWorkload, SecretWorkload
@@ -46,8 +48,8 @@ class Templates:
 class Composer:
     """Makes the pods of one executor.
 
-    ``template``: path of the global template, or None to start from ``fallback``. ``mutate``: the deployment's
-    ``pod_mutation_hook`` on JSON, or None.
+    ``template``: path of the global template, or None to start from ``fallback``. ``queues``: what some queues say, by
+    name. ``mutate``: the deployment's ``pod_mutation_hook`` on JSON, or None.
     """
 
     def __init__(
@@ -56,12 +58,14 @@ class Composer:
         *,
         template: str | None,
         fallback: Manifest | None = None,
+        queues: Mapping[str, Queue] | None = None,
         mutate: Callable[[Manifest], Manifest] | None = None,
     ) -> None:
         self.settings = settings
         self.templates = Templates()
         self._template = template
         self._fallback = fallback
+        self._queues = queues or {}
         self._mutate = mutate
 
     def base(self, path: str | None = None) -> Manifest:
@@ -79,12 +83,32 @@ class Composer:
         """Raise ``TemplateError`` unless the global template makes pods that can run."""
         check_template(self.base(), self.settings, self._template or "the built-in template")
 
+    def check_queue(self, name: str) -> None:
+        """Raise ``TemplateError`` unless the queue's own template, if it has one, makes pods that can run."""
+        if path := self._queues[name].template:
+            check_template(self.base(path), self.settings, path)
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """The names of the queues that are configured."""
+        return tuple(self._queues)
+
+    def choose(self, config: Mapping[str, Any] | None, queue: str) -> tuple[Manifest, Manifest | None]:
+        """Return the template and the override of a task: its ``executor_config`` wins over its queue, that over all.
+
+        Raises ``ConfigError``.
+        """
+        choice, wanted = read_executor_config(config), self._queues.get(queue)
+        if wanted is None:
+            return self.base(choice.template), choice.override
+        template = self.base(choice.template or wanted.template)
+        return apply_queue(template, wanted, chosen=choice.template is not None), choice.override
+
     def compose(self, workload: Workload, task: WorkerTask, delivery: SecretWorkload | InlineWorkload) -> Manifest:
         """Return the pod's manifest. Raises ``ConfigError``."""
-        choice = read_executor_config(workload.config)
-        template = self.base(choice.template)
+        template, override = self.choose(workload.config, task.queue)
         try:
-            pod = worker_pod(template, choice.override, task, self.settings, delivery)
+            pod = worker_pod(template, override, task, self.settings, delivery)
         except CrosswindError:
             raise
         except Exception as error:

@@ -210,6 +210,11 @@ class Engine:
             self._composer.check()
         except ConfigError as error:
             log.error("Tasks without a pod template of their own will fail: %s", error)
+        for queue in self._composer.queues:
+            try:
+                self._composer.check_queue(queue)
+            except ConfigError as error:
+                log.error("Tasks of queue %s will fail: %s", queue, error)
         try:
             for problem in await problems(client, self.settings):
                 log.error("Tasks will fail: %s", problem)

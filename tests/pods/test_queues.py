@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from crosswind.pods.queues import Queue, apply_queue, parse_queues
+
+BASE = {"name": "base", "image": "i"}
+QUEUE = Queue(namespace="gpu", priority_class="high", labels={"cost": "queue", "team": "ml"})
+
+
+def template(**namespace: str) -> dict[str, Any]:
+    spec = {"containers": [BASE], "priorityClassName": "low"}
+    return {"metadata": {"name": "w", "labels": {"cost": "template"}, **namespace}, "spec": spec}
+
+
+def outcome(pod: dict[str, Any]) -> tuple[Any, ...]:
+    return pod["metadata"].get("namespace"), pod["spec"]["priorityClassName"], pod["metadata"]["labels"]
+
+
+def test_a_queue_wins_over_the_template_of_all_pods() -> None:
+    pod = apply_queue(template(namespace="all"), QUEUE, chosen=False)
+    assert outcome(pod) == ("gpu", "high", {"cost": "queue", "team": "ml"})
+
+
+def test_a_template_that_the_task_chose_wins_over_its_queue() -> None:
+    pod = apply_queue(template(namespace="mine"), QUEUE, chosen=True)
+    assert outcome(pod) == ("mine", "low", {"cost": "template", "team": "ml"})
+
+
+@pytest.mark.parametrize("namespace", [{}, {"namespace": "placeholder-name-dont-delete"}])
+def test_a_chosen_template_without_a_namespace_gets_the_queues(namespace: dict[str, str]) -> None:
+    assert apply_queue(template(**namespace), QUEUE, chosen=True)["metadata"]["namespace"] == "gpu"
+
+
+def test_a_queue_that_says_nothing_changes_nothing_and_no_template_is_changed_in_place() -> None:
+    given = template(namespace="all")
+    assert apply_queue(given, Queue(), chosen=False) == given
+    apply_queue(given, QUEUE, chosen=False)
+    assert given == template(namespace="all")
+
+
+def test_all_keys_of_a_queue_are_read() -> None:
+    said = {"pod_template_file": "/t.yaml", "namespace": "n", "priority_class": "p", "labels": {"example.com/a": "b"}}
+    assert parse_queues({"q": said}) == ({"q": Queue("/t.yaml", "n", "p", {"example.com/a": "b"})}, [])
+
+
+@pytest.mark.parametrize(
+    ("queue", "told"),
+    [
+        ("gpu.yaml", "q: must be a JSON object with some of pod_template_file, namespace"),
+        ({"template": "x"}, "q.template: is not known; a queue has pod_template_file, namespace"),
+        ({"namespace": 3}, "q.namespace: must be text, is 3"),
+        ({"namespace": "My_Space"}, "q.namespace: 'My_Space' is no namespace"),
+        ({"priority_class": "-high"}, "q.priority_class: '-high' is no name of a PriorityClass"),
+        ({"pod_template_file": ""}, "q.pod_template_file: must be text, is ''; leave it out"),
+        ({"labels": ["a"]}, "q.labels: must be a JSON object of texts"),
+        ({"labels": {"a b": "c"}}, "q.labels: 'a b' is no label's name"),
+        ({"labels": {"a": "b c"}}, "q.labels.a: 'b c' is no label's value"),
+        ({"labels": {"a": None}}, "q.labels.a: None is no label's value"),
+    ],
+)
+def test_what_is_wrong_is_told_with_queue_key_and_mend(queue: Any, told: str) -> None:
+    queues, (problem,) = parse_queues({"q": queue})
+    assert queues == {}
+    assert problem.startswith(told)
