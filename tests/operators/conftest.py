@@ -29,6 +29,7 @@ class Stand:
     namespace: str
     instance: Instance = field(default_factory=lambda: Instance("task"))
     made: list[Any] = field(default_factory=list)
+    kubeconfig: str = ""
 
     def operator(
         self, script: str = "true", task_id: str = "task", kind: Any = KubernetesPodOperator, **given: Any

@@ -25,6 +25,8 @@ _LABELS = "kubernetes_pod_operator=True"
 _LINGER_S = 5.0
 """How long a watch that nobody needs stays, because the next pod often follows at once."""
 
+_CHECK_S = 1.0
+
 _News = tuple[Manifest, bool]
 
 
@@ -36,26 +38,29 @@ class SharedWatch:
         self.users = 0
         self._namespace = namespace
         self._pods: dict[str, Manifest] = {}
-        self._waiting: defaultdict[str, set[asyncio.Queue[_News]]] = defaultdict(set)
+        self._waiting: defaultdict[str, set[asyncio.Queue[_News | None]]] = defaultdict(set)
         self._informer = Informer(client, PODS, namespace=namespace, labels=_LABELS)
-        self._task = asyncio.create_task(self._informer.run(self._on_change))
+        self._refused = asyncio.Event()
+        self._tasks = [
+            asyncio.create_task(self._informer.run(self._on_change)),
+            asyncio.create_task(self._give_up_if_refused()),
+        ]
 
     async def states(self, name: str) -> AsyncGenerator[tuple[Manifest | None, bool]]:
         """Yield a pod's states, each with whether it is gone, as ``attending.pod_states`` does."""
-        queue: asyncio.Queue[_News] = asyncio.Queue()
+        queue: asyncio.Queue[_News | None] = asyncio.Queue()
         self._waiting[name].add(queue)
         try:
-            if not await self._is_watched(name):
-                async with contextlib.aclosing(pod_states(self.client, name, self._namespace)) as states:
-                    async for state in states:
-                        yield state
-                return
-            if queue.empty():
-                yield self._pods[name], False
-            gone = False
-            while not gone:
-                pod, gone = await queue.get()
-                yield pod, gone
+            if await self._is_watched(name):
+                if queue.empty():
+                    yield self._pods[name], False
+                while (news := await queue.get()) is not None:
+                    yield news
+                    if news[1]:
+                        return
+            async with contextlib.aclosing(pod_states(self.client, name, self._namespace)) as states:
+                async for state in states:
+                    yield state
         finally:
             self._waiting[name].discard(queue)
             if not self._waiting[name]:
@@ -63,19 +68,29 @@ class SharedWatch:
 
     async def close(self) -> None:
         """End the watch and its connections."""
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
         await self.client.close()
 
     async def _is_watched(self, name: str) -> bool:
-        """Whether the watch shows a pod: not one without stock's label, and none where we may not list pods."""
-        while not self._informer.listed.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    await self._informer.listed.wait()
-            if isinstance(self._informer.trouble, Forbidden):
-                return False
-        return name in self._pods
+        """Whether the watch shows a pod: not one without stock's label, and none where we may not watch pods."""
+        signs = [asyncio.ensure_future(event.wait()) for event in (self._informer.listed, self._refused)]
+        try:
+            await asyncio.wait(signs, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for sign in signs:
+                sign.cancel()
+        return name in self._pods and not self._refused.is_set()
+
+    async def _give_up_if_refused(self) -> None:
+        """Tell all who wait when we may not list or watch pods: each then looks after its own."""
+        while not isinstance(self._informer.trouble, Forbidden):  # noqa: ASYNC110  # the informer has no such event
+            await asyncio.sleep(_CHECK_S)
+        self._refused.set()
+        for queues in self._waiting.values():
+            for queue in queues:
+                queue.put_nowait(None)
 
     def _on_change(self, event: InformerEvent) -> None:
         pod, gone = event.object, event.type == "DELETED"
