@@ -5,6 +5,8 @@ The scheduler's thread only swaps queues here; whatever waits on network or data
 
 from __future__ import annotations
 
+import functools
+import gc
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -28,6 +30,7 @@ from crosswind.runs.threads import run_apart
 from crosswind.runs.workloads import WORKER_LABEL, Claim, Ended, Notice, Outcome, Released, Workload
 
 if TYPE_CHECKING:
+    from airflow.api_fastapi.auth.tokens import JWTGenerator
     from airflow.executors.workloads import ExecutorWorkload
     from airflow.executors.workloads.types import WorkloadKey, WorkloadState
     from airflow.models.taskinstance import TaskInstance
@@ -35,6 +38,11 @@ if TYPE_CHECKING:
 __all__ = ["KubernetesExecutor"]
 
 _LOG_TIMEOUT = 20.0
+_PER_HEARTBEAT = 500
+"""Workloads that one heartbeat hands over, twice as many the outcomes that it takes: 5 ms of work.
+
+The engine's thread wants the interpreter meanwhile, so the clock shows several times that.
+"""
 
 
 class KubernetesExecutor(BaseExecutor):
@@ -80,6 +88,12 @@ class KubernetesExecutor(BaseExecutor):
         except Exception as error:
             self._refusal = f"Crosswind's engine did not start: {type(error).__name__}: {error}"
             self.log.exception("Crosswind's engine did not start")
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Do now what would hold up heartbeats: core reads its table of metrics on first use; see also ``_freeze``."""
+        _freeze()
+        self._emit_metrics(self.parallelism, 0, 0)  # type: ignore[no-untyped-call]
 
     def _make_engine(self) -> Engine:
         settings = self._settings(self._executor_id)
@@ -106,6 +120,10 @@ class KubernetesExecutor(BaseExecutor):
         self.end()
 
     # --- work ---------------------------------------------------------------------------------------------------------
+
+    def trigger_tasks(self, open_slots: int) -> None:
+        """Hand over what is queued, highest priority first; of a long queue the rest with the next heartbeats."""
+        super().trigger_tasks(min(open_slots, _PER_HEARTBEAT))
 
     def _process_workloads(self, workload_items: Sequence[ExecutorWorkload]) -> None:
         accepted = []
@@ -135,6 +153,7 @@ class KubernetesExecutor(BaseExecutor):
     def _workload(self, item: ExecutorWorkload) -> Workload:
         if isinstance(item, ExecuteTask):
             ti = item.ti
+            ti_id = str(ti.id)
             task = self._task(
                 ti.dag_id,
                 ti.task_id,
@@ -142,14 +161,14 @@ class KubernetesExecutor(BaseExecutor):
                 ti.try_number,
                 ti.map_index,
                 ti.external_executor_id,
-                str(ti.id),
+                ti_id,
                 ti.queue,
             )
             return Workload(
                 item.key,
                 task,
                 ti.priority_weight,
-                self._payload(item, str(ti.id)),
+                self._payload(item, ti_id),
                 config=ti.executor_config,
                 log_path=item.log_path,
                 claim=TaskClaim(ti.id, ti.external_executor_id),
@@ -194,20 +213,13 @@ class KubernetesExecutor(BaseExecutor):
 
     def _payload(self, item: ExecutorWorkload, subject: str) -> Callable[[], bytes]:
         """Return what mints the worker's JSON: each call gives a token that is valid from now on."""
-        generator = self.jwt_generator
-        lifetime = self._token_lifetime
-
-        def mint() -> bytes:
-            token = generator.generate(extras={"sub": subject, "scope": "workload"}, valid_for=lifetime)
-            return item.model_copy(update={"token": token}).model_dump_json().encode()
-
-        return mint
+        return functools.partial(_mint, self.jwt_generator, self._token_lifetime, item, subject)
 
     def sync(self) -> None:
-        """Take the engine's outcomes. Waits for nothing."""
+        """Take the engine's outcomes, of very many the rest with the next heartbeats. Waits for nothing."""
         if self._engine is None:
             return
-        for outcome in self._engine.outcomes():
+        for outcome in self._engine.outcomes(2 * _PER_HEARTBEAT):
             self._take(outcome)
         if not self._engine.alive and self._current:
             self.log.error("Crosswind's engine thread is gone; it is started again")
@@ -331,6 +343,21 @@ class KubernetesExecutor(BaseExecutor):
         super().debug_dump()  # type: ignore[no-untyped-call]
         figures: Mapping[str, object] = self._engine.figures() if self._engine is not None else {}
         self.log.info("crosswind engine: %s", figures or self._refusal or "not started")
+
+
+def _mint(generator: JWTGenerator, lifetime: float, item: ExecutorWorkload, subject: str) -> bytes:
+    token = generator.generate(extras={"sub": subject, "scope": "workload"}, valid_for=lifetime)
+    return item.model_copy(update={"token": token}).model_dump_json().encode()
+
+
+@functools.cache
+def _freeze() -> None:
+    """Keep the garbage collector, once per process, from walking all of Airflow again and again (150 ms, all threads).
+
+    What is loaded by now stays loaded anyway.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{32}")

@@ -55,8 +55,8 @@ class Engine:
     def revoke(self, key: Any) -> None:
         self.revoked.append(key)
 
-    def outcomes(self) -> list[Any]:
-        box, self.box = self.box, []
+    def outcomes(self, most: int | None = None) -> list[Any]:
+        box, self.box = self.box[:most], self.box[len(self.box[:most]) :]
         return box
 
     def stop(self) -> None:
@@ -203,6 +203,22 @@ def test_a_heartbeat_with_many_queued_is_short(executor: KubernetesExecutor, mak
     for _ in range(100):
         executor.heartbeat()
     assert (time.perf_counter() - began) / 100 < 0.01
+
+
+def test_a_long_queue_is_handed_over_in_slices_the_most_urgent_first(
+    executor: KubernetesExecutor, make_workload: Any
+) -> None:
+    executor.parallelism = 2000
+    for number in range(1200):
+        executor.queue_workload(make_workload(f"task{number}", priority=number), session=None)  # type: ignore[arg-type]
+    handed = []
+    while executor.queued_tasks:
+        executor.heartbeat()
+        handed.append(len(executor.running))
+    assert handed[-1] == 1200
+    assert handed[0] < 1000
+    launched = executor._engine.launched  # type: ignore[union-attr]
+    assert [workload.priority for workload in launched] == sorted(range(1200), reverse=True)
 
 
 def test_a_team_has_its_own_configuration(monkeypatch: pytest.MonkeyPatch) -> None:

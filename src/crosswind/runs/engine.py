@@ -112,10 +112,11 @@ class Engine:
         """
         return self._thread.call(self._adopt(claims, executors), timeout)
 
-    def outcomes(self) -> list[Outcome]:
-        """Take all outcomes that are there."""
+    def outcomes(self, most: int | None = None) -> list[Outcome]:
+        """Take the outcomes that are there, the oldest first; ``most``: how many, default all."""
         box = self._board.outbox
-        return [box.popleft() for _ in range(len(box))]
+        count = len(box)
+        return [box.popleft() for _ in range(count if most is None else min(count, most))]
 
     def figures(self) -> dict[str, object]:
         """Return figures for a dump; they are read without a lock and may be a moment apart."""
