@@ -213,7 +213,11 @@ def test_the_signal_script_does_nothing_on_a_machine_that_is_not_a_container(she
 
 WORKER = "sh -c 'trap \"echo told >>told; exit\" TERM; while :; do sleep 0.05; done' &"
 FIRST = {
-    "a shell passes nothing on: all are signalled": ("trap 'wait; exit 7' TERM; while :; do sleep 0.05; done", 7, "told\n"),
+    "a shell passes nothing on: all are signalled": (
+        "trap 'wait; exit 7' TERM; while :; do sleep 0.05; done",
+        7,
+        "told\n",
+    ),
     "a shared namespace: all of this container": ("exec ./pause 1", 0, "told\n"),
     "a program: it alone": ("exec ./agent 1", 0, ""),
 }
