@@ -132,6 +132,7 @@ async def test_process_1_passes_signals_on_and_reaps(client: Client, cluster: Cl
         "metadata": {"name": "one", "finalizers": ["test.crosswind/kept"]},
     }
     await client.create(PODS, body, namespace=namespace)
+    await until(client, namespace, lambda pod: any("running" in status["state"] for status in statuses(pod)))
     log = b""
     async with asyncio.timeout(20):
         async for chunk in client.follow_log("one", namespace=namespace):
