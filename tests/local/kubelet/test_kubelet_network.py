@@ -49,6 +49,14 @@ async def test_each_pod_has_the_port_for_itself(network: BridgedNetwork, address
             assert await ask(node, name) == name.encode()
 
 
+async def test_a_name_that_nobody_knows_is_refused_at_once(network: BridgedNetwork) -> None:
+    """Well before the 10 s in which a resolver gives up on a name server that it cannot reach."""
+    look = "python3 -c 'import socket; socket.getaddrinfo(\"nobody.example.org\", 80)'"
+    async with kubelet_of(LocalSettings(), network) as node:
+        node.pod("a", container(f"timeout 5 {look}; test $? = 1", image="python:3"))
+        assert (await node.ended("a"))["status"]["phase"] == "Succeeded"
+
+
 async def test_a_pod_reaches_this_machine_and_its_neighbours(network: BridgedNetwork) -> None:
     server = await asyncio.start_server(lambda _, writer: writer.close(), network.host_address, 0)
     port = server.sockets[0].getsockname()[1]

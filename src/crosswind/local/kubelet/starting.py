@@ -25,7 +25,11 @@ def hostname_of(pod: Manifest) -> str:
 
 
 def host_files(pod: Manifest, folder: Path, place: Place) -> list[Mount]:
-    """Write a pod's /etc/hosts and /etc/hostname and make its shared memory; return their mounts."""
+    """Write a pod's /etc/hosts and /etc/hostname and make its shared memory; return their mounts.
+
+    In a network namespace no name server can be reached: names are asked of the pod itself, where nobody listens, so
+    that a lookup fails at once and not after the resolver's 10 s.
+    """
     name = hostname_of(pod)
     lines = ["# Kubernetes-managed hosts file.", f"{place.localhost}\tlocalhost", "::1\tip6-localhost ip6-loopback"]
     lines.append(f"{place.address}\t{name}")
@@ -36,6 +40,9 @@ def host_files(pod: Manifest, folder: Path, place: Place) -> list[Mount]:
     (folder / "shm").mkdir(exist_ok=True)
     (folder / "shm").chmod(0o1777)
     places = {"hosts": "/etc/hosts", "hostname": "/etc/hostname", "shm": "/dev/shm"}  # noqa: S108 - of the container
+    if place.namespace is not None:
+        (folder / "resolv.conf").write_text("nameserver 127.0.0.1\noptions attempts:1 timeout:1\n")
+        places["resolv.conf"] = "/etc/resolv.conf"
     return [Mount(str(folder / name), target) for name, target in places.items()]
 
 
