@@ -177,12 +177,14 @@ class Engine:
             version = await server_version(client)
             self._composer.settings = replace(self._composer.settings, server_version=version)
             self._board.refusal = ""
-            parts = self._parts = self._assemble(client)
+            parts = self._assemble(client)
             async with asyncio.TaskGroup() as group:
                 for part in (parts.follower, parts.launcher, parts.stopper, parts.keeper):
                     group.create_task(part.run())
                 group.create_task(self._check(client))
                 await asyncio.sleep(0)
+                # Set with nothing in between: a run launched before would be put twice, and its first Secret stay.
+                self._parts = parts
                 self._resume(parts)
                 self._set_ready(True)
 
