@@ -70,9 +70,13 @@ async def until(client: Client, resource: Any, namespace: str, holds: Callable[[
 
 
 def is_over(name: str) -> Callable[[Manifest], bool]:
+    """Demand that the container has ended and that all others have been started: the phase is Pending until then."""
+
     def over(found: Manifest) -> bool:
-        statuses = found.get("status", {}).get("containerStatuses", [])
-        return any(one["name"] == name and "terminated" in one["state"] for one in statuses)
+        status = found.get("status", {})
+        statuses = status.get("containerStatuses", [])
+        ended = any(one["name"] == name and "terminated" in one["state"] for one in statuses)
+        return ended and status["phase"] != "Pending"
 
     return over
 
@@ -168,6 +172,7 @@ async def look_alikes(client: Client, namespace: str) -> None:
     for name in (*TOUCHED, *LEFT_ALONE.keys() - {"deployed", "trying-again", "mid-run"}):
         main = is_over("base" if "base" in name else "work")
         await until(client, PODS, namespace, lambda found, name=name, main=main: is_named(found, name) and main(found))
+    await until(client, PODS, namespace, lambda found: is_named(found, "mid-run") and is_running(found))
     await until(client, PODS, namespace, lambda found: is_named(found, "debugged") and is_debugged(found))
 
 
@@ -177,6 +182,10 @@ def is_named(found: Manifest, name: str) -> bool:
 
 def is_debugged(found: Manifest) -> bool:
     return any("running" in one["state"] for one in found["status"].get("ephemeralContainerStatuses", ()))
+
+
+def is_running(found: Manifest) -> bool:
+    return bool(found["status"].get("phase") == "Running")
 
 
 def is_finished(found: Manifest, name: str) -> bool:
@@ -206,6 +215,7 @@ async def test_a_dry_run_says_what_it_would_do_and_does_nothing(
     await client.create(PODS, meshed("plain"), namespace=namespace)
     await client.create(PODS, meshed("mid-run", FOR_EVER), namespace=namespace)
     await until(client, PODS, namespace, is_over("work"))
+    await until(client, PODS, namespace, lambda found: is_named(found, "mid-run") and is_running(found))
     with caplog.at_level("INFO", "crosswind.runs.reaping"):
         assert await reaper(client, namespace, "app=job", dry_run=True).once()
     assert f"Pod {namespace}/plain: would end istio-proxy by: ask POST :15020/quitquitquit" in caplog.text
