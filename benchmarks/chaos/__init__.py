@@ -1,0 +1,1 @@
+"""``make chaos``: faults, and what becomes of the tasks."""
