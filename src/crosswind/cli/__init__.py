@@ -31,6 +31,11 @@ class _Families(click.Group):
         except CrosswindError as problem:
             click.echo(f"crosswind: {problem}", err=True)
             return ctx.exit(2 if isinstance(problem, ConfigError) else 1)
+        except ModuleNotFoundError as problem:
+            if (problem.name or "crosswind").startswith("crosswind"):
+                raise
+            click.echo(f"crosswind: {problem.name} is not installed: pip install 'crosswind[local]'", err=True)
+            return ctx.exit(2)
 
 
 @click.command(cls=_Families, context_settings={"help_option_names": ["-h", "--help"]})

@@ -86,12 +86,8 @@ def _loop_factory() -> Any:
 
 
 async def _serve(settings: LocalSettings, output: str) -> None:
-    try:
-        from crosswind.local.serving import LocalCluster
-    except ModuleNotFoundError as problem:
-        if (problem.name or "crosswind").startswith("crosswind"):
-            raise
-        raise ConfigError(f"{problem.name} is not installed: pip install 'crosswind[local]'") from problem
+    from crosswind.local.serving import LocalCluster
+
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
