@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 from crosswind.errors import ConfigError
 from crosswind.pods.declared_sidecars import parse_sidecars
 from crosswind.pods.known_sidecars import KNOWN
-from crosswind.pods.queues import Queue, parse_queues
+from crosswind.pods.queues import Queue, join_coordinators, parse_queues
 from crosswind.pods.workers import WorkerSettings
 from crosswind.runs.composing import Composer
 from crosswind.runs.ending import EndSettings
@@ -38,6 +38,8 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 _SECTION = "kubernetes_executor"
+_SHARED = ("scheduler", "sdk")
+"""Sections that Airflow reads without a team's prefix."""
 
 T = TypeVar("T")
 
@@ -152,9 +154,15 @@ class PodSettings:
     ending: EndSettings
 
 
-def read_settings(conf: Conf, executor_id: str, *, environment: Mapping[str, str] | None = None) -> ExecutorSettings:
-    """Read the configuration. Raises ``ConfigError`` with one line for each problem."""
-    reader = _Reader(conf)
+def read_settings(
+    conf: Conf, executor_id: str, *, environment: Mapping[str, str] | None = None, shared: Conf | None = None
+) -> ExecutorSettings:
+    """Read the configuration.
+
+    ``conf``: of the executor, a team's own if it has a team. ``shared``: where to read the sections that no team has of
+    its own, default ``conf``. Raises ``ConfigError`` with one line for each problem.
+    """
+    reader = _Reader(conf, shared)
     image = _image(reader)
     queues = _queues(reader)
     settings = ExecutorSettings(
@@ -176,22 +184,26 @@ def read_settings(conf: Conf, executor_id: str, *, environment: Mapping[str, str
 class _Reader:
     """Reads options; what is wrong is collected, so that it is told all at once."""
 
-    def __init__(self, conf: Conf) -> None:
-        self._conf = conf
+    def __init__(self, conf: Conf, shared: Conf | None = None) -> None:
+        self._own, self._shared = conf, shared or conf
         self.problems: list[str] = []
+
+    def _conf(self, section: str) -> Conf:
+        return self._shared if section in _SHARED else self._own
 
     def text(self, option: str, default: str = "", section: str = _SECTION) -> str:
         """Return an option's text, trimmed."""
-        return str(self._conf.get(section, option, fallback=default) or "").strip()
+        return str(self._conf(section).get(section, option, fallback=default) or "").strip()
 
     def flag(self, option: str, default: bool, section: str = _SECTION) -> bool:
         """Return a boolean."""
-        read = self._conf.getboolean
+        read = self._conf(section).getboolean
         return self._read(lambda: bool(read(section, option, fallback=default)), option, default, section)
 
     def number(self, option: str, default: int, section: str = _SECTION) -> int:
         """Return an integer."""
-        return self._read(lambda: int(self._conf.getint(section, option, fallback=default)), option, default, section)
+        read = self._conf(section).getint
+        return self._read(lambda: int(read(section, option, fallback=default)), option, default, section)
 
     def positive(self, option: str, default: int, section: str = _SECTION) -> int:
         """Return an integer above 0."""
@@ -218,7 +230,7 @@ class _Reader:
 
     def mapping(self, option: str, section: str = _SECTION) -> dict[str, Any]:
         """Return a JSON object."""
-        read = self._conf.getjson
+        read = self._conf(section).getjson
         value: object = self._read(lambda: read(section, option, fallback={}) or {}, option, {}, section)
         if isinstance(value, dict):
             return value
@@ -252,7 +264,10 @@ class _Reader:
 def _queues(reader: _Reader) -> Mapping[str, Queue]:
     queues, problems = parse_queues(reader.mapping("queues", "crosswind"))
     reader.problems.extend(f"[crosswind] queues: {problem}" for problem in problems)
-    return queues
+    coordinators, routes = reader.mapping("coordinators", "sdk"), reader.mapping("queue_to_coordinator", "sdk")
+    joined, problems = join_coordinators(queues, coordinators, routes)
+    reader.problems.extend(f"[sdk] {problem}" for problem in problems)
+    return joined
 
 
 def _engine(reader: _Reader, executor_id: str, queues: Mapping[str, Queue]) -> EngineSettings:
@@ -378,8 +393,11 @@ def pod_mutation() -> Callable[[Manifest], Manifest] | None:
     return mutate
 
 
-def worker_environment(conf: Conf) -> Iterator[tuple[str, str]]:
-    """Yield what a worker needs to know of this configuration: where the execution API is, if that is configured."""
-    url = conf.get("core", "execution_api_server_url", fallback="")
-    if url:
+def worker_environment(conf: Conf, shared: Conf | None = None) -> Iterator[tuple[str, str]]:
+    """Yield what a worker needs to know of this configuration: where the execution API is, if that is configured.
+
+    ``shared``: where to read it when ``conf``, a team's, does not say.
+    """
+    found = (one.get("core", "execution_api_server_url", fallback="") for one in (conf, shared) if one is not None)
+    if url := next(filter(None, found), ""):
         yield "AIRFLOW__CORE__EXECUTION_API_SERVER_URL", str(url)

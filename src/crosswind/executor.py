@@ -8,10 +8,12 @@ from __future__ import annotations
 import functools
 import gc
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID, uuid4
 
+from airflow.configuration import conf
 from airflow.executors.base_executor import BaseExecutor
 from airflow.executors.workloads import ExecuteCallback, ExecuteTask, TestConnection
 from airflow.executors.workloads.types import state_class_for_key
@@ -27,6 +29,7 @@ from crosswind.pods.workers import WorkerTask, worker_namespace
 from crosswind.runs.engine import Engine
 from crosswind.runs.reading import read_log
 from crosswind.runs.threads import run_apart
+from crosswind.runs.turns import Turns
 from crosswind.runs.workloads import WORKER_LABEL, Claim, Ended, Notice, Outcome, Released, Workload
 
 if TYPE_CHECKING:
@@ -70,6 +73,7 @@ class KubernetesExecutor(BaseExecutor):
         self._executor_id = ""
         self._token_lifetime = 0.0
         self._current: dict[WorkloadKey, Workload] = {}
+        self._turns: Turns[TaskInstanceKey, ExecuteTask] = Turns({})
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -100,12 +104,14 @@ class KubernetesExecutor(BaseExecutor):
         self.jwt_generator  # noqa: B018 - made now, not in the first heartbeat
         self._ledger = DatabaseLedger(self.job_id if isinstance(self.job_id, int) else None)
         self._token_lifetime = settings.engine.token_lifetime
+        limits = {name: queue.max_pods for name, queue in settings.queues.items() if queue.max_pods}
+        self._turns = Turns(limits, keep_every=self._token_lifetime / 4)
         composer = settings.composer(config.pod_mutation())
         return Engine(settings.engine, settings.kube, composer, self._ledger, settings.ending)
 
     def _settings(self, executor_id: str) -> config.ExecutorSettings:
-        environment = dict(config.worker_environment(self.conf))
-        return config.read_settings(self.conf, executor_id, environment=environment)
+        environment = dict(config.worker_environment(self.conf, conf))
+        return config.read_settings(self.conf, executor_id, environment=environment, shared=conf)
 
     def end(self) -> None:
         """End the engine. Pods whose task runs go on; the next scheduler adopts them."""
@@ -124,6 +130,24 @@ class KubernetesExecutor(BaseExecutor):
     def trigger_tasks(self, open_slots: int) -> None:
         """Hand over what is queued, highest priority first; of a long queue the rest with the next heartbeats."""
         super().trigger_tasks(min(open_slots, _PER_HEARTBEAT))
+
+    def order_queued_tasks_by_priority(self) -> list[tuple[TaskInstanceKey, ExecuteTask]]:
+        """Return the queued tasks that may be launched, highest priority first: not those beyond a queue's limit."""
+        ordered = super().order_queued_tasks_by_priority()
+        if not self._turns.limits:
+            return ordered
+        busy = (workload.task.queue for workload in self._current.values())
+        return self._turns.choose(ordered, lambda item: item.ti.queue, busy, time.monotonic())
+
+    @property
+    def slots_available(self) -> int:
+        """How many more workloads it takes; tasks that wait for their queue's limit take no slot."""
+        return int(super().slots_available) + len(self._turns)  # type: ignore[no-untyped-call]
+
+    @property
+    def slots_occupied(self) -> int:
+        """How many workloads it has, but for tasks that wait for their queue's limit."""
+        return int(super().slots_occupied) - len(self._turns)  # type: ignore[no-untyped-call]
 
     def _process_workloads(self, workload_items: Sequence[ExecutorWorkload]) -> None:
         accepted = []
@@ -221,9 +245,19 @@ class KubernetesExecutor(BaseExecutor):
             return
         for outcome in self._engine.outcomes(2 * _PER_HEARTBEAT):
             self._take(outcome)
+        self._look_after_held(self._engine)
         if not self._engine.alive and self._current:
             self.log.error("Crosswind's engine thread is gone; it is started again")
             self._engine.start()
+
+    def _look_after_held(self, engine: Engine) -> None:
+        """Tell why tasks are held back, and keep Airflow from failing them as stuck: it is we who hold them."""
+        now = time.monotonic()
+        for key, reason in self._turns.notices(now):
+            self.log_task_event(event="pod waits", extra=reason, ti_key=key)
+        if kept := self._turns.to_keep(now):
+            ids = [item.ti.id for item in kept]
+            engine.aside(lambda: self._ledger.keep_queued(ids))
 
     def _take(self, outcome: Outcome) -> None:
         key: WorkloadKey = outcome.workload.key  # type: ignore[assignment]
@@ -267,6 +301,7 @@ class KubernetesExecutor(BaseExecutor):
 
     def _forget(self, key: WorkloadKey) -> None:
         self._current.pop(key, None)
+        self._turns.drop(key)  # type: ignore[arg-type]
         if self._engine is not None:
             self._engine.revoke(key)
 
@@ -343,6 +378,8 @@ class KubernetesExecutor(BaseExecutor):
         super().debug_dump()  # type: ignore[no-untyped-call]
         figures: Mapping[str, object] = self._engine.figures() if self._engine is not None else {}
         self.log.info("crosswind engine: %s", figures or self._refusal or "not started")
+        if self._turns.limits:
+            self.log.info("crosswind tasks held back by their queue's limit: %s", self._turns.figures())
 
 
 def _mint(generator: JWTGenerator, lifetime: float, item: ExecutorWorkload, subject: str) -> bytes:

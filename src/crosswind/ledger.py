@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from airflow.models.callback import Callback
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
 from airflow.utils.state import CallbackState, TaskInstanceState
-from sqlalchemy import Row, Select, select
+from sqlalchemy import Row, Select, select, update
 from sqlalchemy.orm import InstrumentedAttribute
 
 from crosswind.runs.workloads import Standing, Workload
@@ -114,6 +114,14 @@ class DatabaseLedger:
         query = select(TaskInstance.id, TaskInstance.queued_by_job_id, TaskInstance.try_number)
         return {row[0]: (row[1], row[2]) for row in _rows(query, TaskInstance.id, list(ti_ids))}
 
+    def keep_queued(self, ti_ids: Sequence[UUID]) -> None:
+        """Let the time that queued task instances count as waiting (``task_queued_timeout``) begin anew."""
+        now = datetime.datetime.now(datetime.UTC)
+        with create_session(scoped=False) as session:
+            for part in _parts(ti_ids):
+                still = TaskInstance.id.in_(part) & (TaskInstance.state == TaskInstanceState.QUEUED)
+                session.execute(update(TaskInstance).where(still).values(queued_dttm=now))
+
     def report(self, workload: Workload, message: str) -> None:
         """Add a line to the task's own log in ``[logging] base_log_folder``."""
         if not workload.log_path:
@@ -135,8 +143,8 @@ def _rows(
 ) -> list[Row[*tuple[Any, ...]]]:
     """Return the rows of a query whose ``column`` is one of these ids, however many."""
     with create_session(scoped=False) as session:
-        return [
-            row
-            for start in range(0, len(ids), _LARGEST)
-            for row in session.execute(query.where(column.in_(ids[start : start + _LARGEST])))
-        ]
+        return [row for part in _parts(ids) for row in session.execute(query.where(column.in_(part)))]
+
+
+def _parts(ids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
+    return (ids[start : start + _LARGEST] for start in range(0, len(ids), _LARGEST))

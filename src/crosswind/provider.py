@@ -57,8 +57,8 @@ _CROSSWIND = {
     ),
     "queues": _option(
         "What a task's ``queue`` says about its pod: a JSON object of queues, each with some of\n"
-        "``pod_template_file``, ``namespace``, ``priority_class`` and ``labels``. A task's own ``executor_config``\n"
-        "wins over its queue, the queue over what is configured for all pods.\n",
+        "``pod_template_file``, ``namespace``, ``priority_class``, ``labels`` and ``max_pods``. A task's own\n"
+        "``executor_config`` wins over its queue, the queue over what is configured for all pods.\n",
         "",
         example='{"gpu": {"pod_template_file": "/opt/airflow/gpu.yaml", "priority_class": "high"}}',
     ),

@@ -75,21 +75,30 @@ class Bench:
             self.executor.end()
 
     def queue(
-        self, task_id: str = "task", config: dict[str, Any] | None = None, priority: int = 1, queue: str = "default"
+        self,
+        task_id: str = "task",
+        config: dict[str, Any] | None = None,
+        priority: int = 1,
+        queue: str = "default",
+        executor: KubernetesExecutor | None = None,
     ) -> TaskInstanceKey:
         """Queue a task instance that the database knows."""
         workload = make_workload(task_id, config, priority, queue)
         ti = workload.ti
         self.database(_ROW, ti.id.hex, task_id, "queued", ti.external_executor_id)
         self.ids[workload.key] = ti.id.hex
-        self.executor.queue_workload(workload, session=None)  # type: ignore[arg-type]
+        (executor or self.executor).queue_workload(workload, session=None)  # type: ignore[arg-type]
         return workload.key
 
     def database(self, statement: str, *values: object) -> None:
+        self.rows(statement, *values)
+
+    def rows(self, statement: str, *values: object) -> list[Any]:
         assert airflow_settings.engine is not None
         with sqlite3.connect(airflow_settings.engine.url.database or "", timeout=10) as connection:
-            connection.execute(statement, values)
+            found = connection.execute(statement, values).fetchall()
         connection.close()
+        return found
 
     def state(self, key: TaskInstanceKey, state: str) -> None:
         """Do to a row what a worker's report or the scheduler does."""

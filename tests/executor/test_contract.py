@@ -20,6 +20,7 @@ from airflow.utils.state import CallbackState, TaskInstanceState
 
 from crosswind.executor import KubernetesExecutor
 from crosswind.provider import cli_commands, get_provider_info
+from crosswind.runs.turns import Turns
 from crosswind.runs.workloads import Ended, Notice, Released, State
 
 
@@ -58,6 +59,9 @@ class Engine:
     def outcomes(self, most: int | None = None) -> list[Any]:
         box, self.box = self.box[:most], self.box[len(self.box[:most]) :]
         return box
+
+    def aside(self, work: Any) -> None:
+        work()
 
     def stop(self) -> None:
         pass
@@ -219,6 +223,43 @@ def test_a_long_queue_is_handed_over_in_slices_the_most_urgent_first(
     assert handed[0] < 1000
     launched = executor._engine.launched  # type: ignore[union-attr]
     assert [workload.priority for workload in launched] == sorted(range(1200), reverse=True)
+
+
+@pytest.fixture
+def limited(executor: KubernetesExecutor) -> KubernetesExecutor:
+    """The executor with a limit of one pod for queue gpu."""
+    executor._turns = Turns({"gpu": 1}, keep_every=60.0)
+    return executor
+
+
+def test_a_full_queue_takes_no_slot_from_others(limited: KubernetesExecutor, make_workload: Any) -> None:
+    for number in range(6):
+        limited.queue_workload(make_workload(f"gpu{number}", priority=9, queue="gpu"), session=None)  # type: ignore[arg-type]
+    for number in range(2):
+        limited.queue_workload(make_workload(f"task{number}"), session=None)  # type: ignore[arg-type]
+    limited.heartbeat()
+    assert sorted(key.task_id for key in limited.running)[1:] == ["task0", "task1"]  # type: ignore[union-attr]
+    assert (limited.slots_available, limited.slots_occupied) == (1, 3)
+    tell(limited, Released(limited._engine.launched[0]))  # type: ignore[union-attr]
+    limited.heartbeat()
+    assert len(limited.running) == 3
+    assert limited._turns.figures() == {"gpu": 4}
+
+
+def test_what_waits_for_its_queue_is_told_why_and_never_counts_as_stuck(
+    limited: KubernetesExecutor, make_workload: Any, bench: Any
+) -> None:
+    keys = [bench.queue(f"gpu{number}", queue="gpu", executor=limited) for number in range(2)]
+    bench.database("update task_instance set queued_dttm = '2020-01-01 00:00:00'")
+    limited._turns.choose(limited.queued_tasks.items(), lambda item: item.ti.queue, ["gpu"], -100.0)
+    limited.heartbeat()
+    (event,) = limited._task_event_logs
+    assert (event.task_id, event.event) == ("gpu1", "pod waits")
+    assert "queue gpu has 1 pods in flight" in str(event.extra)
+    rows = bench.rows("select task_id, queued_dttm > '2020-01-02' from task_instance order by task_id")
+    assert rows == [("gpu0", 0), ("gpu1", 1)]
+    limited.revoke_task(ti=SimpleNamespace(key=keys[1]))  # type: ignore[arg-type]
+    assert (limited.slots_available, limited.slots_occupied) == (3, 1)
 
 
 def test_a_team_has_its_own_configuration(monkeypatch: pytest.MonkeyPatch) -> None:

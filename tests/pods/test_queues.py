@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from crosswind.pods.queues import Queue, apply_queue, parse_queues
+from crosswind.pods.queues import Queue, apply_queue, join_coordinators, parse_queues
 
 BASE = {"name": "base", "image": "i"}
 QUEUE = Queue(namespace="gpu", priority_class="high", labels={"cost": "queue", "team": "ml"})
@@ -43,7 +43,10 @@ def test_a_queue_that_says_nothing_changes_nothing_and_no_template_is_changed_in
 
 def test_all_keys_of_a_queue_are_read() -> None:
     said = {"pod_template_file": "/t.yaml", "namespace": "n", "priority_class": "p", "labels": {"example.com/a": "b"}}
-    assert parse_queues({"q": said}) == ({"q": Queue("/t.yaml", "n", "p", {"example.com/a": "b"})}, [])
+    assert parse_queues({"q": {**said, "max_pods": 3}}) == (
+        {"q": Queue("/t.yaml", "n", "p", {"example.com/a": "b"}, 3)},
+        [],
+    )
 
 
 @pytest.mark.parametrize(
@@ -55,6 +58,10 @@ def test_all_keys_of_a_queue_are_read() -> None:
         ({"namespace": "My_Space"}, "q.namespace: 'My_Space' is no namespace"),
         ({"priority_class": "-high"}, "q.priority_class: '-high' is no name of a PriorityClass"),
         ({"pod_template_file": ""}, "q.pod_template_file: must be text, is ''; leave it out"),
+        *(
+            ({"max_pods": value}, f"q.max_pods: must be a whole number from 1 on, is {value!r}")
+            for value in (0, "3", True)
+        ),
         ({"labels": ["a"]}, "q.labels: must be a JSON object of texts"),
         ({"labels": {"a b": "c"}}, "q.labels: 'a b' is no label's name"),
         ({"labels": {"a": "b c"}}, "q.labels.a: 'b c' is no label's value"),
@@ -65,3 +72,31 @@ def test_what_is_wrong_is_told_with_queue_key_and_mend(queue: Any, told: str) ->
     queues, (problem,) = parse_queues({"q": queue})
     assert queues == {}
     assert problem.startswith(told)
+
+
+JAVA = {"classpath": "a.b", "extra": {"pod_template_file": "/java.yaml", "worker_container_repository": "java"}}
+TAGGED = {"classpath": "a.b", "extra": {**JAVA["extra"], "worker_container_tag": "17"}}  # type: ignore[dict-item]
+
+
+def test_a_coordinators_template_and_image_are_its_queues() -> None:
+    joined = join_coordinators({}, {"jdk": TAGGED, "go": {"classpath": "c.d"}}, {"java": "jdk", "golang": "go"})
+    assert joined == ({"java": Queue("/java.yaml", image="java:17")}, [])
+
+
+def test_what_a_queue_says_itself_wins_over_its_coordinator() -> None:
+    joined, _ = join_coordinators({"java": Queue("/own.yaml", "n")}, {"jdk": JAVA}, {"java": "jdk"})
+    assert joined == {"java": Queue("/own.yaml", "n")}
+
+
+@pytest.mark.parametrize("coordinators", [{}, {"jdk": "a.b"}, {"jdk": {"classpath": "a.b", "extra": []}}])
+def test_a_route_to_no_coordinator_is_told(coordinators: Any) -> None:
+    _, (problem,) = join_coordinators({}, coordinators, {"java": "jdk"})
+    assert problem == "queue_to_coordinator: java: coordinators has no 'jdk' with an object as its extra"
+
+
+@pytest.mark.parametrize(("chosen", "image"), [(False, "java:17"), (True, "i")])
+def test_an_image_of_the_queue_is_bases_unless_the_task_chose_one(chosen: bool, image: str) -> None:
+    given = template()
+    given["spec"]["containers"] = [BASE, {"name": "side", "image": "s"}]
+    pod = apply_queue(given, Queue(image="java:17"), chosen=chosen)
+    assert [one["image"] for one in pod["spec"]["containers"]] == [image, "s"]

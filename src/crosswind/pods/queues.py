@@ -1,18 +1,21 @@
-"""What a task's ``queue`` says about its pod: template, namespace, priority class and labels. Pure."""
+"""What a task's ``queue`` says about its pod: template, namespace, priority class, labels; and how many there may be.
+
+Pure.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from crosswind.pods.naming import bad_label
-from crosswind.pods.workers import PLACEHOLDERS
+from crosswind.pods.workers import BASE, PLACEHOLDERS
 from crosswind.types import Json, Manifest
 
-__all__ = ["QUEUE_KEYS", "Queue", "apply_queue", "parse_queues"]
+__all__ = ["QUEUE_KEYS", "Queue", "apply_queue", "join_coordinators", "parse_queues"]
 
-QUEUE_KEYS = ("pod_template_file", "namespace", "priority_class", "labels")
+QUEUE_KEYS = ("pod_template_file", "namespace", "priority_class", "labels", "max_pods")
 """What a queue may say."""
 
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -29,6 +32,10 @@ class Queue:
     namespace: str = ""
     priority_class: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    max_pods: int = 0
+    """How many of its pods one executor may have in flight, from launch to the end of base; 0 is any number."""
+    image: str = ""
+    """Image of base, from the coordinator of Airflow's Task SDK that the queue is for."""
 
 
 def parse_queues(given: Mapping[str, Json]) -> tuple[dict[str, Queue], list[str]]:
@@ -55,7 +62,43 @@ def apply_queue(template: Manifest, queue: Queue, *, chosen: bool) -> Manifest:
         metadata = {**metadata, "labels": {**queue.labels, **given} if chosen else {**given, **queue.labels}}
     if priority:
         spec = {**spec, "priorityClassName": priority}
+    if queue.image:
+        spec = {**spec, "containers": [_with_image(one, queue.image, chosen) for one in spec["containers"]]}
     return {**template, "metadata": metadata, "spec": spec}
+
+
+def join_coordinators(
+    queues: Mapping[str, Queue], coordinators: Mapping[str, Json], routes: Mapping[str, Json]
+) -> tuple[dict[str, Queue], list[str]]:
+    """Return ``queues`` with what coordinators say for theirs, and what is wrong.
+
+    ``coordinators``, ``routes``: ``[sdk] coordinators`` and ``queue_to_coordinator``. A coordinator's ``extra`` may
+    have ``pod_template_file``, and ``worker_container_repository`` with ``worker_container_tag``. What the queue itself
+    says wins.
+    """
+    joined, problems = dict(queues), []
+    for name, key in routes.items():
+        coordinator = coordinators.get(key) if isinstance(key, str) else None
+        extra = coordinator.get("extra") if isinstance(coordinator, Mapping) else None
+        if not isinstance(coordinator, Mapping) or not isinstance(extra, Mapping | None):
+            problems.append(f"queue_to_coordinator: {name}: coordinators has no {key!r} with an object as its extra")
+        elif extra:
+            own = joined.get(name, Queue())
+            template = own.template or extra.get("pod_template_file") or ""
+            joined[name] = replace(own, template=template, image=_image(extra))
+    return joined, problems
+
+
+def _image(extra: Mapping[str, Json]) -> str:
+    repository, tag = extra.get("worker_container_repository"), extra.get("worker_container_tag")
+    return f"{repository}:{tag}" if repository and tag else ""
+
+
+def _with_image(container: Manifest, image: str, chosen: bool) -> Manifest:
+    own = container.get("image")
+    if container.get("name") != BASE:
+        return container
+    return {**container, "image": _winner(None if own in PLACEHOLDERS else own, image, chosen)}
 
 
 def _winner(template: Json, queue: str, chosen: bool) -> Json:
@@ -68,6 +111,7 @@ def _queue(given: Mapping[str, Json]) -> Queue:
         namespace=given.get("namespace", ""),
         priority_class=given.get("priority_class", ""),
         labels=given.get("labels", {}),
+        max_pods=given.get("max_pods", 0),
     )
 
 
@@ -81,6 +125,9 @@ def _problems(name: str, queue: Json) -> Iterator[str]:
             yield f"{where}: is not known; a queue has {', '.join(QUEUE_KEYS)}"
         elif key == "labels":
             yield from _label_problems(where, value)
+        elif key == "max_pods":
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                yield f"{where}: must be a whole number from 1 on, is {value!r}; leave it out for any number"
         elif not isinstance(value, str) or not value:
             yield f"{where}: must be text, is {value!r}; leave it out to change nothing"
         elif key == "namespace" and not _NAMESPACE.fullmatch(value):

@@ -76,6 +76,7 @@ class Engine:
         self._settler: Settler | None = None
         self._ready: asyncio.Event | None = None
         self._latest: dict[Hashable, Run] = {}
+        self._asides: set[asyncio.Future[None]] = set()
 
     # --- the caller's side --------------------------------------------------------------------------------------------
 
@@ -103,6 +104,10 @@ class Engine:
     def revoke(self, key: Hashable) -> None:
         """End the newest run of a key without an outcome, and delete its pod."""
         self._post(lambda: self._revoke(key))
+
+    def aside(self, work: Callable[[], None]) -> None:
+        """Do something that waits, a query say, in a thread of its own; what it raises is logged."""
+        self._post(lambda: self._put_aside(work))
 
     def adopt(self, claims: Sequence[Claim], executors: Collection[str], timeout: float = 20.0) -> set[str]:
         """Take over the pods that other executors left; return the ``ti_id`` of those that have one.
@@ -140,6 +145,17 @@ class Engine:
                 call()
             except Exception:
                 log.exception("A call to crosswind's engine failed")
+
+    def _put_aside(self, work: Callable[[], None]) -> None:
+        async def do() -> None:
+            try:
+                await asyncio.to_thread(work)
+            except Exception:
+                log.exception("Work beside crosswind's engine failed")
+
+        task = asyncio.ensure_future(do())
+        self._asides.add(task)
+        task.add_done_callback(self._asides.discard)
 
     async def _main(self) -> None:
         self._ready = asyncio.Event()
