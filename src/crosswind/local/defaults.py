@@ -60,6 +60,20 @@ DEFAULTS: dict[str, dict[str, Json]] = {
     "V1Service": {"spec": {}, "status": {"loadBalancer": {}}},
     "V1ServiceSpec": {"type": "ClusterIP", "sessionAffinity": "None", "internalTrafficPolicy": "Cluster"},
     "V1ServicePort": {"protocol": "TCP"},
+    "V1Deployment": {"spec": {}, "status": {}},
+    "V1DeploymentSpec": {"replicas": 1, "strategy": {}, "revisionHistoryLimit": 10, "progressDeadlineSeconds": 600},
+    "V1DeploymentStrategy": {"type": "RollingUpdate"},
+    "V1ReplicaSet": {"spec": {}, "status": {"replicas": 0}},
+    "V1ReplicaSetSpec": {"replicas": 1},
+    "V1StatefulSet": {"spec": {}, "status": {"replicas": 0}},
+    "V1StatefulSetSpec": {
+        "replicas": 1,
+        "podManagementPolicy": "OrderedReady",
+        "updateStrategy": {},
+        "revisionHistoryLimit": 10,
+    },
+    "V1StatefulSetUpdateStrategy": {"type": "RollingUpdate"},
+    "V1RollingUpdateStatefulSetStrategy": {"partition": 0},
     "V1Job": {"status": {}},
     "V1JobSpec": {"completionMode": "NonIndexed", "suspend": False, "manualSelector": False},
     "V1RoleRef": {"apiGroup": "rbac.authorization.k8s.io"},
@@ -217,6 +231,16 @@ def _job_spec(spec: Manifest) -> None:
     spec.setdefault("podReplacementPolicy", "Failed" if "podFailurePolicy" in spec else "TerminatingOrFailed")
 
 
+def _strategy(strategy: Manifest) -> None:
+    if strategy.get("type", "RollingUpdate") == "RollingUpdate":
+        strategy.setdefault("rollingUpdate", {})
+
+
+def _rolling_update(limits: Manifest) -> None:
+    for name in ("maxUnavailable", "maxSurge"):
+        limits.setdefault(name, "25%")  # no table: there a 0 would count as not given
+
+
 HOOKS: dict[str, Filler] = {
     "V1Pod": _pod,
     "V1PodSpec": _pod_spec,
@@ -229,4 +253,7 @@ HOOKS: dict[str, Filler] = {
     "V1ServicePort": _service_port,
     "V1Job": _job,
     "V1JobSpec": _job_spec,
+    "V1DeploymentStrategy": _strategy,
+    "V1StatefulSetUpdateStrategy": _strategy,
+    "V1RollingUpdateDeployment": _rolling_update,
 }

@@ -42,6 +42,10 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("podReplacementPolicy", one_of("Failed", "TerminatingOrFailed")),
         Rule("selector", required=True),
     ),
+    **{
+        f"V1{kind}Spec": (Rule("replicas", COUNT), Rule("selector", required=True), Rule("template", required=True))
+        for kind in ("Deployment", "ReplicaSet", "StatefulSet")
+    },
     "V1LeaseSpec": (Rule("leaseDurationSeconds", at_least(1)), Rule("leaseTransitions", COUNT)),
     "V1PolicyRule": (Rule("verbs", required=True, detail="verbs must contain at least one value"),),
     "V1RoleRef": (
@@ -179,7 +183,19 @@ def _policy_rule(rule: Manifest, path: str, found: list[Cause]) -> None:
     found += [causes.required(f"{path}.{field}", names[field]) for field in lacks("apiGroups", "resources")]
 
 
+def _selects_own(spec: Manifest, path: str, found: list[Cause]) -> None:
+    """A controller that did not know its own pods would make them for ever."""
+    labels = (spec.get("template", {}).get("metadata") or {}).get("labels") or {}
+    wanted = spec.get("selector", {}).get("matchLabels") or {}
+    if any(labels.get(key) != value for key, value in wanted.items()):
+        told = "`selector` does not match template `labels`"
+        found.append(causes.invalid(f"{path}.template.metadata.labels", labels, told))
+
+
 WHOLES: dict[str, Whole] = {
+    "V1DeploymentSpec": _selects_own,
+    "V1ReplicaSetSpec": _selects_own,
+    "V1StatefulSetSpec": _selects_own,
     "V1ConfigMap": _config_map,
     "V1Secret": _secret,
     "V1JobSpec": _job_spec,

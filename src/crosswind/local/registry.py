@@ -49,7 +49,8 @@ LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 GENERATED_PREFIX = 58  # a name of 63, of which 5 are random
 SYSTEM = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
 NOT_GIVEN = frozenset({*SYSTEM, "selfLink", "managedFields", "resourceVersion"})
-COUNTED = frozenset({"Pod", "Job"})  # kinds whose metadata.generation counts the changes of their spec
+# kinds whose metadata.generation counts the changes of their spec
+COUNTED = frozenset({"Pod", "Job", "Deployment", "ReplicaSet", "StatefulSet"})
 KEEPS_STATUS = frozenset({"Node"})  # kinds that are created with their status
 CREATED_BY_PUT = frozenset(
     {"Event", "Lease", "LimitRange", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding", "Service"}

@@ -32,9 +32,11 @@ from crosswind.local.namespaces import SYSTEM_NAMESPACES, NamespaceController
 from crosswind.local.nodes import node_manifest
 from crosswind.local.persistence import StateFile
 from crosswind.local.registry import ClusterRegistry
+from crosswind.local.replicating import ReplicaController
 from crosswind.local.scheduling import Scheduler
 from crosswind.local.seams import LogOptions, Process, Runtime
 from crosswind.local.simulating import Simulator
+from crosswind.local.slicing import EndpointSliceController
 from crosswind.local.store import Store
 from crosswind.local.tokens import TokenIssuer
 from crosswind.local.upgrading import UpgradingHttp, UpgradingWebSocket
@@ -134,7 +136,8 @@ class LocalCluster:
         tokens = TokenIssuer(registry, self.token)
         nodes, runtime = self._nodes(tokens)
         jobs = JobController(registry, backoff=settings.job_backoff)
-        controllers = (namespaces.run, jobs.run, GarbageCollector(registry).run, quota.QuotaController(registry).run)
+        others = (ReplicaController, EndpointSliceController, GarbageCollector, quota.QuotaController)
+        controllers = (namespaces.run, jobs.run, *(one(registry).run for one in others))
         parts = (nodes, Scheduler(registry).run, *controllers, *keeping)
         self._parts = asyncio.create_task(_run_all(parts))
         stack.push_async_callback(_cancelled, self._parts)

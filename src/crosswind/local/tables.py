@@ -241,17 +241,27 @@ def _job(job: Manifest) -> Sequence[Json]:
     end = status.get("completionTime") or _condition(status, "Failed").get("lastTransitionTime")
     start = status.get("startTime")
     took = "" if not start else human_duration((_seconds(end) if end else time.time()) - _seconds(start))
+    return (_name(job), _job_status(job), f"{done}/{wanted}", took, _age(job), *_made_of(spec))
+
+
+def _made_of(spec: Manifest) -> Sequence[Json]:
+    """Return the last cells of what makes pods: names and images of their containers, and the selector."""
     containers = spec["template"].get("spec", {}).get("containers", ())
-    return (
-        _name(job),
-        _job_status(job),
-        f"{done}/{wanted}",
-        took,
-        _age(job),
-        ",".join(container["name"] for container in containers),
-        ",".join(container.get("image", "") for container in containers),
-        _labels(spec.get("selector", {}).get("matchLabels")),
-    )
+    names, images = (",".join(one.get(field, "") for one in containers) for field in ("name", "image"))
+    return names, images, _labels(spec.get("selector", {}).get("matchLabels"))
+
+
+def _replicated(*numbers: str, share: bool = True) -> Cells:
+    """Make the cells of a kind with replicas: how many are ready, then these numbers of its status."""
+
+    def cells(manifest: Manifest) -> Sequence[Json]:
+        spec, status = manifest["spec"], manifest.get("status", {})
+        wanted, ready = spec.get("replicas", 1), status.get("readyReplicas", 0)
+        counts = [status.get(number, 0) for number in numbers]
+        counts = [f"{ready}/{wanted}", *counts] if share else [wanted, *counts, ready]
+        return (_name(manifest), *counts, _age(manifest), *_made_of(spec))
+
+    return cells
 
 
 def _job_status(job: Manifest) -> str:
@@ -378,6 +388,19 @@ def _plain(*columns: str, **cells: Callable[[Manifest], Any]) -> Layout:
     return Layout(columns, lambda one: (_name(one), *(cell(one) for cell in cells.values()), end(one)))
 
 
+def _slice(endpoints: Manifest) -> Sequence[Json]:
+    ports = ",".join(str(port.get("port", "")) for port in endpoints.get("ports") or ())
+    addresses = ",".join(address for one in endpoints.get("endpoints") or () for address in one.get("addresses") or ())
+    return (
+        _name(endpoints),
+        endpoints.get("addressType", ""),
+        ports or "<unset>",
+        addresses or "<unset>",
+        _age(endpoints),
+    )
+
+
+WORKLOAD = ("Containers", "Images", "Selector")
 DEFAULT = _plain("Name", "Age")
 BINDING = Layout(("Name", "Role", "Age"), _binding, ("Users", "Groups", "ServiceAccounts"))
 CREATED = _plain("Name", "Created At")
@@ -391,7 +414,7 @@ LAYOUTS: dict[str, Layout] = {
         ("Internal-IP", "External-IP", "OS-Image", "Kernel-Version", "Container-Runtime"),
     ),
     "Namespace": _plain("Name", "Status", "Age", phase=lambda one: one.get("status", {}).get("phase", "")),
-    "Job": Layout(("Name", "Status", "Completions", "Duration", "Age"), _job, ("Containers", "Images", "Selector")),
+    "Job": Layout(("Name", "Status", "Completions", "Duration", "Age"), _job, WORKLOAD),
     "Secret": _plain(
         "Name", "Type", "Data", "Age", type=lambda one: one.get("type", ""), data=lambda one: len(one.get("data", ()))
     ),
@@ -433,6 +456,16 @@ LAYOUTS: dict[str, Layout] = {
         ("VolumeMode",),
     ),
     "PriorityClass": Layout(("Name", "Value", "Global-Default", "Age"), _priority, ("PreemptionPolicy",)),
+    "Deployment": Layout(
+        ("Name", "Ready", "Up-to-date", "Available", "Age"),
+        _replicated("updatedReplicas", "availableReplicas"),
+        WORKLOAD,
+    ),
+    "ReplicaSet": Layout(
+        ("Name", "Desired", "Current", "Ready", "Age"), _replicated("replicas", share=False), WORKLOAD
+    ),
+    "StatefulSet": Layout(("Name", "Ready", "Age"), lambda one: _replicated()(one)[:-1], WORKLOAD[:2]),
+    "EndpointSlice": Layout(("Name", "AddressType", "Ports", "Endpoints", "Age"), _slice),
     "Service": Layout(("Name", "Type", "Cluster-IP", "External-IP", "Port(s)", "Age"), _service, ("Selector",)),
 }
 DESCRIPTIONS = {

@@ -95,6 +95,14 @@ def _claim(old: Manifest, new: Manifest) -> Iterator[Cause]:
         yield causes.forbidden("spec", told)
 
 
+def _service(old: Manifest, new: Manifest) -> Iterator[Cause]:
+    """Keep the address that a Service was given; a PUT that does not name it means it."""
+    for field in ("clusterIP", "clusterIPs"):
+        if not new["spec"].get(field) and old["spec"].get(field):
+            new["spec"][field] = old["spec"][field]
+    yield from _fixed("spec.clusterIP")(old, new)
+
+
 # ---------------------------------------------------------------------------------------------- jobs
 
 
@@ -195,5 +203,8 @@ RULES: dict[str, Rule] = {
     "RoleBinding": _fixed("roleRef", told="cannot change roleRef"),
     "ClusterRoleBinding": _fixed("roleRef", told="cannot change roleRef"),
     "ResourceQuota": _fixed("spec.scopes"),
-    "Service": _fixed("spec.clusterIP"),
+    "Deployment": _fixed("spec.selector"),
+    "ReplicaSet": _fixed("spec.selector"),
+    "StatefulSet": _fixed("spec.selector", "spec.serviceName", "spec.podManagementPolicy", "spec.volumeClaimTemplates"),
+    "Service": _service,
 }

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -69,6 +69,8 @@ class Machine:
         self.api_port = api_port
         self.forker = Forker()
         self.mode = "none"
+        self.names: Callable[[str], list[str]] = lambda namespace: []
+        """Lines of a hosts file in a namespace that name the Services."""
         self.images: dict[str, LocalImage] = {}
         self._stack = contextlib.ExitStack()
 

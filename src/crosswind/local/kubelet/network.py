@@ -49,6 +49,12 @@ class Network(Protocol):
     """Gives pods their places. ``host_address``: this machine as pods reach it."""
 
     host_address: str
+    direct: bool
+    """Whether pods share this machine's ports, so that names of Services lead to them and not to a relay."""
+
+    def service_address(self) -> str:
+        """Return an address of this machine for one more Service. ``OSError``: there is none."""
+        ...
 
     async def join(self) -> Place:
         """Make a place for a pod. ``OSError``: there is none."""
@@ -70,9 +76,16 @@ class Network(Protocol):
 class SharedNetwork:
     """Loopback addresses, each used once."""
 
+    direct = True
+
     def __init__(self, host_address: str = "127.0.0.1") -> None:
         self.host_address = host_address
         self._numbers = itertools.count(random.randrange(1 << 20))  # noqa: S311 - so that clusters seldom meet
+
+    def service_address(self) -> str:
+        """Return the next address of 127.128.0.0/10."""
+        number = next(self._numbers) % (1 << 22)
+        return f"127.{128 + (number >> 16)}.{number >> 8 & 255}.{number & 255}"
 
     async def join(self) -> Place:
         """Take the next address of 127.64.0.0/10."""
@@ -97,11 +110,14 @@ class SharedNetwork:
 class BridgedNetwork:
     """A bridge, and for each pod a network namespace with an interface on it. Raises ``OSError`` where not allowed."""
 
+    direct = False
+
     def __init__(self) -> None:
         _sweep()
         self._bridge = f"{PREFIX}{os.getpid()}x{secrets.token_hex(2)}"  # at most 15 characters
         self._net = _free_net()
-        self._free = (f"10.{self._net}.{a}.{b}" for a in range(256) for b in range(2, 255))
+        self._free = (f"10.{self._net}.{a}.{b}" for a in range(254) for b in range(2, 255))
+        self._for_services = (f"10.{self._net}.{a}.{b}" for a in (254, 255) for b in range(1, 255))
         self._returned: list[str] = []
         self.host_address = f"10.{self._net}.0.1"
         netlink.add_bridge(self._bridge)
@@ -120,6 +136,14 @@ class BridgedNetwork:
                 socket.socket.close(_inside(place.namespace, lambda: _connected(server.getsockname())))
         finally:
             self.leave(place)
+
+    def service_address(self) -> str:
+        """Give the bridge one address more; it stays, for a Service that is gone answers as nobody does."""
+        address = next(self._for_services, None)
+        if address is None:
+            raise OSError("all addresses for Services have been used")
+        netlink.add_address(self._bridge, address, 32)
+        return address
 
     async def join(self) -> Place:
         """Make a namespace with its own loopback and an interface on the bridge."""

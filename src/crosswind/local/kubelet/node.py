@@ -13,6 +13,7 @@ from crosswind.local.kubelet.containers import StartError
 from crosswind.local.kubelet.logs import read_log
 from crosswind.local.kubelet.machine import Machine, Tokens
 from crosswind.local.kubelet.network import Network, SharedNetwork
+from crosswind.local.kubelet.proxying import ServiceProxy
 from crosswind.local.kubelet.running import Run
 from crosswind.local.kubelet.streams import Streams, attach, execute
 from crosswind.local.kubelet.working import PodWorker
@@ -43,6 +44,8 @@ class Kubelet:
     ) -> None:
         self.machine = Machine(registry, settings, tokens, network or SharedNetwork(settings.host), api_port)
         self._workers: dict[str, PodWorker] = {}
+        self._proxy = ServiceProxy(registry, self.machine.network, self._names_changed)
+        self.machine.names = self._proxy.lines
         self._found = asyncio.Event()
         self._found.set()
 
@@ -51,6 +54,7 @@ class Kubelet:
         async with self.machine, asyncio.TaskGroup() as group:
             for kind in ("Secret", "ConfigMap"):
                 group.create_task(self._watch_objects(kind))
+            group.create_task(self._proxy.run())
             with contextlib.closing(self.machine.registry.watch("Pod")) as changes:
                 async for change in changes:
                     await self._found.wait()
@@ -85,6 +89,10 @@ class Kubelet:
                 for worker in self._workers.values():
                     if worker.pod["metadata"]["namespace"] == metadata["namespace"]:
                         worker.nudge(objects=True)
+
+    def _names_changed(self) -> None:
+        for worker in self._workers.values():
+            worker.names_changed()
 
     # on request
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ from crosswind.local.kubelet.machine import Machine, rewritten
 from crosswind.local.kubelet.network import Place
 from crosswind.local.kubelet.volumes import Mount, Volumes
 from crosswind.local.quantities import amount
+from crosswind.local.service_plans import DOMAIN
 from crosswind.settings import LocalImage
 from crosswind.types import Manifest
 
-__all__ = ["host_files", "hostname_of", "process_spec"]
+__all__ = ["host_files", "hostname_of", "process_spec", "write_hosts"]
 
 
 def hostname_of(pod: Manifest) -> str:
@@ -24,18 +25,31 @@ def hostname_of(pod: Manifest) -> str:
     return str(pod["spec"].get("hostname") or pod["metadata"]["name"])[:63].rstrip("-.")
 
 
-def host_files(pod: Manifest, folder: Path, place: Place) -> list[Mount]:
+def write_hosts(pod: Manifest, folder: Path, place: Place, services: Sequence[str]) -> None:
+    """Write a pod's /etc/hosts, with the lines that name the Services; in place, for it may be mounted already."""
+    name = hostname_of(pod)
+    domain = ""
+    if subdomain := pod["spec"].get("subdomain"):
+        domain = f"{name}.{subdomain}.{pod['metadata']['namespace']}.{DOMAIN}\t"
+    lines = ["# Kubernetes-managed hosts file.", f"{place.localhost}\tlocalhost", "::1\tip6-localhost ip6-loopback"]
+    lines.append(f"{place.address}\t{domain}{name}")
+    aliases = pod["spec"].get("hostAliases") or ()
+    lines += ["\t".join([alias["ip"], *(alias.get("hostnames") or ())]) for alias in aliases]
+    text = "\n".join([*lines, *services]) + "\n"
+    # one write and then a cut, so that who reads meanwhile finds no empty file
+    with (folder / "hosts").open("r+b" if (folder / "hosts").exists() else "w+b") as file:
+        file.write(text.encode())
+        file.truncate()
+
+
+def host_files(pod: Manifest, folder: Path, place: Place, services: Sequence[str]) -> list[Mount]:
     """Write a pod's /etc/hosts and /etc/hostname and make its shared memory; return their mounts.
 
     In a network namespace no name server can be reached: names are asked of the pod itself, where nobody listens, so
     that a lookup fails at once and not after the resolver's 10 s.
     """
     name = hostname_of(pod)
-    lines = ["# Kubernetes-managed hosts file.", f"{place.localhost}\tlocalhost", "::1\tip6-localhost ip6-loopback"]
-    lines.append(f"{place.address}\t{name}")
-    aliases = pod["spec"].get("hostAliases") or ()
-    lines += ["\t".join([alias["ip"], *(alias.get("hostnames") or ())]) for alias in aliases]
-    (folder / "hosts").write_text("\n".join(lines) + "\n")
+    write_hosts(pod, folder, place, services)
     (folder / "hostname").write_text(name + "\n")
     (folder / "shm").mkdir(exist_ok=True)
     (folder / "shm").chmod(0o1777)

@@ -20,7 +20,7 @@ from crosswind.local.kubelet.network import Place
 from crosswind.local.kubelet.pods import Ended, Kill, Plan, Sight, Waiting, all_containers, next_actions, stop_after
 from crosswind.local.kubelet.probing import probe_for_ever
 from crosswind.local.kubelet.running import Run
-from crosswind.local.kubelet.starting import host_files, process_spec
+from crosswind.local.kubelet.starting import host_files, process_spec, write_hosts
 from crosswind.local.kubelet.status import Outlook
 from crosswind.local.kubelet.telling import Reporter
 from crosswind.local.kubelet.volumes import Mount, Sources, VolumeError, Volumes
@@ -152,6 +152,14 @@ class PodWorker:
                 sight.not_before = 0
         self._changed.set()
 
+    def names_changed(self) -> None:
+        """Services have come, gone or moved."""
+        if self._sandbox and self.place is not None:
+            write_hosts(self.pod, self.folder, self.place, self._services())
+
+    def _services(self) -> list[str]:
+        return self._machine.names(self.pod["metadata"]["namespace"])
+
     def _hurry(self, grace: float) -> None:
         self._end_by = min(self._end_by, asyncio.get_running_loop().time() + grace)
         for run in self.runs.values():
@@ -267,7 +275,7 @@ class PodWorker:
             except OSError as problem:
                 self._tell.warn("FailedCreatePodSandBox", f"Failed to create pod sandbox: {problem}")
                 return False
-        self._shared = host_files(self.pod, self.folder, self.place)
+        self._shared = host_files(self.pod, self.folder, self.place, self._services())
         self._sandbox = True
         self._publish()
         return True

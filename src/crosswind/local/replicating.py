@@ -1,0 +1,135 @@
+"""The controllers of Deployments, ReplicaSets and StatefulSets: they carry out what the plans decide."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from crosswind.local.deployment_plans import decide_deployment
+from crosswind.local.job_plans import Happening
+from crosswind.local.patching import merge_patch
+from crosswind.local.replica_plans import Plan, decide_replica_set, decide_stateful_set
+from crosswind.local.seams import Registry
+from crosswind.local.statuses import StatusError
+from crosswind.types import Manifest
+
+__all__ = ["ReplicaController"]
+
+_RETRY_S = 5.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What a kind's controller is called, what it makes and how it decides."""
+
+    component: str
+    makes: str
+    decide: Callable[[Manifest, list[Manifest], datetime], Plan]
+
+
+_KINDS: Mapping[str, _Kind] = {
+    "Deployment": _Kind("deployment-controller", "ReplicaSet", decide_deployment),
+    "ReplicaSet": _Kind("replicaset-controller", "Pod", decide_replica_set),
+    "StatefulSet": _Kind("statefulset-controller", "Pod", decide_stateful_set),
+}
+
+
+class ReplicaController:
+    """Looks at an object whenever it or something that it made changes, or a time has come."""
+
+    def __init__(self, registry: Registry, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._registry = registry
+        self._now = now
+        self._timers: dict[tuple[str, str, str], asyncio.TimerHandle] = {}
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for kind in (*_KINDS, "Pod"):
+                    group.create_task(self._follow(kind))
+        finally:
+            for timer in self._timers.values():
+                timer.cancel()
+
+    async def _follow(self, kind: str) -> None:
+        with closing(self._registry.watch(kind)) as changes:
+            async for change in changes:
+                metadata = change.object["metadata"]
+                for owner in metadata.get("ownerReferences", ()):
+                    if owner.get("controller") and owner["kind"] in _KINDS:
+                        self._sync(owner["kind"], metadata["namespace"], owner["name"])
+                if kind in _KINDS:
+                    self._sync(kind, metadata["namespace"], metadata["name"])
+
+    def _sync(self, kind: str, namespace: str, name: str) -> None:
+        if timer := self._timers.pop((kind, namespace, name), None):
+            timer.cancel()
+        try:
+            owner = self._registry.get(kind, namespace, name)
+        except StatusError:
+            return
+        made = [
+            one
+            for one in self._registry.list(_KINDS[kind].makes, namespace)
+            if any(
+                reference["uid"] == owner["metadata"]["uid"] for reference in one["metadata"].get("ownerReferences", ())
+            )
+        ]
+        try:
+            wait = self._carry_out(owner, _KINDS[kind].decide(owner, made, self._now()))
+        except Exception:
+            _log.exception("%s %s/%s", _KINDS[kind].component, namespace, name)
+            return
+        if wait is not None:
+            loop = asyncio.get_running_loop()
+            self._timers[kind, namespace, name] = loop.call_later(wait, self._sync, kind, namespace, name)
+
+    def _carry_out(self, owner: Manifest, plan: Plan) -> float | None:
+        """Do what was planned; return after how many seconds to look again."""
+        kind, metadata = owner["kind"], owner["metadata"]
+        makes, namespace = _KINDS[kind].makes, metadata["namespace"]
+        own = {
+            "status": plan.status,
+            **({"metadata": {"annotations": dict(plan.annotations)}} if plan.annotations else {}),
+        }
+        self._patch(kind, namespace, metadata["name"], own)
+        for happening in plan.happenings:
+            self._tell(owner, happening)
+        for name, patch in plan.patch.items():
+            self._patch(makes, namespace, name, patch)
+        for name in plan.delete:
+            with suppress(StatusError):
+                self._registry.delete(makes, namespace, name)
+            if makes == "Pod":
+                self._tell(owner, Happening("SuccessfulDelete", f"Deleted pod: {name}"))
+        refused = [one for one in plan.create if not self._create(owner, one)]
+        return _RETRY_S if refused else plan.wait
+
+    def _patch(self, kind: str, namespace: str, name: str, patch: Manifest) -> None:
+        with suppress(StatusError):
+            self._registry.update(kind, namespace, name, lambda found: found.update(merge_patch(found, patch)))
+
+    def _create(self, owner: Manifest, manifest: Manifest) -> bool:
+        kind, namespace = manifest["kind"], owner["metadata"]["namespace"]
+        try:
+            made = self._registry.create(kind, namespace, manifest)
+        except StatusError as problem:
+            if kind == "PersistentVolumeClaim" and problem.reason == "AlreadyExists":
+                return True
+            self._tell(owner, Happening("FailedCreate", f"Error creating: {problem}", warning=True))
+            return False
+        if kind == "Pod":
+            self._tell(owner, Happening("SuccessfulCreate", f"Created pod: {made['metadata']['name']}"))
+        return True
+
+    def _tell(self, owner: Manifest, happening: Happening) -> None:
+        component = _KINDS[owner["kind"]].component
+        self._registry.record(
+            owner, happening.reason, happening.message, warning=happening.warning, component=component
+        )
