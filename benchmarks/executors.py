@@ -114,11 +114,15 @@ def environment(home: Path, url: str, kubeconfig: Path, tasks: int, contestant: 
 
 
 @contextlib.asynccontextmanager
-async def simulated_cluster(home: Path, nodes: int) -> AsyncIterator[tuple[Path, int]]:
-    """Serve a cluster of simulated nodes from a process of its own; yield its kubeconfig and process id."""
-    kubeconfig = home / "kubeconfig"
+async def simulated_cluster(home: Path, nodes: int, **settings: object) -> AsyncIterator[tuple[Path, int]]:
+    """Serve a cluster of simulated nodes from a process of its own; yield its kubeconfig and process id.
+
+    ``settings``: more fields of ``LocalSettings``.
+    """
+    kubeconfig, file = home / "kubeconfig", home / "cluster.json"
     kubeconfig.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "crosswind", "local", "up", "--simulate", str(nodes)]
+    file.write_text(json.dumps({"simulate": nodes, **settings}))
+    command = [sys.executable, "-m", "crosswind", "local", "up", "--settings", str(file)]
     with (home / "cluster.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
             *command, "--kubeconfig", str(kubeconfig), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log

@@ -102,6 +102,10 @@ class Airflow:
         await self._start("scheduler", "scheduler")
         await self._start("dag-processor", "dag-processor")
 
+    def process_id(self, name: str) -> int:
+        """Return the process id of a service that was started: ``scheduler``, ``api-server`` or ``dag-processor``."""
+        return self._processes[name].pid
+
     def check(self) -> None:
         """Raise ``ServiceEnded`` when a service is no longer there."""
         for name, process in self._processes.items():
