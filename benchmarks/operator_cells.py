@@ -46,21 +46,19 @@ class Sidecar:
     annotations: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
     container: tuple[tuple[str, Any], ...] | None = None
-    second: tuple[tuple[str, Any], ...] | None = None
 
     @property
     def containers(self) -> list[k8s.V1Container]:
         """Return what is declared."""
-        return [k8s.V1Container(**dict(one)) for one in (self.container, self.second) if one]
+        return [k8s.V1Container(**dict(self.container))] if self.container else []
 
 
 def _injected(annotations: dict[str, str], labels: dict[str, str] | None = None) -> Sidecar:
     return Sidecar(tuple(annotations.items()), tuple((labels or {}).items()))
 
 
-def _declared(*containers: dict[str, Any]) -> Sidecar:
-    made = [tuple(one.items()) for one in containers]
-    return Sidecar(container=made[0], second=made[1] if len(made) > 1 else None)
+def _declared(container: dict[str, Any]) -> Sidecar:
+    return Sidecar(container=tuple(container.items()))
 
 
 def _istio(native: str) -> Sidecar:
@@ -72,13 +70,14 @@ def _linkerd(**more: str) -> Sidecar:
     return _injected({"linkerd.io/inject": "enabled", f"{LINKERD}proxy-enable-native-sidecar": "false"} | names)
 
 
-_GCSFUSE = {"name": "gke-gcsfuse-sidecar", "image": "gke.gcr.io/gcs-fuse-csi-driver-sidecar-mounter:v1.15"}
-_KUMA = {"name": "kuma-sidecar", "image": "docker.io/kumahq/kuma-dp:2.9.0"}
+_GCSFUSE = {"gke-gcsfuse/volumes": "true"}
+_KUMA = {"kuma.io/sidecar-injection": "enabled"}
 _SQL = {
     "name": "cloud-sql-proxy",
-    "image": "gcr.io/cloud-sql-connectors/cloud-sql-proxy:2.18.0",
-    "args": ["--quitquitquit", "project:region:instance"],
+    "image": "gcr.io/cloud-sql-connectors/cloud-sql-proxy:2.18.0-alpine",
+    "args": ["project:region:instance"],
 }
+"""Without its endpoint it can be told by TERM alone, and answers that with 143."""
 
 SIDECARS: dict[str, Sidecar] = {
     "none": Sidecar(),
@@ -88,11 +87,11 @@ SIDECARS: dict[str, Sidecar] = {
     "linkerd-endpoint": _linkerd(proxy_admin_shutdown="enabled"),
     "vault": _injected({f"{VAULT}agent-inject": "true", f"{VAULT}agent-enable-quit": "true", f"{VAULT}role": "r"}),
     "cloud-sql": _declared(_SQL),
-    "gcsfuse": _declared(_GCSFUSE),
-    "kuma": _declared(_KUMA),
+    "gcsfuse": _injected(_GCSFUSE),
+    "kuma": _injected({}, _KUMA),
     "unknown": _declared({"name": "side", "image": "busybox", "command": ["sh", "-c", _POLITE]}),
     "unknown-shell-less": _declared({"name": "side", "image": "crosswind/sidecar:1"}),
-    "two-waiters": _declared(_GCSFUSE, {"name": "side", "image": "busybox", "command": ["sh", "-c", _POLITE]}),
+    "two-waiters": _injected(_GCSFUSE, _KUMA),
     "deaf": _declared({"name": "side", "image": "busybox", "command": ["sh", "-c", _DEAF]}),
 }
 

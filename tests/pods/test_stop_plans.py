@@ -120,6 +120,17 @@ def test_shippers_end_before_helpers_before_the_mesh_before_those_that_leave_las
     assert names == [["logs"], ["vault-agent", "second"], ["istio-proxy"], ["gke-gcsfuse-sidecar"]]
 
 
+def test_of_those_that_wait_for_all_others_one_alone_is_waited_for() -> None:
+    kuma = {"name": "kuma-sidecar", "image": "kumahq/kuma-dp:2.9"}
+    plan = plan_stop(pod(FUSE, kuma, ISTIO))
+    ways = [[(target.container, target.taken[0].way.value) for target in group] for group in plan.groups]
+    assert ways == [[("istio-proxy", "ask")], [("kuma-sidecar", "ask")], [("gke-gcsfuse-sidecar", "wait")]]
+    (kuma_target,) = plan.groups[1]
+    assert kuma_target.steps[0].skip == "gke-gcsfuse-sidecar waits as well, and each for the other"
+    alone = plan_stop(pod(FUSE, kuma), abilities=Abilities.NONE)  # nothing but waiting is left
+    assert [[step.way for step in target.taken] for target in alone.targets] == [[Way.WAIT], [Way.WAIT]]
+
+
 def test_datadog_is_left_to_itself_in_jobs_only() -> None:
     agent = {"name": "datadog-agent-injected", "image": "gcr.io/datadoghq/agent:7"}
     in_job = pod(agent)

@@ -188,10 +188,29 @@ def plan_stop(
             untouched.append((report.name, "native sidecar: the kubelet ends it when the last regular container ended"))
         elif report.kind is Kind.ORDINARY:
             untouched.append((report.name, f"has ended with exit code {report.exit_code}"))
+    return StopPlan(tuple(_in_order(targets)), planner.deletion(delete), tuple(untouched))
+
+
+def _in_order(targets: list[Target]) -> Iterator[tuple[Target, ...]]:
+    """Group by role. Of those that leave when all others have, two would wait for each other: one alone is left."""
     order = list(Role)
     targets.sort(key=lambda target: order.index(target.role))
-    groups = tuple(tuple(group) for _, group in itertools.groupby(targets, key=lambda target: target.role))
-    return StopPlan(groups, planner.deletion(delete), tuple(untouched))
+    for role, members in itertools.groupby(targets, key=lambda target: target.role):
+        group = tuple(members)
+        if role is Role.LAST and len(group) > 1:
+            *told, last = sorted(group, key=lambda target: len(target.taken), reverse=True)
+            yield tuple(_unowned(target, last.container) for target in told)
+            group = (last,)
+        yield group
+
+
+def _unowned(target: Target, last: str) -> Target:
+    """Take away the wait for its owner, if there is another way."""
+    if all(step.way is Way.WAIT for step in target.taken):
+        return target
+    why = f"{last} waits as well, and each for the other"
+    steps = (_skipped(step, why) if step.way is Way.WAIT else step for step in target.steps)
+    return replace(target, steps=tuple(steps))
 
 
 class _Planner:

@@ -15,7 +15,9 @@ import yaml
 from crosswind.errors import ConfigError
 from crosswind.local.injection import switch_on, vault
 from crosswind.local.injection.declared import load
+from crosswind.local.injection.gcsfuse import GcsFuse
 from crosswind.local.injection.istio import Istio
+from crosswind.local.injection.kuma import Kuma
 from crosswind.local.injection.linkerd import Linkerd
 from crosswind.local.statuses import StatusError
 
@@ -43,7 +45,7 @@ def namespace(name: str = "airflow", *, annotations: dict[str, str] | None = Non
 MESHED = namespace(istio_injection="enabled")
 LINKED = namespace(annotations={"linkerd.io/inject": "enabled"})
 HOLD = {"proxy.istio.io/config": "holdApplicationUntilProxyStarts: true\nterminationDrainDuration: 1s"}
-CASES = {
+CASES: dict[str, Any] = {
     "istio": (Istio(), pod(labels={"app": "etl"}), MESHED),
     "istio-native": (Istio(), pod(annotations={"sidecar.istio.io/nativeSidecar": "true"}), MESHED),
     "istio-hold": (Istio(), pod(annotations=HOLD | {"status.sidecar.istio.io/port": "15555"}), MESHED),
@@ -58,6 +60,8 @@ CASES = {
         ),
         LINKED,
     ),
+    "gcsfuse": (GcsFuse(), pod(annotations={"gke-gcsfuse/volumes": "true"}), namespace()),
+    "kuma": (Kuma(), pod(), {"metadata": {"name": "airflow", "labels": {"kuma.io/sidecar-injection": "enabled"}}}),
     "vault": (
         vault.inject,
         pod(annotations={f"{VAULT}agent-inject": "true", f"{VAULT}agent-inject-secret-db.txt": "secret/data/db"}),

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from crosswind.local.injection import vault
 from crosswind.local.injection.additions import Injector
 from crosswind.local.injection.declared import load
+from crosswind.local.injection.gcsfuse import GcsFuse
 from crosswind.local.injection.istio import Istio
+from crosswind.local.injection.kuma import Kuma
 from crosswind.local.injection.linkerd import Linkerd
 from crosswind.settings import LocalSettings
 from crosswind.types import Manifest
@@ -19,7 +21,8 @@ def injectors(settings: LocalSettings) -> list[Injector]:
     """Return the injectors in the order in which they act. ``ConfigError``: the file of sidecars is wrong."""
     declared = load(settings.sidecars) if settings.sidecars else []
     istio = Istio(native=settings.native_sidecars, cut=settings.istio_long_names == "cut")
-    return [vault.inject, *declared, Linkerd(settings.native_sidecars), istio]
+    native = settings.native_sidecars
+    return [vault.inject, *declared, GcsFuse(native), Kuma(native), Linkerd(native), istio]
 
 
 def switch_on(namespace: Manifest, meshes: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ PLAYED: dict[str, tuple[str, bool]] = {
     "*gcs-fuse-csi-driver-sidecar-mounter*": ("gcsfuse", False),
     "*consul-dataplane*": ("consul-dataplane", False),
     "*kuma-dp*": ("kuma-dp", False),
+    "*kumahq/kuma-init*": ("done", False),
     "*dapr/daprd*": ("daprd", False),
     "*aws-appmesh-envoy*": ("appmesh-envoy", True),
     "*envoyproxy/envoy-distroless*": ("osm-envoy", False),
@@ -30,6 +31,10 @@ PLAYED: dict[str, tuple[str, bool]] = {
     "*fluent/fluentd*": ("fluentd", True),
     "*opentelemetry-collector*": ("otel-collector", False),
     "*datadog/agent*": ("datadog-agent", True),
+    "*git-sync/git-sync*": ("git-sync", False),
+    "*git-sync/git-sync:v[0-3]*": ("git-sync", True),
+    "*timberio/vector*": ("vector", True),
+    "*timberio/vector*-distroless*": ("vector", False),
     "*crosswind/sidecar*": ("sidecar", False),
 }
 """By pattern of the image's name: the command that plays it, and whether the real image has a shell."""

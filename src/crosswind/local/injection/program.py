@@ -24,6 +24,7 @@ __all__ = ["PROGRAMS", "Door", "Program", "main", "parse_options"]
 
 EVERYWHERE, LOOPBACK = "0.0.0.0", "127.0.0.1"  # noqa: S104  a pod's network namespace, or the pod's own address
 LIMIT = 65536
+LOOK_S = 5.0
 REASONS = {200: "OK", 204: "No Content", 400: "Bad Request", 403: "Forbidden", 404: "Not Found"}
 REASONS |= {405: "Method Not Allowed", 503: "Service Unavailable"}
 
@@ -54,6 +55,7 @@ class Program(NamedTuple):
     term_wait: str = "0"  # seconds between TERM and the exit, or the option that holds them
     quit_wait: str = "0"  # seconds between quit and the exit, or the option that holds them
     carries: tuple[str, ...] = ()  # ports whose open connections are waited for, at most so long
+    exit_file: str = ""  # the option with the folder in which a file named exit, looked for every 5 s, ends it with 0
 
 
 def _envoy(port: str, address: str = LOOPBACK) -> tuple[Door, ...]:
@@ -113,7 +115,7 @@ PROGRAMS: dict[str, Program] = {
         term_zero="exit-zero-on-sigterm",
     ),
     "cloud-sql-proxy-v1": Program(),
-    "gcsfuse": Program(),
+    "gcsfuse": Program(options={"volume-base-path": "/gcsfuse-tmp/.volumes"}, exit_file="volume-base-path"),
     "consul-dataplane": Program(
         (
             Door("graceful-port", "graceful-shutdown-path", "quit", "", LOOPBACK),
@@ -142,6 +144,8 @@ PROGRAMS: dict[str, Program] = {
     "fluentd": Program(term_code=143),
     "otel-collector": Program((Door("13133", "/", "ready", body="{}"),)),
     "datadog-agent": Program((Door("5555", "/ready", "ready"), Door("5555", "/live"))),
+    "git-sync": Program(),
+    "vector": Program((Door("8686", "/health", "ready", body='{"ok":true}\n'),)),
     "sidecar": Program(),
 }
 """Every sidecar that can be played, by name."""
@@ -177,6 +181,7 @@ class Sidecar:
         self.own_address = own_address
         self.ready_at = time.monotonic() + ready_after
         self.end: tuple[float, int] | None = None
+        self.look_at = time.monotonic() + LOOK_S
         self.carried: set[socket.socket] = set()
         self.selector = selectors.DefaultSelector()
         self.doors: dict[tuple[str, int], list[Door]] = {}
@@ -274,9 +279,22 @@ class Sidecar:
         while True:
             if self.end and (time.monotonic() >= self.end[0] or (self.program.carries and not self.carried)):
                 return self.end[1]
-            patience = max(0.0, self.end[0] - time.monotonic()) if self.end else None
-            for key, _ in self.selector.select(patience):
+            for key, _ in self.selector.select(self.patience()):
                 key.data()
+            self.look()
+
+    def patience(self) -> float | None:
+        """Return the seconds until something is due, None for never."""
+        due = [self.end[0]] if self.end else []
+        due += [self.look_at] if self.program.exit_file else []
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def look(self) -> None:
+        """Look for the exit file, if it is time."""
+        if self.program.exit_file and time.monotonic() >= self.look_at:
+            self.look_at = time.monotonic() + LOOK_S
+            if os.path.exists(f"{self.options[self.program.exit_file]}/exit"):
+                self.leave(0, "0")
 
 
 def _receive(connection: socket.socket) -> bytes:

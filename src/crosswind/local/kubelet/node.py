@@ -8,7 +8,9 @@ import errno
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 
+from crosswind.local.injection.owners import Owners
 from crosswind.local.kubelet.containers import StartError
 from crosswind.local.kubelet.logs import read_log
 from crosswind.local.kubelet.machine import Machine, Tokens
@@ -54,6 +56,8 @@ class Kubelet:
         async with self.machine, asyncio.TaskGroup() as group:
             for kind in ("Secret", "ConfigMap"):
                 group.create_task(self._watch_objects(kind))
+            # here, because one of them is a part of the node, and without processes there is nothing to end
+            group.create_task(Owners(self.machine.registry, self).run())
             group.create_task(self._proxy.run())
             with contextlib.closing(self.machine.registry.watch("Pod")) as changes:
                 async for change in changes:
@@ -130,6 +134,10 @@ class Kubelet:
             if (metadata["namespace"], metadata["name"]) == (namespace, name) and not worker.removed:
                 return worker
         raise LookupError(f"pod {namespace}/{name} is not on this node")
+
+    def volume(self, pod: Manifest, name: str) -> Path:
+        """Return the folder of a pod's volume, as the node's part of a CSI driver finds it. ``LookupError``: gone."""
+        return self._of(pod).folder / "volumes" / name
 
     # seams.Runtime
 
