@@ -135,6 +135,11 @@ class Outcome:
             return f"pod {self.pod}, not finished"
         return ""
 
+    def unexplained(self, cell: Cell) -> str:
+        """Return what is missing in the message of a failure, "" when it names the cause."""
+        cause = {"failure": "exit code 3", "oom": "memory"}.get(cell.outcome, "")
+        return "" if cause in self.message else f"the message does not say {cause!r}"
+
 
 class Instance:
     """The task instance that an operator sees."""
@@ -150,10 +155,17 @@ class Instance:
         self.pushed[key] = value
 
 
-def run(operator_class: Any, cell: Cell, kubeconfig: str, namespace: str, *, settle: float = 10.0) -> Outcome:
+def new_task() -> str:
+    """Return the id of a task that was never before; its pods have it as label ``task_id``."""
+    return f"cell-{uuid.uuid4().hex[:12]}"
+
+
+def run(
+    operator_class: Any, cell: Cell, kubeconfig: str, namespace: str, task_id: str = "", *, settle: float = 10.0
+) -> Outcome:
     """Run a cell; ``settle``: seconds that the pod gets to be gone, or finished, afterwards."""
     logging.getLogger("airflow").setLevel(logging.ERROR)
-    task_id = f"cell-{uuid.uuid4().hex[:12]}"
+    task_id = task_id or new_task()
     instance = Instance(task_id)
     began = time.monotonic()
     value, state, message = None, "success", ""

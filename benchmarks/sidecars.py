@@ -1,13 +1,13 @@
 """``make sidecars``: the pod operator beside every kind of sidecar, ours and stock side by side.
 
 python -m benchmarks.sidecars [--only TEXT ...] [--contestants ours,stock] [--short] [--cells] [--jobs N] [--limit S]
+[--output text|markdown|json]
 
-Each cell is a task with a pod of its own in a local cluster whose sidecars are real processes. A cell that has not
-ended after ``--limit`` seconds is a hang, and is ended. Right is: the task's state is that of its base container, its
-XCom has come, and the pod is gone or finished, as ``on_finish_action`` asks, ten seconds later at most.
-
-Nobody plays the owners of GCS FUSE and Kuma, which end these sidecars on a real cluster: a pod with one that is kept
-takes the whole time that the plan leaves to the owner, so that these cells have 60 seconds more.
+Each cell is a task with a pod of its own in a local cluster whose sidecars are real processes; who ends those of GCS
+FUSE and Kuma is played. Several cells run at once, for most of a cell is waiting: seconds are those of a machine that
+is busy. A cell that has not ended after ``--limit`` seconds is a hang, and is ended. Right is: the task's state is that
+of its base container, its XCom has come, and the pod is gone or finished, as ``on_finish_action`` asks, ten seconds
+later at most; of ours also that the failure's message names the cause.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,24 +27,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any
 
-from benchmarks.operator_cells import SCRIPTS, SIDECARS, SWAP, Cell, Outcome, pairs, run
-from rich.console import Console
-from rich.table import Table
+from benchmarks.operator_cells import SCRIPTS, SIDECARS, SWAP, Cell, Outcome, new_task, pairs, run
+from benchmarks.tables import Table, machine, show
 
 from crosswind.kube.client import Client
 from crosswind.kube.resources import NAMESPACES, PODS
 from crosswind.settings import KubeSettings
 
 ACTIONS = ("delete_pod", "keep_pod", "delete_succeeded_pod")
-OWNED = ("gcsfuse", "kuma", "two-waiters")
-_OWNER_S = 60.0
 CONTESTANTS = {
     "ours": "crosswind.operators",
     "stock": "airflow.providers.cncf.kubernetes.operators.pod",
 }
+_YOUNG_S = 12.0
+"""A cell that has not ended by then only waits: it is no longer counted among those that run at once."""
+_MOST = 4
+"""Times ``--jobs``: cells at once, those that only wait included."""
 
 
 def cells(only: Sequence[str], *, short: bool) -> list[Cell]:
@@ -62,10 +63,21 @@ class Trial:
 
     contestant: str
     cell: Cell
+    task: str
     process: Any
     reader: Connection
-    ends: float
+    begun: float
     limit: float
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, or its time has."""
+        return self.reader.poll() or time.monotonic() - self.begun > self.limit
+
+    @property
+    def is_young(self) -> bool:
+        """Whether it may still be at work."""
+        return time.monotonic() - self.begun < _YOUNG_S
 
 
 @dataclass(frozen=True)
@@ -78,47 +90,56 @@ class Result:
     problem: str
 
 
-def _child(writer: Connection, contestant: str, cell: Cell, kubeconfig: str, log: str) -> None:
+def _child(writer: Connection, contestant: str, cell: Cell, kubeconfig: str, task: str, log: str) -> None:
     from importlib import import_module
 
     with open(log, "a") as out:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
     operator = import_module(CONTESTANTS[contestant]).KubernetesPodOperator
-    writer.send(run(operator, cell, kubeconfig, contestant))
+    writer.send(run(operator, cell, kubeconfig, contestant, task))
 
 
 def compete(trials: Sequence[tuple[str, Cell]], kubeconfig: str, options: argparse.Namespace) -> Iterator[Result]:
-    """Yield results as they come; at most ``options.minutes`` in all."""
-    fork = multiprocessing.get_context("fork")
+    """Yield results as they come; no cell begins after ``options.minutes``."""
     left, under_way = list(trials), list[Trial]()
     stop = time.monotonic() + 60 * options.minutes
-    log = str(Path(tempfile.gettempdir()) / f"crosswind-sidecars-{os.getpid()}.log")
-    while (left and time.monotonic() < stop) or under_way:
-        while left and len(under_way) < options.jobs and time.monotonic() < stop:
-            contestant, cell = left.pop(0)
-            reader, writer = fork.Pipe(duplex=False)
-            process = fork.Process(target=_child, args=(writer, contestant, cell, kubeconfig, log), daemon=True)
-            process.start()
-            writer.close()
-            limit = options.limit + (_OWNER_S if cell.sidecar in OWNED else 0)
-            under_way.append(Trial(contestant, cell, process, reader, time.monotonic() + limit, limit))
-        wait([trial.reader for trial in under_way], timeout=0.5)
-        for trial in [one for one in under_way if one.reader.poll() or one.ends < time.monotonic()]:
-            under_way.remove(trial)
-            yield _result(trial)
-    Path(log).unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix="crosswind-sidecars-") as folder:
+        while (left and time.monotonic() < stop) or under_way:
+            while left and time.monotonic() < stop and _has_room(under_way, options.jobs):
+                under_way.append(_begin(*left.pop(0), kubeconfig, options.limit, f"{folder}/log"))
+            wait([trial.reader for trial in under_way], timeout=0.2)
+            for trial in [one for one in under_way if one.is_over]:
+                under_way.remove(trial)
+                yield _result(trial)
+                asyncio.run(_clear(kubeconfig, trial))
+
+
+def _has_room(under_way: Sequence[Trial], jobs: int) -> bool:
+    return sum(trial.is_young for trial in under_way) < jobs and len(under_way) < _MOST * jobs
+
+
+def _begin(contestant: str, cell: Cell, kubeconfig: str, limit: float, log: str) -> Trial:
+    fork = multiprocessing.get_context("fork")
+    reader, writer = fork.Pipe(duplex=False)
+    task = new_task()
+    process = fork.Process(target=_child, args=(writer, contestant, cell, kubeconfig, task, log), daemon=True)
+    process.start()
+    writer.close()
+    return Trial(contestant, cell, task, process, reader, time.monotonic(), limit)
 
 
 def _result(trial: Trial) -> Result:
     try:
         outcome = trial.reader.recv() if trial.reader.poll() else Outcome("hang", "", trial.limit)
     except EOFError:
-        outcome = Outcome("broken", "", 0.0)
+        outcome = Outcome("broken", "", 0.0, message="the task's process ended without a word")
     trial.process.kill()
     trial.process.join()
     trial.reader.close()
     problem = f"hung for {trial.limit:g} s" if outcome.state == "hang" else outcome.wrong(trial.cell)
+    if trial.contestant == "ours":
+        problem = problem or outcome.unexplained(trial.cell)
     return Result(trial.contestant, trial.cell, outcome, problem)
 
 
@@ -144,47 +165,45 @@ async def _prepare(kubeconfig: str) -> None:
         await asyncio.sleep(1.0)  # until the namespaces have their service accounts
 
 
-async def _clear(kubeconfig: str, contestant: str) -> None:
-    """Delete what a contestant's finished, or hanging, tasks have left, so that the node has room."""
+async def _clear(kubeconfig: str, trial: Trial) -> None:
+    """Delete what a finished, or hanging, task has left, so that the node has room."""
     async with await Client.connect(KubeSettings(kubeconfig=kubeconfig)) as client:
-        await client.delete_collection(PODS, namespace=contestant, grace_period=0)
+        where = {"namespace": trial.contestant, "labels": f"task_id={trial.task}"}
+        await client.delete_collection(PODS, **where, grace_period=0)
 
 
-def summary(results: Sequence[Result], contestants: Sequence[str]) -> Table:
-    """Return a row for each sidecar: of so many cells right so many, wrong, hung; the slowest one's seconds."""
-    table = Table("sidecar", "cells", title="Task state, XCom and pod beside a sidecar")
-    for contestant in contestants:
-        for column in ("right", "wrong", "hung", "median s", "slowest s"):
-            table.add_column(f"{contestant}\n{column}", justify="right")
-    for sidecar in [name for name in SIDECARS if any(one.cell.sidecar == name for one in results)]:
-        row = [sidecar, ""]
-        for contestant in contestants:
-            own = [one for one in results if (one.contestant, one.cell.sidecar) == (contestant, sidecar)]
-            row[1] = str(len(own))
-            row += _figures(own)
-        table.add_row(*row)
+def summary(results: Sequence[Result], contestants: Sequence[str], title: str) -> Table:
+    """Return a row for each sidecar: of so many cells right so many, wrong, hung; median and longest seconds."""
+    figures = ("right", "wrong", "hung", "median s", "longest s")
+    columns = ["sidecar", "cells", *(f"{name}: {figure}" for name in contestants for figure in figures)]
+    table = Table(title, columns)
+    for sidecar in [*SIDECARS, "all"]:
+        some = [one for one in results if sidecar in (one.cell.sidecar, "all")]
+        if some:
+            own = [[one for one in some if one.contestant == name] for name in contestants]
+            table.rows.append([sidecar, str(max(map(len, own))), *itertools.chain(*map(_figures, own))])
     return table
 
 
 def _figures(own: Sequence[Result]) -> list[str]:
     hung = sum(one.outcome.state == "hang" for one in own)
     wrong = sum(bool(one.problem) for one in own) - hung
-    times = sorted(one.outcome.seconds for one in own if one.outcome.state != "hang")
-    middle, slowest = (f"{times[len(times) // 2]:.1f}", f"{times[-1]:.1f}") if times else ("", "")
-    return [str(len(own) - wrong - hung), str(wrong or ""), str(hung or ""), middle, slowest]
+    times = [one.outcome.seconds for one in own if one.outcome.state != "hang"]
+    middle, longest = (f"{statistics.median(times):.1f}", f"{max(times):.1f}") if times else ("", "")
+    return [str(len(own) - wrong - hung), str(wrong), str(hung), middle, longest]
 
 
 def main() -> int:
-    """Run the table; 1 when ours has a hang or a wrong cell."""
+    """Run the table; 1 when ours has a hang, a wrong cell or one that was not run."""
     parser = argparse.ArgumentParser(prog="make sidecars", description="The pod operator beside every sidecar.")
     parser.add_argument("--only", action="append", default=[], help="a word of the cell, such as istio or keep_pod")
     parser.add_argument("--contestants", default="ours,stock")
     parser.add_argument("--short", action="store_true", help="pairs of the properties instead of all combinations")
-    parser.add_argument("--cells", action="store_true", help="a line for each cell, not only for what went wrong")
-    parser.add_argument("--jobs", type=int, default=4, help="cells at once")
+    parser.add_argument("--cells", action="store_true", help="a line for each cell, not only for what ours did wrong")
+    parser.add_argument("--jobs", type=int, default=6, help="cells at once, beside those that only wait")
     parser.add_argument("--limit", type=float, default=30.0, help="seconds after which a cell counts as a hang")
     parser.add_argument("--minutes", type=float, default=40.0, help="begin no further cell after this time")
-    parser.add_argument("--output", choices=["text", "json"], default="text")
+    parser.add_argument("--output", choices=["text", "markdown", "json"], default="text")
     options = parser.parse_args()
     contestants = options.contestants.split(",")
     if unknown := set(contestants) - set(CONTESTANTS):
@@ -203,31 +222,25 @@ def _compete(chosen: Sequence[Cell], contestants: Sequence[str], home: str, opti
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
         "AIRFLOW__CROSSWIND__SIDECAR_SWAP_IMAGE": SWAP,
     }
-    console = Console(width=None if sys.stdout.isatty() else 150)
-    results: list[Result] = []
+    begun, results = time.monotonic(), list[Result]()
+    trials = list(itertools.product(contestants, chosen))
     with local_cluster() as kubeconfig:
         for contestant in contestants:  # loaded once, so that the processes of the cells begin at once
             __import__(CONTESTANTS[contestant])
-        for contestant in contestants:
-            for batch in _batches(chosen):
-                for result in compete([(contestant, cell) for cell in batch], kubeconfig, options):
-                    results.append(result)
-                    if options.output == "text" and (result.problem or options.cells):
-                        console.print(_line(result), highlight=False, soft_wrap=True)
-                asyncio.run(_clear(kubeconfig, contestant))
+        for result in compete(trials, kubeconfig, options):
+            results.append(result)
+            if options.cells or (result.problem and result.contestant == "ours"):
+                print(_line(result), file=sys.stderr, flush=True)
     if options.output == "json":
         print(json.dumps([asdict(result) for result in results]))
     else:
-        console.print(summary(results, contestants))
-        console.print(
-            f"A hang is a cell that had not ended after {options.limit:g} s ({', '.join(OWNED)}: {_OWNER_S:g} s more)."
-        )
-    return int(any(result.contestant == "ours" and result.problem for result in results))
-
-
-def _batches(items: Sequence[Cell], size: int = 60) -> Iterator[Sequence[Cell]]:
-    for begin in range(0, len(items), size):
-        yield items[begin : begin + size]
+        title = f"Task state, XCom and pod beside a sidecar ({machine()}; {options.jobs} cells at once)"
+        show([summary(results, contestants, title)], options.output)
+        took = (time.monotonic() - begun) / 60
+        print(f"A hang is a cell that had not ended after {options.limit:g} s. The table took {took:.0f} minutes.")
+    if missing := len(trials) - len(results):
+        print(f"{missing} cells were not begun within {options.minutes:g} minutes.", file=sys.stderr)
+    return int(bool(missing) or any(result.contestant == "ours" and result.problem for result in results))
 
 
 def _line(result: Result) -> str:

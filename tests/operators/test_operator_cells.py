@@ -32,5 +32,4 @@ def test_a_task_ends_as_its_base_container_did_and_its_pod_is_finished_or_gone(
     outcome = run(KubernetesPodOperator, cell, str(cluster.kubeconfig), namespace)
     assert not outcome.wrong(cell), outcome
     assert outcome.seconds < 20
-    if cell.outcome == "oom":
-        assert "memory" in outcome.message
+    assert not outcome.unexplained(cell), outcome
