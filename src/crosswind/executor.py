@@ -142,12 +142,12 @@ class KubernetesExecutor(BaseExecutor):
     @property
     def slots_available(self) -> int:
         """How many more workloads it takes; tasks that wait for their queue's limit take no slot."""
-        return int(super().slots_available) + len(self._turns)  # type: ignore[no-untyped-call]
+        return int(super().slots_available) + len(self._turns)
 
     @property
     def slots_occupied(self) -> int:
         """How many workloads it has, but for tasks that wait for their queue's limit."""
-        return int(super().slots_occupied) - len(self._turns)  # type: ignore[no-untyped-call]
+        return int(super().slots_occupied) - len(self._turns)
 
     def _process_workloads(self, workload_items: Sequence[ExecutorWorkload]) -> None:
         accepted = []
@@ -289,7 +289,10 @@ class KubernetesExecutor(BaseExecutor):
             self._forget(key)
 
     def revoke_task(self, *, ti: TaskInstance) -> None:
-        """End a task that is stuck in queued, without an event."""
+        """End a task that is stuck in queued, without an event for core; the author is told what it waited for."""
+        waited = self._turns.why(ti.key) or (self._engine.waits_for(ti.key) if self._engine is not None else "")
+        if waited:
+            self.log_task_event(event="pod waits", extra=f"Until it was given up: {waited}", ti_key=ti.key)
         self.queued_tasks.pop(ti.key, None)
         self.running.discard(ti.key)
         self._forget(ti.key)

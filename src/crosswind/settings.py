@@ -66,6 +66,9 @@ class EngineSettings:
     settle_interval: float = 15.0
     """How long the scheduler may take to write an outcome to the database before it is told again."""
 
+    tell_after: float = 20.0
+    """How long a pod may wait until the task's event log says what for: most have begun by then."""
+
     housekeeping_interval: float = 30.0
     """How often pods, Secrets and tokens are looked after."""
 

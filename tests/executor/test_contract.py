@@ -60,6 +60,9 @@ class Engine:
         box, self.box = self.box[:most], self.box[len(self.box[:most]) :]
         return box
 
+    def waits_for(self, key: Any) -> str:
+        return ""
+
     def aside(self, work: Any) -> None:
         work()
 

@@ -12,6 +12,11 @@ def _limited(pod: dict, **fields: object) -> dict:
     return pod
 
 
+def _ended_before(pod: dict, state: dict) -> dict:
+    pod["status"]["initContainerStatuses"][0]["lastState"] = state
+    return pod
+
+
 SENTENCES: list[tuple[dict, str]] = [
     (
         _limited(make_pod("Failed", {"base": ended(137, "OOMKilled")}), resources={"limits": {"memory": "512Mi"}}),
@@ -121,6 +126,19 @@ SENTENCES: list[tuple[dict, str]] = [
     (
         make_pod("Pending", {"base": waiting("CrashLoopBackOff", "back-off 10s")}),
         "container base waits: CrashLoopBackOff (back-off 10s)",
+    ),
+    (
+        _ended_before(
+            make_pod(
+                "Pending",
+                {"base": waiting("PodInitializing")},
+                {"proxy": waiting("CrashLoopBackOff", "back-off 40s")},
+                native=("proxy",),
+            ),
+            ended(7),
+        ),
+        "sidecar proxy fails again and again with exit code 7 (back-off 40s), so base is not started; read its log: "
+        "kubectl logs p -c proxy --previous",
     ),
     (make_pod("Failed", {"base": ended(137, "ContainerStatusUnknown")}), "node-1 lost sight of base's container"),
     (make_pod("Failed"), "pod p failed: Failed; Kubernetes tells nothing about base"),

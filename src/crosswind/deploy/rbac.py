@@ -44,6 +44,8 @@ def executor_rules(values: Values) -> list[Manifest]:
     rules = [_rule("pods", "create", "get", "list", "watch", "patch", "delete")]
     if values.config.get("crosswind", {}).get("workload_delivery", "secret") == "secret":
         rules.append(_rule("secrets", "create", "list", "patch", "delete"))
+    # says which volume a waiting pod waits for
+    rules.append(_rule("events", "list"))
     if str(values.config.get("kubernetes_executor", {}).get("delete_worker_pods", True)).lower() == "false":
         # ends the sidecars of pods that are kept, and says so
         rules += [

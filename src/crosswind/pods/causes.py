@@ -259,6 +259,18 @@ def _init_failed(case: _Case) -> str:
     )
 
 
+def _sidecar_fails(case: _Case) -> str:
+    verdict = case.verdict
+    report = _report(case, verdict.container)
+    if verdict.reason != "CrashLoopBackOff" or report is None or report.kind is not Kind.NATIVE:
+        return ""
+    ended = _with_code(report.last) if report.last else ""
+    return (
+        f"sidecar {verdict.container} fails again and again{ended}{case.told}, so base is not started; read its log: "
+        f"kubectl logs {case.name} -c {verdict.container} --previous"
+    )
+
+
 def _unschedulable(case: _Case) -> str:
     if case.verdict.reason == "SchedulingGated":
         return "the pod is held back by a scheduling gate (a queue such as Kueue's); it starts when the gate is lifted"
@@ -327,6 +339,7 @@ _RULES: tuple[_Rule, ...] = (
     _missing_object,
     _not_started,
     _init_failed,
+    _sidecar_fails,
     _unschedulable,
     _held_up,
     _base_ended,

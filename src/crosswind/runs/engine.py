@@ -105,6 +105,12 @@ class Engine:
         """End the newest run of a key without an outcome, and delete its pod."""
         self._post(lambda: self._revoke(key))
 
+    def waits_for(self, key: Hashable) -> str:
+        """Return what the newest pod of a key waits for, in a sentence; "" when it does not wait, or nobody knows."""
+        run = self._latest.get(key)
+        told = run.waits_for if run is not None and run.stage in (Stage.WAITING, Stage.CREATED) else None
+        return told() if told is not None else ""
+
     def aside(self, work: Callable[[], None]) -> None:
         """Do something that waits, a query say, in a thread of its own; what it raises is logged."""
         self._post(lambda: self._put_aside(work))

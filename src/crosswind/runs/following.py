@@ -139,7 +139,7 @@ class Follower:
             return
         phase = (pod.get("status") or {}).get("phase")
         run.could_start = not deleted and not verdict.started and phase not in ("Failed", "Succeeded")
-        self._fail(run, verdict.reason, self._why(pod, deleted=deleted))
+        self._fail(run, verdict.reason, self._whose(verdict) + self._why(pod, deleted=deleted))
 
     def _fail(self, run: Run, reason: str, message: str) -> None:
         log.warning("Pod %s failed: %s", run.where, message)
@@ -147,6 +147,12 @@ class Follower:
             log.warning("Pod %s was for %s", run.where, run.task)
         self._board.end(run, failed=True, reason=reason, message=message, may_relaunch=True)
         self._over(run)
+
+    def _whose(self, verdict: Verdict) -> str:
+        """Begin the message of a pod that the cluster took: the task itself did not fail."""
+        if not verdict.infrastructure:
+            return ""
+        return f"The cluster took the pod {'while the task ran' if verdict.started else 'before the task began'}: "
 
     def _why(self, pod: Manifest, *, deleted: bool = False) -> str:
         return why(pod, fatal=self._settings.fatal_reasons, deleted=deleted)

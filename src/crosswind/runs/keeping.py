@@ -20,6 +20,7 @@ from crosswind.pods.workloads import SECRET_LABELS
 from crosswind.runs.batches import Batch
 from crosswind.runs.board import Board
 from crosswind.runs.following import Follower
+from crosswind.runs.inquiring import Inquirer
 from crosswind.runs.stopping import Stopper
 from crosswind.runs.workloads import WORKER_LABEL, Ledger, Run, Stage, Workload
 from crosswind.settings import EngineSettings
@@ -29,7 +30,6 @@ __all__ = ["Keeper", "secrets_of"]
 
 log = logging.getLogger(__name__)
 
-_WAITING = 20.0
 _UNSEEN = 60.0
 _LINGERING = 120.0
 _SWEEP = 300.0
@@ -63,6 +63,7 @@ class Keeper:
         self._ledger = ledger
         self._follower = follower
         self._stopper = stopper
+        self._inquirer = Inquirer(client, board, settings)
         self._suspects: set[tuple[str, str]] = set()
         self._swept_at = 0.0
 
@@ -70,7 +71,14 @@ class Keeper:
         """Look after everything until cancelled."""
         while True:
             await asyncio.sleep(self._settings.housekeeping_interval)
-            for duty in (self._tell_waiting, self._find_unseen, self._end_lingering, self._renew_tokens, self._sweep):
+            for duty in (
+                self._inquirer.inquire,
+                self._tell_waiting,
+                self._find_unseen,
+                self._end_lingering,
+                self._renew_tokens,
+                self._sweep,
+            ):
                 await self._attempt(duty)
 
     async def _attempt(self, duty: Callable[[], Awaitable[None]]) -> None:
@@ -83,7 +91,7 @@ class Keeper:
 
     async def _tell_waiting(self) -> None:
         """Tell the authors of tasks that have waited for some time what they wait for."""
-        before = _now() - _WAITING
+        before = _now() - self._settings.tell_after
         for run in self._board.at(Stage.WAITING, Stage.CREATED):
             if run.waits_for is not None and run.asked_at < before:
                 self._board.notice(run, "pod waits", run.waits_for())

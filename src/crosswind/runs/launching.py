@@ -21,7 +21,7 @@ from crosswind.runs.board import Board
 from crosswind.runs.composing import Composer
 from crosswind.runs.dispatching import Dispatcher
 from crosswind.runs.pacing import Pace
-from crosswind.runs.refusals import GiveUp, Retry, after
+from crosswind.runs.refusals import GiveUp, Retry, after, waits_for
 from crosswind.runs.workloads import Run, Stage
 from crosswind.settings import EngineSettings
 from crosswind.types import Manifest
@@ -205,7 +205,7 @@ class Launcher:
     def _decide(self, run: Run, error: Exception, what: str) -> Retry | GiveUp:
         decision = after(error, what=what, waited=_now() - run.asked_at, patience=self._settings.launch_timeout)
         if not isinstance(decision, GiveUp):
-            run.waits_for = partial(str, f"{what} cannot be created yet: {error}")
+            run.waits_for = partial(waits_for, error, what)
         return decision
 
     def _requeue(self, runs: Iterable[Run], delay: float) -> None:

@@ -19,7 +19,7 @@ from crosswind.errors import (
 )
 from crosswind.pods.causes import why_refused
 
-__all__ = ["GiveUp", "Retry", "after"]
+__all__ = ["GiveUp", "Retry", "after", "waits_for"]
 
 _QUOTA_WAIT = 5.0
 _LONGEST_WAIT = 15.0
@@ -56,6 +56,12 @@ def after(error: Exception, *, what: str, waited: float, patience: float) -> Ret
             return GiveUp(f"{what} was not created within {waited:.0f} seconds: {error}")
         return Retry(_delay(error, waited))
     return GiveUp(_message(error, what))
+
+
+def waits_for(error: Exception, what: str) -> str:
+    """Return what keeps an object, named by ``what``, from being created for now."""
+    reason = why_refused(error.message) if isinstance(error, QuotaExceeded) else str(error)
+    return f"{what} cannot be created yet: {reason}"
 
 
 def _delay(error: Exception, waited: float) -> float:
