@@ -25,6 +25,7 @@ __all__ = ["PROGRAMS", "Door", "Program", "main", "parse_options"]
 EVERYWHERE, LOOPBACK = "0.0.0.0", "127.0.0.1"  # noqa: S104  a pod's network namespace, or the pod's own address
 LIMIT = 65536
 LOOK_S = 5.0
+ANSWERED_S = 0.3  # from quit to the exit at least: the sidecar's own client, killed with process 1, must have its answer
 REASONS = {200: "OK", 204: "No Content", 400: "Bad Request", 403: "Forbidden", 404: "Not Found"}
 REASONS |= {405: "Method Not Allowed", 503: "Service Unavailable"}
 
@@ -261,13 +262,13 @@ class Sidecar:
         if door.does == "ready" and time.monotonic() < self.ready_at:
             return 503, "not ready\n"
         if door.does == "quit":
-            self.leave(0, self.program.quit_wait)
+            self.leave(0, self.program.quit_wait, ANSWERED_S)
         return door.code, door.body
 
-    def leave(self, code: int, wait: str) -> None:
+    def leave(self, code: int, wait: str, least: float = 0.0) -> None:
         """End after a while; the first word counts."""
         if self.end is None:
-            self.end = (time.monotonic() + seconds(self.value(wait)), code)
+            self.end = (time.monotonic() + max(least, seconds(self.value(wait))), code)
 
     def terminate(self) -> None:
         """TERM has come."""
