@@ -25,7 +25,7 @@ __all__ = ["PROGRAMS", "Door", "Program", "main", "parse_options"]
 EVERYWHERE, LOOPBACK = "0.0.0.0", "127.0.0.1"  # noqa: S104  a pod's network namespace, or the pod's own address
 LIMIT = 65536
 LOOK_S = 5.0
-ANSWERED_S = 0.3  # from quit to the exit at least: the sidecar's own client, killed with process 1, must have its answer
+ANSWERED_S = 0.3  # from quit to the exit at least: its own client dies with process 1 and must have the answer
 REASONS = {200: "OK", 204: "No Content", 400: "Bad Request", 403: "Forbidden", 404: "Not Found"}
 REASONS |= {405: "Method Not Allowed", 503: "Service Unavailable"}
 
