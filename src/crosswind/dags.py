@@ -14,11 +14,13 @@ other tasks load. In a worker, which wants one task, the queries of the others a
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -72,11 +74,28 @@ def load_tasks(folder: str | Path, *, cache: str | Path | None = None, **setting
         plan = compile_task(root, settings, remembered, wanted.dag_id, wanted.task_id)
         if plan:
             return {plan.dag_id: _build(plan, [])}
-    compiled = compile_folder(root, settings, remembered)
-    problems = list(compiled.problems)
-    dags = {plan.dag_id: dag for plan in compiled.dags if (dag := _attempt(plan, problems))}
+    with _sparing_the_collector():
+        compiled = compile_folder(root, settings, remembered)
+        problems = list(compiled.problems)
+        dags = {plan.dag_id: dag for plan in compiled.dags if (dag := _attempt(plan, problems))}
     _report(root, problems, caller)
     return dags
+
+
+@contextmanager
+def _sparing_the_collector() -> Iterator[None]:
+    """Keep the garbage collector off what is there already; walking over all of Airflow costs a third of the time.
+
+    What the block itself makes is collected as ever. Nothing is done where another has frozen objects.
+    """
+    if gc.get_freeze_count():
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _attempt(plan: DagPlan, problems: list[Problem]) -> DAG | None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -97,6 +99,21 @@ def test_each_table_has_its_line() -> None:
 @pytest.mark.parametrize("sql", ["SELEC * FRM (", "SELECT " + "(" * 3000 + "1" + ")" * 3000, "SELECT 'open"])
 def test_what_cannot_be_read_is_a_problem_and_no_crash(sql: str) -> None:
     assert read_query(sql, ["a"], "", "").problem
+
+
+DEEP = """
+from crosswind.tasks.queries import read_query
+n = 60_000
+for sql in ("SELECT " + "(" * n, "SELECT * FROM (" * (n // 4), "SELECT 1 FROM a " + "JOIN a " * (n // 2) + "ON 1 " * (n // 2),
+            "SELECT CAST(1 AS " + "ARRAY<" * n, "SELECT " + "{" * n, "SELECT " + "NOT " * n + "1", "SELECT " + "CASE WHEN " * n):
+    assert read_query(sql, [], "", "").problem == (0, "nested too deeply"), sql[:30]
+for sql in ("SELECT 1" + "+1" * n, "SELECT 1 " + "UNION SELECT 1 " * (n // 10), "SELECT f(1), a[1] " * 1000, "SELECT a < b"):
+    assert read_query(sql, [], "", "").problem != (0, "nested too deeply"), sql[:30]
+"""
+
+
+def test_no_depth_of_nesting_takes_the_process_down() -> None:
+    subprocess.run([sys.executable, "-c", DEEP], check=True, timeout=28)
 
 
 def test_an_unknown_dialect_is_named() -> None:

@@ -13,7 +13,6 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -109,7 +108,8 @@ def _document_entry(data: bytes) -> Json:
 def _facts_entry(sql: str, names: list[str], dialect: str, default_schema: str) -> Json:
     from crosswind.tasks.queries import read_query  # a third of a second: sqlglot
 
-    return asdict(read_query(sql, names, dialect, default_schema))
+    found = read_query(sql, names, dialect, default_schema)
+    return {"reads": found.reads, "writes": found.writes, "names": found.names, "problem": found.problem}
 
 
 def _wrong_dialect(dialect: str) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
+from functools import lru_cache
 
 from sqlglot import exp, parse
 from sqlglot.dialects.dialect import Dialect
@@ -18,6 +20,10 @@ logging.getLogger("sqlglot").setLevel(logging.ERROR)  # its warnings say without
 
 _JINJA = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
 _REPLACE = re.compile(r"(^|;)(\s*)REPLACE(\s+INTO\b)", re.IGNORECASE)
+_SIGNS = re.compile(r"[^\w\s:,]")
+_JOIN = re.compile(r"\bJOIN\b", re.IGNORECASE)
+_MAX_DEPTH = 500
+_DEEP = "nested too deeply"
 _HOLE = "jinja_hole"
 """Stands for what a template fills in when the task runs; a table of such a name is not known before."""
 
@@ -37,15 +43,19 @@ def read_query(sql: str, names: Sequence[str], dialect: str, default_schema: str
     Temporary tables and common table expressions belong to the query itself and are left out. ``default_schema``
     (``schema`` or ``catalog.schema``) qualifies names that say less.
     """
-    rules = _Names(Dialect.get_or_raise(dialect), default_schema)
+    rules = _rules(dialect, default_schema)
     normalised = tuple(rules.of_text(name) for name in names)
+    if _nested_deeply(sql):
+        return QueryFacts(names=normalised, problem=(0, _DEEP))
     try:
-        statements = [statement for statement in parse(_plain(sql), dialect=dialect or None) if statement]
+        statements = [_Statement(one, list(_targets(one))) for one in parse(_plain(sql), dialect=rules.dialect) if one]
     except (SqlglotError, RecursionError) as error:
         return QueryFacts(names=normalised, problem=_problem(error))
-    if unread := next((s for s in statements if isinstance(s, exp.Command) and _matters(s)), None):
+    if unread := next(
+        (one.tree for one in statements if isinstance(one.tree, exp.Command) and _matters(one.tree)), None
+    ):
         return QueryFacts(names=normalised, problem=(0, f"a statement {unread.name.upper()} that is not understood"))
-    targets = [(rules.of_table(target), passing) for one in statements for target, passing in _targets(one)]
+    targets = [(rules.of_table(target), passing) for one in statements for target, passing in one.targets]
     own = {name for name, passing in targets if passing} | _dropped(statements, rules)
     return QueryFacts(
         reads={name: line for name, line in sorted(_reads(statements, rules).items()) if _known(name, own)},
@@ -54,22 +64,48 @@ def read_query(sql: str, names: Sequence[str], dialect: str, default_schema: str
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Statement:
+    """A statement, and the tables that it makes or changes, each with whether it is temporary."""
+
+    tree: exp.Expr
+    targets: list[tuple[exp.Table, bool]]
+
+
 def _known(name: str, own: set[str]) -> bool:
     """Whether a name is that of a table outside of the query, and no template makes it up."""
     return bool(name) and name not in own and _HOLE not in name.lower()
 
 
-def _reads(statements: Sequence[exp.Expr], rules: _Names) -> dict[str, int]:
+def _reads(statements: Sequence[_Statement], rules: _Names) -> dict[str, int]:
     """Return the tables that statements read, each with its first line."""
     reads: dict[str, int] = {}
     for statement in statements:
-        if isinstance(statement, exp.Drop | exp.Execute):
+        if isinstance(statement.tree, exp.Drop | exp.Execute):
             continue
-        written = {id(target) for target, _ in _targets(statement)}
-        for table in statement.find_all(exp.Table):
-            if id(table) not in written and not _is_local(table):
+        written = {id(target) for target, _ in statement.targets}
+        local = {one.alias.lower() for one in statement.tree.find_all(exp.CTE)}
+        for table in statement.tree.find_all(exp.Table):
+            if id(table) not in written and not _is_local(table, local):
                 reads.setdefault(rules.of_table(table), _line(table))
     return reads
+
+
+def _nested_deeply(sql: str) -> bool:
+    """Whether brackets, types or joins nest so deeply that sqlglot might exhaust the stack.
+
+    Python would raise ``RecursionError``; the compiled parser takes the whole process down.
+    """
+    joins = len(_JOIN.findall(sql))
+    if joins > _MAX_DEPTH or sum(map(sql.count, "([{<")) <= _MAX_DEPTH:
+        return joins > _MAX_DEPTH
+    depth = angles = 0
+    for sign in _SIGNS.findall(sql):
+        depth = max(0, depth + (sign in "([{") - (sign in ")]}"))
+        angles = angles + 1 if sign == "<" else 0  # ARRAY<ARRAY<…, with nothing but words between
+        if depth > _MAX_DEPTH or angles > _MAX_DEPTH:
+            return True
+    return False
 
 
 def _plain(sql: str) -> str:
@@ -86,7 +122,7 @@ def _problem(error: Exception) -> tuple[int, str]:
     details = getattr(error, "errors", None) or [{}]
     reason = details[0].get("description") or str(error).splitlines()[0]
     if isinstance(error, RecursionError):
-        reason = "nested too deeply"
+        reason = _DEEP
     return int(details[0].get("line") or 0), re.sub(r"\x1b\[\d*m", "", reason)
 
 
@@ -112,21 +148,21 @@ def _temporary(node: exp.Expr) -> bool:
     return bool(node.args.get("temporary") or (properties and properties.find(exp.TemporaryProperty)))
 
 
-def _dropped(statements: Sequence[exp.Expr], rules: _Names) -> set[str]:
+def _dropped(statements: Sequence[_Statement], rules: _Names) -> set[str]:
     """Return the tables that are gone at the end; one that is dropped to be made anew is not."""
     gone: dict[str, bool] = {}
     for statement in statements:
-        if isinstance(statement, exp.Drop):
-            gone |= {rules.of_table(table): True for table in statement.find_all(exp.Table)}
-        gone |= {rules.of_table(target): False for target, _ in _targets(statement)}
+        if isinstance(statement.tree, exp.Drop):
+            gone |= {rules.of_table(table): True for table in statement.tree.find_all(exp.Table)}
+        gone |= {rules.of_table(target): False for target, _ in statement.targets}
     return {name for name, dropped in gone.items() if dropped}
 
 
-def _is_local(table: exp.Table) -> bool:
-    """Whether the name is that of a common table expression, or no table's name at all."""
+def _is_local(table: exp.Table, expressions: Set[str]) -> bool:
+    """Whether the name is that of one of the common table expressions, or no table's name at all."""
     if not isinstance(table.this, exp.Identifier):
         return True  # a function
-    if table.args.get("db"):
+    if table.args.get("db") or table.name.lower() not in expressions:
         return False
     above = [table, *_ancestors(table)]
     return any(_visible(table.name, node, above) for node in above)
@@ -163,16 +199,19 @@ class _Names:
     """Turns names into full, normalised ones, so that ``Orders`` and ``sales.orders`` can be the same."""
 
     def __init__(self, dialect: Dialect, default_schema: str) -> None:
-        self._dialect = dialect
+        self.dialect = dialect
+        self._known: dict[str, str] = {}
         self._default: list[str] = []
         if default_schema:
             self._default = self.of_text(default_schema).split(".")
 
     def of_text(self, name: str) -> str:
-        try:
-            return self.of_table(exp.to_table(name, dialect=self._dialect))
-        except (SqlglotError, ValueError):
-            return name
+        if name not in self._known:
+            try:
+                self._known[name] = self.of_table(exp.to_table(name, dialect=self.dialect))
+            except (SqlglotError, ValueError):
+                self._known[name] = name
+        return self._known[name]
 
     def of_table(self, table: exp.Table) -> str:
         parts = [self._normal(part) for part in table.parts if isinstance(part, exp.Identifier)]
@@ -181,4 +220,9 @@ class _Names:
 
     def _normal(self, part: exp.Identifier) -> str:
         part.meta["is_table"] = True  # BigQuery has case in names of tables and not in others
-        return str(self._dialect.normalize_identifier(part).name)
+        return str(self.dialect.normalize_identifier(part).name)
+
+
+@lru_cache(maxsize=16)
+def _rules(dialect: str, default_schema: str) -> _Names:
+    return _Names(Dialect.get_or_raise(dialect), default_schema)
