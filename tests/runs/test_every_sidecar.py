@@ -1,0 +1,188 @@
+"""The whole table of known sidecars: each is played, and ends in its own way with the exit code that the table says."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from crosswind.kube.client import Client
+from crosswind.kube.resources import EVENTS, PODS
+from crosswind.pods.known_sidecars import KNOWN
+from crosswind.pods.recognising import recognise
+from crosswind.pods.stop_plans import Abilities, plan_stop
+from crosswind.pods.verdicts import judge
+from crosswind.runs.ending import Ender, EndSettings
+from crosswind.settings import KubeSettings
+from crosswind.testing import Cluster
+from crosswind.types import Manifest
+
+pytestmark = pytest.mark.cluster
+
+OWN = {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
+STAYS = "while :; do sleep 0.1 & wait $!; done"
+VAULT = "vault.hashicorp.com/agent-"
+
+
+@dataclass(frozen=True)
+class Played:
+    """A sidecar in a pod, declared or injected, the step that ends it, and its exit code then."""
+
+    step: str
+    code: int = 0
+    container: Manifest = field(default_factory=dict)
+    annotations: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+def declared(step: str, name: str, image: str, *args: str, code: int = 0, script: str = "", **env: str) -> Played:
+    container: Manifest = {"name": name, "image": image, "args": list(args)}
+    container["env"] = [OWN, *({"name": key, "value": value} for key, value in env.items())]
+    if script:
+        container["command"] = ["sh", "-c", script]
+    return Played(step, code, container)
+
+
+TERM = "send TERM by a shell"
+SQL = "gcr.io/cloud-sql-connectors/cloud-sql-proxy:2.25"
+PLAYED = {
+    "istio": Played("ask POST :15020/quitquitquit", labels={"sidecar.istio.io/inject": "true"}),
+    "linkerd": Played(
+        "ask POST :4191/shutdown",
+        annotations={"linkerd.io/inject": "enabled", "config.linkerd.io/proxy-admin-shutdown": "enabled"},
+    ),
+    "vault": Played(
+        "ask POST :8200/agent/v1/quit", annotations={f"{VAULT}inject": "true", f"{VAULT}enable-quit": "true"}
+    ),
+    "cloud-sql": declared("ask POST :9091/quitquitquit", "db", SQL, "--quitquitquit"),
+    "cloud-sql, without its endpoint": declared(TERM, "db", f"{SQL}-alpine", code=143),
+    "cloud-sql, 0 on TERM": declared(TERM, "db", f"{SQL}-alpine", "--exit-zero-on-sigterm"),
+    "cloud-sql-v1": declared(TERM, "db", "gcr.io/cloudsql-docker/gce-proxy:1.33-alpine"),
+    "gcs-fuse": Played("wait", annotations={"gke-gcsfuse/volumes": "true"}),
+    "consul": declared(
+        "ask POST :20600/graceful_shutdown",
+        "consul-dataplane",
+        "hashicorp/consul-dataplane:1.6",
+        "-shutdown-grace-period-seconds=1",
+    ),
+    "kuma": Played("wait", labels={"kuma.io/sidecar-injection": "enabled"}),
+    "dapr": declared(
+        "ask POST :3500/v1.0/shutdown",
+        "daprd",
+        "ghcr.io/dapr/daprd:1.15",
+        "--dapr-graceful-shutdown-seconds",
+        "1",
+    ),
+    "envoy": declared("ask POST :9901/quitquitquit", "front", "envoyproxy/envoy:v1.31.0"),
+    "app-mesh": declared("ask POST :9901/quitquitquit", "envoy", "x.example/aws-appmesh-envoy:v1"),
+    "osm": declared("ask POST :15000/quitquitquit", "envoy", "envoyproxy/envoy-distroless:v1.24"),
+    "datadog": declared(TERM, "datadog-agent-injected", "gcr.io/datadog/agent:7"),
+    "fluent-bit": declared(TERM, "logs", "fluent/fluent-bit:3.2-debug"),
+    "fluentd": declared(TERM, "logs", "fluent/fluentd:v1.17", code=143),
+    "otel-collector": declared("swap busybox", "otc-container", "otel/opentelemetry-collector:0.110"),
+    "airflow-xcom": declared(
+        "send INT by a shell",
+        "airflow-xcom-sidecar",
+        "alpine",
+        script='trap "exit 0" INT; while true; do sleep 1; done;',
+    ),
+    "git-sync": declared(TERM, "git-sync", "registry.k8s.io/git-sync/git-sync:v3.6.9"),
+    "git-sync, without a shell": declared("swap busybox", "git-sync", "registry.k8s.io/git-sync/git-sync:v4.4.0"),
+    "vector": declared(TERM, "vector", "timberio/vector:0.43.0-alpine"),
+    "airflow-kerberos": declared(TERM, "worker-kerberos", "busybox", code=143, script=f"trap 'exit 143' TERM; {STAYS}"),
+    "airflow-log-groomer": declared(
+        TERM, "worker-log-groomer", "busybox", code=143, script=f"trap 'exit 143' TERM; {STAYS}"
+    ),
+}
+IMPATIENT = tuple(replace(one, owner_wait=0.3) if one.name == "airflow-xcom" else one for one in KNOWN)
+
+
+def test_the_whole_table_is_played() -> None:
+    assert {name.partition(",")[0] for name in PLAYED} == {one.name for one in KNOWN}
+
+
+@pytest.fixture
+async def client(cluster: Cluster) -> AsyncIterator[Client]:
+    if not cluster.local:
+        pytest.skip("only the local cluster plays sidecars")
+    async with await Client.connect(KubeSettings(kubeconfig=str(cluster.kubeconfig))) as made:
+        yield made
+
+
+async def base_over(client: Client, namespace: str, played: Played) -> Manifest:
+    """Create a pod with the sidecar and return it once base has ended."""
+    base = {"name": "base", "image": "busybox", "command": ["true"]}
+    manifest = {
+        "metadata": {"name": "etl", "annotations": played.annotations, "labels": played.labels},
+        "spec": {
+            "containers": [base, *([played.container] if played.container else [])],
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 1,
+        },
+    }
+    version = (await client.create(PODS, manifest, namespace=namespace))["metadata"]["resourceVersion"]
+    async for event in client.watch(PODS, namespace=namespace, version=version, timeout=25):
+        states = states_of(event["object"])
+        if "terminated" in states.get("base", {}):
+            return event["object"]
+    raise AssertionError("base did not end")
+
+
+def states_of(pod: Manifest) -> dict[str, Any]:
+    return {one["name"]: one["state"] for one in pod.get("status", {}).get("containerStatuses", [])}
+
+
+@pytest.mark.parametrize("name", PLAYED)
+async def test_a_known_sidecar_is_recognised_and_ends_in_its_own_way(client: Client, namespace: str, name: str) -> None:
+    played, product = PLAYED[name], name.partition(",")[0]
+    found = await base_over(client, namespace, played)
+    (target,) = plan_stop(found, known=IMPATIENT, swap_image="busybox").targets
+    assert target.product == product
+
+    assert await Ender(client, settings=EndSettings(IMPATIENT, "busybox"), allowed=Abilities.C).end(found)
+
+    ended = await client.get(PODS, "etl", namespace=namespace)
+    codes = {container: state["terminated"]["exitCode"] for container, state in states_of(ended).items()}
+    assert codes == {"base": 0, target.container: played.code}
+    assert ended["status"]["phase"] == ("Failed" if played.code else "Succeeded")
+    assert judge(ended, "base").succeeded, "whatever the sidecar ended with"
+    events = (await client.list(EVENTS, namespace=namespace)).items
+    told = [one["message"] for one in events if one["reason"] == "SidecarEnded"]
+    assert told == [f"{target.container} ended: {played.step}, exit code {played.code}"]
+    step = next(one for one in target.taken if str(one) == played.step)
+    assert step.exit_code in (None, played.code)
+
+
+async def test_two_that_wait_for_each_other_end(client: Client, namespace: str) -> None:
+    fuse, kuma = PLAYED["gcs-fuse"], PLAYED["kuma"]
+    found = await base_over(client, namespace, replace(fuse, labels=kuma.labels))
+    assert await Ender(client, allowed=Abilities.A).end(found)
+    events = (await client.list(EVENTS, namespace=namespace)).items
+    assert {one["message"] for one in events if one["reason"] == "SidecarEnded"} == {
+        "kuma-sidecar ended: ask POST :9901/quitquitquit, exit code 0",
+        "gke-gcsfuse-sidecar ended: wait, exit code 0",
+    }
+
+
+MARKED = [(one.name, mark) for one in KNOWN for mark in one.marks]
+
+
+@pytest.mark.parametrize(("product", "mark"), MARKED, ids=[mark for _, mark in MARKED])
+@pytest.mark.parametrize("where", ["annotations", "labels"])
+def test_a_mirrored_image_is_recognised_by_any_of_its_injector_s_marks(product: str, mark: str, where: str) -> None:
+    row = next(one for one in KNOWN if one.name == product)
+    for pattern in row.containers:
+        container = {"name": pattern.replace("*", "x"), "image": "mirror.example/team/image:7"}
+        assert recognise({"metadata": {}}, container) is None
+        found = recognise({"metadata": {where: {mark: "true"}}}, container)
+        assert found is row
+
+
+@pytest.mark.parametrize("row", KNOWN, ids=lambda row: row.name)
+def test_a_product_is_recognised_by_each_of_its_names_and_images(row: Any) -> None:
+    for name in row.containers:
+        for image in row.images:
+            container = {"name": name.replace("*", "any"), "image": image.replace("*", "a.example:5000/b/c")}
+            assert recognise({"metadata": {}}, container) is row, container
