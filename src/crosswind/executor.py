@@ -207,7 +207,7 @@ class KubernetesExecutor(BaseExecutor):
             )
         assert isinstance(item, TestConnection)
         test_id = str(item.connection_test_id)
-        task = self._task("connection-test", item.connection_id, test_id)
+        task = self._task("connection-test", item.connection_id, test_id, queue=item.queue or "default")
         return Workload(item.key, task, float("inf"), self._payload(item, test_id))
 
     def _task(

@@ -36,8 +36,9 @@ def callback() -> workloads.ExecuteCallback:
     )
 
 
-def connection_test() -> workloads.TestConnection:
-    return workloads.TestConnection(connection_test_id=uuid.uuid4(), connection_id="db", timeout=60, token="")
+def connection_test(queue: str | None = None) -> workloads.TestConnection:
+    test_id = uuid.uuid4()
+    return workloads.TestConnection(connection_test_id=test_id, connection_id="db", timeout=60, queue=queue, token="")
 
 
 class Engine:
@@ -136,8 +137,9 @@ def test_callbacks_run_and_their_exit_code_decides(executor: KubernetesExecutor)
 
 
 def test_connection_tests_run_and_can_be_dropped(executor: KubernetesExecutor) -> None:
-    key = queue(executor, connection_test())
+    key = queue(executor, connection_test("gpu"))
     assert isinstance(key, ConnectionTestKey)
+    assert launched(executor).task.queue == "gpu"
     assert json.loads(launched(executor).payload())["type"] == "TestConnection"
     executor.fail_connection_test(key)
     assert executor.running == set()
