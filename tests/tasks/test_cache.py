@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -41,6 +42,18 @@ def test_what_has_not_changed_is_not_parsed_again(filled: Any) -> None:
     filled.write("daily.sql", "INSERT INTO daily SELECT * FROM orders AS o")
     assert parses_sql(filled)
     assert not parses_sql(filled)
+
+
+def test_after_a_change_only_what_has_changed_is_read_anew(filled: Any) -> None:
+    def known() -> set[str]:
+        (file,) = filled.cache.iterdir()
+        return set(json.loads(file.read_bytes()))
+
+    filled.compile()
+    before = known()
+    filled.write("daily.sql", "INSERT INTO daily SELECT * FROM orders AS o")
+    filled.compile()
+    assert len(known() - before) == len(before - known()) == 1
 
 
 def test_the_cache_changes_no_result(filled: Any) -> None:
