@@ -130,6 +130,12 @@ class LocalImage:
     visible: tuple[str, ...] = ()
     """Folders that must be seen inside although they lie under one that a container has of its own, such as /tmp."""
 
+    mounts: Mapping[str, str] = field(default_factory=dict)
+    """Files and folders of this machine that the image has, read-only, by their path in it."""
+
+    like: str = ""
+    """Name of an image whose parts this one has wherever it says nothing itself; "" is none."""
+
     missing: bool = False
     """Such an image cannot be pulled."""
 

@@ -17,6 +17,7 @@ VERSIONS = [f"1.{minor}" for minor in range(29, int(kubernetes_validate.latest_v
 CUSTOM = {"ExternalSecret", "PeerAuthentication", "AuthorizationPolicy", "VirtualService", "ServiceEntry"}
 GIVEN = {
     "minimal": {("Secret", "airflow-database"), ("Secret", "airflow-secrets")},
+    "laptop": {("Secret", "airflow-database"), ("Secret", "airflow-secrets")},
     "eks-istio": set(),
     "namespaces": {
         ("Secret", "airflow-database"),

@@ -14,6 +14,9 @@ __all__ = ["api_server"]
 
 def _program(values: Values) -> Program:
     version = f"{values.web.path}/api/v2/version"  # asks no database: a slow one must not end the server
+    # the first call of the execution API has Airflow build all its versions, which takes seconds in which nothing else
+    # is answered: not while a task waits
+    execution = f"{values.web.path}/execution/health"
     proxied = values.web.host is not None
     return Program(
         component="api-server",
@@ -23,7 +26,7 @@ def _program(values: Values) -> Program:
         # uvicorn believes forwarded headers from localhost alone unless told; network policies keep strangers away
         env={"FORWARDED_ALLOW_IPS": "*"} if proxied else {},
         probes={
-            "startupProbe": http_probe(version, "http", period=10, failures=90),
+            "startupProbe": http_probe(execution, "http", period=10, failures=90),
             "livenessProbe": http_probe(version, "http", period=30, failures=5),
             "readinessProbe": http_probe(version, "http", period=10, failures=3),
         },

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 
 from crosswind.settings import LocalImage
 from crosswind.types import Manifest
 
-__all__ = ["ImageProblem", "command_line", "find_image", "problem_of"]
+__all__ = ["ImageProblem", "command_line", "find_image", "image_table", "problem_of"]
 
 _DOMAIN = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9.-]*[a-zA-Z0-9])(?::[0-9]+)?"
 _PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
@@ -46,6 +46,25 @@ def find_image(name: str, table: Mapping[str, LocalImage]) -> LocalImage | None:
         return None
     image = table[max(matching, key=len)]
     return None if image.missing else image
+
+
+def image_table(builtin: Mapping[str, LocalImage], given: Mapping[str, LocalImage]) -> dict[str, LocalImage]:
+    """Return both tables as one; what is ``like`` an image of the first gets its parts. Unknown ones are missing."""
+    alike = {
+        pattern: _over(find_image(image.like, builtin) or LocalImage(missing=True), image)
+        for pattern, image in given.items()
+        if image.like
+    }
+    return {**builtin, **given, **alike}
+
+
+def _over(base: LocalImage, image: LocalImage) -> LocalImage:
+    """Return an image with its own parts where it has any; variables and mounts add up."""
+    silent = LocalImage()
+    said = {one.name: getattr(image, one.name) for one in fields(image)}
+    said = {name: value for name, value in said.items() if value != getattr(silent, name)}
+    environment, mounts = {**base.environment, **image.environment}, {**base.mounts, **image.mounts}
+    return replace(base, **{**said, "environment": environment, "mounts": mounts})
 
 
 def problem_of(container: Manifest, table: Mapping[str, LocalImage]) -> ImageProblem | None:

@@ -503,7 +503,7 @@ class Supervisor:
     def weigh(self) -> None:
         """Kill the container when its memory passes the limit."""
         limit = self.spec.get("memory")
-        if limit and self.children and not self.oom and resident(self.processes()) > limit:
+        if limit and self.children and not self.oom and resident(self.processes(), limit) > limit:
             self.oom = True
             self.do_signal({"id": 0, "number": signal.SIGKILL}, {})
 
@@ -556,10 +556,13 @@ def descendants(of: int, pids: list[int]) -> list[int]:
     return found[1:]
 
 
-def resident(pids: list[int]) -> int:
-    """Bytes of memory that these processes hold for themselves; pages shared by forks count once (PSS)."""
+def resident(pids: list[int], limit: int) -> int:
+    """Bytes of memory that these processes hold for themselves; pages shared by forks count once (PSS).
+
+    Up to ``limit`` a rough sum will do, which is never too small: to ask for PSS holds a large process up.
+    """
     roughly = sum(_statm(pid) for pid in pids)
-    return roughly if len(pids) == 1 else min(roughly, sum(_pss(pid) for pid in pids)) if roughly > 1 << 20 else roughly
+    return roughly if len(pids) == 1 or roughly <= limit else min(roughly, sum(_pss(pid) for pid in pids))
 
 
 def _statm(pid: int) -> int:

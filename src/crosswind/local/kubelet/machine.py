@@ -20,6 +20,7 @@ import psutil
 
 from crosswind.local.injection.images import sidecar_images
 from crosswind.local.kubelet.containers import Container, Forker, StartError
+from crosswind.local.kubelet.images import image_table
 from crosswind.local.kubelet.network import Network
 from crosswind.local.seams import Registry
 from crosswind.local.statuses import StatusError
@@ -92,7 +93,7 @@ class Machine:
             self.folder = self.settings.pods_folder.resolve()
             self.folder.mkdir(0o700, parents=True, exist_ok=True)
         self._stack.callback(self.forker.close)
-        self.images = {**await asyncio.to_thread(self._builtin_images), **self.settings.images}
+        self.images = image_table(await asyncio.to_thread(self._builtin_images), self.settings.images)
         self.mode = await self._best_mode()
 
     async def __aexit__(self, *_: object) -> None:
@@ -136,7 +137,8 @@ class Machine:
         table |= dict.fromkeys(("debian*", "ubuntu*", "bash*", "*/pause*"), plain)
         table |= {name: _busybox(commands / "busybox") for name in ("busybox*", "*/busybox*", "alpine*", "*/alpine*")}
         table["python*"] = python
-        table |= {name: _airflow(python) for name in ("apache/airflow*", "*/airflow*")}
+        airflow = _airflow(python, commands / "airflow")
+        table |= dict.fromkeys(("apache/airflow*", "*/airflow*"), airflow)
         return table
 
     # lookups
@@ -193,13 +195,18 @@ def _hidden(folders: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(folder for folder in folders if _below(folder, OWN)))
 
 
-def _airflow(python: LocalImage) -> LocalImage:
+def _airflow(python: LocalImage, folder: Path) -> LocalImage:
+    folder.mkdir(parents=True, exist_ok=True)
+    entrypoint = folder / "entrypoint"
+    entrypoint.write_text(f"#!/bin/sh\n{AIRFLOW_ENTRYPOINT}\n")
+    entrypoint.chmod(0o755)
     variables = {"AIRFLOW_HOME": "/opt/airflow", "HOME": "/home/airflow", "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
     return LocalImage(
         path=python.path,
         visible=python.visible,
         environment=variables,
-        entrypoint=("sh", "-c", AIRFLOW_ENTRYPOINT, "entrypoint"),
+        entrypoint=("/entrypoint",),
+        mounts={"/entrypoint": str(entrypoint)},
         folder="/opt/airflow",
     )
 

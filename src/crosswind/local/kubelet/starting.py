@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
@@ -71,6 +72,7 @@ def process_spec(
         pod, container, given, lambda kind, name: machine.find(namespace, kind, name), machine.allocatable()
     )
     mounts = [*shared, *_own_files(container, folder), *(Mount(path, path, True) for path in image.visible)]
+    mounts += [Mount(os.path.abspath(source), path, True) for path, source in image.mounts.items()]
     mounts += volumes.mounts(pod, container, variables)
     argv = [expand(part, variables) for part in command_line(container, image)]
     message: dict[str, Any] = {
