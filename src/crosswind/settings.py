@@ -10,7 +10,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["EngineSettings", "KubeSettings", "LocalImage", "LocalSettings", "ReapSettings"]
+__all__ = ["ArchiveSettings", "EngineSettings", "KubeSettings", "LocalImage", "LocalSettings", "ReapSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveSettings:
+    """How logs of pods are kept in the metadata database."""
+
+    folder: str = ""
+    """Where workers write their logs, ``[logging] base_log_folder``."""
+
+    spare: bool = True
+    """Leave out pods in which a volume that lasts is mounted there."""
+
+    limit: int = 10 * 1024 * 1024
+    """Bytes of a pod's log that are kept, as printed: what a kubelet keeps of it unless told otherwise."""
+
+    days: float = 30.0
+    """How long; 0 is for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +91,9 @@ class EngineSettings:
 
     log_tasks: bool = False
     """Name the task, not only the pod, in the lines of the log."""
+
+    archive: ArchiveSettings | None = None
+    """How logs of pods are kept when they go; None lets them go too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ DAGS: dict[str, dict[str, Any]] = {
     "bundle": {"source": "bundle", "repo": "https://example.com/dags.git"},
 }
 LOGS: dict[str, dict[str, Any]] = {
-    "none": {"to": "none"},
+    "archive": {"to": "archive"},
     "volume": {"to": "volume", "volume": {"efs": {"fileSystem": "fs-0b"}}},
     "remote": {"to": "remote", "url": "s3://bucket/logs"},
 }

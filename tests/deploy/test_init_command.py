@@ -18,7 +18,13 @@ def init(folder: Path, *arguments: str) -> Result:
 
 @pytest.mark.parametrize(
     ("dags", "logs", "mesh"),
-    [*product(("image", "pvc", "git-sync", "bundle"), ("none", "volume", "remote"), ("none", "istio", "linkerd"))],
+    [
+        *product(
+            ("image", "pvc", "git-sync", "bundle"),
+            ("archive", "volume", "remote", "none"),
+            ("none", "istio", "linkerd"),
+        )
+    ],
 )
 def test_each_choice_gives_a_short_file_that_renders(dags: str, logs: str, mesh: str) -> None:
     role = "arn:aws:iam::123456789012:role/x"

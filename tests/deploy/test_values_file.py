@@ -28,7 +28,10 @@ IMAGE = "image: example.com/airflow:1\n"
             IMAGE + "dags: {source: gitsync}\n",
             "v.yaml:2: dags has no source that is known; there are image, pvc, git-sync, bundle",
         ),
-        (IMAGE + "logs: {volume: {}}\n", "v.yaml:2: logs has no to that is known; there are volume, remote, none"),
+        (
+            IMAGE + "logs: {volume: {}}\n",
+            "v.yaml:2: logs has no to that is known; there are archive, volume, remote, none",
+        ),
         (
             IMAGE + "logs: {to: volume, volume: {claim: x, storageClass: y}}\n",
             "v.yaml:2: logs.volume has claim and storageClass; keep one of them",

@@ -14,7 +14,7 @@ from crosswind.errors import ConfigError
 __all__ = ["init"]
 
 _DAGS = click.Choice(["image", "pvc", "git-sync", "bundle"])
-_LOGS = click.Choice(["none", "volume", "remote"])
+_LOGS = click.Choice(["archive", "volume", "remote", "none"])
 _MESHES = click.Choice(["none", "istio", "linkerd"])
 _QUESTIONS: tuple[tuple[str, str, str, click.Choice[str] | None], ...] = (
     ("image", "Image of Airflow 3.3 with crosswind", "", None),
@@ -22,7 +22,7 @@ _QUESTIONS: tuple[tuple[str, str, str, click.Choice[str] | None], ...] = (
     ("database_secret", "Secret with the database's address (key connection)", "airflow-database", None),
     ("dags", "Where do DAG files come from", "image", _DAGS),
     ("repo", "Git repository", "https://git.example.com/dags.git", None),
-    ("logs", "Where are logs kept", "none", _LOGS),
+    ("logs", "Where are logs kept", "archive", _LOGS),
     ("logs_url", "Address of the logs", "s3://example-bucket/airflow", None),
     ("mesh", "Service mesh", "none", _MESHES),
     ("host", "Host name of the UI, empty for none", "", None),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from crosswind.deploy.objects import Rendered, named, new
-from crosswind.deploy.values import BundleDags, GitSyncDags, ImageDags, RemoteLogs, Values, VolumeDags
+from crosswind.deploy.values import BundleDags, GitSyncDags, ImageDags, PodLogs, RemoteLogs, Values, VolumeDags
 
 __all__ = [
     "AIRFLOW_CFG",
@@ -108,6 +108,8 @@ def _derived(values: Values) -> Options:
         options["logging"] |= {"remote_logging": True, "remote_base_log_folder": values.logs.url}
         if values.logs.connection:
             options["logging"]["remote_log_conn_id"] = values.logs.connection
+    if isinstance(values.logs, PodLogs):
+        options["crosswind"] = {"archive_logs": "never"}
     if values.web.auth == "fab":
         options["fab"] = {"config_file": f"{CONFIG_FOLDER}/webserver_config.py", "enable_proxy_fix": True}
     if values.web.auth == "simple":

@@ -18,7 +18,7 @@ class Answers:
     database_secret: str = "airflow-database"  # noqa: S105 - a name
     dags: str = "image"
     repo: str = ""
-    logs: str = "none"
+    logs: str = "archive"
     logs_url: str = ""
     mesh: str = "none"
     host: str = ""
@@ -71,11 +71,13 @@ def _dags(answers: Answers) -> str:
 
 def _logs(answers: Answers) -> str:
     text = {
+        "archive": "  to: archive",
         "none": "  to: none",
         "volume": "  to: volume\n  volume: {size: 50Gi}  # claim, storageClass or efs; it must serve many nodes",
         "remote": f"  to: remote\n  url: {_text(answers.logs_url or 's3://example-bucket/airflow')}",
     }[answers.logs]
-    return f"# Where logs of tasks are kept: none (as long as the pod), volume, remote (object store)\nlogs:\n{text}"
+    choices = "archive (metadata database), volume, remote (object store), none (as long as the pod)"
+    return f"# Where logs of tasks are kept: {choices}\nlogs:\n{text}"
 
 
 def _mesh(answers: Answers) -> str:

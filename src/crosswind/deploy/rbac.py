@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from crosswind.deploy.objects import Rendered, named, new
-from crosswind.deploy.values import Values
+from crosswind.deploy.values import ArchiveLogs, Values
 from crosswind.types import Manifest
 
 __all__ = ["executor_rules", "launcher_rules", "log_rules", "rbac"]
@@ -40,8 +40,10 @@ _LAUNCHER = "what tasks and triggers need to run pods of their own"
 
 
 def executor_rules(values: Values) -> list[Manifest]:
-    """Return what the executor calls: pods, and the Secrets that workloads travel in."""
+    """Return what the executor calls: pods, their logs to keep them, and the Secrets that workloads travel in."""
     rules = [_rule("pods", "create", "get", "list", "watch", "patch", "delete")]
+    if _keeps_logs(values):
+        rules.append(_rule("pods/log", "get"))
     if values.config.get("crosswind", {}).get("workload_delivery", "secret") == "secret":
         rules.append(_rule("secrets", "create", "list", "patch", "delete"))
     # says which volume a waiting pod waits for
@@ -54,6 +56,11 @@ def executor_rules(values: Values) -> list[Manifest]:
             _rule("events", "create"),
         ]
     return rules
+
+
+def _keeps_logs(values: Values) -> bool:
+    wanted = values.config.get("crosswind", {}).get("archive_logs", "auto")
+    return wanted == "always" or (wanted == "auto" and isinstance(values.logs, ArchiveLogs))
 
 
 def log_rules() -> list[Manifest]:

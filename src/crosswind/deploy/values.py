@@ -14,6 +14,7 @@ from pydantic.alias_generators import to_camel
 from crosswind.types import Manifest
 
 __all__ = [
+    "ArchiveLogs",
     "BundleDags",
     "Component",
     "Database",
@@ -25,6 +26,7 @@ __all__ = [
     "Mesh",
     "Metrics",
     "Network",
+    "PodLogs",
     "RemoteLogs",
     "SecretKey",
     "SecretStore",
@@ -188,13 +190,19 @@ class RemoteLogs(Part):
     connection: Text | None = None
 
 
+class ArchiveLogs(Part):
+    """Task logs are kept in the metadata database."""
+
+    to: Literal["archive"] = "archive"
+
+
 class PodLogs(Part):
     """Task logs can be read as long as the pod exists."""
 
-    to: Literal["none"] = "none"
+    to: Literal["none"]
 
 
-Logs = Annotated[VolumeLogs | RemoteLogs | PodLogs, Field(discriminator="to")]
+Logs = Annotated[ArchiveLogs | VolumeLogs | RemoteLogs | PodLogs, Field(discriminator="to")]
 
 
 class Web(Part):
@@ -325,7 +333,7 @@ class Values(Part):
     database: Database = Database()
     secrets: Secrets = Secrets()
     dags: Dags = ImageDags()
-    logs: Logs = PodLogs()
+    logs: Logs = ArchiveLogs()
     web: Web = Web()
     mesh: Mesh = Mesh()
     metrics: Metrics = Metrics()

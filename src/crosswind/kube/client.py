@@ -225,7 +225,20 @@ class Client:
         async with self._stream(request) as reply:
             return await reply.read()
 
-    async def follow_log(
+    def log_chunks(
+        self,
+        pod: str,
+        *,
+        namespace: str,
+        **options: Unpack[LogOptions],
+    ) -> AsyncGenerator[bytes]:
+        """Yield what ``log`` returns in chunks, for logs of any length.
+
+        Wrap it in ``contextlib.aclosing`` when you leave it early.
+        """
+        return self._chunks(requests.log(pod, namespace=namespace, silence=_LOG_SILENCE, **options))
+
+    def follow_log(
         self,
         pod: str,
         *,
@@ -236,7 +249,9 @@ class Client:
 
         Wrap it in ``contextlib.aclosing`` when you leave it early.
         """
-        request = requests.log(pod, namespace=namespace, follow=True, **options)
+        return self._chunks(requests.log(pod, namespace=namespace, follow=True, **options))
+
+    async def _chunks(self, request: Request) -> AsyncGenerator[bytes]:
         async with self._stream(request) as reply, contextlib.aclosing(reply.chunks()) as chunks:
             async for chunk in chunks:
                 yield chunk

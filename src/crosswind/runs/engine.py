@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from crosswind.errors import ConfigError, CrosswindError
 from crosswind.kube.client import Client
 from crosswind.runs.adopting import adopt
+from crosswind.runs.archiving import Archive, Archiver
 from crosswind.runs.board import Board
 from crosswind.runs.checking import problems, server_version
 from crosswind.runs.composing import Composer
@@ -45,7 +46,7 @@ class _Parts:
     client: Client
     launcher: Launcher
     follower: Follower
-    stopper: Stopper
+    stopper: Stopper | Archiver
     keeper: Keeper
 
 
@@ -63,12 +64,14 @@ class Engine:
         composer: Composer,
         ledger: Ledger,
         ending: EndSettings | None = None,
+        archive: Archive | None = None,
     ) -> None:
         self.settings = settings
         self._ending = ending or EndSettings()
         self._kube = kube
         self._composer = composer
         self._ledger = ledger
+        self._archive = archive
         self._board = Board()
         self._inbox: deque[Callable[[], None]] = deque()
         self._thread = LoopThread(f"crosswind-{settings.executor_id}", self._main)
@@ -216,8 +219,8 @@ class Engine:
 
     def _assemble(self, client: Client) -> _Parts:
         board, settings = self._board, self.settings
-        follower = Follower(client, board, settings, self._over)
-        stopper = Stopper(client, board, settings, Ender(client, settings=self._ending))
+        follower = Follower(client, board, settings, self._over, self._leaving)
+        stopper = self._archived(client, Stopper(client, board, settings, Ender(client, settings=self._ending)))
         launcher = Launcher(
             client,
             self._composer,
@@ -228,6 +231,11 @@ class Engine:
         )
         keeper = Keeper(client, board, settings, self._ledger, follower, stopper)
         return _Parts(client, launcher, follower, stopper, keeper)
+
+    def _archived(self, client: Client, stopper: Stopper) -> Stopper | Archiver:
+        if self._archive is None or self.settings.archive is None:
+            return stopper
+        return Archiver(client, stopper, self._archive, self.settings.archive)
 
     async def _check(self, client: Client) -> None:
         """Tell at start what will fail. What cannot be checked is no reason to stop."""
@@ -310,9 +318,14 @@ class Engine:
             del self._latest[run.workload.key]
         if self._settler is not None:
             self._settler.put(run)
-        if self._parts is not None and not run.gone:
+        if self._parts is not None:
             self._parts.stopper.put(run)
         self._flush_spent()
+
+    def _leaving(self, run: Run) -> None:
+        """Take a run whose pod somebody deletes while its task runs."""
+        if self._parts is not None and isinstance(self._parts.stopper, Archiver):
+            self._parts.stopper.foresee(run)
 
     def _flush_spent(self) -> None:
         while self._parts is not None and self._board.spent:

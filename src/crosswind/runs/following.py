@@ -13,6 +13,7 @@ from crosswind.kube.informing import Informer, InformerEvent
 from crosswind.kube.resources import PODS
 from crosswind.pods import verdicts
 from crosswind.pods.causes import why
+from crosswind.pods.log_volumes import keeps_its_log
 from crosswind.pods.naming import label_value
 from crosswind.pods.verdicts import Verdict, judge
 from crosswind.runs.board import Board
@@ -29,13 +30,24 @@ _ORDINARY = ("", "ContainerCreating", "PodInitializing")
 
 
 class Follower:
-    """Watches the executor's pods, one watch per namespace. ``over`` hears of each run whose base container is over."""
+    """Watches the executor's pods, one watch per namespace.
 
-    def __init__(self, client: Client, board: Board, settings: EngineSettings, over: Callable[[Run], None]) -> None:
+    ``over`` hears of each run whose base container is over, ``leaving`` of each whose pod somebody deletes meanwhile.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        board: Board,
+        settings: EngineSettings,
+        over: Callable[[Run], None],
+        leaving: Callable[[Run], None] = lambda run: None,
+    ) -> None:
         self._client = client
         self._board = board
         self._settings = settings
         self._over = over
+        self._leaving = leaving
         self._group: asyncio.TaskGroup | None = None
         self._followed: set[str | None] = set()
 
@@ -67,6 +79,8 @@ class Follower:
         run = self._board.pods.get((metadata["namespace"], metadata["name"]))
         if run is None or (run.uid and run.uid != metadata["uid"]):
             return
+        if not run.seen and self._settings.archive is not None:
+            run.keeps_log = keeps_its_log(event.object, self._settings.archive.folder)
         run.uid, run.seen = metadata["uid"], True
         try:
             if event.type != "DELETED":
@@ -89,6 +103,8 @@ class Follower:
             self._ended(run, pod, verdict)
         elif verdict.stage is verdicts.Stage.RUNNING:
             self._begun(run)
+            if verdict.deleting:
+                self._leaving(run)
         else:
             run.waits_for = None if verdict.reason in _ORDINARY else partial(self._why, pod)
 

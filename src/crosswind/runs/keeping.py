@@ -13,10 +13,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from crosswind.errors import CrosswindError
 from crosswind.kube.client import Client
 from crosswind.kube.resources import PODS, SECRETS
+from crosswind.pods.log_volumes import keeps_its_log
 from crosswind.pods.naming import label_value
 from crosswind.pods.verdicts import judge
 from crosswind.pods.workers import WorkerTask
 from crosswind.pods.workloads import SECRET_LABELS
+from crosswind.runs.archiving import Archiver
 from crosswind.runs.batches import Batch
 from crosswind.runs.board import Board
 from crosswind.runs.following import Follower
@@ -55,7 +57,7 @@ class Keeper:
         settings: EngineSettings,
         ledger: Ledger,
         follower: Follower,
-        stopper: Stopper,
+        stopper: Stopper | Archiver,
     ) -> None:
         self._client = client
         self._board = board
@@ -136,7 +138,17 @@ class Keeper:
         for pod in (await self._client.list(PODS, namespace=namespace, labels=labels)).items:
             verdict = judge(pod)
             if verdict.over:
-                self._stopper.put(_left_over(pod, failed=not verdict.succeeded))
+                self._stopper.put(self._left_over(pod, failed=not verdict.succeeded))
+
+    def _left_over(self, pod: Manifest, *, failed: bool) -> Run:
+        metadata, archive = pod["metadata"], self._settings.archive
+        ti_id = (metadata.get("annotations") or {}).get("task_instance_id", "")
+        task = WorkerTask("", "", "", 0, metadata["uid"], ti_id=ti_id)
+        run = Run(Workload(metadata["uid"], task, 0.0, None), task, 0.0, stage=Stage.ENDED)
+        run.name, run.namespace, run.uid = metadata["name"], metadata["namespace"], metadata["uid"]
+        run.failed, run.settled = failed, True
+        run.keeps_log = archive is not None and keeps_its_log(pod, archive.folder)
+        return run
 
     async def _sweep_secrets(self, namespace: str | None) -> None:
         """Delete workload Secrets that no pod mounts, two sweeps in a row: one may be newer than its pods."""
@@ -150,15 +162,6 @@ class Keeper:
             self._stopper.put(Batch(name=where[1], namespace=where[0], minted_at=0.0))
         here = {where for where in self._suspects if namespace not in (None, where[0])}
         self._suspects = here | unused
-
-
-def _left_over(pod: Manifest, *, failed: bool) -> Run:
-    metadata = pod["metadata"]
-    task = WorkerTask("", "", "", 0, metadata["uid"])
-    run = Run(Workload(metadata["uid"], task, 0.0, None), task, 0.0, stage=Stage.ENDED)
-    run.name, run.namespace, run.uid = metadata["name"], metadata["namespace"], metadata["uid"]
-    run.failed, run.settled = failed, True
-    return run
 
 
 def _now() -> float:

@@ -27,10 +27,10 @@ async def read_log(
     labels: Mapping[str, str],
     *,
     unique: str | None,
-    lines: int,
+    lines: int | None,
     base: str = "base",
 ) -> tuple[list[str], str]:
-    """Return messages on where the log is from, and its last lines; "" when there is none.
+    """Return messages on where the log is from, and its last lines (None: all); "" when there is none.
 
     ``namespaces``: where to look, None is everywhere. Raises ``CrosswindError``.
     """
@@ -49,4 +49,5 @@ async def read_log(
             return [*trouble, f"There is no pod of this task in {where} (any more)"], ""
         name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
         text = await client.log(name, namespace=namespace, container=base, tail_lines=lines)
-        return [f"Container {base} of pod {namespace}/{name}, last {lines} lines"], text.decode(errors="replace")
+        part = "" if lines is None else f", last {lines} lines"
+        return [f"Container {base} of pod {namespace}/{name}{part}"], text.decode(errors="replace")

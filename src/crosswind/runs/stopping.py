@@ -52,7 +52,9 @@ class Stopper:
         return len(self._deleting) + len(self._keeping)
 
     def put(self, item: Run | Batch) -> None:
-        """Queue the pod of a run that is over, or a Secret."""
+        """Queue the pod of a run that is over, or a Secret; a pod that is gone is nothing."""
+        if isinstance(item, Run) and item.gone:
+            return
         if isinstance(item, Batch) or is_deleted(item, self._settings):
             self._deleting.put(item)
         else:

@@ -113,6 +113,10 @@ class Run:
     ended_at: float = 0.0
     gone: bool = False
     """There is no pod (any more), or none that is ours to look after."""
+    keeps_log: bool = False
+    """Its worker writes its log onto a volume that outlives the pod."""
+    archived: bool = False
+    """Its log is kept, or was given up."""
     settled: bool = False
     """The database agrees, or nobody wants to know."""
     told: bool = False

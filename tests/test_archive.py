@@ -1,0 +1,115 @@
+"""The archive of logs on real databases, and as MySQL would be asked."""
+
+from __future__ import annotations
+
+import datetime
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from airflow import settings
+from sqlalchemy import Engine, create_engine, inspect, text, update
+from sqlalchemy.dialects import mysql
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import sessionmaker
+from sqlalchemy.schema import CreateTable
+from tests.databases import DATABASES
+
+from crosswind import tables
+from crosswind.archive import DatabaseArchive, read_logs
+from crosswind.pods.kept_logs import KeptLog, lines_of
+from crosswind.runs.archiving import PodLog
+from crosswind.tables import METADATA, make_tables
+
+_LOGS = METADATA.tables["crosswind_pod_log"]
+
+
+@pytest.fixture(scope="module", params=DATABASES)
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    with request.param(tmp_path_factory.mktemp("database")) as engine:
+        yield engine
+        engine.dispose()
+
+
+@pytest.fixture
+def engine(server: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """A database without our tables, as Airflow's own."""
+    METADATA.drop_all(server)
+    monkeypatch.setattr(tables, "_made", set())
+    monkeypatch.setattr(settings, "NonScopedSession", sessionmaker(server))
+    return server
+
+
+def pod_log(ti_id: str, words: str, pod: str = "") -> PodLog:
+    kept = KeptLog(1000_000)
+    kept.feed(words.encode())
+    return PodLog(pod or str(uuid.uuid4()), ti_id, "tasks/dag-task-x", kept.size, kept.content())
+
+
+def shown(ti_id: str) -> list[list[str]]:
+    return [[*lines_of(one.content)] for one in read_logs(ti_id)]
+
+
+def test_tables_are_made_when_they_are_missing_and_left_alone_when_they_are_there(engine: Engine) -> None:
+    make_tables()
+    assert "crosswind_pod_log" in inspect(engine).get_table_names()
+    tables._made.clear()
+    make_tables()
+
+
+def test_a_user_who_may_not_make_tables_is_told(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("create table if not exists anything (id integer)"))
+    reader = engine.url.set(database=f"file:{engine.url.database}", query={"mode": "ro", "uri": "true"})
+    if engine.dialect.name == "postgresql":
+        with engine.begin() as connection:
+            connection.execute(text("drop role if exists reader"))
+            connection.execute(text("create role reader login"))
+        reader = engine.url.set(username="reader")
+    may_read = create_engine(reader)
+    monkeypatch.setattr(settings, "NonScopedSession", sessionmaker(may_read))
+    with pytest.raises(SQLAlchemyError, match=r"permission denied|readonly"):
+        make_tables()
+    may_read.dispose()
+
+
+def test_each_pod_of_a_task_instance_is_read_in_the_order_of_its_end(engine: Engine) -> None:
+    mine, other = str(uuid.uuid4()), str(uuid.uuid4())
+    archive = DatabaseArchive()
+    archive.store([pod_log(mine, "first\nof me\n"), pod_log(other, "not mine\n")])
+    archive.store([pod_log(mine, "second\n")])
+    assert shown(mine) == [["first", "of me"], ["second"]]
+    assert read_logs(uuid.UUID(mine))[0].name == "tasks/dag-task-x"
+    assert shown(str(uuid.uuid4())) == []
+
+
+def test_a_pod_that_is_stored_again_is_there_once(engine: Engine) -> None:
+    ti_id, archive = str(uuid.uuid4()), DatabaseArchive()
+    archive.store([pod_log(ti_id, "half\n", "a"), pod_log(ti_id, "whole\n", "a")])
+    assert shown(ti_id) == [["whole"]]
+    archive.store([pod_log(ti_id, "again\n", "a")])
+    assert shown(ti_id) == [["again"]]
+
+
+def test_large_logs_come_back_as_they_were(engine: Engine) -> None:
+    ti_id, words = str(uuid.uuid4()), "".join(f"{uuid.uuid4()}\n" for _ in range(20_000))
+    DatabaseArchive().store([pod_log(ti_id, words)])
+    assert shown(ti_id) == [words.split()]
+
+
+def test_old_logs_are_removed_however_many(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crosswind.archive._AT_ONCE", 3)
+    ti_id, archive = str(uuid.uuid4()), DatabaseArchive()
+    archive.store([pod_log(ti_id, f"{number}\n", f"old-{number}") for number in range(7)])
+    past = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=31)
+    with engine.begin() as connection:
+        connection.execute(update(_LOGS).values(stored_at=past))
+    archive.store([pod_log(ti_id, "new\n")])
+    archive.clean(30)
+    assert shown(ti_id) == [["new"]]
+
+
+def test_mysql_gets_columns_that_hold_any_log() -> None:
+    made = str(CreateTable(_LOGS).compile(dialect=mysql.dialect()))
+    assert "content LONGBLOB NOT NULL" in made
+    assert "stored_at TIMESTAMP(6) NOT NULL" in made
