@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo demo-tasks test check bench sidecars docs test-cluster format clean
+.PHONY: help demo demo-tasks test check bench chaos sidecars docs test-cluster format clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -37,6 +37,9 @@ sidecars: $(READY)  ## Every known sidecar with the pod operator, ours and stock
 
 bench: $(READY)  ## Measure ours against stock, and the local API (ARGS="--tasks 1000")
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+chaos: $(READY)  ## Faults of every kind, and what was lost (ARGS="api --short"; a quarter of an hour in full)
+	@$(BIN)/python -m benchmarks.chaos $(ARGS)
 
 docs: $(READY)  ## Build the documentation into site/, broken links refused
 	@$(BIN)/mkdocs build --strict --quiet

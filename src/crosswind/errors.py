@@ -16,7 +16,7 @@
     │   ├── NotFound              404
     │   ├── AlreadyExists         409, reason AlreadyExists
     │   ├── Conflict              409: read again and retry
-    │   ├── Gone                  410: the resourceVersion is too old; list again
+    │   ├── Gone                  410: the resourceVersion is not (any more) the server's; list again
     │   ├── Invalid               422: a field is wrong; do not repeat it
     │   ├── TooManyRequests       429: wait ``retry_after`` seconds
     │   └── ServerError           5xx: wait and retry
@@ -134,7 +134,7 @@ class Conflict(ApiError):
 
 
 class Gone(ApiError):
-    """410, as an answer or as an event of a watch."""
+    """410, as an answer or as an event of a watch; also 504 for a version that is ahead of the server's."""
 
 
 class Invalid(ApiError):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from proxying import Fault, Proxy
+from benchmarks.chaos.proxying import Fault, Proxy
 
 from crosswind.testing import Cluster
 

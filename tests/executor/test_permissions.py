@@ -13,8 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
+from benchmarks.chaos.proxying import Proxy
 from kubernetes.client import models as k8s
-from proxying import Proxy
 
 from crosswind.deploy.objects import Rendered
 from crosswind.deploy.rbac import executor_rules, log_rules, rbac

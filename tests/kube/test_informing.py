@@ -178,6 +178,15 @@ async def test_after_410_it_lists_again_and_tells_what_was_missed(serve: Serve, 
         assert sorted(informer.objects) == ["uid-b", "uid-c", "uid-d"]
 
 
+async def test_a_server_whose_versions_begin_again_is_asked_for_all(serve: Serve) -> None:
+    script = Script(
+        ("list", 50, {"a": 40, "b": 41}), ("watch", line("ADDED", pod("d", 9))), ("list", 9, {"b": 5, "d": 9})
+    )
+    async with informed(await serve(script), script) as (informer, told):
+        assert told[2:] == ["DELETED a list", "MODIFIED b list", "ADDED d list"]
+        assert (script.asked[2:], informer.version) == (["list", "watch 9"], "9")
+
+
 async def test_a_line_cut_in_the_middle_is_asked_for_again(serve: Serve) -> None:
     event = line("ADDED", pod("a", 6))
     script = Script(("list", 5, {}), ("watch", event[:30]), ("watch", event))

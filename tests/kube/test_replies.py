@@ -38,6 +38,7 @@ def refused(code: int, body: dict[str, Any] | bytes, headers: dict[str, str] | N
         (500, "InternalError", "", errors.ServerError),
         (503, "ServiceUnavailable", "", errors.ServerError),
         (504, "Timeout", "", errors.ServerError),
+        (504, "Timeout", "Timeout: Too large resource version: 9, current: 5", errors.Gone),
     ],
 )
 def test_each_answer_has_its_error(code: int, reason: str, message: str, kind: type[errors.ApiError]) -> None:

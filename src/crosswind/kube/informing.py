@@ -168,9 +168,12 @@ class Informer:
         async with self.client.open_watch(request) as events:
             self._hear("")
             async for event in events:
+                version = version_of(event["object"])
+                if _is_before(version, self.version):
+                    raise Gone(f"the server's versions went back from {self.version} to {version}", status=410)
                 if change := self._known.learn(event):
                     yield change
-                self._hear(version_of(event["object"]))
+                self._hear(version)
 
     def _hear(self, version: str) -> None:
         self.version = version or self.version
@@ -186,6 +189,15 @@ class Informer:
         level = logging.WARNING if failures == 2 else logging.DEBUG
         if error is not None:
             logger.log(level, "Following %s was interrupted, trying again: %s", self.resource.plural, error)
+
+
+def _is_before(version: str, known: str) -> bool:
+    """Whether the server tells an older version than it has told: restored from a backup, it counts anew.
+
+    What happened below the version that a watch resumes from is then never told, so only a list helps. Versions of one
+    kind are numbers that grow (KEP-5504); whatever else a server uses is not compared.
+    """
+    return version.isdecimal() and known.isdecimal() and int(version) < int(known)
 
 
 def pause_after(failures: int, error: CrosswindError | None = None) -> float:

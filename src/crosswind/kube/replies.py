@@ -72,6 +72,8 @@ def error_of_status(
 def _class_of(code: int, reason: str, message: str) -> type[errors.ApiError]:
     if code == 403 and "exceeded quota" in message:
         return errors.QuotaExceeded
+    if code == 504 and "Too large resource version" in message:  # the server was restored from a backup
+        return errors.Gone
     if code == 409 and reason == "AlreadyExists":
         return errors.AlreadyExists
     default = errors.BadRequest if 300 <= code < 500 else errors.ServerError

@@ -177,7 +177,7 @@ def watch(
         allowWatchBookmarks="true" if bookmarks else None,
     )
     namespace = selection.get("namespace")
-    return _on(resource, "watch", "GET", namespace, query=query, timeout=seconds + 15.0, silence=silence)
+    return _on(resource, "watch", "GET", namespace, query=query, timeout=seconds + 5.0, silence=silence)
 
 
 def patch(

@@ -1,0 +1,157 @@
+"""Faults of the API server and of the way to it."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from collections.abc import Callable, Iterator
+
+from benchmarks.chaos.clusters import reset_versions
+from benchmarks.chaos.driving import Drive, drive
+from benchmarks.chaos.proxying import Answer, Fault
+from benchmarks.chaos.scenario import Row, Scenario, Size
+
+__all__ = ["SCENARIOS", "every", "pause", "some"]
+
+_FAMILY = "api"
+
+
+def every(seconds: float, act: Callable[[], object], times: int) -> Callable[[], None]:
+    """Return what, called again and again, acts so often with these pauses."""
+
+    def steps() -> Iterator[None]:
+        for _ in range(times):
+            yield from pause(seconds)
+            act()
+        yield from itertools.repeat(None)
+
+    going = steps()
+    return lambda: next(going)
+
+
+def some(answers: tuple[Answer, ...], share: float, times: int, seed: int = 0) -> Fault:
+    """Return a fault that hits a share of the requests, watches too, so many ``times``."""
+    chance, kinds = random.Random(seed), itertools.islice(itertools.cycle(answers), times)
+
+    def fault(method: str, path: str) -> Answer:
+        answer = next(kinds, None) if chance.random() < share else None
+        return "dropped" if answer == "lost" and "watch=" in path else answer  # a watch has no end to wait for
+
+    return fault
+
+
+def creations(answer: Answer, times: int) -> Fault:
+    """Return a fault that gives the first ``times`` creations of pods this answer."""
+    left = itertools.count(times, -1)
+    return lambda method, path: answer if method == "POST" and path.endswith("/pods") and next(left) > 0 else None
+
+
+def _cut(size: Size) -> list[Row]:
+    with drive(size.of(400, 40), parallelism=size.of(64, 16)) as tasks:
+        tasks.disturb = every(0.4, tasks.proxy.cut, size.of(20, 4))
+        tasks.live(limit=120)
+        return tasks.rows(faults=size.of(20, 4))
+
+
+def _stalls(size: Size) -> list[Row]:
+    with drive(size.of(400, 40), parallelism=size.of(64, 16)) as tasks:
+        tasks.disturb = _stall(tasks, size.of(5.0, 1.0), size.of(4, 1))
+        tasks.live(limit=120)
+        return tasks.rows(faults=size.of(4, 1))
+
+
+def _stall(tasks: Drive, seconds: float, times: int) -> Callable[[], None]:
+    """Return what holds all traffic for some seconds, lets it through for one, and so on."""
+
+    def steps() -> Iterator[None]:
+        for _ in range(times):
+            yield from pause(0.5)
+            tasks.proxy.hold()
+            yield from pause(seconds)
+            tasks.proxy.release()
+        yield from itertools.repeat(None)
+
+    going = steps()
+    return lambda: next(going)
+
+
+def pause(seconds: float) -> Iterator[None]:
+    """Yield until some seconds are over."""
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        yield
+
+
+def _errors(size: Size) -> list[Row]:
+    with drive(size.of(400, 40)) as tasks:
+        tasks.proxy.fault = some((500, 503), share=0.3, times=size.of(400, 20))
+        tasks.live(limit=120)
+        return tasks.rows(faults=size.of(400, 20))
+
+
+def _too_many(size: Size) -> list[Row]:
+    with drive(size.of(400, 40)) as tasks:
+        tasks.proxy.fault = some((429,), share=0.2, times=size.of(60, 5))
+        tasks.live(limit=180)
+        return tasks.rows(faults=size.of(60, 5))
+
+
+def _gone(size: Size) -> list[Row]:
+    def forget(tasks: Drive) -> None:
+        tasks.proxy.cut()
+        tasks.cluster.do(lambda registry: registry.store.compact())
+
+    with drive(size.of(400, 40), parallelism=size.of(64, 16)) as tasks:
+        tasks.disturb = every(0.5, lambda: forget(tasks), size.of(20, 3))
+        tasks.live(limit=120)
+        return tasks.rows(faults=size.of(20, 3))
+
+
+def _silent(size: Size) -> list[Row]:
+    options = size.of({}, {"CROSSWIND__RELIST_INTERVAL": "2"})
+    with drive(size.of(200, 20), parallelism=size.of(200, 20), options=options) as tasks:
+        tasks.disturb = every(0.4, tasks.proxy.mute, 1)
+        tasks.live(limit=180)
+        return tasks.rows(faults=1)
+
+
+def _reset(size: Size) -> list[Row]:
+    def restart(tasks: Drive) -> None:
+        tasks.proxy.hold()
+        tasks.cluster.do(reset_versions)
+        tasks.proxy.cut()
+        tasks.proxy.release()
+
+    with drive(size.of(400, 40), parallelism=size.of(64, 16)) as tasks:
+        tasks.disturb = every(size.of(2.0, 0.5), lambda: restart(tasks), size.of(3, 1))
+        tasks.live(limit=120)
+        return tasks.rows(faults=size.of(3, 1))
+
+
+def _unanswered(size: Size) -> list[Row]:
+    options = size.of({}, {"KUBERNETES_EXECUTOR__KUBE_CLIENT_REQUEST_ARGS": '{"_request_timeout": 1}'})
+    with drive(size.of(200, 20), options=options) as tasks:
+        tasks.proxy.fault = creations("unanswered", size.of(40, 4))
+        tasks.live(limit=120)
+        return tasks.rows(faults=size.of(40, 4))
+
+
+def _lost(size: Size) -> list[Row]:
+    with drive(size.of(400, 40)) as tasks:
+        tasks.proxy.fault = some(("lost", "dropped"), share=0.2, times=size.of(150, 10))
+        tasks.live(limit=120)
+        return tasks.rows(faults=size.of(150, 10))
+
+
+SCENARIOS = (
+    Scenario("connections-cut", _FAMILY, "All connections are cut, again and again, while pods start and end.", _cut),
+    Scenario("stalls", _FAMILY, "The API server says nothing for 5 s, several times, and closes nothing.", _stalls),
+    Scenario("errors", _FAMILY, "Three requests in ten, watches too, are answered by 500 or 503.", _errors),
+    Scenario("too-many-requests", _FAMILY, "Every fifth request is answered by 429 with Retry-After.", _too_many),
+    Scenario("versions-too-old", _FAMILY, "The server forgets its history: watches that resume get 410.", _gone),
+    Scenario("silent-watch", _FAMILY, "The watch goes silent without being closed.", _silent),
+    Scenario("versions-reset", _FAMILY, "The server comes back from a backup, its versions begin again.", _reset),
+    Scenario("creation-unanswered", _FAMILY, "Pods are created, but the answer never comes.", _unanswered),
+    Scenario("answers-lost", _FAMILY, "Requests are carried out and answered by 500, or dropped.", _lost),
+)
