@@ -1,35 +1,50 @@
 """One executor in a process of its own, driven as the scheduler drives it, and measured. Prints one line of JSON.
 
-    python -m benchmarks.contestant --executor MODULE.CLASS --tasks N --nap S --limit S --job-id N
+    python -m benchmarks.contestant --executor MODULE.CLASS --mode queue|rounds|flight|trickle --tasks N --nap S
+        --limit S --job-id N --freed FILE --held FILE
 
 The environment holds Airflow's configuration. The task instances are made here, QUEUED, in the metadata database; who
-plays the workers marks them running and successful there. The loop is the scheduler's: queue within the limits, one
-``heartbeat()``, take the events, nap.
+plays the workers marks them running and successful there. The loop is the scheduler's: one ``heartbeat()``, take the
+events, nap.
+
+``queue``: all tasks are queued at once. ``rounds``: ``--tasks`` at once, eleven times one after the other; the first
+does not count. ``flight``: the tasks are queued a few at a time, and stay; memory is measured when ``--held`` exists.
+``trickle``: twenty tasks a second.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import itertools
 import json
 import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-import psutil
+from airflow import settings as airflow_settings
 from airflow.executors.workloads import ExecuteTask
 from airflow.executors.workloads.base import BundleInfo
 from airflow.executors.workloads.task import TaskInstanceDTO
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
-from sqlalchemy import insert
+from benchmarks.metering import Meter, quantile
+from sqlalchemy import event, insert
 
 DAG_ID, TASK_ID = "bench", "work"
+ROUNDS = 10
+_AT_ONCE = 100
+"""Tasks that ``flight`` queues at a time."""
+_SETTLE_S = 2.0
+_TRICKLE, _TRICKLE_S = 10, 0.5
+"""Tasks that ``trickle`` queues at a time, and seconds from one time to the next."""
 
 
 @dataclass
@@ -38,76 +53,93 @@ class Measured:
 
     tasks: int = 0
     done: int = 0
+    failed: int = 0
+    """Tasks of which the executor said that they failed: none did."""
     seconds: float = 0.0
-    heartbeats: list[float] = field(default_factory=list)
+    heartbeats: int = 0
+    heartbeat_longest: float = 0.0
+    heartbeat_p99: float = 0.0
     cpu: float = 0.0
+    """With start and end of the executor, and all children."""
+    cpu_at_work: float = 0.0
+    """Without, and of this process alone."""
     memory: float = 0.0
+    """Peak."""
+    memory_before: float = 0.0
+    memory_held: float = 0.0
     processes: int = 0
-
-    def as_json(self) -> str:
-        """One line for the parent."""
-        beats = sorted(self.heartbeats)
-        return json.dumps(
-            {
-                "tasks": self.tasks,
-                "done": self.done,
-                "seconds": self.seconds,
-                "heartbeat_longest": beats[-1],
-                "heartbeat_p99": beats[min(len(beats) - 1, int(len(beats) * 0.99))],
-                "heartbeats": len(beats),
-                "cpu": self.cpu,
-                "memory": self.memory,
-                "processes": self.processes,
-            }
-        )
+    queries: int = 0
+    queries_in_loop: int = 0
+    """Of them those in the thread that calls ``heartbeat()``."""
 
 
-class Meter:
-    """CPU and memory of this process and all its children, while the context is open."""
+@dataclass
+class Queries:
+    """Counts the statements that this process sends to the metadata database."""
+
+    all: int = 0
+    in_loop: int = 0
+
+    def listen(self) -> None:
+        """Count from now on; the thread that calls this is the scheduler's."""
+        scheduler = threading.get_ident()
+
+        def count(*_: Any) -> None:
+            self.all += 1
+            self.in_loop += threading.get_ident() == scheduler
+
+        event.listen(airflow_settings.engine, "before_cursor_execute", count)
+
+
+class Slots(set[Any]):
+    """The executor's ``running``; notes when each key left it, by map index, on the clock of ``time.monotonic``."""
 
     def __init__(self) -> None:
-        self._me = psutil.Process()
-        self._stop = threading.Event()
-        self._cpu_of: dict[int, float] = {}
-        self.peak_memory, self.processes = 0.0, 1
+        super().__init__()
+        self.freed: dict[int, float] = {}
 
-    def __enter__(self) -> Meter:
-        self._before = self._tree_cpu()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
-        self._thread.start()
-        return self
+    def discard(self, key: Any) -> None:
+        """Note it, if it is there."""
+        if key in self:
+            self.freed[key.map_index] = time.monotonic()
+        super().discard(key)
 
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self.cpu = self._tree_cpu() - self._before
+    def remove(self, key: Any) -> None:
+        """Note it."""
+        self.freed[key.map_index] = time.monotonic()
+        super().remove(key)
 
-    def _tree(self) -> list[psutil.Process]:
-        return [self._me, *self._me.children(recursive=True)]
 
-    def _tree_cpu(self) -> float:
-        for process in self._tree():
-            try:
-                times = process.cpu_times()
-                self._cpu_of[process.pid] = times.user + times.system
-            except psutil.Error:
-                continue
-        return sum(self._cpu_of.values())
+@dataclass
+class Drive:
+    """The scheduler's loop around one executor."""
 
-    def _tree_memory(self) -> float:
-        total = 0.0
-        for process in self._tree():
-            try:
-                total += process.memory_full_info().uss / 2**20
-            except psutil.Error:
-                continue
-        return total
+    executor: Any
+    nap: float
+    limit: float
+    beats: list[float] = field(default_factory=list)
+    failed: set[Any] = field(default_factory=set)
+    begun: float = field(default_factory=time.perf_counter)
 
-    def _sample(self) -> None:
-        while not self._stop.wait(0.5):
-            self.peak_memory = max(self.peak_memory, self._tree_memory())
-            self.processes = max(self.processes, len(self._tree()))
-            self._tree_cpu()
+    def until(self, happened: Callable[[], bool]) -> None:
+        """Beat until something has happened or the time is up."""
+        while not happened() and time.perf_counter() - self.begun < self.limit:
+            before = time.perf_counter()
+            self.executor.heartbeat()
+            self.beats.append(time.perf_counter() - before)
+            for key, (state, _) in self.executor.get_event_buffer().items():
+                if state == "failed":
+                    self.failed.add(key)
+            time.sleep(self.nap)
+
+    def is_empty(self) -> bool:
+        """Whether every slot is free again."""
+        return not (self.executor.queued_tasks or self.executor.running)
+
+    def queue(self, workloads: Iterator[ExecuteTask] | list[ExecuteTask]) -> None:
+        """Queue workloads as the scheduler does."""
+        for workload in workloads:
+            self.executor.queue_workload(workload, session=None)
 
 
 def make_task_instances(count: int, job_id: int) -> list[dict[str, Any]]:
@@ -157,20 +189,85 @@ def workloads(rows: list[dict[str, Any]]) -> Iterator[ExecuteTask]:
         yield ExecuteTask(ti=ti, dag_rel_path="bench.py", token="", log_path=log_path, bundle_info=bundle)
 
 
-def drive(executor: Any, queued: list[ExecuteTask], nap: float, limit: float) -> Measured:
-    """Run the scheduler's loop until every slot is free again or the time is up."""
-    measured = Measured(tasks=len(queued))
-    begun = time.perf_counter()
-    for workload in queued:
-        executor.queue_workload(workload, session=None)
-    while (executor.queued_tasks or executor.running) and time.perf_counter() - begun < limit:
-        before = time.perf_counter()
-        executor.heartbeat()
-        measured.heartbeats.append(time.perf_counter() - before)
-        executor.get_event_buffer()
-        time.sleep(nap)
-    measured.seconds = time.perf_counter() - begun
-    measured.done = len(queued) - len(executor.queued_tasks) - len(executor.running)
+def queue_mode(drive: Drive, rows: list[dict[str, Any]], measured: Measured) -> None:
+    """Everything at once."""
+    queued = list(workloads(rows))
+    drive.begun = time.perf_counter()
+    worked = time.process_time()
+    drive.queue(queued)
+    del queued
+    drive.until(drive.is_empty)
+    measured.cpu_at_work = time.process_time() - worked
+
+
+def rounds_mode(drive: Drive, rows: list[dict[str, Any]], measured: Measured) -> None:
+    """Some tasks at once, again and again; the first round warms up."""
+    size = len(rows) // (ROUNDS + 1)
+    worked = 0.0
+    for number in range(ROUNDS + 1):
+        worked = time.process_time() if number == 1 else worked
+        drive.queue(list(workloads(rows[number * size : (number + 1) * size])))
+        drive.until(drive.is_empty)
+    measured.cpu_at_work = time.process_time() - worked
+
+
+def trickle_mode(drive: Drive, rows: list[dict[str, Any]]) -> None:
+    """Some tasks a second, so that nothing waits for anything else."""
+    rest = workloads(rows)
+    while batch := list(itertools.islice(rest, _TRICKLE)):
+        drive.queue(batch)
+        next_at = time.perf_counter() + _TRICKLE_S
+        drive.until(lambda at=next_at: time.perf_counter() > at)  # type: ignore[misc]
+    drive.until(drive.is_empty)
+
+
+def flight_mode(drive: Drive, rows: list[dict[str, Any]], measured: Measured, meter: Meter, held: Path) -> None:
+    """Tasks that stay, a few queued at a time, as the scheduler does."""
+    measured.memory_before = _memory(drive, meter)
+    rest = workloads(rows)
+    while batch := list(itertools.islice(rest, _AT_ONCE)):
+        drive.queue(batch)
+        del batch
+        drive.until(lambda: not drive.executor.queued_tasks)
+    drive.until(held.exists)
+    measured.memory_held = _memory(drive, meter)
+
+
+def _memory(drive: Drive, meter: Meter) -> float:
+    settled = time.perf_counter() + _SETTLE_S
+    drive.until(lambda: time.perf_counter() > settled)
+    gc.collect()
+    return meter.memory
+
+
+def measure(options: argparse.Namespace) -> Measured:
+    """Drive one executor."""
+    module, _, name = options.executor.rpartition(".")
+    executor = getattr(import_module(module), name)(parallelism=options.tasks)
+    executor.job_id = options.job_id
+    executor.running = slots = Slots()
+    count = options.tasks * (ROUNDS + 1) if options.mode == "rounds" else options.tasks
+    rows, queries, measured = make_task_instances(count, options.job_id), Queries(), Measured(tasks=count)
+    with Meter() as meter:
+        executor.start()
+        queries.listen()
+        drive = Drive(executor, options.nap, options.limit)
+        if options.mode == "flight":
+            flight_mode(drive, rows, measured, meter, options.held)
+        elif options.mode == "trickle":
+            trickle_mode(drive, rows)
+        else:
+            (queue_mode if options.mode == "queue" else rounds_mode)(drive, rows, measured)
+        measured.seconds = time.perf_counter() - drive.begun
+        measured.done = count - len(executor.queued_tasks) - len(slots)
+        measured.queries, measured.queries_in_loop = queries.all, queries.in_loop
+        executor.end()
+    measured.cpu, measured.memory, measured.processes = meter.cpu, meter.peak_memory, meter.processes
+    measured.heartbeats, measured.heartbeat_longest = len(drive.beats), max(drive.beats)
+    measured.failed = len(drive.failed)
+    measured.heartbeat_p99 = quantile(drive.beats, 0.99)
+    if options.freed:
+        options.freed.write_text(json.dumps(slots.freed))
     return measured
 
 
@@ -178,22 +275,16 @@ def main() -> None:
     """Measure one executor."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--executor", required=True)
+    parser.add_argument("--mode", choices=["queue", "rounds", "flight", "trickle"], default="queue")
     parser.add_argument("--tasks", type=int, required=True)
     parser.add_argument("--nap", type=float, required=True)
     parser.add_argument("--limit", type=float, required=True)
     parser.add_argument("--job-id", type=int, required=True)
+    parser.add_argument("--freed", type=Path, help="gets when the slot of each map index was freed")
+    parser.add_argument("--held", type=Path, help="exists when all pods run")
     options = parser.parse_args()
     logging.disable(logging.INFO)
-    module, _, name = options.executor.rpartition(".")
-    executor = getattr(import_module(module), name)(parallelism=options.tasks)
-    executor.job_id = options.job_id
-    queued = list(workloads(make_task_instances(options.tasks, options.job_id)))
-    with Meter() as meter:
-        executor.start()
-        measured = drive(executor, queued, options.nap, options.limit)
-        executor.end()
-    measured.cpu, measured.memory, measured.processes = meter.cpu, meter.peak_memory, meter.processes
-    print(f"RESULT {measured.as_json()}", flush=True)
+    print(f"RESULT {json.dumps(asdict(measure(options)))}", flush=True)
 
 
 if __name__ == "__main__":

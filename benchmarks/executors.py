@@ -1,8 +1,9 @@
-"""Stock against ours: the executor alone, on simulated nodes, with a real metadata database.
+"""Stock, ours and a bare loop: the executor alone, on simulated nodes, with a real metadata database.
 
-Three contestants, one after the other, each in a fresh process against a fresh one-machine cluster whose nodes only
-play the lives of pods: stock with its defaults, stock tuned, ours. This process plays the workers: it watches the pods
-and writes ``running`` and ``success`` to the task instances, as the execution API would.
+The contestants run one after the other, each in a fresh process against a fresh one-machine cluster whose nodes only
+play the lives of pods: stock with its defaults, stock tuned, ours, and the least that a Python program can do
+(``benchmarks.bare_loop``). This process plays the workers: it watches the pods and writes ``success`` to the task
+instances of those that run, as the execution API would.
 """
 
 from __future__ import annotations
@@ -11,9 +12,7 @@ import asyncio
 import contextlib
 import json
 import os
-import platform
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -22,8 +21,8 @@ from typing import Any
 
 import psutil
 import sqlalchemy
-from rich.console import Console
-from rich.table import Table
+from benchmarks.metering import quantile
+from benchmarks.tables import Table, machine
 
 from crosswind.kube.client import Client
 from crosswind.kube.resources import NAMESPACES, PODS
@@ -57,20 +56,13 @@ class Contestant:
     executor: str
     nap: float
     settings: dict[str, str] = field(default_factory=dict)
-    capped: bool = False
 
 
-CONTESTANTS = (
-    Contestant("stock, defaults, 1 s nap", STOCK, 1.0, capped=True),
-    Contestant(
-        "stock, tuned: batch 64, async creation, no nap",
-        STOCK,
-        0.01,
-        {"WORKER_PODS_CREATION_BATCH_SIZE": "64", "ASYNC_POD_CREATION": "True"},
-    ),
-    Contestant("crosswind, defaults, 1 s nap", OURS, 1.0),
-    Contestant("crosswind, defaults, no nap", OURS, 0.01),
-)
+TUNED = {"WORKER_PODS_CREATION_BATCH_SIZE": "64", "ASYNC_POD_CREATION": "True"}
+STOCK_DEFAULT = Contestant("stock, defaults, 1 s nap", STOCK, 1.0)
+STOCK_TUNED = Contestant("stock, tuned: batch 64, async creation, no nap", STOCK, 0.01, TUNED)
+OURS_NAPPING = Contestant("Crosswind, defaults, 1 s nap", OURS, 1.0)
+OURS_AWAKE = Contestant("Crosswind, defaults, no nap", OURS, 0.01)
 
 
 @contextlib.contextmanager
@@ -140,16 +132,49 @@ async def simulated_cluster(home: Path, nodes: int, **settings: object) -> Async
         await process.wait()
 
 
-class Workers:
-    """Plays the workers of all pods: what a pod does is written to its task instance, in batches."""
+@dataclass
+class Result:
+    """What a contestant came to. Times in seconds."""
 
-    def __init__(self, client: Client, url: str) -> None:
-        self._client = client
+    label: str
+    tasks: int
+    measured: dict[str, float]
+    """The fields of ``contestant.Measured``; of the bare loop only seconds and CPU."""
+    lives: int
+    span: float
+    """From the first pod's creation to the last one's deletion, as a watch sees it."""
+    calls: int
+    server_cpu: float
+    pods_left: int
+    slots: list[float] = field(default_factory=list)
+    """For each pod, from the event that its base container ended, as another watch got it, to its free slot."""
+
+    @property
+    def lives_per_second(self) -> float:
+        """Whole lives of pods."""
+        return self.lives / self.span if self.span else 0.0
+
+    @property
+    def cpu_per_task(self) -> float:
+        """Of the contestant's process and its children."""
+        return self.measured["cpu"] / max(self.lives, 1)
+
+
+class Workers:
+    """Plays the workers of all pods, in batches: when a pod runs, its task instance gets ``state``.
+
+    That is ``success`` where pods end: a worker has reported before its container is over, here as there.
+    """
+
+    def __init__(self, client: Client, url: str, home: Path, tasks: int, state: str) -> None:
+        self._client, self._home, self._tasks, self._state = client, home, tasks, state
         self._engine = sqlalchemy.create_engine(url)
-        self._states: dict[int, str] = {}
-        self._written: dict[int, str] = {}
+        self._begun: set[int] = set()
+        self._unwritten: list[int] = []
         self.first_created = self.last_deleted = 0.0
         self.deleted = 0
+        self.over_at: dict[int, float] = {}
+        """When this watch told that a base container had ended, by map index, on the clock of ``time.monotonic``."""
 
     async def run(self) -> None:
         """Watch and write until cancelled."""
@@ -161,33 +186,39 @@ class Workers:
         version = (await self._client.list(PODS, namespace=NAMESPACE)).version
         while True:
             async for event in self._client.watch(PODS, namespace=NAMESPACE, version=version, timeout=300):
-                pod = event["object"]
-                version = pod["metadata"]["resourceVersion"]
-                phase = pod.get("status", {}).get("phase")
-                if event["type"] == "ADDED":
-                    self.first_created = self.first_created or time.perf_counter()
-                elif event["type"] == "DELETED":
-                    self.last_deleted, self.deleted = time.perf_counter(), self.deleted + 1
-                if event["type"] != "BOOKMARK" and phase in ("Running", "Succeeded"):
-                    index = int(pod["metadata"]["labels"].get("map_index", -1))
-                    self._states[index] = "success" if phase == "Succeeded" else self._states.get(index, "running")
+                version = event["object"]["metadata"]["resourceVersion"]
+                if event["type"] != "BOOKMARK":
+                    self._take(event["type"], event["object"])
+
+    def _take(self, kind: str, pod: Any) -> None:
+        now = time.monotonic()
+        if kind == "ADDED" and not self.first_created:
+            self.first_created = now
+            (self._home / "pod.json").write_text(json.dumps(as_sent(pod)))
+        elif kind == "DELETED":
+            self.last_deleted, self.deleted = now, self.deleted + 1
+        phase, index = pod.get("status", {}).get("phase"), int(pod["metadata"]["labels"].get("map_index", -1))
+        if phase == "Succeeded":
+            self.over_at.setdefault(index, now)
+        elif phase == "Running" and index not in self._begun:
+            self._begun.add(index)
+            self._unwritten.append(index)
+            if len(self._begun) == self._tasks:
+                (self._home / "held").touch()
 
     async def _write(self) -> None:
         while True:
             await asyncio.sleep(0.05)
-            new = {index: state for index, state in self._states.items() if self._written.get(index) != state}
-            for state in ("running", "success"):
-                indexes = [index for index, wanted in new.items() if wanted == state]
-                if indexes:
-                    await asyncio.to_thread(self._update, state, indexes)
-            self._written.update(new)
+            indexes, self._unwritten = self._unwritten, []
+            if indexes:
+                await asyncio.to_thread(self._update, indexes)
 
-    def _update(self, state: str, indexes: list[int]) -> None:
+    def _update(self, indexes: list[int]) -> None:
         statement = sqlalchemy.text(
             "UPDATE task_instance SET state = :state WHERE dag_id = 'bench' AND map_index IN :indexes"
         ).bindparams(sqlalchemy.bindparam("indexes", expanding=True))
         with self._engine.begin() as connection:
-            connection.execute(statement, {"state": state, "indexes": indexes})
+            connection.execute(statement, {"state": self._state, "indexes": indexes})
 
     def forget_all(self) -> None:
         """Remove the rows of the last run."""
@@ -196,41 +227,89 @@ class Workers:
             connection.execute(sqlalchemy.text("DELETE FROM dag_run WHERE dag_id = 'bench'"))
 
 
-async def run_contestant(contestant: Contestant, home: Path, url: str, tasks: int, limit: float) -> dict[str, Any]:
-    """Measure one contestant against a fresh cluster."""
-    async with contextlib.AsyncExitStack() as stack:
-        cluster = simulated_cluster(home, nodes=tasks // PODS_PER_NODE + 2)
-        kubeconfig, server_pid = await stack.enter_async_context(cluster)
-        client = await stack.enter_async_context(await Client.connect(KubeSettings(kubeconfig=str(kubeconfig))))
-        await client.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-        workers = Workers(client, url)
-        workers.forget_all()
-        playing = asyncio.create_task(workers.run())
-        calls_before, server = await api_calls(client), psutil.Process(server_pid).cpu_times()
-        result = await contest(contestant, environment(home, url, kubeconfig, tasks, contestant), tasks, limit)
-        result["calls"] = await api_calls(client) - calls_before
-        after = psutil.Process(server_pid).cpu_times()
-        result["server_cpu"] = after.user + after.system - server.user - server.system
-        left = len((await client.list(PODS, namespace=NAMESPACE)).items)
-        playing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await playing
-        span = workers.last_deleted - workers.first_created
-        return result | {"pods_left": left, "lives": workers.deleted, "span": span}
+def as_sent(pod: Any) -> Any:
+    """Return a pod without what the API server, and the service account, have added to it."""
+    metadata = {key: pod["metadata"][key] for key in ("name", "namespace", "labels", "annotations")}
+    spec = {key: pod["spec"][key] for key in ("restartPolicy", "containers")}
+    volumes = pod["spec"].get("volumes") or ()
+    spec["volumes"] = [one for one in volumes if not one["name"].startswith("kube-api-access")]
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
-async def contest(contestant: Contestant, env: dict[str, str], tasks: int, limit: float) -> dict[str, Any]:
-    """Run the contestant's process and read its one line."""
-    arguments = ["--executor", contestant.executor, "--tasks", str(tasks), "--nap", str(contestant.nap)]
+@dataclass(frozen=True)
+class Place:
+    """Where contestants meet: a folder, and the metadata database."""
+
+    home: Path
+    url: str
+
+    async def run(
+        self, contestant: Contestant | None, tasks: int, limit: float, mode: str = "queue", **cluster: object
+    ) -> Result:
+        """Measure one contestant (None: the bare loop) against a fresh cluster; ``cluster``: settings of it."""
+        for name in ("held", "freed.json"):
+            (self.home / name).unlink(missing_ok=True)
+        async with contextlib.AsyncExitStack() as stack:
+            serving = simulated_cluster(self.home, tasks // PODS_PER_NODE + 2, **cluster)
+            kubeconfig, server_pid = await stack.enter_async_context(serving)
+            client = await stack.enter_async_context(await Client.connect(KubeSettings(kubeconfig=str(kubeconfig))))
+            await client.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+            workers = Workers(client, self.url, self.home, tasks, "running" if mode == "flight" else "success")
+            workers.forget_all()
+            playing = asyncio.create_task(workers.run())
+            calls, server = await api_calls(client), psutil.Process(server_pid).cpu_times()
+            measured = await self._contest(contestant, kubeconfig, tasks, limit, mode)
+            calls, after = await api_calls(client) - calls, psutil.Process(server_pid).cpu_times()
+            left = len((await client.list(PODS, namespace=NAMESPACE)).items)
+            if playing.done():
+                playing.result()  # raises why nobody plays any more
+            playing.cancel()
+            await asyncio.wait([playing])
+        return Result(
+            label=contestant.label if contestant else "bare create-watch-delete loop",
+            tasks=tasks,
+            measured=measured,
+            lives=workers.deleted,
+            span=workers.last_deleted - workers.first_created,
+            calls=calls,
+            server_cpu=after.user + after.system - server.user - server.system,
+            pods_left=left,
+            slots=self._slots(workers),
+        )
+
+    async def _contest(
+        self, contestant: Contestant | None, kubeconfig: Path, tasks: int, limit: float, mode: str
+    ) -> dict[str, float]:
+        if contestant is None:
+            pod = str(self.home / "pod.json")
+            arguments = ["benchmarks.bare_loop", "--kubeconfig", str(kubeconfig), "--pod", pod, "--tasks", str(tasks)]
+            return await measured_process(arguments, dict(os.environ), limit)
+        options: dict[str, object] = {
+            "executor": contestant.executor,
+            "mode": mode,
+            "tasks": tasks,
+            "nap": contestant.nap,
+            "limit": limit,
+            "job-id": 1,
+            "freed": self.home / "freed.json",
+            "held": self.home / "held",
+        }
+        arguments = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+        env = environment(self.home, self.url, kubeconfig, tasks, contestant)
+        return await measured_process(["benchmarks.contestant", *arguments], env, limit)
+
+    def _slots(self, workers: Workers) -> list[float]:
+        path = self.home / "freed.json"
+        freed = json.loads(path.read_text()) if path.exists() else {}
+        return [at - workers.over_at[int(index)] for index, at in freed.items() if int(index) in workers.over_at]
+
+
+async def measured_process(arguments: list[str], env: dict[str, str], limit: float) -> dict[str, float]:
+    """Run a module that prints one line with its result, and return that."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "benchmarks.contestant",
         *arguments,
-        "--limit",
-        str(limit),
-        "--job-id",
-        "1",
         env=env,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -238,20 +317,22 @@ async def contest(contestant: Contestant, env: dict[str, str], tasks: int, limit
         start_new_session=True,
         limit=2**24,
     )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    complaints = asyncio.create_task(process.stderr.read())
     try:
         async with asyncio.timeout(limit + 120):
-            assert process.stdout is not None
             async for line in process.stdout:
                 if line.startswith(b"RESULT "):
                     await process.wait()
                     return dict(json.loads(line[7:]))
-            assert process.stderr is not None
-            problem = (await process.stderr.read()).decode(errors="replace")[-3000:]
-            raise SystemExit(f"{contestant.label}: no result\n{problem}")
+            problem = (await complaints).decode(errors="replace")[-3000:]
+            raise SystemExit(f"{arguments[0]}: no result\n{problem}")
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, 15)
         await process.wait()
+        complaints.cancel()
 
 
 async def api_calls(client: Client) -> int:
@@ -260,70 +341,69 @@ async def api_calls(client: Client) -> int:
     return sum(int(line.rpartition(" ")[2]) for line in lines if line.startswith("apiserver_request_total"))
 
 
-def show(results: list[tuple[Contestant, dict[str, Any]]], tasks: int, kind: str) -> Table:
-    """Build the table.
+@contextlib.asynccontextmanager
+async def prepared(kind: str, home: Path) -> AsyncIterator[Place]:
+    """Make the metadata database and the template."""
+    (home / "template.yaml").write_text(TEMPLATE)
+    with database(kind, home) as url:
+        env = environment(home, url, home / "kubeconfig", 1, OURS_AWAKE)
+        command = [sys.executable, "-m", "airflow", "db", "migrate"]
+        migrate = await asyncio.create_subprocess_exec(*command, env=env, stdout=asyncio.subprocess.DEVNULL)
+        if await migrate.wait():
+            raise SystemExit("airflow db migrate failed")
+        yield Place(home, url)
 
-    A life is a pod from its creation to its deletion, as a watch sees it; CPU and memory are those of the executor's
+
+COLUMNS = (
+    "",
+    "lives/s",
+    "longest heartbeat",
+    "p99",
+    "CPU/task",
+    "peak memory",
+    "processes",
+    "API calls/task",
+    "queries/task",
+    "of them in the loop",
+    "end to free slot, median / p99",
+    "finished",
+    "failed",
+    "pods left",
+)
+
+
+def table(results: list[Result], kind: str) -> Table:
+    """Return the table of one size.
+
+    A life is a pod from its creation to its deletion, as a watch sees it; CPU and memory are those of the contestant's
     process and all its children.
     """
-    table = Table(
-        title=f"{tasks:,} tasks, simulated nodes, {kind}; {machine()}", title_justify="left", header_style="bold"
+    made = Table(f"{results[0].tasks:,} tasks at once, simulated nodes, {kind}; {machine()}", COLUMNS)
+    made.rows.extend(row(result) for result in results)
+    return made
+
+
+def row(result: Result) -> tuple[str, ...]:
+    """Return the cells of one contestant."""
+    m = result.measured
+    shared = (result.label, f"{result.lives_per_second:,.1f}")
+    cpu, calls = f"{result.cpu_per_task * 1000:.2f} ms", f"{result.calls / max(result.lives, 1):.1f}"
+    if "heartbeats" not in m:
+        ended = f"{result.lives:,} in {m['seconds']:.0f} s"
+        return (*shared, "", "", cpu, "", "1", calls, "", "", "", ended, "", str(result.pods_left))
+    done = max(m["done"], 1)
+    return (
+        *shared,
+        f"{m['heartbeat_longest'] * 1000:,.1f} ms",
+        f"{m['heartbeat_p99'] * 1000:,.1f} ms",
+        cpu,
+        f"{m['memory']:.0f} MiB",
+        f"{m['processes']:.0f}",
+        calls,
+        f"{m['queries'] / done:.3f}",
+        f"{m['queries_in_loop'] / done:.3f}",
+        f"{quantile(result.slots, 0.5) * 1000:,.0f} / {quantile(result.slots, 0.99) * 1000:,.0f} ms",
+        f"{m['done']:,} in {m['seconds']:.0f} s",
+        f"{m['failed']:.0f}",
+        str(result.pods_left),
     )
-    table.add_column("")
-    for column in (
-        "lives/s",
-        "heartbeat longest",
-        "p99",
-        "CPU/task",
-        "peak memory",
-        "processes",
-        "API calls/task",
-        "finished",
-        "pods left",
-    ):
-        table.add_column(column, justify="right")
-    for contestant, r in results:
-        done = max(r["done"], 1)
-        table.add_row(
-            contestant.label,
-            f"{r['lives'] / r['span']:.1f}" if r["lives"] else "0",
-            f"{r['heartbeat_longest'] * 1000:,.1f} ms",
-            f"{r['heartbeat_p99'] * 1000:,.1f} ms",
-            f"{r['cpu'] / done * 1000:.1f} ms",
-            f"{r['memory']:.0f} MiB",
-            str(r["processes"]),
-            f"{r['calls'] / done:.1f}",
-            f"{r['done']:,} in {r['seconds']:.0f} s",
-            str(r["pods_left"]),
-        )
-    return table
-
-
-def machine() -> str:
-    """What this was measured on."""
-    memory = psutil.virtual_memory().total / 2**30
-    return f"{os.cpu_count()} cores, {memory:.0f} GiB, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}"
-
-
-async def run(tasks: int, kind: str, default_limit: float) -> None:
-    """Measure all contestants and print the table."""
-    console = Console(width=170)
-    with tempfile.TemporaryDirectory(prefix="crosswind-bench-") as folder:
-        home = Path(folder)
-        (home / "template.yaml").write_text(TEMPLATE)
-        with database(kind, home) as url:
-            first = environment(home, url, home / "kubeconfig", tasks, CONTESTANTS[0])
-            migrate = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "airflow", "db", "migrate", env=first, stdout=asyncio.subprocess.DEVNULL
-            )
-            if await migrate.wait():
-                raise SystemExit("airflow db migrate failed")
-            results = []
-            for contestant in CONTESTANTS:
-                limit = default_limit if contestant.capped else max(120.0, tasks / 8)
-                result = await run_contestant(contestant, home, url, tasks, limit)
-                console.print(
-                    f"{contestant.label}: {result['done']} of {tasks} in {result['seconds']:.1f} s", highlight=False
-                )
-                results.append((contestant, result))
-            console.print(show(results, tasks, kind))

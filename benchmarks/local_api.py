@@ -12,8 +12,6 @@ import argparse
 import asyncio
 import contextlib
 import cProfile
-import os
-import platform
 import signal
 import ssl
 import subprocess
@@ -26,8 +24,8 @@ from typing import Any
 import aiohttp
 import orjson
 import psutil
-from rich.console import Console
-from rich.table import Table
+from benchmarks.metering import quantile
+from benchmarks.tables import Table, machine, show
 
 PODS = "/api/v1/namespaces/default/pods"
 
@@ -187,25 +185,8 @@ def _server(nodes: int, profile: str) -> Iterator[tuple[psutil.Process, str, str
             process.wait(timeout=30)
 
 
-def quantile(values: Sequence[float], share: float) -> float:
-    """Return the value below which that share lies."""
-    return sorted(values)[min(len(values) - 1, int(len(values) * share))]
-
-
-def machine() -> str:
-    """Name this machine."""
-    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
-        models = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-        return (
-            f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-        )
-    return f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-
-
 def report(measured: Measured, nodes: int) -> Table:
     """Return the table that is printed."""
-    title = f"Local API: full pod lives on {nodes} simulated nodes ({machine()}, {_memory_gib():.0f} GiB)"
-    table = Table("measure", "value", title=title, title_justify="left")
     rows = {
         "pods (at once)": f"{measured.pods} ({measured.at_once})",
         "full lives per second": f"{measured.pods / measured.seconds:.0f}",
@@ -217,13 +198,8 @@ def report(measured: Measured, nodes: int) -> Table:
         + _each(measured.client_cpu, measured),
         "server's memory at the end": f"{measured.server_memory / 2**20:.0f} MiB",
     }
-    for row in rows.items():
-        table.add_row(*row)
-    return table
-
-
-def _memory_gib() -> float:
-    return float(psutil.virtual_memory().total) / 2**30
+    title = f"The one-machine API: full pod lives on {nodes} simulated nodes; {machine()}"
+    return Table(title, ("measure", "value"), list(rows.items()))
 
 
 def _pair(values: Sequence[float]) -> str:
@@ -245,6 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pods", type=int, default=5000, help="pods to carry through their lives")
     parser.add_argument("--nodes", type=int, default=100, help="simulated nodes, of 110 pods each")
     parser.add_argument("--at-once", type=int, default=200, help="lives at the same time")
+    parser.add_argument("--output", choices=["text", "markdown"], default="text")
     parser.add_argument("--profile", default="", help="write the server's cProfile statistics to this file")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -256,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         measured = asyncio.run(measure(url, token, authority, options.pods, options.at_once))
         measured.server_cpu, measured.client_cpu = _cpu(server) - before, _cpu(psutil.Process()) - own
         measured.server_memory = server.memory_info().rss
-    Console(width=120).print(report(measured, options.nodes))
+    show([report(measured, options.nodes)], options.output)
     return 0
 
 

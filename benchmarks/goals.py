@@ -1,0 +1,97 @@
+"""The goals of ``make bench``: what each figure has to reach, beside what it came to. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from benchmarks.chaos.scenario import Row, at_least, at_most, exactly
+from benchmarks.executors import Result
+from benchmarks.metering import quantile
+from benchmarks.tables import Table
+
+__all__ = ["Extras", "Size", "rows", "table"]
+
+STOCK_FACTOR = 5.0
+BARE_SHARE = 0.8
+CPU_FACTOR = 6.0
+LONGEST_HEARTBEAT_MS, P99_HEARTBEAT_MS = 50.0, 10.0
+COST_GROWTH = 1.2
+KB_PER_POD = 10.0
+SLOT_MS = 100.0
+QUERIES_PER_TASK = 0.2
+
+
+@dataclass(frozen=True)
+class Size:
+    """The contestants of one number of tasks, all queued at once, with no nap in the loop."""
+
+    stock: Result
+    ours: Result
+    bare: Result
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What is measured of ours alone.
+
+    ``rounds``: 100 tasks at once, again and again. ``flight``: pods that stay. ``trickle``: some tasks a second.
+    """
+
+    rounds: Result
+    flight: Result
+    trickle: Result
+
+
+def rows(sizes: Sequence[Size], extras: Extras) -> list[Row]:
+    """Return every figure that has a goal."""
+    return [row for size in sizes for row in _of_size(size)] + [*_of_extras(sizes[-1].ours, extras)]
+
+
+def _of_size(size: Size) -> Iterator[Row]:
+    ours, n = size.ours, f"{size.ours.tasks:,} tasks"
+    m = ours.measured
+    yield at_least(f"{n}: lives/s, times those of stock tuned", _ratio(ours, size.stock), STOCK_FACTOR)
+    yield at_least(f"{n}: lives/s, share of those of the bare loop", _ratio(ours, size.bare), BARE_SHARE)
+    yield at_least(f"{n}: CPU per task of stock tuned, times ours", _cpu(size.stock) / _cpu(ours), CPU_FACTOR)
+    yield at_most(f"{n}: longest heartbeat, ms", m["heartbeat_longest"] * 1000, LONGEST_HEARTBEAT_MS)
+    yield at_most(f"{n}: heartbeat, 99th percentile, ms", m["heartbeat_p99"] * 1000, P99_HEARTBEAT_MS)
+    yield at_most(f"{n}: database queries per task", m["queries"] / ours.tasks, QUERIES_PER_TASK)
+    yield exactly(f"{n}: database queries from the scheduler's thread", m["queries_in_loop"])
+    yield exactly(f"{n}: child processes", m["processes"] - 1)
+    yield exactly(f"{n}: tasks not done, said to have failed, pods left", _wrong(ours))
+
+
+def _ratio(ours: Result, other: Result) -> float:
+    return round(ours.lives_per_second / max(other.lives_per_second, 1e-9), 2)
+
+
+def _cpu(result: Result) -> float:
+    return max(result.cpu_per_task, 1e-9)
+
+
+def _wrong(result: Result) -> float:
+    m = result.measured
+    return m["tasks"] - m["done"] + m["failed"] + result.pods_left
+
+
+def _of_extras(largest: Result, extras: Extras) -> Iterator[Row]:
+    rounds, flight = extras.rounds.measured, extras.flight.measured
+    counted = rounds["tasks"] - extras.rounds.tasks  # the first round warms up
+    growth = (largest.measured["cpu_at_work"] / largest.tasks) / (rounds["cpu_at_work"] / counted)
+    few, many = f"{extras.rounds.tasks:,}", f"{largest.tasks:,}"
+    yield at_most(f"CPU per task with {many} at once, times that with {few}", growth, COST_GROWTH)
+    kb = (flight["memory_held"] - flight["memory_before"]) * 2**20 / 1000 / extras.flight.tasks
+    yield at_most(f"memory per pod in flight, {extras.flight.tasks:,} held (growth of USS), kB", kb, KB_PER_POD)
+    slot = quantile(extras.trickle.slots, 0.99) * 1000
+    yield at_most("base ended to free slot, beyond the watch event, 99th percentile, ms", slot, SLOT_MS)
+    yield at_least("pods of which that was measured", len(extras.trickle.slots), extras.trickle.tasks)
+
+
+def table(found: Sequence[Row]) -> Table:
+    """Return the goals beside the figures."""
+    made = Table("Goals", ("figure", "value", "goal", "held"))
+    for row in found:
+        value = row.value if isinstance(row.value, str) else f"{row.value:,.4g}"
+        made.rows.append((row.figure, value, row.goal, "yes" if row.held else "MISSED"))
+    return made
