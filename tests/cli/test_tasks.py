@@ -75,6 +75,15 @@ def test_compile_writes_what_changed_and_removes_what_is_gone(files: Path, tmp_p
     assert sorted(os.listdir(dags)) == ["files.py", "own.py"]
 
 
+def test_who_reads_while_compile_writes_sees_the_old_file_whole(files: Path, tmp_path: Path) -> None:
+    run("compile", files, "-o", tmp_path / "dags")
+    with (tmp_path / "dags" / "files.py").open() as reader:
+        old = (tmp_path / "dags" / "files.py").read_text()
+        (files / "d.sql").write_text("CREATE TABLE daily AS SELECT 2 AS a FROM orders")
+        assert run("compile", files, "-o", tmp_path / "dags").stdout == "1 files, 1 written, 0 removed\n"
+        assert reader.read() == old != (tmp_path / "dags" / "files.py").read_text()
+
+
 def test_compile_never_replaces_a_file_of_somebody_else(files: Path, tmp_path: Path) -> None:
     (tmp_path / "files.py").write_text("# mine")
     found = run("compile", files, "-o", tmp_path)

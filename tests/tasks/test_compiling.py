@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from crosswind.errors import ConfigError
@@ -382,6 +383,21 @@ def test_the_published_schemas_are_those_of_the_model() -> None:
         for place in (Path(model.__file__).parent / "schemas", Path(__file__).parents[2] / "docs" / "schemas"):
             published = json.loads((place / f"{kind}.schema.json").read_text())
             assert published == model.json_schema(kind), f"write {place} anew by crosswind tasks schema {kind}"
+
+
+def test_editors_accept_the_examples_by_the_schemas_and_mark_what_a_load_refuses() -> None:
+    from crosswind.tasks import model
+    from crosswind.tasks.documents import read_document
+
+    checks = {kind: jsonschema.Draft202012Validator(model.json_schema(kind)) for kind in ("task", "crosswind")}
+    files = sorted((Path(__file__).parents[2] / "examples" / "tasks" / "task_files").rglob("*.yaml"))
+    assert len(files) == 31
+    for file in files:
+        kind = "crosswind" if file.name == YAML else "task"
+        assert [*checks[kind].iter_errors(read_document(file.read_bytes()).fields)] == [], file
+    good = {"id": "t", "query": "t.sql", "tables": []}
+    for wrong in ({"querry": "x"}, {"id": "a b"}, {"id": 5}, {"tables": "orders"}, {"retries": -1}, {"retries": "two"}):
+        assert not checks["task"].is_valid(good | wrong), wrong
 
 
 def test_a_name_that_is_not_text_is_told(folder: Any) -> None:
