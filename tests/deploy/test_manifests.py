@@ -167,6 +167,7 @@ def test_only_who_needs_a_secret_has_it(name: str) -> None:
         have[component] = {one for one in secret if one.startswith("AIRFLOW__")}
     database, fernet = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__CORE__FERNET_KEY"
     web, jwt = "AIRFLOW__API__SECRET_KEY", "AIRFLOW__API_AUTH__JWT_SECRET"
+    assert (have.pop("statsd", set()), have.pop("reaper", set())) == (set(), set())
     assert have.pop("triggerer", {database, fernet, web}) == {database, fernet, web}
     assert have == {
         "scheduler": {database, fernet, jwt},
@@ -174,7 +175,6 @@ def test_only_who_needs_a_secret_has_it(name: str) -> None:
         "dag-processor": {database, fernet},
         "migrations": {database, fernet},
         "worker": set(),
-        "statsd": set(),
     }
 
 
@@ -186,6 +186,7 @@ def test_only_who_calls_kubernetes_gets_a_token(name: str) -> None:
     }
     launch = values_of(name).workers.launch_pods
     wanted = {"scheduler", "api-server"} | ({"worker", "triggerer"} if launch else set())
+    wanted |= {"reaper"} if values_of(name).reaper.namespaces else set()
     assert {component for component, token in holders.items() if token} == wanted
     subjects = {
         (subject["name"], subject["namespace"]) for one in of_kind(name, "RoleBinding") for subject in one["subjects"]

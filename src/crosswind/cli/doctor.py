@@ -268,7 +268,10 @@ def _questions(values: Values) -> Sequence[tuple[str, dict[str, str]]]:
     objects = [one.manifest for one in rbac(values)]
     roles = {(r["metadata"]["namespace"], r["metadata"]["name"]): r["rules"] for r in objects if r["kind"] == "Role"}
     return [
-        (f"{subject['namespace']}:{subject['name']}", _attributes(verb, resource, binding["metadata"]["namespace"]))
+        (
+            f"{subject['namespace']}:{subject['name']}",
+            _attributes(rule, verb, resource, binding["metadata"]["namespace"]),
+        )
         for binding in objects
         if binding["kind"] == "RoleBinding"
         for subject in binding["subjects"]
@@ -278,6 +281,7 @@ def _questions(values: Values) -> Sequence[tuple[str, dict[str, str]]]:
     ]
 
 
-def _attributes(verb: str, resource: str, namespace: str) -> dict[str, str]:
-    name, _, part = resource.partition("/")
-    return {"verb": verb, "resource": name, "subresource": part, "namespace": namespace}
+def _attributes(rule: Manifest, verb: str, resource: str, namespace: str) -> dict[str, str]:
+    plural, _, part = resource.partition("/")
+    found = {"verb": verb, "group": rule["apiGroups"][0], "resource": plural, "subresource": part}
+    return {**found, "namespace": namespace, "name": (rule.get("resourceNames") or [""])[0]}

@@ -28,6 +28,8 @@ _PARTS = {
     "drained.",
     "dag-processor": "DAG files are programs; only here, in workers and triggerers are they run.",
     "triggerer": "A StatefulSet is a Deployment whose pods keep their names.",
+    "reaper": "Jobs of others do not end while a sidecar runs in their pods. The reaper ends these; a Lease says "
+    "which of its pods works.",
     "ingress": "At last the way in, for people outside the cluster.",
 }
 

@@ -99,6 +99,8 @@ def inexpressible(values: Values) -> Iterator[str]:
     for field, key in _KEYS.items():
         if getattr(values.secrets, field).key != key:
             yield f"Secret {getattr(values.secrets, field).name} must have its value at key {key}."
+    if values.reaper.namespaces:
+        yield "There is no reaper; apply reaper/ and rbac/*reaper* of the manifests beside the chart."
     if values.secrets.store:
         yield "Secrets are not fetched; apply secrets/ of the manifests beside the chart."
     if (isinstance(values.logs, VolumeLogs) and values.logs.volume.efs) or isinstance(values.dags, VolumeDags):

@@ -45,6 +45,9 @@ def _calls(values: Values) -> dict[str, tuple[list[Manifest], list[Manifest]]]:
     if values.triggerer.replicas:
         # triggers call whatever tasks wait for
         found["triggerer"] = ([_from(values, ["api-server"], 8794)], [*common, *database, _anywhere()])
+    if values.reaper.namespaces:
+        scraped = {"from": [_namespace(values.metrics.from_namespace)], "ports": _ports(8080)}
+        found["reaper"] = ([scraped], [*_base(values), *kubernetes])
     if values.metrics.statsd:
         found["statsd"] = (_into_statsd(values), [])
     return found

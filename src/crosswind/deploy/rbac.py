@@ -8,7 +8,7 @@ from crosswind.deploy.objects import Rendered, named, new
 from crosswind.deploy.values import ArchiveLogs, Values
 from crosswind.types import Manifest
 
-__all__ = ["executor_rules", "launcher_rules", "log_rules", "rbac"]
+__all__ = ["executor_rules", "launcher_rules", "lease_rules", "log_rules", "rbac", "reaper_rules"]
 
 _GROUP = "rbac.authorization.k8s.io"
 _ACCOUNTS = {
@@ -18,6 +18,7 @@ _ACCOUNTS = {
     "triggerer": "The triggerers' identity.",
     "migrations": "The migration Job's identity; it may do nothing in Kubernetes.",
     "statsd": "The exporter's identity; it may do nothing in Kubernetes.",
+    "reaper": "The reapers' identity.",
 }
 
 
@@ -32,11 +33,17 @@ def rbac(values: Values) -> Iterator[Rendered]:
             yield from _grant(values, namespace, "launcher", rules, "worker", _LAUNCHER, subject_namespace=namespace)
             if values.triggerer.replicas:
                 yield from _bind(values, namespace, "launcher", "triggerer", values.namespace)
+    if values.reaper.namespaces:
+        yield from _grant(values, values.namespace, "reaper-lease", lease_rules(values), "reaper", _LEASE)
+    for namespace in values.reaper.namespaces:
+        yield from _grant(values, namespace, "reaper", reaper_rules(values), "reaper", _REAPER)
 
 
 _EXECUTOR = "what the executor calls to run tasks in pods"
 _LOGS = "what showing the log of a running task takes"
 _LAUNCHER = "what tasks and triggers need to run pods of their own"
+_REAPER = "what ending the sidecars of finished pods takes"
+_LEASE = "what it takes that one of several reapers works"
 
 
 def executor_rules(values: Values) -> list[Manifest]:
@@ -77,6 +84,29 @@ def launcher_rules() -> list[Manifest]:
     ]
 
 
+def reaper_rules(values: Values) -> list[Manifest]:
+    """Return the permission set of ``docs/reaper.md`` that the values name."""
+    rules = [
+        _rule("pods", "get", "list", "watch"),
+        _rule("pods/portforward", "get", "create"),
+        _rule("events", "create", "list"),
+    ]
+    if values.reaper.permissions in ("B", "C"):
+        rules.append(_rule("pods/exec", "get", "create"))
+    if values.reaper.permissions == "C":
+        rules.append(_rule("pods", "patch", "delete"))
+    return rules
+
+
+def lease_rules(values: Values) -> list[Manifest]:
+    """Return what the reapers do with their Lease; making one cannot be narrowed by name."""
+    leases = {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"]}
+    return [
+        {**leases, "verbs": ["create"]},
+        {**leases, "resourceNames": [named(values, "reaper")], "verbs": ["get", "update"]},
+    ]
+
+
 def _rule(resource: str, *verbs: str) -> Manifest:
     return {"apiGroups": [""], "resources": [resource], "verbs": [*verbs]}
 
@@ -86,6 +116,8 @@ def _accounts(values: Values) -> Iterator[Rendered]:
         if component == "statsd" and not values.metrics.statsd:
             continue
         if component == "triggerer" and not values.triggerer.replicas:
+            continue
+        if component == "reaper" and not values.reaper.namespaces:
             continue
         yield _account(values, component, reason, values.namespace)
     for namespace in values.worker_namespaces:

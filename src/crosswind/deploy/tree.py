@@ -15,6 +15,7 @@ from crosswind.deploy.namespaces import namespaces
 from crosswind.deploy.network import network
 from crosswind.deploy.objects import Rendered, as_yaml, file_text
 from crosswind.deploy.rbac import rbac
+from crosswind.deploy.reaper import reaper
 from crosswind.deploy.scheduler import scheduler
 from crosswind.deploy.statsd import statsd
 from crosswind.deploy.triggerer import triggerer
@@ -42,6 +43,7 @@ _PARTS: tuple[Callable[[Values], Iterator[Rendered]], ...] = (
     api_server,
     dag_processor,
     triggerer,
+    reaper,
     ingress,
 )
 

@@ -27,6 +27,7 @@ __all__ = [
     "Metrics",
     "Network",
     "PodLogs",
+    "Reaper",
     "RemoteLogs",
     "SecretKey",
     "SecretStore",
@@ -302,6 +303,19 @@ class Triggerer(Component):
     replicas: int = Field(default=1, ge=0)
 
 
+class Reaper(Component):
+    """The reaper, which ends the sidecars of Jobs and others whose work is done."""
+
+    namespaces: tuple[Name, ...] = ()
+    """Where it may touch pods; () leaves it out."""
+    selector: Text = "batch.kubernetes.io/job-name"
+    """Label selector of those pods."""
+    permissions: Literal["A", "B", "C"] = "A"
+    """A: asks over port-forward; B: also runs commands in pods; C: also changes and deletes them (docs/reaper.md)."""
+    replicas: int = Field(default=2, ge=1)
+    resources: Manifest = resources("50m", "256Mi")
+
+
 class Workers(PodValues):
     """The pods of tasks."""
 
@@ -346,6 +360,7 @@ class Values(Part):
     triggerer: Triggerer = Triggerer()
     migrations: Component = Component()
     workers: Workers = Workers()
+    reaper: Reaper = Reaper()
 
     @property
     def worker_namespaces(self) -> tuple[str, ...]:
