@@ -34,6 +34,14 @@ def test_only_an_unfinished_row_that_is_ours_is_not_settled(
     assert standing_of(TaskClaim(uuid.uuid4(), "mine"), 7, state, external_id, queued_by) is standing
 
 
+@pytest.mark.parametrize(
+    ("queued_by", "standing"), [(5, Standing.RUNNING), (7, Standing.RUNNING), (8, Standing.SETTLED)]
+)
+def test_a_row_that_names_the_scheduler_from_which_we_adopt_is_ours_already(queued_by: int, standing: Standing) -> None:
+    claim = TaskClaim(uuid.uuid4(), "mine", former=5)
+    assert standing_of(claim, 7, "running", "mine", queued_by) is standing
+
+
 def test_the_reason_is_added_to_the_tasks_own_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__LOGGING__BASE_LOG_FOLDER", str(tmp_path))
     task = WorkerTask("dag", "task", "run", 1, "u")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -14,15 +16,19 @@ from airflow.models.base import Base
 from airflow.models.callback import Callback
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
+from airflow.models.taskinstancehistory import TaskInstanceHistory
 from airflow.utils.db import import_all_models
-from sqlalchemy import Engine, event, insert
+from sqlalchemy import Engine, create_engine, event, insert, select, update
 from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.schema import CreateTable
 from tests.databases import DATABASES
 
-from crosswind.ledger import CallbackClaim, DatabaseLedger, TaskClaim
+from crosswind import tables
+from crosswind.ledger import POSITIONS, CallbackClaim, DatabaseLedger, TaskClaim
 from crosswind.pods.workers import WorkerTask
-from crosswind.runs.workloads import Standing, Workload
+from crosswind.runs.workloads import Position, Standing, Workload
+from crosswind.tables import make_tables
 
 MANY = 2_500
 ME, SIBLING = 7, 8
@@ -45,7 +51,10 @@ def session(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session
     monkeypatch.setattr(settings, "NonScopedSession", maker)
     with maker() as session:
         yield session
-        for table in (TaskInstance.__table__, DagRun.__table__, Callback.__table__, Job.__table__):
+        session.rollback()
+        make_tables()
+        history = TaskInstanceHistory.__table__
+        for table in (history, TaskInstance.__table__, DagRun.__table__, Callback.__table__, Job.__table__, POSITIONS):
             session.execute(table.delete())
         session.commit()
 
@@ -143,6 +152,98 @@ def test_owners_tell_the_job_and_the_try(session: Session) -> None:
     }
 
 
+def states(session: Session) -> dict[int, Any]:
+    columns = select(TaskInstance.map_index, TaskInstance.state, TaskInstance.queued_by_job_id, TaskInstance.id)
+    return {row[0]: row[1:] for row in session.execute(columns)}
+
+
+def test_what_is_ours_and_not_over_is_scheduled_again_under_a_new_id(session: Session) -> None:
+    ours = [row("queued"), row("running")]
+    others = [row("running", queued_by=SIBLING), row("success"), row("restarting")]
+    add_tasks(session, [*ours, *others])
+    asked = [task(one) for one in (*ours, *others, {"id": uuid.uuid4()})]
+    assert set(DatabaseLedger(ME).again(asked)) == set(asked[:2])
+    after = states(session)
+    assert [after[index][:2] for index in (0, 1)] == [(None, None)] * 2
+    assert {after[0][2], after[1][2]}.isdisjoint(one["id"] for one in ours)
+    assert [after[index] for index in (2, 3, 4)] == [
+        (one["state"], one["queued_by_job_id"], one["id"]) for one in others
+    ]
+    tried = session.scalars(select(TaskInstanceHistory.task_instance_id)).all()
+    assert set(tried) == {one["id"] for one in ours}, "the try that was given up stays in the history"
+
+
+def test_rows_that_core_has_locked_are_left_for_later(session: Session, engine: Engine) -> None:
+    if engine.dialect.name == "sqlite":
+        return  # has no locks of rows, and Airflow asks for none there
+    locked, free = row("queued"), row("queued")
+    add_tasks(session, [locked, free])
+    with Session(engine) as core:
+        core.execute(select(TaskInstance.id).where(TaskInstance.id == locked["id"]).with_for_update())
+        asked = [task(locked), task(free)]
+        assert DatabaseLedger(ME).again(asked) == [asked[1]]
+
+
+def at(version: str, *, executor: str = "7", server: str = "https://a", namespace: str | None = "n") -> Position:
+    return Position(executor, server, namespace, version)
+
+
+def test_positions_are_kept_and_the_newest_of_each_watch_is_read(session: Session) -> None:
+    first = DatabaseLedger(ME)
+    first.remember([at("1"), at("1", namespace=None)])
+    first.remember([at("2")])
+    DatabaseLedger(SIBLING).remember([at("9", executor="8"), at("9", executor="8", server="https://b")])
+    found = DatabaseLedger(SIBLING).positions("https://a", 60.0)
+    assert sorted(found, key=repr) == sorted([at("2"), at("1", namespace=None), at("9", executor="8")], key=repr)
+
+
+def test_positions_that_are_old_are_left_out_and_then_forgotten(session: Session) -> None:
+    ledger = DatabaseLedger(ME)
+    ledger.remember([at("1"), at("2", executor="8")])
+    for executor, days in (("7", 1), ("8", 8)):
+        then = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=days)
+        session.execute(update(POSITIONS).where(POSITIONS.c.executor == executor).values(updated_at=then))
+    session.commit()
+    assert ledger.positions("https://a", 3600.0) == []
+    assert session.scalars(select(POSITIONS.c.executor)).all() == ["7"]
+    assert ledger.positions("https://a", 7 * 86_400.0) == [at("1")]
+
+
+def test_schedulers_that_start_at_once_make_the_table_once(session: Session, engine: Engine) -> None:
+    POSITIONS.drop(engine, checkfirst=True)
+    tables._made.clear()
+    ledgers = [DatabaseLedger(number) for number in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda ledger: ledger.remember([at("1", executor=str(id(ledger)))]), ledgers))
+    assert len(ledgers[0].positions("https://a", 60.0)) == 4
+
+
+def test_where_no_table_can_be_made_positions_are_done_without_and_that_is_told_once(
+    session: Session, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    POSITIONS.drop(engine, checkfirst=True)
+    tables._made.clear()
+    with _read_only(engine) as reader, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(settings, "NonScopedSession", sessionmaker(reader, expire_on_commit=False))
+        ledger = DatabaseLedger(ME)
+        ledger.remember([at("1")])
+        ledger.remember([at("2")])
+        assert ledger.positions("https://a", 60.0) == ()
+    (told,) = [record.message for record in caplog.records if record.name == "crosswind.ledger"]
+    assert "crosswind_watch_position" in told
+    assert "right to create tables" in told
+
+
+@contextlib.contextmanager
+def _read_only(engine: Engine) -> Iterator[Engine]:
+    if engine.dialect.name == "sqlite":
+        reader = create_engine(f"sqlite:///file:{engine.url.database}?mode=ro&uri=true")
+    else:
+        reader = create_engine(engine.url, connect_args={"options": "-c default_transaction_read_only=on"})
+    yield reader
+    reader.dispose()
+
+
 def test_only_running_schedulers_that_beat_are_alive(session: Session) -> None:
     now = datetime.datetime.now(datetime.UTC)
     ancient = now - datetime.timedelta(hours=1)
@@ -165,6 +266,21 @@ task_instance.queued_by_job_id FROM task_instance WHERE task_instance.id IN (%s,
 CALLBACK_QUERY = "SELECT callback.id, callback.state FROM callback WHERE callback.id IN (%s)"
 OWNER_QUERY = """SELECT task_instance.id, task_instance.queued_by_job_id, task_instance.try_number \
 FROM task_instance WHERE task_instance.id IN (%s)"""
+AGAIN_QUERY = """WHERE task_instance.queued_by_job_id = %s AND task_instance.state IN (%s, %s) \
+AND task_instance.id IN (%s)"""
+REMEMBER = """UPDATE crosswind_watch_position SET version=%s, updated_at=%s WHERE \
+crosswind_watch_position.executor = %s AND crosswind_watch_position.server = %s AND \
+crosswind_watch_position.namespace = %s"""
+REMEMBER_FIRST = """INSERT INTO crosswind_watch_position (executor, server, namespace, version, updated_at) \
+VALUES (%s, %s, %s, %s, %s)"""
+FORGET = "DELETE FROM crosswind_watch_position WHERE crosswind_watch_position.updated_at < %s"
+POSITION_QUERY = """SELECT crosswind_watch_position.executor, crosswind_watch_position.server, \
+crosswind_watch_position.namespace, crosswind_watch_position.version, crosswind_watch_position.updated_at \
+FROM crosswind_watch_position WHERE crosswind_watch_position.server = %s AND \
+crosswind_watch_position.updated_at >= %s"""
+TABLE = """CREATE TABLE crosswind_watch_position ( executor VARCHAR(63) NOT NULL, server VARCHAR(255) NOT NULL, \
+namespace VARCHAR(63) NOT NULL, version VARCHAR(64) NOT NULL, updated_at TIMESTAMP(6) NOT NULL, \
+PRIMARY KEY (executor, server, namespace) )"""
 LIVING_QUERY = """SELECT job.id FROM job WHERE job.job_type = %s AND job.state = %s AND job.latest_heartbeat >= %s"""
 
 
@@ -181,6 +297,12 @@ def test_what_mysql_would_be_asked(session: Session) -> None:
         ledger.standings([task(row(None)), task(row(None)), workload(CallbackClaim(uuid.uuid4()))])
         ledger.owners([uuid.uuid4()])
         ledger.living()
+        ledger.again([task(row(None))])
+        ledger.remember([at("1")])
+        ledger.positions("https://a", 60.0)
     finally:
         event.remove(Session, "do_orm_execute", note)
-    assert asked == [TASK_QUERY, CALLBACK_QUERY, OWNER_QUERY, LIVING_QUERY]
+    assert asked[:4] == [TASK_QUERY, CALLBACK_QUERY, OWNER_QUERY, LIVING_QUERY]
+    assert AGAIN_QUERY in asked[4]
+    assert asked[5:] == [REMEMBER, REMEMBER_FIRST, FORGET, POSITION_QUERY]
+    assert " ".join(str(CreateTable(POSITIONS).compile(dialect=mysql.dialect())).split()) == TABLE

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ from crosswind import config
 from crosswind.archive import DatabaseArchive
 from crosswind.errors import ConfigError, CrosswindError
 from crosswind.ledger import CallbackClaim, DatabaseLedger, TaskClaim
-from crosswind.pods.naming import task_labels
+from crosswind.pods.naming import label_value, task_labels
 from crosswind.pods.workers import WorkerTask, worker_namespace
 from crosswind.runs.engine import Engine
 from crosswind.runs.reading import read_log
@@ -310,41 +311,48 @@ class KubernetesExecutor(BaseExecutor):
             self._engine.revoke(key)
 
     def try_adopt_task_instances(self, tis: Sequence[TaskInstance]) -> Sequence[TaskInstance]:
-        """Take over the pods of schedulers that are no more; return the task instances that have none.
+        """Take over what schedulers that are no more have left; waits for no pod.
 
-        One list per namespace, whatever the number of tasks. When the API server cannot be asked, tasks that run are
-        left alone: they report to Airflow themselves.
+        Claimed is all of it. The engine finds out afterwards what has a pod, and has those that have none scheduled
+        once more, as core does with what is returned here. Without an engine, tasks that run are left alone: they
+        report to Airflow themselves, and another one beside them would be a second run.
         """
-        if self._engine is None or not tis:
-            return tis
-        try:
-            claims, executors = self._claims(tis)
-            adopted = self._engine.adopt(claims, executors) if claims else set()
-        except (CrosswindError, TimeoutError) as error:
-            self.log.error("Pods of former schedulers could not be looked for: %s", error)
+        if self._engine is None:
             return [ti for ti in tis if ti.state == TaskInstanceState.QUEUED]
-        for claim in claims:
-            if claim.ti_id in adopted:
-                key: TaskInstanceKey = claim.workload.key  # type: ignore[assignment]
-                self.running.add(key)
-                self._current[key] = claim.workload
-        return [ti for ti in tis if str(ti.id) not in adopted]
+        claims = self._claims(tis)
+        new = [claim for claim in claims if not self._has(claim)]
+        for claim in new:
+            key: TaskInstanceKey = claim.workload.key  # type: ignore[assignment]
+            self.running.add(key)
+            self._current[key] = claim.workload
+        if new:
+            self._engine.adopt(new)
+        claimed = {claim.ti_id for claim in claims}
+        return [ti for ti in tis if str(ti.id) not in claimed]
 
-    def _claims(self, tis: Sequence[TaskInstance]) -> tuple[list[Claim], set[str]]:
+    def _has(self, claim: Claim) -> bool:
+        """Whether this very run is claimed already, as when core tries once more after a trouble with the database."""
+        known = self._current.get(claim.workload.key)  # type: ignore[call-overload]
+        return known is not None and known.claim == claim.workload.claim
+
+    def _claims(self, tis: Sequence[TaskInstance]) -> list[Claim]:
         owners = self._ledger.owners(ti.id for ti in tis)
-        claims = []
-        for ti in tis:
-            owner, try_number = owners.get(ti.id, (None, 0))
-            if owner is not None:
-                claims.append(self._claim(ti, try_number))
-        return claims, {str(owner) for owner, _ in owners.values() if owner is not None}
+        found = ((ti, *owners.get(ti.id, (None, 0))) for ti in tis)
+        return [self._claim(ti, owner, try_number) for ti, owner, try_number in found if owner is not None]
 
-    def _claim(self, ti: TaskInstance, try_number: int) -> Claim:
+    def _claim(self, ti: TaskInstance, owner: int, try_number: int) -> Claim:
         unique = ti.external_executor_id
         task = self._task(ti.dag_id, ti.task_id, ti.run_id, try_number, ti.map_index, unique, str(ti.id))
         key = TaskInstanceKey(ti.dag_id, ti.task_id, ti.run_id, try_number, ti.map_index)
-        workload = Workload(key, task, 0.0, None, claim=TaskClaim(ti.id, unique))
-        return Claim(str(ti.id), (ti.dag_id, ti.task_id, ti.run_id, try_number, ti.map_index), workload)
+        renew = functools.partial(_renew, self.jwt_generator, self._token_lifetime, str(ti.id))
+        workload = Workload(key, task, 0.0, None, claim=TaskClaim(ti.id, unique, former=owner), renew=renew)
+        return Claim(
+            str(ti.id),
+            (ti.dag_id, ti.task_id, ti.run_id, try_number, ti.map_index),
+            workload,
+            owner=label_value(str(owner)),
+            unique=unique if unique and task.unique_id == unique else "",
+        )
 
     def get_task_log(self, ti: TaskInstance, try_number: int) -> tuple[list[str], list[str]]:
         """Return where the log of a running task is from, and its last lines. Also where ``start`` was never called."""
@@ -393,6 +401,11 @@ class KubernetesExecutor(BaseExecutor):
 def _mint(generator: JWTGenerator, lifetime: float, item: ExecutorWorkload, subject: str) -> bytes:
     token = generator.generate(extras={"sub": subject, "scope": "workload"}, valid_for=lifetime)
     return item.model_copy(update={"token": token}).model_dump_json().encode()
+
+
+def _renew(generator: JWTGenerator, lifetime: float, subject: str, payload: bytes) -> bytes:
+    token = generator.generate(extras={"sub": subject, "scope": "workload"}, valid_for=lifetime)
+    return json.dumps(json.loads(payload) | {"token": token}).encode()
 
 
 @functools.cache

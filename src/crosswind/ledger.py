@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import logging
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +17,18 @@ from airflow.jobs.job import Job, JobState
 from airflow.models.callback import Callback
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
+from airflow.utils.sqlalchemy import UtcDateTime, with_row_locks
 from airflow.utils.state import CallbackState, TaskInstanceState
-from sqlalchemy import Row, Select, select, update
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy import Column, Row, Select, String, Table, delete, insert, select, update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import InstrumentedAttribute, Session, lazyload
 
-from crosswind.runs.workloads import Standing, Workload
+from crosswind.runs.workloads import Position, Standing, Workload
+from crosswind.tables import METADATA, make_tables
 
 __all__ = ["CallbackClaim", "DatabaseLedger", "TaskClaim", "standing_of"]
+
+log = logging.getLogger(__name__)
 
 _STANDINGS = {
     TaskInstanceState.QUEUED: Standing.QUEUED,
@@ -37,10 +43,14 @@ _LARGEST = 500
 
 @dataclass(frozen=True, slots=True)
 class TaskClaim:
-    """A task instance that we run. ``external_id``: what Airflow gave us for it, or None."""
+    """A task instance that we run. ``external_id``: what Airflow gave us for it, or None.
+
+    ``former``: the job from which we adopted it, which the row names until core has committed that; else None.
+    """
 
     ti_id: UUID
     external_id: str | None
+    former: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +70,23 @@ def standing_of(
     """
     if None not in (claim.external_id, external_id) and claim.external_id != external_id:
         return Standing.SETTLED
-    if None not in (job_id, queued_by) and job_id != queued_by:
+    if None not in (job_id, queued_by) and queued_by not in (job_id, claim.former):
         return Standing.SETTLED
     return _STANDINGS.get(TaskInstanceState(state), Standing.SETTLED) if state else Standing.SETTLED
+
+
+POSITIONS = Table(
+    "crosswind_watch_position",
+    METADATA,
+    Column("executor", String(63), primary_key=True),
+    Column("server", String(255), primary_key=True),
+    Column("namespace", String(63), primary_key=True),
+    Column("version", String(64), nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+)
+"""How far each executor's watches have come; namespace "" is all of them."""
+
+_FORGOTTEN = datetime.timedelta(days=7)
 
 
 class DatabaseLedger:
@@ -70,6 +94,7 @@ class DatabaseLedger:
 
     def __init__(self, job_id: int | None) -> None:
         self._job_id = job_id
+        self._tables: bool | None = None
 
     def standings(self, workloads: Collection[Workload]) -> Mapping[Workload, Standing]:
         """Ask for task instances and callbacks, one query each."""
@@ -122,6 +147,72 @@ class DatabaseLedger:
                 still = TaskInstance.id.in_(part) & (TaskInstance.state == TaskInstanceState.QUEUED)
                 session.execute(update(TaskInstance).where(still).values(queued_dttm=now))
 
+    def again(self, workloads: Collection[Workload]) -> Collection[Workload]:
+        """Do to task instances what core does to those that nobody adopts: scheduled once more, under a new id.
+
+        Left out are those whose row is locked, is not ours (yet), or has come further meanwhile.
+        """
+        by_id = {workload.claim.ti_id: workload for workload in workloads}
+        query = (
+            select(TaskInstance)
+            .options(lazyload(TaskInstance.dag_run))  # else joined, and its row locked too
+            .where(
+                TaskInstance.queued_by_job_id == self._job_id,
+                TaskInstance.state.in_((TaskInstanceState.QUEUED, TaskInstanceState.RUNNING)),
+            )
+        )
+        done = []
+        with create_session(scoped=False) as session:
+            for part in _parts(list(by_id)):
+                ours = query.where(TaskInstance.id.in_(part))
+                locked = with_row_locks(ours, of=TaskInstance, session=session, skip_locked=True)
+                for ti in session.scalars(locked):
+                    done.append(by_id[ti.id])
+                    _reset(ti, session)
+        return done
+
+    def remember(self, positions: Collection[Position]) -> None:
+        """Keep positions; where no table can be made they are not kept, which is told once."""
+        if not self._has_positions():
+            return
+        now, table = datetime.datetime.now(datetime.UTC), POSITIONS
+        with create_session(scoped=False) as session:
+            for position in positions:
+                key = {"executor": position.executor, "server": position.server, "namespace": position.namespace or ""}
+                value = {"version": position.version, "updated_at": now}
+                here = [table.c[name] == part for name, part in key.items()]
+                if not session.execute(update(table).where(*here).values(value)).rowcount:  # type: ignore[attr-defined]
+                    session.execute(insert(table).values(key | value))
+
+    def positions(self, server: str, within: float) -> Collection[Position]:
+        """Return what was kept in the last ``within`` seconds; forget what is a week old."""
+        if not self._has_positions():
+            return ()
+        now, table = datetime.datetime.now(datetime.UTC), POSITIONS
+        since = now - datetime.timedelta(seconds=within)
+        query = select(table).where(table.c.server == server, table.c.updated_at >= since)
+        with create_session(scoped=False) as session:
+            session.execute(delete(table).where(table.c.updated_at < now - _FORGOTTEN))
+            rows = session.execute(query).mappings()
+            return [Position(row["executor"], server, row["namespace"] or None, row["version"]) for row in rows]
+
+    def _has_positions(self) -> bool:
+        if self._tables is None:
+            try:
+                make_tables()
+                self._tables = True
+            except DBAPIError as error:
+                with create_session(scoped=False) as session:
+                    session.execute(select(1))  # raises when it is the database that is away
+                self._tables = False
+                log.warning(
+                    "The table %s cannot be made, so a scheduler that follows this one lists its pods instead of going "
+                    "on where it stopped. Give the database's user the right to create tables. (%s)",
+                    POSITIONS.name,
+                    error.orig,
+                )
+        return self._tables
+
     def report(self, workload: Workload, message: str) -> None:
         """Add a line to the task's own log in ``[logging] base_log_folder``."""
         if not workload.log_path:
@@ -136,6 +227,15 @@ class DatabaseLedger:
         os.makedirs(path.parent, exist_ok=True)
         with path.open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
+
+
+def _reset(ti: TaskInstance, session: Session) -> None:
+    """Do what ``SchedulerJobRunner.adopt_or_reset_orphaned_tasks`` does to what is not adopted."""
+    ti.prepare_db_for_next_try(session=session)
+    ti.state = None
+    ti.queued_by_job_id = None
+    ti.external_executor_id = None
+    ti.clear_next_method_args()
 
 
 def _rows(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Any
 
 import pytest
@@ -288,54 +287,3 @@ def test_the_log_of_a_running_task_is_read_without_start_and_wherever_its_pod_is
 
     assert running.until(lambda: read() if "two" in read() else "") == "one\ntwo\n"
     running.ask(lambda client: client.delete(NAMESPACES, elsewhere))
-
-
-def test_a_new_scheduler_adopts_the_pods_of_the_one_before(running: Any) -> None:
-    from types import SimpleNamespace
-
-    from crosswind.executor import KubernetesExecutor
-
-    running.script("while ! test -e /tmp/$(hostname); do sleep 0.1; done")
-    running.start()
-    running.executor.end()
-    running.executor = KubernetesExecutor(parallelism=8)
-    running.executor.job_id = 11
-    running.executor.start()
-    key = running.queue()
-    running.until(running.pods)
-    running.executor.end()
-    running.database("update task_instance set queued_by_job_id = 11 where id = ?", running.ids[key])
-
-    successor = running.executor = KubernetesExecutor(parallelism=8)
-    successor.job_id = 12
-    successor.start()
-    import uuid
-
-    with sqlite3.connect(_database()) as connection:
-        (external,) = connection.execute("select external_executor_id from task_instance").fetchone()
-    ti = SimpleNamespace(
-        id=uuid.UUID(running.ids[key]),
-        dag_id="dag",
-        task_id="task",
-        run_id="run",
-        map_index=-1,
-        state="queued",
-        external_executor_id=external,
-    )
-    lost = SimpleNamespace(**{**vars(ti), "id": uuid.uuid4()})
-    assert successor.try_adopt_task_instances([ti, lost]) == [lost]  # type: ignore[list-item]
-    assert successor.running == {key}
-    running.database("update task_instance set queued_by_job_id = 12 where id = ?", running.ids[key])
-    (pod,) = running.pods()
-    assert pod["metadata"]["labels"]["airflow-worker"] == "12"
-    running.ask(
-        lambda client: client.delete(PODS, pod["metadata"]["name"], namespace=running.namespace, grace_period=0)
-    )
-    assert "deleted" in running.failure(key)
-
-
-def _database() -> str:
-    from airflow import settings
-
-    assert settings.engine is not None
-    return str(settings.engine.url.database)

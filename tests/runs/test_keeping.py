@@ -17,7 +17,7 @@ from crosswind.runs.batches import Batch
 from crosswind.runs.board import Board
 from crosswind.runs.ending import Ender
 from crosswind.runs.following import Follower
-from crosswind.runs.keeping import Keeper, secrets_of
+from crosswind.runs.keeping import Keeper
 from crosswind.runs.stopping import Stopper
 from crosswind.runs.workloads import Notice, Run, Stage, Workload
 from crosswind.settings import EngineSettings, KubeSettings
@@ -75,7 +75,8 @@ async def kept(cluster: Cluster, namespace: str) -> AsyncIterator[Kept]:
 
 
 def pod(name: str, image: str, executor: str, script: str, secret: str = "") -> dict[str, Any]:
-    volumes = [{"name": "w", "secret": {"secretName": secret, "optional": True}}] if secret else []
+    mount = {"secretName": secret, "optional": True, "items": [{"key": "a", "path": "workload.json"}]}
+    volumes = [{"name": "crosswind-workload", "secret": mount}] if secret else []
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -134,19 +135,37 @@ async def test_tokens_of_pods_that_have_not_begun_are_renewed(kept: Kept) -> Non
 
 
 async def test_what_dead_executors_left_is_swept_and_the_living_keep_theirs(kept: Kept, cluster: Cluster) -> None:
-    for name, executor in (("dead", "5"), ("living", "8")):
-        manifest = pod(name, cluster.image, executor, "exit 0", secret=f"of-{name}")
+    for name, executor, script in (("dead", "5", "exit 0"), ("runs", "5", "sleep 60"), ("living", "8", "exit 0")):
+        manifest = pod(name, cluster.image, executor, script, secret=f"of-{name}")
         await kept.client.create(PODS, manifest, namespace=kept.namespace)
-    for name in ("of-dead", "of-living", "of-nobody"):
-        secret = workload_secret(name, kept.namespace, {"a": b"x"})
+    for name, executor in (("of-dead", "5"), ("of-runs", "5"), ("of-nobody", "6"), ("of-living", "8")):
+        secret = workload_secret(name, kept.namespace, {"a": b"x"}, {"airflow-worker": executor})
         await kept.client.create(SECRETS, secret, namespace=kept.namespace)
 
     async with asyncio.timeout(20):
-        while await names(kept, PODS) != {"living"} or await names(kept, SECRETS) & {"of-dead", "of-nobody"}:
-            kept.keeper._swept_at = -1000.0
+        while await names(kept, PODS) != {"living", "runs"} or await names(kept, SECRETS) != {"of-living", "of-runs"}:
+            kept.keeper.sweep_soon()
             await kept.keeper._sweep()
             await kept.stopper.idle()
-    assert "of-living" in await names(kept, SECRETS)
+
+
+async def test_a_secret_that_is_newer_than_its_pods_is_not_swept_at_once(kept: Kept) -> None:
+    await kept.client.create(SECRETS, workload_secret("new", kept.namespace, {"a": b"x"}), namespace=kept.namespace)
+    kept.keeper.sweep_soon()
+    await kept.keeper._sweep()
+    await kept.stopper.idle()
+    assert await names(kept, SECRETS) == {"new"}
+
+
+async def test_tokens_of_adopted_pods_are_renewed_from_what_their_secret_holds(kept: Kept) -> None:
+    secret = workload_secret("s", kept.namespace, {"a": b"old", "b": b"old"})
+    await kept.client.create(SECRETS, secret, namespace=kept.namespace)
+    for unique in ("a", "not-there"):
+        kept.board.batches.join(kept.namespace, "s", unique, lambda payload: payload + b" and new")
+    await kept.keeper._renew_tokens()
+    await kept.keeper._renew_tokens()
+    data = (await kept.client.get(SECRETS, "s", namespace=kept.namespace))["data"]
+    assert {key: base64.b64decode(value) for key, value in data.items()} == {"a": b"old and new", "b": b"old"}
 
 
 async def test_authors_of_tasks_that_wait_long_are_told_why_once(kept: Kept) -> None:
@@ -157,12 +176,3 @@ async def test_authors_of_tasks_that_wait_long_are_told_why_once(kept: Kept) -> 
     (notice,) = kept.board.outbox
     assert isinstance(notice, Notice)
     assert notice.message == "no node is large enough"
-
-
-def test_the_secrets_of_pods_are_found_among_their_volumes() -> None:
-    volumes = [{"name": "a", "secret": {"secretName": "s"}}, {"name": "b", "emptyDir": {}}]
-    pods = [
-        {"metadata": {"namespace": "n"}, "spec": {"volumes": volumes}},
-        {"metadata": {"namespace": "n"}, "spec": {}},
-    ]
-    assert secrets_of(pods) == {("n", "s")}

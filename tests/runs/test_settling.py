@@ -9,15 +9,18 @@ import pytest
 from crosswind.pods.workers import WorkerTask
 from crosswind.runs.board import Board
 from crosswind.runs.settling import Settler, verdict_of
-from crosswind.runs.workloads import Ended, Notice, Released, Run, Stage, Standing, State, Workload
+from crosswind.runs.workloads import Ended, Notice, Position, Released, Run, Stage, Standing, State, Workload
 from crosswind.settings import EngineSettings
 
 SETTINGS = EngineSettings("7", settle_interval=0.02)
 
 
-def a_run(*, failed: bool = True, reason: str = "Evicted", exit_decides: bool = False, **fields: object) -> Run:
+def a_run(
+    *, failed: bool = True, reason: str = "Evicted", exit_decides: bool = False, adopted: bool = False, **fields: object
+) -> Run:
     task = WorkerTask("dag", "task", "run", 1, "u1")
-    run = Run(Workload("key", task, 1.0, lambda: b"{}", exit_decides=exit_decides), task, 0.0, stage=Stage.ENDED)
+    payload = None if adopted else lambda: b"{}"
+    run = Run(Workload("key", task, 1.0, payload, exit_decides=exit_decides), task, 0.0, stage=Stage.ENDED)
     run.failed, run.reason, run.message, run.may_relaunch = failed, reason, "because", True
     for name, value in fields.items():
         setattr(run, name, value)
@@ -39,6 +42,13 @@ def a_run(*, failed: bool = True, reason: str = "Evicted", exit_decides: bool = 
         (a_run(reason="Error"), Standing.QUEUED, State.FAILED),
         (a_run(may_relaunch=False), Standing.QUEUED, State.FAILED),
         (a_run(told=True), Standing.QUEUED, State.FAILED),
+        (a_run(adopted=True), Standing.QUEUED, "again"),
+        (a_run(adopted=True), Standing.RUNNING, State.FAILED),
+        (a_run(adopted=True, attempt=1), Standing.QUEUED, State.FAILED),
+        (a_run(adopted=True, lost=True), Standing.QUEUED, "again"),
+        (a_run(adopted=True, lost=True), Standing.RUNNING, "again"),
+        (a_run(adopted=True, lost=True), Standing.RESTARTING, State.SUCCESS),
+        (a_run(adopted=True, lost=True), Standing.SETTLED, "settled"),
     ],
 )
 def test_what_is_said_follows_from_the_run_and_the_database(run: Run, standing: Standing, said: object) -> None:
@@ -51,6 +61,7 @@ class Ledger:
     def __init__(self, *answers: Standing | Exception) -> None:
         self.answers = list(answers)
         self.reports: list[str] = []
+        self.agains: list[int] = []
 
     def standings(self, workloads: Collection[Workload]) -> Mapping[Workload, Standing]:
         answer = self.answers.pop(0) if self.answers else Standing.SETTLED
@@ -63,6 +74,17 @@ class Ledger:
 
     def report(self, workload: Workload, message: str) -> None:
         self.reports.append(message)
+
+    def again(self, workloads: Collection[Workload]) -> Collection[Workload]:
+        """Succeed at the second attempt, as where a row is locked."""
+        self.agains.append(len(workloads))
+        return workloads if len(self.agains) > 1 else ()
+
+    def remember(self, positions: Collection[Position]) -> None:
+        raise AssertionError
+
+    def positions(self, server: str, within: float) -> Collection[Position]:
+        raise AssertionError
 
 
 @contextlib.asynccontextmanager
@@ -118,3 +140,13 @@ async def test_a_revoked_run_is_not_told() -> None:
         settler.put(follower)
         await until_settled(board, follower)
     assert all(outcome.workload is follower.workload for outcome in board.outbox)
+
+
+async def test_a_lost_run_is_scheduled_again_when_its_row_lets_it() -> None:
+    ledger, board = Ledger(*[Standing.RUNNING] * 2), Board()
+    run = a_run(adopted=True, lost=True, gone=True)
+    async with settling(ledger, board) as settler:
+        settler.put(run)
+        outcomes = await until_settled(board, run)
+    assert [type(outcome) for outcome in outcomes] == [Notice, Released]
+    assert ledger.agains == [1, 1]

@@ -22,6 +22,7 @@ __all__ = [
     "InlineWorkload",
     "SecretWorkload",
     "batches",
+    "mounted_workload",
     "workload_secret",
     "workload_volume",
 ]
@@ -106,3 +107,12 @@ def workload_volume(workload: SecretWorkload) -> tuple[Manifest, Manifest]:
     }
     volume = {"name": WORKLOAD_VOLUME, "secret": secret}
     return volume, {"name": WORKLOAD_VOLUME, "mountPath": WORKLOAD_DIRECTORY, "readOnly": True}
+
+
+def mounted_workload(pod: Manifest) -> SecretWorkload | None:
+    """Return the part of a Secret that a pod mounts as its workload, None when it has its workload otherwise."""
+    for volume in pod["spec"].get("volumes") or ():
+        if volume["name"] == WORKLOAD_VOLUME:
+            secret = volume["secret"]
+            return SecretWorkload(secret["secretName"], secret["items"][0]["key"])
+    return None

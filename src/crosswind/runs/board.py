@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
+from crosswind.pods.workers import WorkerTask
 from crosswind.runs.batches import Batch, Batches
 from crosswind.runs.workloads import Notice, Outcome, Released, Run, Stage
 
@@ -21,12 +22,20 @@ class Board:
         self.batches = Batches()
         self.spent: list[Batch] = []
         """Batches whose Secret is to be deleted."""
+        self.on_spent: Callable[[], None] = lambda: None
+        """Called when there is one more of them."""
         self.refusal = ""
         """Why nothing can be launched, or ""."""
 
     def add(self, run: Run) -> None:
         """Begin to know a run."""
         self.runs[run.unique] = run
+
+    def rename(self, run: Run, task: WorkerTask) -> None:
+        """Give a run another task, with another unique id."""
+        self.runs.pop(run.unique, None)
+        run.task = task
+        self.add(run)
 
     def placed(self, run: Run, namespace: str, name: str) -> None:
         """Say which pod a run has."""
@@ -52,10 +61,22 @@ class Board:
     def release_batch(self, run: Run) -> None:
         """Say that a run needs its Secret no more."""
         if run.batch:
-            spent = self.batches.over(run.namespace, run.batch, run.unique)
-            if spent is not None:
-                self.spent.append(spent)
+            self._spend(self.batches.over(run.namespace, run.batch, run.unique))
             run.batch = ""
+
+    def decide_batch(self, batch: Batch) -> None:
+        """Say that a Secret is there, or that nobody tries to create it any more."""
+        self._spend(self.batches.decided(batch))
+
+    def _spend(self, batch: Batch | None) -> None:
+        if batch is not None:
+            self.spent.append(batch)
+            self.on_spent()
+
+    def join_batch(self, run: Run, name: str) -> None:
+        """Say that an adopted run needs a Secret."""
+        run.batch = name
+        self.batches.join(run.namespace, name, run.unique, run.workload.renew)
 
     def notice(self, run: Run, event: str, message: str) -> None:
         """Tell the task's author something, once per message."""

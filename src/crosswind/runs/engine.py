@@ -7,15 +7,15 @@ launched fail with a message. Nothing of it reaches the thread that calls.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-import uuid
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
 from crosswind.errors import ConfigError, CrosswindError
 from crosswind.kube.client import Client
-from crosswind.runs.adopting import adopt
+from crosswind.runs.adopting import Adopter
 from crosswind.runs.archiving import Archive, Archiver
 from crosswind.runs.board import Board
 from crosswind.runs.checking import problems, server_version
@@ -24,10 +24,11 @@ from crosswind.runs.ending import Ender, EndSettings
 from crosswind.runs.following import Follower
 from crosswind.runs.keeping import Keeper
 from crosswind.runs.launching import Launcher
+from crosswind.runs.remembering import Rememberer
 from crosswind.runs.settling import Settler
 from crosswind.runs.stopping import Stopper
 from crosswind.runs.threads import LoopThread
-from crosswind.runs.workloads import Claim, Ledger, Outcome, Run, Stage, Workload
+from crosswind.runs.workloads import Claim, Ledger, Outcome, Run, Stage, Workload, unique_of
 from crosswind.settings import EngineSettings, KubeSettings
 
 __all__ = ["Engine"]
@@ -35,8 +36,6 @@ __all__ = ["Engine"]
 log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE = 15.0
-_NAMESPACE = uuid.UUID("6f4d9c1e-6a27-4c7b-9c51-53a51c0f5f5d")
-"""Of the ids of second pods, so that they follow from the first one's."""
 
 
 @dataclass(slots=True)
@@ -48,13 +47,21 @@ class _Parts:
     follower: Follower
     stopper: Stopper | Archiver
     keeper: Keeper
+    adopter: Adopter
+    rememberer: Rememberer
+
+    async def run(self) -> None:
+        """Work until one of them fails, or until cancelled."""
+        parts = (self.follower, self.launcher, self.stopper, self.keeper, self.adopter, self.rememberer)
+        async with asyncio.TaskGroup() as group:
+            for part in parts:
+                group.create_task(part.run())
 
 
 class Engine:
     """Runs workloads in pods.
 
-    All but what begins with an underscore is for the caller's thread; ``stop`` and ``adopt`` wait, the others return at
-    once.
+    All but what begins with an underscore is for the caller's thread; ``stop`` waits, the others return at once.
     """
 
     def __init__(
@@ -73,11 +80,11 @@ class Engine:
         self._ledger = ledger
         self._archive = archive
         self._board = Board()
+        self._board.on_spent = self._flush_spent
         self._inbox: deque[Callable[[], None]] = deque()
         self._thread = LoopThread(f"crosswind-{settings.executor_id}", self._main)
         self._parts: _Parts | None = None
         self._settler: Settler | None = None
-        self._ready: asyncio.Event | None = None
         self._latest: dict[Hashable, Run] = {}
         self._asides: set[asyncio.Future[None]] = set()
 
@@ -118,13 +125,12 @@ class Engine:
         """Do something that waits, a query say, in a thread of its own; what it raises is logged."""
         self._post(lambda: self._put_aside(work))
 
-    def adopt(self, claims: Sequence[Claim], executors: Collection[str], timeout: float = 20.0) -> set[str]:
-        """Take over the pods that other executors left; return the ``ti_id`` of those that have one.
+    def adopt(self, claims: Sequence[Claim]) -> None:
+        """Take over what other executors left: their pods, or if there is none, scheduling the task once more.
 
-        Waits for the API server, by default less than a scheduler's heartbeat may take (30 s). Raises ``TimeoutError``,
-        ``CrosswindError``.
+        Outcomes tell what became of each, as of those that were launched here.
         """
-        return self._thread.call(self._adopt(claims, executors), timeout)
+        self._post(lambda: self._claim(claims))
 
     def outcomes(self, most: int | None = None) -> list[Outcome]:
         """Take the outcomes that are there, the oldest first; ``most``: how many, default all."""
@@ -167,7 +173,6 @@ class Engine:
         task.add_done_callback(self._asides.discard)
 
     async def _main(self) -> None:
-        self._ready = asyncio.Event()
         while True:
             self._settler = Settler(self._ledger, self._board, self.settings, self._relaunch)
             try:
@@ -192,7 +197,6 @@ class Engine:
                 self._explain(error)
             finally:
                 self._parts = None
-                self._set_ready(False)
             pause = 1.0 if _now() - began > 60 else min(_LONGEST_PAUSE, pause * 2)
             await asyncio.sleep(pause)
 
@@ -204,18 +208,13 @@ class Engine:
             self._board.refusal = ""
             parts = self._assemble(client)
             async with asyncio.TaskGroup() as group:
-                for part in (parts.follower, parts.launcher, parts.stopper, parts.keeper):
-                    group.create_task(part.run())
+                group.create_task(parts.run())
                 group.create_task(self._check(client))
+                await asyncio.sleep(0)
                 await asyncio.sleep(0)
                 # Set with nothing in between: a run launched before would be put twice, and its first Secret stay.
                 self._parts = parts
                 self._resume(parts)
-                self._set_ready(True)
-
-    def _set_ready(self, ready: bool) -> None:
-        if self._ready is not None:
-            self._ready.set() if ready else self._ready.clear()
 
     def _assemble(self, client: Client) -> _Parts:
         board, settings = self._board, self.settings
@@ -230,7 +229,18 @@ class Engine:
             created=self._created,
         )
         keeper = Keeper(client, board, settings, self._ledger, follower, stopper)
-        return _Parts(client, launcher, follower, stopper, keeper)
+        adopter = Adopter(
+            client,
+            board,
+            settings,
+            self._ledger,
+            follower,
+            over=self._over,
+            created=self._created,
+            adopted=keeper.sweep_soon,
+        )
+        rememberer = Rememberer(client.host, settings, self._ledger, follower)
+        return _Parts(client, launcher, follower, stopper, keeper, adopter, rememberer)
 
     def _archived(self, client: Client, stopper: Stopper) -> Stopper | Archiver:
         if self._archive is None or self.settings.archive is None:
@@ -255,16 +265,21 @@ class Engine:
             log.warning("Namespaces and permissions could not be checked: %s", error)
 
     def _resume(self, parts: _Parts) -> None:
-        """Hand the runs that are known to new parts."""
+        """Hand the runs that are known to new parts. A Secret of which no answer came is not waited for any more."""
+        unanswered = self._board.batches.pending()
         for run in self._board.at(*Stage):
-            if run.stage is Stage.WAITING:
+            if run.stage is Stage.WAITING and self._board.batches.has_secret(run.namespace, run.batch):
+                parts.launcher.create(run)  # the pod may be there already, and mount this very Secret
+            elif run.stage is Stage.WAITING:
                 self._board.release_batch(run)
                 parts.launcher.put(run)
-            elif not run.gone:
+            elif not run.gone and run.stage is not Stage.CLAIMED:
                 run.seen, run.created_at = False, _now()
                 parts.follower.follow(run.namespace)
                 if run.stage is Stage.ENDED or run.revoked:
                     parts.stopper.put(run)
+        for batch in unanswered:
+            self._board.decide_batch(batch)
         self._flush_spent()
 
     def _explain(self, error: Exception) -> None:
@@ -290,8 +305,7 @@ class Engine:
             self._start(Run(workload, workload.task, _now()))
 
     def _start(self, run: Run) -> None:
-        if run.unique in self._board.runs:  # an id that core did not renew: the pod before is still there
-            run.task = replace(run.task, unique_id=str(uuid.uuid4()))
+        run.task = replace(run.task, unique_id=self._unused(run.unique))
         self._board.add(run)
         self._latest[run.workload.key] = run
         if self._board.refusal:
@@ -299,11 +313,16 @@ class Engine:
         elif self._parts is not None:
             self._parts.launcher.put(run)
 
+    def _unused(self, unique: str) -> str:
+        """Return the id, or if core did not renew it and the pod before is still there, one that follows from it."""
+        known = self._board.runs
+        return next(found for n in itertools.count() if (found := unique_of(unique, n)) not in known)
+
     def _relaunch(self, run: Run) -> None:
         """Give the task of a run that never began another pod."""
         attempt = run.attempt + 1
-        unique = uuid.uuid5(_NAMESPACE, f"{run.workload.task.unique_id}/{attempt}")
-        self._start(Run(run.workload, replace(run.task, unique_id=str(unique)), _now(), attempt=attempt))
+        unique = unique_of(run.workload.task.unique_id, attempt)
+        self._start(Run(run.workload, replace(run.task, unique_id=unique), _now(), attempt=attempt))
 
     def _created(self, run: Run) -> None:
         if self._parts is not None:
@@ -320,7 +339,6 @@ class Engine:
             self._settler.put(run)
         if self._parts is not None:
             self._parts.stopper.put(run)
-        self._flush_spent()
 
     def _leaving(self, run: Run) -> None:
         """Take a run whose pod somebody deletes while its task runs."""
@@ -340,22 +358,20 @@ class Engine:
         if run.stage in (Stage.CREATED, Stage.BEGUN) and self._parts is not None:
             self._parts.stopper.put(run)
 
-    async def _adopt(self, claims: Sequence[Claim], executors: Collection[str]) -> set[str]:
-        assert self._ready is not None
-        await self._ready.wait()
-        assert self._parts is not None
-        taken = await adopt(self._parts.client, self._board, self.settings, claims, executors)
-        ids = {claim.workload: claim.ti_id for claim in claims}
-        for run, pod in taken:
+    def _claim(self, claims: Sequence[Claim]) -> None:
+        for claim in claims:
+            task = replace(claim.workload.task, unique_id=self._unused(claim.workload.task.unique_id))
+            run = Run(claim.workload, task, _now(), stage=Stage.CLAIMED, claim=claim)
+            self._board.add(run)
             self._latest[run.workload.key] = run
-            self._parts.follower.follow(run.namespace)
-            self._parts.follower.changed(run, pod)
-        return {ids[run.workload] for run, _ in taken}
+        if self._parts is not None:
+            self._parts.adopter.wake()
 
     async def _drain(self, timeout: float) -> None:
         try:
             async with asyncio.timeout(timeout):
                 if self._parts is not None:
+                    await self._parts.rememberer.keep()
                     await self._parts.stopper.idle()
         except TimeoutError:
             log.info("Some pods are still being deleted; the next scheduler looks after them")

@@ -49,7 +49,7 @@ class Follower:
         self._over = over
         self._leaving = leaving
         self._group: asyncio.TaskGroup | None = None
-        self._followed: set[str | None] = set()
+        self._informers: dict[str | None, Informer] = {}
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -60,18 +60,20 @@ class Follower:
 
     def follow(self, namespace: str | None) -> None:
         """Watch a namespace (None: all) unless it is watched."""
-        if self._group is None or not self._followed.isdisjoint((None, namespace)):
+        if self._group is None or not self._informers.keys().isdisjoint((None, namespace)):
             return
-        self._followed.add(namespace)
-        self._group.create_task(
-            Informer(
-                self._client,
-                PODS,
-                namespace=namespace,
-                labels=f"kubernetes_executor=True,airflow-worker={label_value(self._settings.executor_id)}",
-                relist_every=self._settings.relist_interval,
-            ).run(self.on_change)
+        informer = self._informers[namespace] = Informer(
+            self._client,
+            PODS,
+            namespace=namespace,
+            labels=f"kubernetes_executor=True,airflow-worker={label_value(self._settings.executor_id)}",
+            relist_every=self._settings.relist_interval,
         )
+        self._group.create_task(informer.run(self.on_change))
+
+    def versions(self) -> dict[str | None, str]:
+        """Return how far each namespace (None: all) is followed: everything up to there was dealt with."""
+        return {namespace: informer.version for namespace, informer in self._informers.items() if informer.version}
 
     def on_change(self, event: InformerEvent) -> None:
         """Take one change; a pod that is not ours is nothing."""
@@ -131,10 +133,14 @@ class Follower:
             return
         if pod["metadata"]["uid"] != run.uid:
             self.gone(run, last)
-        elif (pod["metadata"].get("labels") or {}).get("airflow-worker") != label_value(self._settings.executor_id):
+        elif (pod["metadata"].get("labels") or {}).get("airflow-worker") not in self._owners(run):
             self._adopted(run)
         else:
             self.changed(run, pod)
+
+    def _owners(self, run: Run) -> set[str]:
+        """Return the executors whose label says that a run is ours."""
+        return {label_value(self._settings.executor_id)} | ({run.claim.owner} if run.claim is not None else set())
 
     def _adopted(self, run: Run) -> None:
         """Let a pod go that is another executor's by now."""

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from base64 import b64encode
-from collections.abc import Awaitable, Callable, Iterable
+import math
+from base64 import b64decode, b64encode
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from crosswind.errors import CrosswindError
 from crosswind.kube.client import Client
@@ -22,29 +24,20 @@ from crosswind.runs.archiving import Archiver
 from crosswind.runs.batches import Batch
 from crosswind.runs.board import Board
 from crosswind.runs.following import Follower
+from crosswind.runs.inheriting import secrets_of
 from crosswind.runs.inquiring import Inquirer
 from crosswind.runs.stopping import Stopper
 from crosswind.runs.workloads import WORKER_LABEL, Ledger, Run, Stage, Workload
 from crosswind.settings import EngineSettings
 from crosswind.types import Manifest
 
-__all__ = ["Keeper", "secrets_of"]
+__all__ = ["Keeper"]
 
 log = logging.getLogger(__name__)
 
 _UNSEEN = 60.0
 _LINGERING = 120.0
 _SWEEP = 300.0
-
-
-def secrets_of(pods: Iterable[Manifest]) -> set[tuple[str, str]]:
-    """Return namespace and name of every Secret that these pods mount."""
-    return {
-        (pod["metadata"]["namespace"], volume["secret"]["secretName"])
-        for pod in pods
-        for volume in pod["spec"].get("volumes") or ()
-        if volume.get("secret")
-    }
 
 
 class Keeper:
@@ -83,6 +76,10 @@ class Keeper:
             ):
                 await self._attempt(duty)
 
+    def sweep_soon(self) -> None:
+        """Say that an executor that is no more may have left something."""
+        self._swept_at = -math.inf
+
     async def _attempt(self, duty: Callable[[], Awaitable[None]]) -> None:
         try:
             await duty()
@@ -117,18 +114,32 @@ class Keeper:
             await self._renew(batch)
 
     async def _renew(self, batch: Batch) -> None:
+        if batch.unknown:
+            await self._read(batch)
         fresh = {unique: b64encode(batch.users[unique]()).decode() for unique in batch.unread}
         batch.minted_at = _now()
         await self._client.patch(SECRETS, batch.name, {"data": fresh}, namespace=batch.namespace)
 
+    async def _read(self, batch: Batch) -> None:
+        """Learn from the Secret of adopted pods what they are to run."""
+        fields = f"metadata.name={batch.name}"
+        found = (await self._client.list(SECRETS, namespace=batch.namespace, fields=fields)).items
+        data = found[0].get("data") or {} if found else {}
+        for unique, renew in batch.unknown.items():
+            if unique in data:
+                batch.users[unique] = partial(renew, b64decode(data[unique]))
+            else:
+                batch.unread.discard(unique)
+        batch.unknown = {}
+
     async def _sweep(self) -> None:
-        if _now() - self._swept_at < _SWEEP:
+        if not self._suspects and _now() - self._swept_at < _SWEEP:
             return
         self._swept_at = _now()
-        living = await asyncio.to_thread(self._ledger.living)
+        living = {label_value(name) for name in await asyncio.to_thread(self._ledger.living)}
         for namespace in self._settings.namespaces:
-            await self._sweep_pods(namespace, {label_value(name) for name in living})
-            await self._sweep_secrets(namespace)
+            await self._sweep_pods(namespace, living)
+            await self._sweep_secrets(namespace, living - {label_value(self._settings.executor_id)})
 
     async def _sweep_pods(self, namespace: str | None, living: set[str]) -> None:
         """Delete or mark pods that are over and whose executor is no more."""
@@ -150,18 +161,23 @@ class Keeper:
         run.keeps_log = archive is not None and keeps_its_log(pod, archive.folder)
         return run
 
-    async def _sweep_secrets(self, namespace: str | None) -> None:
-        """Delete workload Secrets that no pod mounts, two sweeps in a row: one may be newer than its pods."""
+    async def _sweep_secrets(self, namespace: str | None, siblings: set[str]) -> None:
+        """Delete workload Secrets that no pod needs, two sweeps in a row: one may be newer than its pods.
+
+        Those of executors that are alive are theirs.
+        """
         labels = ",".join(f"{key}={value}" for key, value in SECRET_LABELS.items())
-        secrets = await self._client.list(SECRETS, namespace=namespace, labels=labels)
-        pods = await self._client.list(PODS, namespace=namespace, labels="kubernetes_executor=True")
-        used = secrets_of(pods.items)
-        found = {(secret["metadata"]["namespace"], secret["metadata"]["name"]) for secret in secrets.items}
-        unused = {where for where in found - used if where not in self._board.batches}
+        labels += f",airflow-worker notin ({','.join(sorted(siblings))})" if siblings else ""
+        secrets = (await self._client.list(SECRETS, namespace=namespace, labels=labels)).items
+        found = {(secret["metadata"]["namespace"], secret["metadata"]["name"]) for secret in secrets}
+        unused = {where for where in found if where not in self._board.batches}
+        if unused:
+            pods = await self._client.list(PODS, namespace=namespace, labels="kubernetes_executor=True")
+            unused -= secrets_of(pods.items)
         for where in unused & self._suspects:
             self._stopper.put(Batch(name=where[1], namespace=where[0], minted_at=0.0))
         here = {where for where in self._suspects if namespace not in (None, where[0])}
-        self._suspects = here | unused
+        self._suspects = here | (unused - self._suspects)
 
 
 def _now() -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 import logging
@@ -29,6 +30,9 @@ from crosswind.types import Manifest
 __all__ = ["Launcher"]
 
 log = logging.getLogger(__name__)
+
+_DOUBTFUL = (ServerError, Unreachable)
+"""After these errors it is not known whether the server has done what it was asked."""
 
 
 class Launcher:
@@ -67,6 +71,10 @@ class Launcher:
         heapq.heappush(self._pending, (-run.workload.priority, next(self._order), run))
         self._wanted.set()
 
+    def create(self, run: Run) -> None:
+        """Queue a run that has its manifest, and its Secret, already."""
+        self._creating.put(run, run.workload.priority)
+
     async def run(self) -> None:
         """Launch until cancelled."""
         async with asyncio.TaskGroup() as group:
@@ -88,6 +96,7 @@ class Launcher:
     def _dropped(self, run: Run) -> bool:
         if run.revoked and run.stage is Stage.WAITING:
             run.gone = run.settled = True
+            self._board.release_batch(run)
             self._board.drop_if_over(run)
         return run.revoked or run.stage is not Stage.WAITING
 
@@ -96,7 +105,7 @@ class Launcher:
         composed = [run for run in runs if self._compose(run, secret)]
         if secret is None:
             for run in composed:
-                self._creating.put(run, run.workload.priority)
+                self.create(run)
             return
         by_namespace = defaultdict(list)
         for run in composed:
@@ -128,9 +137,12 @@ class Launcher:
         first, *rest = batches({run.unique: run.payload for run in runs if run.payload})
         for part in rest:
             self._requeue((by_unique[unique] for unique in part), 0.0)
-        batch = Batch(name, namespace, _now(), {unique: mints[unique] for unique in first})
+        batch = Batch(name, namespace, _now(), {unique: mints[unique] for unique in first}, pending=True)
+        self._board.batches.add(batch)
         labels = {"airflow-worker": label_value(self._settings.executor_id)}
         users = [by_unique[unique] for unique in first]
+        for run in users:
+            run.batch, run.payload = name, None
         self._prepared[namespace + "/" + name] = workload_secret(name, namespace, first, labels), users
         self._creating.put(batch, max(run.workload.priority for run in users))
 
@@ -142,17 +154,34 @@ class Launcher:
         self.unanswered_since = None
 
     async def _create_secret(self, batch: Batch) -> None:
+        """Create a Secret, then its pods; the runs may have been given up before the server answers."""
         manifest, runs = self._prepared[batch.namespace + "/" + batch.name]
-        await self._client.create(SECRETS, manifest, namespace=batch.namespace)
+        wanted = self._users(batch, runs)
+        if wanted and _now() - batch.minted_at > self._settings.token_lifetime / 2:
+            fresh = {run.unique: batch.users[run.unique]() for run in wanted}
+            manifest = workload_secret(batch.name, batch.namespace, fresh, manifest["metadata"]["labels"])
+            batch.minted_at = _now()
+        if wanted:
+            with contextlib.suppress(AlreadyExists):  # by a request whose answer was lost
+                await self._client.create(SECRETS, manifest, namespace=batch.namespace)
+        self._close(batch, made=bool(wanted) or batch.doubtful)
+        for run in self._users(batch, runs):
+            self.create(run)
+
+    def _users(self, batch: Batch, runs: Iterable[Run]) -> list[Run]:
+        """Return the runs that wait for a Secret still."""
+        return [run for run in runs if not self._dropped(run) and run.batch == batch.name]
+
+    def _close(self, batch: Batch, *, made: bool) -> None:
+        """Say that no more is done for a Secret; ``made``: it is there, or may be."""
         del self._prepared[batch.namespace + "/" + batch.name]
-        self._board.batches.add(batch)
-        for run in runs:
-            run.batch, run.payload = batch.name, None
-            self._creating.put(run, run.workload.priority)
+        if made:
+            self._board.decide_batch(batch)
+        else:
+            self._board.batches.decided(batch)
 
     async def _create_pod(self, run: Run) -> None:
         if run.revoked or run.manifest is None:
-            self._board.release_batch(run)
             self._dropped(run)
             return
         try:
@@ -180,27 +209,38 @@ class Launcher:
             self.unanswered_since = None
         if isinstance(item, Run):
             return self._refused_pod(item, error)
-        _, runs = self._prepared.pop(item.namespace + "/" + item.name)
-        for run in runs:
-            self._refused_secret(run, error, f"Secret {item.namespace}/{item.name}")
-        return None
+        return self._refused_secret(item, error)
 
     def _refused_pod(self, run: Run, error: Exception) -> float | None:
+        doubtful = isinstance(error, _DOUBTFUL)
+        if run.revoked and run.stage is Stage.WAITING and doubtful:
+            run.stage, run.created_at, run.manifest = Stage.CREATED, _now(), None
+            self._created(run)  # which has it deleted
+            return None
         if run.revoked or run.stage is not Stage.WAITING:
             self._dropped(run)
             return None
         decision = self._decide(run, error, f"Pod {run.where}")
         if isinstance(decision, GiveUp):
-            self._fail(run, decision.message)
+            self._fail(run, decision.message, doubtful=doubtful)
             return None
         return decision.delay
 
-    def _refused_secret(self, run: Run, error: Exception, what: str) -> None:
-        decision = self._decide(run, error, what)
-        if isinstance(decision, GiveUp):
-            self._fail(run, decision.message)
-        else:
-            self._requeue([run], decision.delay)
+    def _refused_secret(self, batch: Batch, error: Exception) -> float | None:
+        """Try again under the same name, so that a Secret whose creation was not answered is not left over."""
+        batch.doubtful = batch.doubtful or isinstance(error, _DOUBTFUL)
+        _, runs = self._prepared[batch.namespace + "/" + batch.name]
+        delays = []
+        for run in self._users(batch, runs):
+            decision = self._decide(run, error, f"Secret {batch.namespace}/{batch.name}")
+            if isinstance(decision, GiveUp):
+                self._fail(run, decision.message)
+            else:
+                delays.append(decision.delay)
+        if delays:
+            return max(delays)
+        self._close(batch, made=batch.doubtful)
+        return None
 
     def _decide(self, run: Run, error: Exception, what: str) -> Retry | GiveUp:
         decision = after(error, what=what, waited=_now() - run.asked_at, patience=self._settings.launch_timeout)
@@ -212,8 +252,9 @@ class Launcher:
         for run in runs:
             asyncio.get_running_loop().call_later(delay, self.put, run)
 
-    def _fail(self, run: Run, error: Exception | str) -> None:
-        run.gone = True
+    def _fail(self, run: Run, error: Exception | str, *, doubtful: bool = False) -> None:
+        """End a run that gets no pod; ``doubtful``: it may have one, of whose creation no answer came."""
+        run.gone, run.could_start = not doubtful, doubtful
         self._board.end(run, failed=True, reason="NotLaunched", message=str(error))
         self._over(run)
 

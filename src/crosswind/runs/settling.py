@@ -23,20 +23,28 @@ _GATHER = 0.05
 _LARGEST = 500
 """Workloads per query: SQLite takes 999 parameters."""
 _DATABASE_DOWN = 5.0
+_NOT_YET = 1.0
 
 
-def verdict_of(run: Run, standing: Standing, settings: EngineSettings) -> Literal["settled", "relaunch"] | State:
-    """Decide what is to be said of a run that is over, from what the database says."""
+def verdict_of(
+    run: Run, standing: Standing, settings: EngineSettings
+) -> Literal["settled", "relaunch", "again"] | State:
+    """Decide what is to be said of a run that is over, from what the database says.
+
+    ``again``: the task is scheduled once more, for want of what a new pod would need.
+    """
     if standing is Standing.SETTLED:
         return "settled"
     if standing is Standing.RESTARTING:
         return State.SUCCESS  # core then runs it again; FAILED would cost a try
+    if run.lost:
+        return "again"
     if run.workload.exit_decides and not run.failed:
         return State.SUCCESS
-    may = run.may_relaunch and run.workload.payload is not None and not run.told
+    may = run.may_relaunch and not run.told
     left = settings.launch_retries < 0 or run.attempt < settings.launch_retries
     if may and left and standing is Standing.QUEUED and run.reason not in settings.launch_retry_excluded:
-        return "relaunch"
+        return "again" if run.workload.payload is None else "relaunch"
     return State.FAILED
 
 
@@ -99,23 +107,45 @@ class Settler:
             for run in runs:
                 self.put(run, _DATABASE_DOWN)
             return
-        for run in runs:
-            self._decide(run, found.get(run.workload, Standing.SETTLED), pool)
+        decided = [(run, verdict_of(run, found.get(run.workload, Standing.SETTLED), self._settings)) for run in runs]
+        for run, verdict in decided:
+            self._act(run, verdict, pool)
+        if again := [run for run, verdict in decided if verdict == "again"]:
+            await self._schedule_again(again, pool)
 
-    def _decide(self, run: Run, standing: Standing, pool: ThreadPoolExecutor) -> None:
-        if run.settled or run.revoked:
+    def _act(self, run: Run, verdict: str, pool: ThreadPoolExecutor) -> None:
+        if run.settled or run.revoked or verdict == "again":
             return
-        verdict = verdict_of(run, standing, self._settings)
         if isinstance(verdict, State):
             self._tell(run, verdict, pool)
-            return
-        if verdict == "relaunch":
+        elif verdict == "relaunch":
             self._board.notice(run, "pod relaunched", run.message)
             self._relaunch(run)
+            self._close(run)
         else:
             self._board.outbox.append(Released(run.workload))
+            self._close(run)
+
+    def _close(self, run: Run) -> None:
         run.settled = True
         self._board.drop_if_over(run)
+
+    async def _schedule_again(self, runs: list[Run], pool: ThreadPoolExecutor) -> None:
+        """Have tasks scheduled once more; those whose rows are locked, or not ours yet, are asked about again soon."""
+        loop = asyncio.get_running_loop()
+        try:
+            done = await loop.run_in_executor(pool, self._ledger.again, [run.workload for run in runs])
+        except Exception:
+            log.exception("%d tasks could not be scheduled once more; trying again", len(runs))
+            done = ()
+        for run in runs:
+            if run.settled or run.revoked:
+                continue
+            if run.workload in done:
+                self._board.notice(run, "pod lost", run.message)
+                self._act(run, "settled", pool)
+            else:
+                self.put(run, min(_NOT_YET, self._settings.settle_interval))
 
     def _tell(self, run: Run, state: State, pool: ThreadPoolExecutor) -> None:
         message = run.message if run.failed else f"{run.message}, but Airflow was not told how the task ended."

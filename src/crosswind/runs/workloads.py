@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import uuid
 from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -16,12 +17,14 @@ __all__ = [
     "Ledger",
     "Notice",
     "Outcome",
+    "Position",
     "Released",
     "Run",
     "Stage",
     "Standing",
     "State",
     "Workload",
+    "unique_of",
 ]
 
 
@@ -64,11 +67,15 @@ class Workload:
     log_path: str | None = None
     claim: Any = None
     """Whatever the ledger needs to find it in the database."""
+    renew: Callable[[bytes], bytes] | None = None
+    """For an adopted pod: returns the JSON that its Secret holds with a new token."""
 
 
 class Stage(enum.IntEnum):
     """How far a run has come."""
 
+    CLAIMED = -1
+    """Another executor began it; its pod is looked for."""
     WAITING = 0
     """For its turn to be created."""
     CREATED = 1
@@ -120,6 +127,10 @@ class Run:
     settled: bool = False
     """The database agrees, or nobody wants to know."""
     told: bool = False
+    claim: Claim | None = None
+    """Of a run that another executor began, until its pod carries our label."""
+    lost: bool = False
+    """There is no trace of its pod: how far its task came is not known."""
     noticed: set[str] = field(default_factory=set)
 
     @property
@@ -169,6 +180,30 @@ class Claim:
     key: tuple[str, str, str, int, int]
     """dag, task, run, try number and map index, for pods that do not carry ``ti_id``."""
     workload: Workload
+    owner: str = ""
+    """The executor that left it, as ``airflow-worker`` of its pods has it."""
+    unique: str = ""
+    """The unique id that the database has for its pod; "" when that is none of ours, as with stock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far an executor's watch has come: all up to ``version`` was dealt with."""
+
+    executor: str
+    server: str
+    """The API server's address: versions of another one mean nothing."""
+    namespace: str | None
+    """None: all of them, by one watch."""
+    version: str
+
+
+_UNIQUE = uuid.UUID("6f4d9c1e-6a27-4c7b-9c51-53a51c0f5f5d")
+
+
+def unique_of(first: str, attempt: int) -> str:
+    """Return the unique id of a workload's pod: the first one's is ``first``, those of the others follow from it."""
+    return str(uuid.uuid5(_UNIQUE, f"{first}/{attempt}")) if attempt else first
 
 
 class Ledger(Protocol):
@@ -184,4 +219,16 @@ class Ledger(Protocol):
 
     def report(self, workload: Workload, message: str) -> None:
         """Write into the task's own log why it failed; best effort."""
+        ...
+
+    def again(self, workloads: Collection[Workload]) -> Collection[Workload]:
+        """Have tasks scheduled once more at no cost of a retry; return those for which that is done by now."""
+        ...
+
+    def remember(self, positions: Collection[Position]) -> None:
+        """Keep positions of watches for whoever comes after this executor."""
+        ...
+
+    def positions(self, server: str, within: float) -> Collection[Position]:
+        """Return what executors, this one too, have kept about an API server in so many seconds until now."""
         ...

@@ -1,0 +1,314 @@
+"""What a scheduler that is no more has left: its pods are taken over, nothing is lost and nothing runs twice."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from benchmarks.chaos.proxying import Proxy
+from kubernetes.client import models as k8s
+
+from crosswind.executor import KubernetesExecutor
+from crosswind.kube.resources import NAMESPACES, PODS
+from crosswind.testing import Cluster
+
+pytestmark = pytest.mark.cluster
+
+FORMER, NEW = 11, 12
+
+
+@pytest.fixture
+def after(running: Any, cluster: Cluster, tmp_path: Path) -> Iterator[Any]:
+    """A bench with a scheduler that can be followed by another one; all calls go through a proxy."""
+    if not cluster.local:
+        pytest.skip("the proxy speaks to crosswind local only: a real cluster's credentials need TLS")
+    with Proxy(cluster.kubeconfig, tmp_path) as proxy:
+        running.proxy = proxy
+        running.set("kubernetes_executor", config_file=str(proxy.kubeconfig))
+        running.scheduler = lambda job_id: scheduler(running, job_id)
+        running.adopt = lambda *keys: adopt(running, *keys)
+        running.orphan = lambda task_id, state, **more: orphan(running, task_id, state, **more)
+        yield running
+        running.end()
+
+
+def scheduler(bench: Any, job_id: int) -> KubernetesExecutor:
+    """End the scheduler that is there, and start one."""
+    bench.end()
+    bench.executor = KubernetesExecutor(parallelism=50)
+    bench.executor.job_id = job_id
+    bench.executor.start()
+    return bench.executor  # type: ignore[no-any-return]
+
+
+def orphan(bench: Any, task_id: str, state: str, **more: Any) -> Any:
+    """Queue a task with the scheduler that is there, and leave it in a state; returns its key."""
+    key = bench.queue(task_id, **more)
+    owner = bench.executor.job_id
+    bench.database(
+        "update task_instance set queued_by_job_id = ?, state = ? where id = ?", owner, state, bench.ids[key]
+    )
+    return key
+
+
+def adopt(bench: Any, *keys: Any) -> list[Any]:
+    """Do what core does with the tasks of schedulers that are no more; return those that it would reset."""
+    tis = []
+    for key in keys:
+        query = "select state, external_executor_id from task_instance where id = ?"
+        ((state, external),) = bench.rows(query, bench.ids[key])
+        ti = SimpleNamespace(
+            id=uuid.UUID(bench.ids[key]),
+            dag_id=key.dag_id,
+            task_id=key.task_id,
+            run_id=key.run_id,
+            map_index=key.map_index,
+            state=state,
+            external_executor_id=external,
+        )
+        tis.append(ti)
+    back = bench.executor.try_adopt_task_instances(tis)
+    for key in keys:
+        statement = "update task_instance set queued_by_job_id = ? where id = ?"
+        bench.database(statement, bench.executor.job_id, bench.ids[key])
+    return list(back)
+
+
+def owners(bench: Any) -> set[str]:
+    return {pod["metadata"]["labels"]["airflow-worker"] for pod in bench.pods()}
+
+
+def delete(bench: Any, pod: Any, grace_period: int | None = None) -> None:
+    bench.ask(
+        lambda client: client.delete(
+            PODS, pod["metadata"]["name"], namespace=pod["metadata"]["namespace"], grace_period=grace_period
+        )
+    )
+
+
+def test_pods_are_taken_over_with_their_slots_and_followed_to_their_end(after: Any) -> None:
+    after.script("exec sleep 60")
+    after.scheduler(FORMER)
+    keys = [after.orphan(f"task{number}", "running") for number in range(3)]
+    after.until(lambda: len(after.pods()) == 3)
+    after.scheduler(NEW)
+    assert after.adopt(*keys) == []
+    assert after.executor.running == set(keys)
+    after.until(lambda: owners(after) == {str(NEW)})
+    for pod in after.pods():
+        delete(after, pod)
+    for key in keys:
+        assert "exit code" in after.failure(key)
+    after.until(after.is_empty)
+    assert after.secrets() == [], "the Secret went with the last pod that needed it"
+
+
+def test_adopting_waits_for_nothing_and_does_so_while_the_server_is_away(after: Any) -> None:
+    after.script("sleep 60")
+    after.scheduler(FORMER)
+    key = after.orphan("task", "running")
+    after.until(after.pods)
+    after.end()
+    after.proxy.fault = lambda method, path: 500
+    after.scheduler(NEW)
+    assert after.adopt(key) == []
+    assert after.executor.running == {key}
+    after.proxy.fault = lambda method, path: None
+    after.until(lambda: owners(after) == {str(NEW)})
+
+
+@pytest.mark.parametrize("state", ["queued", "running"])
+def test_a_task_without_a_trace_of_a_pod_is_scheduled_again_at_no_cost_of_a_retry(after: Any, state: str) -> None:
+    after.scheduler(FORMER)
+    after.proxy.fault = lambda method, path: 500 if method == "POST" else None
+    key = after.orphan("task", state)
+    after.beat()
+    after.end()
+    after.proxy.fault = lambda method, path: None
+    after.scheduler(NEW)
+    assert after.adopt(key) == []
+    after.until(lambda: not after.executor.running)
+    assert after.events == {}
+    query = "select state, queued_by_job_id, external_executor_id from task_instance where id != ?"
+    assert after.rows(query, after.ids[key]) == [(None, None, None)]
+    (row,) = [row for row in after.executor._task_event_logs if row.event == "pod lost"]
+    assert "no trace of its pod" in row.extra
+
+
+def test_a_task_that_ended_meanwhile_and_has_no_pod_frees_its_slot_without_an_event(after: Any) -> None:
+    after.scheduler(FORMER)
+    after.proxy.fault = lambda method, path: 500 if method == "POST" else None
+    key = after.orphan("task", "running")
+    after.beat()
+    after.end()
+    after.proxy.fault = lambda method, path: None
+    after.scheduler(NEW)
+    after.adopt(key)
+    after.state(key, "success")
+    after.until(lambda: not after.executor.running)
+    assert after.events == {}
+
+
+def test_pods_that_went_while_nobody_watched_are_noticed_with_how_they_ended(after: Any) -> None:
+    after.script("while ! test -e /tmp/go; do sleep 0.1; done; test -z $GREEDY || head -c 200000000 /dev/zero | tail")
+    base = k8s.V1Container(
+        name="base",
+        env=[k8s.V1EnvVar(name="GREEDY", value="yes")],
+        resources=k8s.V1ResourceRequirements(limits={"memory": "32Mi"}),
+    )
+    greedy_pod = k8s.V1Pod(spec=k8s.V1PodSpec(containers=[base]))
+    after.scheduler(FORMER)
+    greedy = after.orphan("greedy", "running", config={"pod_override": greedy_pod})
+    good = after.orphan("good", "running")
+    after.until(lambda: phases(after) == ["Running"] * 2)
+    after.end()  # keeps how far it has seen
+    for pod in after.pods():
+        go(after, pod)
+    after.state(good, "success")
+    eventually(lambda: phases(after) == ["Failed", "Succeeded"])
+    for pod in after.pods():
+        delete(after, pod)
+    eventually(lambda: not after.pods())
+    after.scheduler(NEW)
+    after.adopt(greedy, good)
+    reason = after.failure(greedy)
+    assert "OOMKilled" in reason
+    assert "32Mi" in reason
+    after.until(lambda: not after.executor.running)
+    assert good not in after.events
+
+
+def test_where_the_server_does_not_remember_the_position_pods_are_listed(after: Any) -> None:
+    after.script("sleep 60")
+    after.scheduler(FORMER)
+    here, gone = after.orphan("here", "running"), after.orphan("gone", "queued")
+    after.until(lambda: len(after.pods()) == 2)
+    after.end()
+    delete(after, pod_of(after, "gone"), grace_period=0)
+    after.database("update crosswind_watch_position set version = '1'")
+    after.proxy.fault = lambda method, path: 410 if "watch" in path and "resourceVersion=1&" in path + "&" else None
+    after.scheduler(NEW)
+    after.adopt(here, gone)
+    after.until(lambda: owners(after) == {str(NEW)})
+    after.until(lambda: after.executor.running == {here})
+    assert any("resourceVersion=1&" in path + "&" for _, path in after.proxy.seen)
+    assert after.events == {}
+
+
+def test_pods_of_a_scheduler_that_ended_while_it_adopted_are_found_under_the_label_before(after: Any) -> None:
+    after.script("sleep 60")
+    after.scheduler(FORMER)
+    key = after.orphan("task", "running")
+    after.until(after.pods)
+    after.scheduler(NEW)
+    after.proxy.fault = lambda method, path: 500 if method == "PATCH" else None
+    after.adopt(key)
+    after.end()
+    assert owners(after) == {str(FORMER)}
+    after.proxy.fault = lambda method, path: None
+    after.scheduler(NEW + 1)
+    after.adopt(key)
+    after.until(lambda: owners(after) == {str(NEW + 1)})
+    assert after.executor.running == {key}
+
+
+def test_pods_in_namespaces_that_the_configuration_does_not_name_are_found(after: Any) -> None:
+    elsewhere = after.namespace + "-b"
+    body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": elsewhere}}
+    after.ask(lambda client: client.create(NAMESPACES, body))
+    after.script("sleep 60")
+    after.scheduler(FORMER)
+    there = k8s.V1Pod(metadata=k8s.V1ObjectMeta(namespace=elsewhere))
+    key = after.orphan("task", "running", config={"pod_override": there})
+    found = lambda: after.ask(lambda client: client.list(PODS, namespace=elsewhere)).items  # noqa: E731
+    after.until(found)
+    after.scheduler(NEW)
+    after.adopt(key)
+    after.until(lambda: found()[0]["metadata"]["labels"]["airflow-worker"] == str(NEW))
+    after.ask(lambda client: client.delete(NAMESPACES, elsewhere))
+
+
+def test_a_task_that_core_gives_up_while_its_pod_is_looked_for_loses_its_pod(after: Any) -> None:
+    after.script("sleep 60")
+    after.scheduler(FORMER)
+    key = after.orphan("task", "queued")
+    after.until(after.pods)
+    after.scheduler(NEW)
+    after.adopt(key)
+    after.executor.revoke_task(ti=SimpleNamespace(key=key))
+    after.until(lambda: not after.pods())
+    after.until(after.is_empty)
+    assert after.events == {}
+
+
+def test_pods_of_a_living_sibling_are_left_alone(after: Any) -> None:
+    after.script("sleep 60")
+    after.scheduler(FORMER)
+    mine = after.orphan("mine", "running")
+    after.until(lambda: len(after.pods()) == 1)
+    after.scheduler(NEW)
+    theirs = after.orphan("theirs", "running")
+    after.until(lambda: len(after.pods()) == 2)
+    before = pod_of(after, "theirs")["metadata"]["resourceVersion"]
+    sibling, after.executor = after.executor, KubernetesExecutor(parallelism=8)
+    after.executor.job_id = NEW + 1
+    after.executor.start()
+    try:
+        after.adopt(mine)
+        after.until(lambda: owners(after) == {str(NEW), str(NEW + 1)})
+        assert pod_of(after, "theirs")["metadata"]["resourceVersion"] == before
+        assert sibling.running == {theirs}
+    finally:
+        sibling.end()
+
+
+def test_a_task_claimed_twice_is_adopted_once(after: Any) -> None:
+    after.script("sleep 60")
+    after.scheduler(FORMER)
+    key = after.orphan("task", "running")
+    after.until(after.pods)
+    after.scheduler(NEW)
+    after.adopt(key)
+    after.adopt(key)  # as core does when its first commit failed
+    after.until(lambda: owners(after) == {str(NEW)})
+    assert after.executor._engine.figures()["created"] + after.executor._engine.figures()["begun"] == 1
+
+
+def test_without_an_engine_what_runs_is_left_alone(after: Any) -> None:
+    after.scheduler(FORMER)
+    after.proxy.fault = lambda method, path: 500
+    runs, waits = after.orphan("runs", "running"), after.orphan("waits", "queued")
+    after.end()
+    after.executor = KubernetesExecutor(parallelism=8)
+    after.executor.job_id = NEW
+    assert [ti.task_id for ti in after.adopt(runs, waits)] == ["waits"]
+
+
+def go(bench: Any, pod: Any) -> None:
+    """Let a pod's script go on."""
+    name = pod["metadata"]["name"]
+    bench.ask(
+        lambda client: client.exec(name, ["touch", "/tmp/go"], namespace=bench.namespace, container="base", timeout=10)
+    )
+
+
+def phases(bench: Any) -> list[str]:
+    return sorted(pod["status"].get("phase", "") for pod in bench.pods())
+
+
+def pod_of(bench: Any, task_id: str) -> Any:
+    (found,) = [pod for pod in bench.pods() if pod["metadata"]["labels"]["task_id"] == task_id]
+    return found
+
+
+def eventually(happened: Callable[[], Any]) -> None:
+    """Wait for something without a scheduler that beats."""
+    end = time.monotonic() + 20
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.05)
