@@ -60,6 +60,7 @@ class Drive:
     executor: KubernetesExecutor
     tasks: list[dict[str, Any]]
     dies: Callable[[int], bool]
+    starts: bool
     disturb: Callable[[], object] = lambda: None
     faults: int = 0
     """Injected by other means than the proxy."""
@@ -94,15 +95,19 @@ class Drive:
         while not happened():
             if time.monotonic() > end:
                 return False
-            if self.workers.starts:
+            if self.workers.starts or not self.starts:
                 self.disturb()
             self.beat()
             time.sleep(_NAP)
         return True
 
     def live(self, limit: float) -> None:
-        """Queue all, and beat until every slot is free and nothing is left, or ``limit`` is over; then end."""
+        """Queue all, and see them to their end."""
         self.queue()
+        self.settle(limit)
+
+    def settle(self, limit: float) -> None:
+        """Beat until every slot is free and nothing is left, or ``limit`` seconds are over; then without faults."""
         self.until(self.is_over, limit)
         self.disturb = lambda: None
         self.proxy.fault = lambda method, path: None
@@ -142,13 +147,14 @@ class Drive:
         running, slots = len(self.executor.running), self.executor.slots_available
         self.executor.end()
         states, starts = self.states(), self.workers.starts
-        wanted = {row["id"]: "failed" if self.dies(row["map_index"]) else "success" for row in self.tasks}
+        fails = {row["map_index"]: not self.starts or self.dies(row["map_index"]) for row in self.tasks}
+        wanted = {row["id"]: "failed" if fails[row["map_index"]] else "success" for row in self.tasks}
         told = self.mismatches()
-        wrong = [row for row in self.tasks if len(told.get(row["map_index"], ())) != self.dies(row["map_index"])]
+        wrong = [index for index, expected in fails.items() if len(told.get(index, ())) != expected]
         pods, secrets = self.cluster.do(lambda registry: (len(registry.list("Pod")), len(registry.list("Secret"))))
         return [
             at_least("faults injected", self.faults + self.proxy.injected, faults),
-            exactly("tasks that started", sum(starts.values()), len(self.tasks)),
+            exactly("tasks that started", sum(starts.values()), len(self.tasks) * self.starts),
             exactly("tasks lost", sum(states.get(task) != state for task, state in wanted.items())),
             exactly("tasks run twice", sum(count > 1 for count in starts.values())),
             exactly("terminal events missing or too many", len(wrong)),
@@ -166,13 +172,15 @@ def drive(
     *,
     parallelism: int = 0,
     dies: Callable[[int], bool] = lambda index: index % 10 == 9,
+    starts: bool = True,
     seconds: tuple[float, float] = (0.1, 0.5),
     options: dict[str, str] | None = None,
 ) -> Iterator[Drive]:
     """Put up everything and start the executor; all is gone afterwards.
 
     ``parallelism``: slots, by default one for each task. ``dies``: which tasks' workers are killed for memory, by map
-    index; by default one in ten. ``options``: Airflow's configuration, ``SECTION__OPTION`` to value.
+    index; by default one in ten. ``starts``: whether tasks start at all; those that do not have to fail. ``seconds``:
+    how long a task takes. ``options``: Airflow's configuration, ``SECTION__OPTION`` to value.
     """
     with contextlib.ExitStack() as stack:
         database = stack.enter_context(postgresql())
@@ -187,7 +195,7 @@ def drive(
         rows = make_task_instances(tasks, _JOB)
         executor.start()
         stack.callback(executor.end)
-        yield Drive(cluster, proxy, database, workers, executor, rows, dies)
+        yield Drive(cluster, proxy, database, workers, executor, rows, dies, starts)
 
 
 def _configuration(folder: Path, kubeconfig: Path, options: dict[str, str]) -> dict[str, str]:

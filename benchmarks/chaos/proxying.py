@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,10 @@ Fault: TypeAlias = Callable[[str, str], Answer]
 
 
 class Proxy:
-    """Listens while it is entered; ``fault`` may be changed at any time. ``injected``: faults so far."""
+    """Listens while it is entered; ``fault`` may be changed at any time. ``injected``: faults so far.
+
+    ``answered``: how often the real server answered with each code.
+    """
 
     def __init__(self, kubeconfig: Path, folder: Path) -> None:
         found = yaml.safe_load(kubeconfig.read_text())
@@ -57,6 +61,7 @@ class Proxy:
         self.fault: Fault = lambda method, path: None
         self.seen: list[tuple[str, str]] = []
         self.injected = 0
+        self.answered: Counter[int] = Counter()
         self.late = 0
         """Requests that were carried out and are not answered before ``release``."""
         self._thread = LoopThread("proxy", self._serve)
@@ -173,6 +178,7 @@ class Proxy:
         async with self._client.request(
             request.method, self._server + request.path_qs, headers=headers, data=await request.read()
         ) as reply:
+            self.answered[reply.status] += 1
             if answer is None:
                 await reply.read()
                 return web.Response()

@@ -61,6 +61,8 @@ class Workers:
         self.starts: Counter[UUID] = Counter()
         self.losers = 0
         """Pods that started and were refused their task."""
+        self.busy = False
+        """While set, no worker comes to its end."""
         self._cluster, self._engine, self._dies, self._seconds = cluster, engine, dies, seconds
         self._random = random.Random(seed)
         self._started: set[str] = set()
@@ -135,6 +137,8 @@ class Workers:
 
     def _finish(self) -> None:
         """End the workers whose work is done: the database first, then the container."""
+        if self.busy:
+            return
         now = time.monotonic()
         due = [worker for worker in self._working if worker.ends_at <= now and worker.pod in self._alive]
         self._succeed([worker for worker in due if not self._dies(worker.index)])

@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 
 from crosswind.errors import (
+    ApiError,
+    BadRequest,
     Conflict,
     Forbidden,
     Invalid,
@@ -41,6 +43,16 @@ def test_what_passes_by_itself_is_tried_again_until_patience_ends(error: Excepti
 
 def test_a_quota_is_waited_for_without_end() -> None:
     assert isinstance(decide(QuotaExceeded("exceeded quota: pods", status=403), waited=1e6), Retry)
+
+
+@pytest.mark.parametrize("kind", [Forbidden, BadRequest])
+def test_a_webhook_that_denies_a_pod_is_asked_again_for_some_seconds(kind: type[ApiError]) -> None:
+    denied = kind('admission webhook "p.example.com" denied the request: no such label yet', status=403)
+    assert isinstance(decide(denied, waited=4.0), Retry)
+    given_up = decide(denied, waited=5.0)
+    assert isinstance(given_up, GiveUp)
+    assert "no such label yet" in given_up.message
+    assert "role" not in given_up.message
 
 
 def test_the_servers_wish_is_the_least_delay() -> None:

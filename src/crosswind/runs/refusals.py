@@ -23,6 +23,8 @@ __all__ = ["GiveUp", "Retry", "after", "waits_for"]
 
 _QUOTA_WAIT = 5.0
 _LONGEST_WAIT = 15.0
+_DENIED_PATIENCE = 5.0
+"""Seconds for an admission webhook to change its mind: policies decide by caches that lag behind the cluster."""
 _PERMISSION = "If the scheduler's service account may not do this, give it the role."
 _NO_SECRETS = "Or let workloads travel in the pods' arguments: [crosswind] workload_delivery = args."
 _NAMESPACE = "If the namespace is missing, create it, or correct its name in the template or the configuration."
@@ -47,10 +49,13 @@ def after(error: Exception, *, what: str, waited: float, patience: float) -> Ret
 
     ``what`` names the object and its namespace. ``waited``: seconds since the workload was asked for. ``patience``:
     seconds after which a server that does not answer, or answers with 429, 5xx or 401 (expired credentials), is given
-    up. A quota that is used up is waited for without end: pods that end give it back.
+    up. A quota that is used up is waited for without end: pods that end give it back. An admission webhook that
+    denies the pod is asked again for some seconds.
     """
     if isinstance(error, QuotaExceeded):
         return Retry(_QUOTA_WAIT)
+    if _is_denied(error) and waited < _DENIED_PATIENCE:
+        return Retry(_delay(error, waited))
     if isinstance(error, Conflict | TooManyRequests | ServerError | Unreachable | Unauthorized):
         if waited >= patience:
             return GiveUp(f"{what} was not created within {waited:.0f} seconds: {error}")
@@ -64,6 +69,11 @@ def waits_for(error: Exception, what: str) -> str:
     return f"{what} cannot be created yet: {reason}"
 
 
+def _is_denied(error: Exception) -> bool:
+    """Whether an admission webhook said no: the wording is Kubernetes' own, the code the webhook's (403 or 400)."""
+    return isinstance(error, ApiError) and "denied the request" in error.message
+
+
 def _delay(error: Exception, waited: float) -> float:
     asked = error.retry_after if isinstance(error, ApiError) else None
     backoff = min(_LONGEST_WAIT, max(0.2, waited / 2))
@@ -74,7 +84,8 @@ def _message(error: Exception, what: str) -> str:
     if isinstance(error, ConfigError):
         return str(error)
     if isinstance(error, ApiError):
-        mend = _PERMISSION if isinstance(error, Forbidden) else _NAMESPACE if isinstance(error, NotFound) else ""
+        lacks_right = isinstance(error, Forbidden) and not _is_denied(error)
+        mend = _PERMISSION if lacks_right else _NAMESPACE if isinstance(error, NotFound) else ""
         if what.startswith("Secret"):
             return f"{what} was not created: {error.message}. {mend} {_NO_SECRETS}"
         return f"{what} was not created: {why_refused(error.message)}. {mend}".strip()

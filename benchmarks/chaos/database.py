@@ -1,0 +1,90 @@
+"""Faults of the metadata database."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+
+from airflow.models.taskinstance import TaskInstance
+from benchmarks.chaos.api import every, pause
+from benchmarks.chaos.driving import Drive, drive
+from benchmarks.chaos.scenario import Row, Scenario, Size, at_least, exactly
+from sqlalchemy import select
+
+__all__ = ["SCENARIOS", "away"]
+
+_FAMILY = "database"
+
+
+@contextlib.contextmanager
+def _locked(tasks: Drive) -> Iterator[None]:
+    """Hold the rows of all task instances whose workers die, as another scheduler would that works on them."""
+    table = TaskInstance.__table__
+    indexes = [row["map_index"] for row in tasks.tasks if tasks.dies(row["map_index"])]
+    with tasks.database.engine.begin() as connection:
+        found = connection.execute(select(table.c.id).where(table.c.map_index.in_(indexes)).with_for_update())
+        tasks.faults += len(found.all())
+        yield
+
+
+def _rows_locked(size: Size) -> list[Row]:
+    """Lock the rows when the failures come, so that core skips them and their events are gone; later let go."""
+    with drive(size.of(200, 20), dies=lambda index: index % 2 == 1) as tasks:
+        dying = len(tasks.tasks) // 2
+        tasks.workers.busy = True
+        tasks.queue()
+        tasks.until(lambda: {*tasks.states().values()} == {"running"}, 60)
+        with _locked(tasks):
+            tasks.workers.busy = False
+            tasks.until(lambda: sum(count >= 2 for count in tasks.emitted.values()) == dying, 60)
+            again, early = sum(tasks.emitted.values()) - dying, len(tasks.mismatches())
+        tasks.settle(limit=60)
+        rows = tasks.rows(faults=dying)
+        return [*rows, at_least("failures told again", again, dying), exactly("events taken while locked", early)]
+
+
+def _connections_ended(size: Size) -> list[Row]:
+    with drive(size.of(400, 40), parallelism=size.of(64, 16)) as tasks:
+        tasks.disturb = every(0.3, lambda: _end(tasks), size.of(20, 4))
+        tasks.live(limit=120)
+        return tasks.rows(faults=size.of(20, 4))
+
+
+def _end(tasks: Drive) -> None:
+    tasks.faults += tasks.database.end_connections()
+
+
+def _restarted(size: Size) -> list[Row]:
+    with drive(size.of(400, 40), parallelism=size.of(64, 16)) as tasks:
+        tasks.disturb = away(tasks, size.of(5.0, 1.0), size.of(3, 1))
+        tasks.live(limit=180)
+        return [*tasks.rows(faults=size.of(3, 1)), at_least("times core had no database", tasks.refused, 1)]
+
+
+def away(tasks: Drive, seconds: float, times: int) -> Callable[[], None]:
+    """Return what stops the database for some seconds, lets it run for two, and so on."""
+
+    def steps() -> Iterator[None]:
+        for _ in range(times):
+            yield from pause(0.5)
+            tasks.database.stop()
+            tasks.faults += 1
+            yield from pause(seconds)
+            tasks.database.start()
+            yield from pause(1.5)
+        yield from itertools.repeat(None)
+
+    going = steps()
+    return lambda: next(going)
+
+
+SCENARIOS = (
+    Scenario(
+        "rows-locked", _FAMILY, "The rows are locked when the failures come: core drops the events.", _rows_locked
+    ),
+    Scenario("connections-ended", _FAMILY, "The database ends all connections, again and again.", _connections_ended),
+    Scenario(
+        "database-restarted", _FAMILY, "The database is stopped, and started again some seconds later.", _restarted
+    ),
+)
