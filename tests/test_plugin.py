@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -84,3 +86,20 @@ def test_airflow_finds_the_plugin_by_itself() -> None:
 
     ensure_plugins_loaded()
     assert any(isinstance(plugin, CrosswindPlugin) for plugin in _get_plugins()[0])
+
+
+@pytest.mark.parametrize(("base", "root"), [("http://a:8080", ""), ("https://a/airflow/", "/airflow")])
+def test_a_tab_at_task_instances_leads_to_the_page_wherever_airflow_is_served(
+    handlers: list[logging.Handler], monkeypatch: pytest.MonkeyPatch, base: str, root: str
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", OURS)
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", base)
+    CrosswindPlugin.on_load()
+    (view,) = CrosswindPlugin.external_views
+    assert view["href"].startswith(f"{root}/crosswind/pod?dag_id={{DAG_ID}}&run_id={{RUN_ID}}")
+
+
+def test_processes_that_serve_no_page_do_not_pay_for_it() -> None:
+    program = "import sys, crosswind.plugin; print({'crosswind.pages', 'crosswind.rendering'} & sys.modules.keys())"
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert told.splitlines()[-1] == "set()"

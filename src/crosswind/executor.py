@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import gc
 import json
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -26,7 +25,7 @@ from crosswind import config
 from crosswind.archive import DatabaseArchive
 from crosswind.errors import ConfigError, CrosswindError
 from crosswind.ledger import CallbackClaim, DatabaseLedger, TaskClaim
-from crosswind.pods.naming import label_value, task_labels
+from crosswind.pods.naming import is_unique_id, label_value, task_labels
 from crosswind.pods.workers import WorkerTask, worker_namespace
 from crosswind.runs.engine import Engine
 from crosswind.runs.reading import read_log
@@ -229,7 +228,7 @@ class KubernetesExecutor(BaseExecutor):
             run_id=run_id,
             try_number=try_number,
             map_index=-1 if map_index is None else map_index,
-            unique_id=unique if unique and _UUID.fullmatch(unique) else str(uuid4()),
+            unique_id=unique if unique and is_unique_id(unique) else str(uuid4()),
             executor_id=self._executor_id,
             queue=queue,
             ti_id=ti_id,
@@ -416,6 +415,3 @@ def _freeze() -> None:
     """
     gc.collect()
     gc.freeze()
-
-
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{32}")

@@ -1,4 +1,4 @@
-"""The pods of a DAG's tasks as the executor would create them, without a cluster, a scheduler or a run."""
+"""The pods of tasks as the executor would create them, without cluster or scheduler: of a DAG, of a task instance."""
 
 from __future__ import annotations
 
@@ -8,25 +8,33 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from airflow.configuration import conf
 from airflow.dag_processing.bundles.base import BaseDagBundle
 from airflow.dag_processing.bundles.manager import DagBundlesManager
 from airflow.dag_processing.dagbag import BundleDagBag
+from airflow.executors.base_executor import ExecutorConf
 from airflow.executors.executor_loader import ExecutorLoader
 from airflow.version import version as airflow_version
 
 from crosswind import config
 from crosswind.errors import ConfigError, OverrideError, TemplateError
+from crosswind.pods.naming import is_unique_id
 from crosswind.pods.workers import WorkerTask
 from crosswind.pods.workloads import InlineWorkload, SecretWorkload
 from crosswind.runs.composing import Composer
 from crosswind.runs.workloads import WORKER_LABEL, Workload
 from crosswind.types import Manifest
 
-__all__ = ["RenderedPod", "Rendering", "render_pods"]
+if TYPE_CHECKING:
+    from airflow.models.taskinstance import TaskInstance
+
+__all__ = ["SERVER_VERSION", "RenderedPod", "Rendering", "render_pods", "render_task_instance"]
+
+SERVER_VERSION = (1, 29)
+"""Of the API server to assume: from here on there are native sidecars."""
 
 _EXECUTOR = "crosswind.executor.KubernetesExecutor"
 _UNKNOWN = str(UUID(int=0))
@@ -56,21 +64,22 @@ class Rendering:
 
 
 def render_pods(
-    target: str, *, task_id: str | None = None, map_index: int | None = None, server_version: tuple[int, int]
+    target: str,
+    *,
+    task_id: str | None = None,
+    map_index: int | None = None,
+    server_version: tuple[int, int] = SERVER_VERSION,
+    team: str | None = None,
 ) -> Rendering:
     """Return the pods of a DAG file's tasks, or of a DAG in the configured bundles.
 
     ``task_id`` and ``map_index``: only this task; one index of the mapped ones (default 0). ``server_version``: of the
-    API server to assume, which decides on native sidecars. What only a run has (its id, the pod's unique id, the
-    Secret's name) is a placeholder; no token is made.
+    API server to assume, which decides on native sidecars. ``team``: whose options count. What only a run has (its id,
+    the pod's unique id, the Secret's name) is a placeholder; no token is made.
 
     Raises ``ConfigError`` when the configuration is wrong, or there is no such file, DAG or task.
     """
-    settings = config.read_settings(conf, "0", environment=dict(config.worker_environment(conf)))
-    worker = replace(settings.worker, server_version=server_version)
-    composer = replace(settings, worker=worker).composer(config.pod_mutation())
-    inline = settings.engine.workload_delivery == "args"
-    delivery = InlineWorkload("{}") if inline else SecretWorkload(f"crosswind-{'0' * 16}", _UNKNOWN)
+    composer, delivery = _composing(team, server_version)
     rendering = Rendering()
     with contextlib.redirect_stdout(sys.stderr):  # what DAG files print is no YAML
         dags = _dags(target, rendering.problems)
@@ -78,11 +87,44 @@ def render_pods(
     if not found and not rendering.problems:
         raise ConfigError(f"{target} has no " + (f"task {task_id}; correct --task" if task_id else "tasks"))
     for dag, task in found:
-        if reason := _needs_none(task):
+        if reason := _needs_none(task, team):
             rendering.skipped.append(f"{dag.dag_id}.{task.task_id}: {reason}")
             continue
         _render(rendering, composer, delivery, task, _index(task, map_index))
     return rendering
+
+
+def render_task_instance(ti: TaskInstance, team: str | None = None) -> Manifest:
+    """Return the pod of a task instance as the options of this machine, of ``team`` if it has one, make it now.
+
+    A pod's own unique id is in it once the task was queued. Raises ``ConfigError``.
+    """
+    composer, delivery = _composing(team, SERVER_VERSION)
+    unique = ti.external_executor_id or ""
+    worker = WorkerTask(
+        dag_id=ti.dag_id,
+        task_id=ti.task_id,
+        run_id=ti.run_id,
+        try_number=max(1, ti.try_number),
+        map_index=ti.map_index,
+        unique_id=unique if is_unique_id(unique) else _UNKNOWN,
+        executor_id=str(ti.queued_by_job_id or 0),
+        queue=ti.queue or "default",
+        ti_id=str(ti.id),
+        airflow_version=airflow_version,
+        labels=WORKER_LABEL,
+    )
+    return composer.compose(Workload(None, worker, 0.0, None, config=ti.executor_config), worker, delivery)
+
+
+def _composing(team: str | None, server_version: tuple[int, int]) -> tuple[Composer, SecretWorkload | InlineWorkload]:
+    chosen = ExecutorConf(team) if team else conf
+    environment = dict(config.worker_environment(chosen, conf))
+    settings = config.read_settings(chosen, "0", environment=environment, shared=conf)
+    worker = replace(settings.worker, server_version=server_version)
+    inline = settings.engine.workload_delivery == "args"
+    delivery = InlineWorkload("{}") if inline else SecretWorkload(f"crosswind-{'0' * 16}", _UNKNOWN)
+    return replace(settings, worker=worker).composer(config.pod_mutation()), delivery
 
 
 def _render(
@@ -115,10 +157,10 @@ def _index(task: Any, wanted: int | None) -> int:
     return (wanted or 0) if mapped else -1
 
 
-def _needs_none(task: Any) -> str:
+def _needs_none(task: Any, team: str | None) -> str:
     """Return why the task gets no pod of this executor, "" if it gets one."""
     if task.executor:
-        path = ExecutorLoader.lookup_executor_name_by_str(task.executor).module_path
+        path = ExecutorLoader.lookup_executor_name_by_str(task.executor, team, validate_teams=False).module_path
         if path != _EXECUTOR:
             return f"runs in {task.executor}, not in {_EXECUTOR}"
     acts = task.outlets or task.has_on_execute_callback or task.has_on_success_callback

@@ -82,6 +82,13 @@ def test_the_workload_is_a_mount_of_a_secret_and_no_token(dag_file: Path) -> Non
     assert "token" not in str(pod)
 
 
+def test_a_team_has_pods_of_its_own(dag_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__BLUE___KUBERNETES_EXECUTOR__POD_TEMPLATE_FILE", str(tmp_path / "template.yaml"))
+    monkeypatch.setenv("AIRFLOW__BLUE___KUBERNETES_EXECUTOR__NAMESPACE", "blue-workers")
+    pod = yaml.safe_load(run(dag_file, "--task", "load", "--team", "blue").stdout)
+    assert pod["metadata"]["namespace"] == "blue-workers"
+
+
 def test_a_folder_gets_a_file_for_each_task(dag_file: Path, tmp_path: Path) -> None:
     result = run(dag_file, "-o", tmp_path / "out", "--map-index", 3)
     assert result.stdout.endswith(f"2 pods written to {tmp_path / 'out'}\n")

@@ -33,7 +33,7 @@ def told(team, context=None):
 callback = SyncCallback(told, {{"team": "{callback}"}})
 late = DeadlineAlert(DeadlineReference.DAGRUN_QUEUED_AT, timedelta(seconds=1), callback)
 
-with DAG("{dag_id}", schedule="{schedule}", deadline={deadline}) as dag:
+with DAG("{dag_id}", schedule=None, deadline={deadline}) as dag:
 
     @task
     def where():
@@ -55,7 +55,7 @@ def template(cluster: Cluster, team: str, folder: Path, environment: Mapping[str
     base = {
         "name": "base",
         "image": cluster.airflow_image,
-        "env": named,
+        "env": [*named, {"name": "WAREHOUSE_PASSWORD", "value": "<hunter2>"}],
         "volumeMounts": [{"name": "dags", "mountPath": str(folder)}, {"name": "home", "mountPath": "/opt/airflow"}],
     }
     volumes = [{"name": "dags", "hostPath": {"path": str(folder)}}, {"name": "home", "emptyDir": {}}]
@@ -92,6 +92,8 @@ class AirflowWithTeams:
             raise self._problem
         token = self.until(self._token)
         self.api = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {token}"}, timeout=20)
+        for owner in TEAMS:
+            self.until(lambda owner=owner: self._trigger(f"{owner}_dag"))  # type: ignore[misc]
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -117,7 +119,7 @@ class AirflowWithTeams:
         for owner in ("everybody", *TEAMS):
             (self._dags / owner).mkdir(parents=True)
             late = "late" if owner == "blue" else "None"
-            text = DAG.format(dag_id=f"{owner}_dag", schedule="@once", deadline=late, callback=owner)
+            text = DAG.format(dag_id=f"{owner}_dag", deadline=late, callback=owner)
             (self._dags / owner / f"{owner}_dag.py").write_text(text)
 
     def _configure(self) -> None:
@@ -154,6 +156,9 @@ class AirflowWithTeams:
         except (httpx.HTTPError, KeyError, ValueError):
             return ""
 
+    def _trigger(self, dag_id: str) -> bool:
+        return self.api.post(f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None}).status_code == 200
+
     def get(self, path: str, **query: str) -> Any:
         """Return what the REST API answers, None while there is nothing."""
         try:
@@ -168,6 +173,12 @@ class AirflowWithTeams:
             found = connection.execute(query).fetchall()
         connection.close()
         return found
+
+    def database(self, statement: str) -> None:
+        """Change the metadata database."""
+        with sqlite3.connect(f"{self._home}/airflow.db", timeout=10) as connection:
+            connection.execute(statement)
+        connection.close()
 
     def until(self, happened: Callable[[], Any], timeout: float = 90.0) -> Any:
         """Wait until something has happened; the end of the logs says why it did not."""

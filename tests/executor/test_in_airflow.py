@@ -9,7 +9,9 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
+import yaml
 from airflow_with_teams import TEAMS, AirflowWithTeams
 
 from crosswind.kube.client import Client
@@ -51,8 +53,8 @@ def airflow(
 def result(airflow: AirflowWithTeams, owner: str) -> Any:
     """Return what the DAG's task returned; fails when it failed."""
     dag = f"/api/v2/dags/{owner}_dag/dagRuns/~/taskInstances"
-    (ti,) = (airflow.get(dag) or {}).get("task_instances") or [{"state": None}]
-    assert ti["state"] not in ("failed", "upstream_failed"), airflow.get("/api/v2/eventLogs", dag_id=f"{owner}_dag")
+    ti, *_ = (airflow.get(dag) or {}).get("task_instances") or [{"state": None}]
+    assert ti["state"] != "failed", airflow.rows(f"select event, extra from log where dag_id = '{owner}_dag'")
     if ti["state"] != "success":
         return None
     path = f"/api/v2/dags/{owner}_dag/dagRuns/{ti['dag_run_id']}/taskInstances/where/xcomEntries/return_value"
@@ -62,8 +64,50 @@ def result(airflow: AirflowWithTeams, owner: str) -> Any:
 def test_each_team_runs_its_tasks_under_its_own_configuration(
     airflow: AirflowWithTeams, namespaces: dict[str, str]
 ) -> None:
-    found = {owner: airflow.until(lambda owner=owner: result(airflow, owner)) for owner in namespaces}
-    assert found == {owner: [owner, name] for owner, name in namespaces.items()}
+    for team in TEAMS:
+        assert airflow.until(lambda team=team: result(airflow, team)) == [team, namespaces[team]]
+
+
+def page(airflow: AirflowWithTeams, task_id: str = "where", **query: str) -> httpx.Response:
+    ((run_id,),) = airflow.rows("select run_id from dag_run where dag_id = 'blue_dag'")
+    asked = {"dag_id": "blue_dag", "run_id": run_id, "task_id": task_id, "map_index": "{MAP_INDEX}", **query}
+    return airflow.api.get("/crosswind/pod", params=asked)
+
+
+def test_the_ui_shows_the_pod_of_a_task_as_its_teams_executor_makes_it(
+    airflow: AirflowWithTeams, namespaces: dict[str, str]
+) -> None:
+    (view,) = airflow.get("/api/v2/plugins")["plugins"][0]["external_views"]
+    assert view["destination"] == "task_instance"
+    assert view["href"].startswith("/crosswind/pod?dag_id={DAG_ID}&run_id={RUN_ID}&task_id={TASK_ID}")
+    pod = yaml.safe_load(page(airflow, format="yaml").text)
+    ((ti_id, unique),) = airflow.rows("select id, external_executor_id from task_instance where dag_id = 'blue_dag'")
+    assert pod["metadata"]["namespace"] == namespaces["blue"]
+    assert pod["metadata"]["name"] == f"blue-dag-where-{unique}"
+    assert pod["metadata"]["annotations"]["task_instance_id"].replace("-", "") == ti_id.replace("-", "")
+    environment = {one["name"]: one.get("value") for one in pod["spec"]["containers"][0]["env"]}
+    assert environment["TEAM"] == "blue"
+    assert environment["WAREHOUSE_PASSWORD"] == "***"
+
+
+def test_the_page_is_plain_html_with_what_happened_to_the_pod(airflow: AirflowWithTeams) -> None:
+    airflow.database(
+        "insert into log (dttm, dag_id, task_id, run_id, map_index, try_number, event, extra)"
+        " select '2026-01-02 03:04:05', dag_id, task_id, run_id, -1, 1, 'pod waits', 'no <node>' from task_instance"
+        " where dag_id = 'blue_dag'"
+    )
+    answer = page(airflow)
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "<td>2026-01-02 03:04:05</td><td>pod waits</td><td>no &lt;node&gt;</td>" in answer.text
+    assert "kind: Pod" in answer.text
+    assert "hunter2" not in answer.text
+    assert "<script" not in answer.text
+
+
+def test_the_page_is_for_those_who_may_read_the_dag(airflow: AirflowWithTeams) -> None:
+    stranger = {"Authorization": "Bearer nobody"}
+    assert httpx.get(page(airflow).request.url, headers=stranger, timeout=20).status_code == 403
+    assert page(airflow, "nothing").status_code == 404
 
 
 def test_a_deadlines_callback_runs_in_a_pod_of_its_team(airflow: AirflowWithTeams) -> None:
@@ -74,23 +118,20 @@ def test_a_deadlines_callback_runs_in_a_pod_of_its_team(airflow: AirflowWithTeam
 OVER = ("success", "failed")
 
 
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("/opt/airflow", ("success", "Path /opt/airflow is existing.")),
-        ("/nope", ("failed", "Path /nope does not exist.")),
-    ],
-)
-def test_a_connection_is_tested_in_a_pod(airflow: AirflowWithTeams, path: str, expected: tuple[str, str]) -> None:
-    body = {"connection_id": f"c{path.count('t')}", "conn_type": "fs", "extra": f'{{"path": "{path}"}}'}
-    token = airflow.api.post("/api/v2/connections/enqueue-test", json={**body, "team_name": "red"}).json()["token"]
+def test_connections_are_tested_in_pods(airflow: AirflowWithTeams) -> None:
+    def ask(path: str) -> str:
+        body = {"connection_id": path.strip("/").replace("/", "_"), "conn_type": "fs", "team_name": "red"}
+        said = airflow.api.post("/api/v2/connections/enqueue-test", json={**body, "extra": f'{{"path": "{path}"}}'})
+        return str(said.json()["token"])
 
-    def outcome() -> Any:
+    def outcome(token: str) -> Any:
         headers = {"Airflow-Connection-Test-Token": token}
         said = airflow.api.get("/api/v2/connections/enqueue-test", headers=headers).json()
         return (said["state"], said["result_message"]) if said.get("state") in OVER else None
 
-    assert airflow.until(outcome) == expected
+    good, bad = ask("/opt/airflow"), ask("/nope")
+    assert airflow.until(lambda: outcome(good)) == ("success", "Path /opt/airflow is existing.")
+    assert airflow.until(lambda: outcome(bad)) == ("failed", "Path /nope does not exist.")
 
 
 def test_dag_test_runs_its_tasks_in_pods(airflow: AirflowWithTeams) -> None:

@@ -29,10 +29,17 @@ def pods() -> None:
 @click.option(
     "--server-version", default="1.29", show_default=True, metavar="MAJOR.MINOR", help="API server to assume."
 )
+@click.option("--team", metavar="NAME", help="Take the options of this team of [core] multi_team.")
 @click.option("-o", "--output", "folder", type=click.Path(file_okay=False, path_type=Path), help="Write DAG/TASK.yaml.")
 @click.pass_context
 def render(
-    ctx: click.Context, target: str, task: str | None, map_index: int | None, server_version: str, folder: Path | None
+    ctx: click.Context,
+    target: str,
+    task: str | None,
+    map_index: int | None,
+    server_version: str,
+    team: str | None,
+    folder: Path | None,
 ) -> None:
     """Write the pod of every task as YAML, without a cluster.
 
@@ -47,7 +54,7 @@ def render(
     from crosswind.rendering import render_pods  # imports Airflow
 
     numbers = int(version[1]), int(version[2])
-    rendering = render_pods(target, task_id=task, map_index=map_index, server_version=numbers)
+    rendering = render_pods(target, task_id=task, map_index=map_index, server_version=numbers, team=team)
     if folder is None:
         click.echo("---\n".join(_yaml(rendered) for rendered in rendering.pods), nl=False)
     else:

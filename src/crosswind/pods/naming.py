@@ -15,7 +15,16 @@ from hashlib import md5
 
 from crosswind.types import Json
 
-__all__ = ["MAX_LENGTH", "bad_label", "label_value", "mesh_labels", "pod_name", "task_annotations", "task_labels"]
+__all__ = [
+    "MAX_LENGTH",
+    "bad_label",
+    "is_unique_id",
+    "label_value",
+    "mesh_labels",
+    "pod_name",
+    "task_annotations",
+    "task_labels",
+]
 
 MAX_LENGTH = 63
 """Characters in a pod's name (it becomes the host name) and in a label's value."""
@@ -23,6 +32,7 @@ MAX_LENGTH = 63
 APP_NAME = "airflow-worker"
 """Value of ``app.kubernetes.io/name`` unless the author gives another: one service, for a mesh, for all workers."""
 
+_UNIQUE_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{32}")
 _NOT_IN_NAME = re.compile(r"[^a-z0-9]+")
 _NOT_IN_LABEL = re.compile(r"[^a-zA-Z0-9_.-]")
 _LABEL_VALUE = re.compile(r"([a-zA-Z0-9]([a-zA-Z0-9_.-]*[a-zA-Z0-9])?)?")
@@ -44,6 +54,11 @@ def pod_name(dag_id: str, task_id: str, unique: str) -> str:
     dag = dag[: max(room // 2, room - len(task) - 1)]
     stem = f"{dag}-{task}".strip("-")[:room].strip("-")
     return f"{stem or 'task'}-{suffix}"
+
+
+def is_unique_id(text: str) -> bool:
+    """Tell whether a text is a UUID, as Airflow gives it to each task that it queues: no other executor's id."""
+    return _UNIQUE_ID.fullmatch(text) is not None
 
 
 def _slug(text: str) -> str:
