@@ -1,30 +1,13 @@
 from __future__ import annotations
 
-import struct
 import zlib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.local.spdy_client import SpdyClient
 
 from crosswind.local.spdy import DICTIONARY, Data, Frames, Opened, Ping, Reset
-
-
-def words(headers: dict[str, str]) -> bytes:
-    pairs = b"".join(struct.pack("!I", len(w)) + w.encode() for pair in headers.items() for w in pair)
-    return struct.pack("!I", len(headers)) + pairs
-
-
-class Client:
-    """The other side, as far as the tests need it."""
-
-    def __init__(self) -> None:
-        self._deflate = zlib.compressobj(zdict=DICTIONARY)
-
-    def open(self, stream: int, headers: dict[str, str]) -> bytes:
-        block = self._deflate.compress(words(headers)) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
-        body = struct.pack("!IIBB", stream, 0, 0, 0) + block
-        return struct.pack("!HHB", 0x8003, 1, 0) + len(body).to_bytes(3, "big") + body
 
 
 def test_dictionary_is_the_one_of_the_draft() -> None:
@@ -32,7 +15,7 @@ def test_dictionary_is_the_one_of_the_draft() -> None:
 
 
 def test_headers_are_read_across_streams() -> None:
-    client, frames = Client(), Frames()
+    client, frames = SpdyClient(), Frames()
     for stream, kind in ((1, "error"), (3, "data")):
         headers = {"Streamtype": kind, "Port": "8080", "Requestid": "0"}
         wanted = {"streamtype": kind, "port": "8080", "requestid": "0"}

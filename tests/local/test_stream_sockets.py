@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import socket
 import ssl
@@ -13,8 +12,10 @@ from typing import Any
 
 import aiohttp
 import pytest
+from tests.local.spdy_client import SpdyClient
 
 from crosswind.local.serving import LocalCluster
+from crosswind.local.spdy import Data
 from crosswind.settings import LocalSettings
 
 Connect = Callable[..., Any]
@@ -59,20 +60,6 @@ async def channels(ws: aiohttp.ClientWebSocketResponse) -> dict[int, bytes]:
     return seen
 
 
-async def test_base64_protocol_sends_text(connect: Connect) -> None:
-    async with connect("exec", [*command("echo", "grün"), *OUTPUT], "v4.base64.channel.k8s.io") as ws:
-        messages = [message.data async for message in ws]
-    assert messages[0] == "1"
-    assert base64.b64decode(messages[1][1:]).decode() == "grün\n"
-    assert json.loads(base64.b64decode(messages[-1][1:]))["status"] == "Success"
-
-
-async def test_first_protocol_tells_a_failure_as_text(connect: Connect) -> None:
-    async with connect("exec", [*command("sh", "-c", "exit 3"), *OUTPUT], "channel.k8s.io") as ws:
-        seen = await channels(ws)
-    assert seen[3] == b"command terminated with non-zero exit code: exit code 3"
-
-
 async def test_terminal_has_the_size_that_the_client_tells(connect: Connect) -> None:
     params = [*command("sh", "-c", "read x; stty size"), ("stdin", "true"), ("stdout", "true"), ("tty", "true")]
     async with connect("exec", params, "v5.channel.k8s.io") as ws:
@@ -101,9 +88,10 @@ async def test_client_that_leaves_ends_its_command(connect: Connect) -> None:
         await asyncio.to_thread(lambda: None)
 
 
-async def test_unknown_protocol_is_refused(connect: Connect) -> None:
+@pytest.mark.parametrize("protocol", ["v9.channel.k8s.io", "channel.k8s.io", "v4.base64.channel.k8s.io"])
+async def test_unknown_protocol_is_refused(connect: Connect, protocol: str) -> None:
     with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-        await connect("exec", [*command("true"), *OUTPUT], "v9.channel.k8s.io")
+        await connect("exec", [*command("true"), *OUTPUT], protocol)
     assert refused.value.status == 400
 
 
@@ -127,3 +115,25 @@ async def test_closed_port_is_told_on_the_error_channel(connect: Connect) -> Non
     async with connect("portforward", [("ports", str(port))], "v4.channel.k8s.io") as ws:
         seen = await channels(ws)
     assert seen[1][2:].startswith(f"error forwarding port {port} to pod box".encode())
+
+
+async def test_tunnel_of_kubectl_has_a_pair_of_streams_per_connection(connect: Connect) -> None:
+    async def upper(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write((await reader.read()).upper())
+        writer.close()
+
+    server = await asyncio.start_server(upper, "127.0.0.1", 0)
+    port, client = str(server.sockets[0].getsockname()[1]), SpdyClient()
+    async with server, connect("portforward", [], "SPDY/3.1+portforward.k8s.io") as ws:
+        for number in (0, 1):
+            for stream, kind in ((4 * number + 1, "error"), (4 * number + 3, "data")):
+                headers = {"streamtype": kind, "port": port, "requestid": str(number)}
+                await ws.send_bytes(client.open(stream, headers))
+            await ws.send_bytes(client.frames.data(4 * number + 3, b"hello %d" % number, last=True))
+        seen, left = dict.fromkeys((1, 3, 5, 7), b""), {1, 3, 5, 7}
+        while left:
+            for frame in client.frames.feed(await ws.receive_bytes()):
+                if isinstance(frame, Data):
+                    seen[frame.stream] += frame.content
+                    left -= {frame.stream} if frame.last else set()
+    assert seen == {1: b"", 3: b"HELLO 0", 5: b"", 7: b"HELLO 1"}

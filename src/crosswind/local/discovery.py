@@ -1,6 +1,6 @@
-"""What the API serves, as it tells it: groups, versions, resources. Both the plain documents and the aggregated one.
+"""What the API serves, as it tells it: groups, versions, resources.
 
-The aggregated form (KEP-3352) gives all resources of all groups in two answers; kubectl asks for it first.
+There is no aggregated form (KEP-3352): kubectl asks for it first, is answered in the plain one, and goes on with that.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from functools import cache
 
 from crosswind.local.kinds import BODIES, GROUP_VERSIONS, KINDS, Kind, Subresource
-from crosswind.types import Json, Manifest
+from crosswind.types import Manifest
 
-__all__ = ["AGGREGATED", "INFO", "VERSION", "aggregated", "api_group", "api_groups", "api_versions", "resources"]
+__all__ = ["INFO", "VERSION", "api_group", "api_groups", "api_versions", "resources"]
 
 VERSION = "v1.36.2+crosswind"
 """The version of Kubernetes whose behaviour is served."""
@@ -29,12 +29,14 @@ INFO: Manifest = {
 }
 """What ``/version`` answers."""
 
-AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
-"""The media type of the aggregated form."""
+NOT_SERVED: dict[str, list[Manifest]] = {
+    "events.k8s.io": [
+        {"name": "events", "singularName": "event", "namespaced": True, "kind": "Event", "verbs": []},
+    ]
+}
+"""Groups whose resources are named, as clients look for them, and know no verb; kubectl refuses an empty group."""
 
-GROUPS = tuple(
-    dict.fromkeys(group for group, _ in (*GROUP_VERSIONS, ("policy", "v1"), ("events.k8s.io", "v1")) if group)
-)
+GROUPS = (*dict.fromkeys(group for group, _ in GROUP_VERSIONS if group), *NOT_SERVED)
 
 
 def api_versions(address: str) -> Manifest:
@@ -59,24 +61,9 @@ def resources(group: str, version: str) -> Manifest | None:
     """Answer ``/api/v1`` or ``/apis/GROUP/VERSION``; None if that is not served."""
     if version != "v1" or (group and group not in GROUPS):
         return None
-    listed = [entry for kind in _kinds(group) for entry in _entries(kind)]
+    listed = [entry for kind in _kinds(group) for entry in _entries(kind)] + NOT_SERVED.get(group, [])
     told = f"{group}/{version}" if group else version
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": told, "resources": listed}
-
-
-@cache
-def aggregated(core: bool) -> Manifest:
-    """Answer ``/api`` (``core``) or ``/apis`` in the aggregated form."""
-    items = [
-        {
-            "metadata": {"name": group, "creationTimestamp": None} if group else {"creationTimestamp": None},
-            "versions": [
-                {"version": "v1", "resources": [_aggregate(kind) for kind in _kinds(group)], "freshness": "Current"}
-            ],
-        }
-        for group in (("",) if core else GROUPS)
-    ]
-    return {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items}
 
 
 def _group(name: str) -> Manifest:
@@ -117,32 +104,3 @@ def _body(kind: Kind, part: Subresource) -> Manifest:
     if body is None or body.group == kind.group:
         return {"kind": part.body or kind.kind}
     return {"group": body.group, "version": body.version, "kind": body.kind}
-
-
-def _aggregate(kind: Kind) -> Manifest:
-    own, *parts = _entries(kind)
-    subresources = [
-        {
-            "subresource": part["name"].partition("/")[2],
-            "responseKind": _response_kind(kind, part),
-            "verbs": part["verbs"],
-        }
-        for part in parts
-    ]
-    shown: dict[str, Json] = {
-        "resource": own["name"],
-        "responseKind": _response_kind(kind, own),
-        "scope": "Namespaced" if kind.namespaced else "Cluster",
-        "singularResource": own["singularName"],
-        "verbs": own["verbs"],
-    }
-    optional = {"shortNames": own.get("shortNames"), "categories": own.get("categories"), "subresources": subresources}
-    return shown | {key: value for key, value in optional.items() if value}
-
-
-def _response_kind(kind: Kind, entry: Manifest) -> Manifest:
-    return {
-        "group": entry.get("group", kind.group),
-        "version": entry.get("version", kind.version),
-        "kind": entry["kind"],
-    }

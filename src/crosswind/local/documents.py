@@ -21,24 +21,22 @@ def answer_document(method: str, path: str, headers: Mapping[str, str]) -> Respo
     path = path.rstrip("/")
     if path in HEALTH:
         return PlainTextResponse("ok")
-    aggregated = "as=APIGroupDiscoveryList" in headers.get("accept", "") and "v=v2;" in headers["accept"] + ";"
-    found = _document(path.split("/")[1:], headers.get("host", ""), aggregated)
+    found = _document(path.split("/")[1:], headers.get("host", ""))
     if found is None:
         return PlainTextResponse("404 page not found\n", 404)
     if method not in {"GET", "HEAD"}:
         raise method_not_allowed()
-    media = discovery.AGGREGATED if found.get("kind") == "APIGroupDiscoveryList" else "application/json"
-    return Response(orjson.dumps(found), media_type=media)
+    return Response(orjson.dumps(found), media_type="application/json")
 
 
-def _document(parts: list[str], host: str, aggregated: bool) -> Manifest | None:
+def _document(parts: list[str], host: str) -> Manifest | None:
     match parts:
         case ["version"]:
             return discovery.INFO
         case ["api"]:
-            return discovery.aggregated(True) if aggregated else discovery.api_versions(host)
+            return discovery.api_versions(host)
         case ["apis"]:
-            return discovery.aggregated(False) if aggregated else discovery.api_groups()
+            return discovery.api_groups()
         case ["api", version]:
             return discovery.resources("", version)
         case ["apis", group]:

@@ -16,7 +16,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from crosswind.local import spdy
 from crosswind.local.seams import Runtime
-from crosswind.local.websocket import Channels, Protocol, unless_gone
+from crosswind.local.websocket import Channels, unless_gone
 from crosswind.types import Manifest
 
 __all__ = ["ASKED_TUNNEL", "PROTOCOLS", "TUNNEL", "forward", "read_ports", "tunnel"]
@@ -25,11 +25,7 @@ TUNNEL = "SPDY/3.1+portforward.k8s.io"
 ASKED_TUNNEL = "SPDY-3.1+portforward.k8s.io"
 """How the server hands on a client's wish for ``TUNNEL``, whose slash is no token of RFC 6455."""
 
-PROTOCOLS = (
-    Protocol("v4.channel.k8s.io", 4),
-    Protocol("v4.base64.channel.k8s.io", 4, text=True),
-    Protocol("", 4),
-)
+PROTOCOLS = ("v4.channel.k8s.io",)
 PIECE = 1 << 16
 _WAITING_PIECES = 16
 

@@ -39,7 +39,7 @@ from crosswind.local.simulating import Simulator
 from crosswind.local.slicing import EndpointSliceController
 from crosswind.local.store import Store
 from crosswind.local.tokens import TokenIssuer
-from crosswind.local.upgrading import UpgradingHttp, UpgradingWebSocket
+from crosswind.local.upgrading import UpgradingWebSocket
 from crosswind.settings import LocalSettings
 from crosswind.types import Manifest
 
@@ -209,7 +209,7 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=UpgradingHttp,
+                http="httptools",
                 ws=UpgradingWebSocket,
                 lifespan="off",
                 log_config=None,

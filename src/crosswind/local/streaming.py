@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -21,7 +21,6 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from crosswind.local import forwarding
 from crosswind.local.seams import LogOptions, Process, Registry, Runtime
-from crosswind.local.spdy_channels import SpdyChannels
 from crosswind.local.statuses import Cause, StatusError, bad_request, invalid
 from crosswind.local.websocket import (
     CLOSE,
@@ -73,12 +72,6 @@ class Wanted:
     stdout: bool
     stderr: bool
     tty: bool
-
-    @property
-    def streams(self) -> frozenset[str]:
-        """The streams that a client opens for this, where each is one of its own."""
-        asked = {"stdin": self.stdin, "stdout": self.stdout, "stderr": self.stderr, "resize": self.tty}
-        return frozenset({"error", *(name for name, there in asked.items() if there)})
 
     @classmethod
     def read(cls, query: QueryParams) -> Wanted:
@@ -135,11 +128,7 @@ class _Streams:
         self._permit(websocket, "create")
         pod, container = self._check(websocket)
         wanted = Wanted.read(websocket.query_params)
-        protocol = choose(websocket.scope["subprotocols"], COMMAND_PROTOCOLS)
-        if protocol is None:
-            raise Refusal(400, f"unable to upgrade: none of {websocket.scope['subprotocols']} is known")
-        spdy = websocket.scope.get("spdy")
-        channels = SpdyChannels(websocket, protocol, wanted.streams) if spdy else Channels(websocket, protocol)
+        channels = _channels(websocket, COMMAND_PROTOCOLS)
         try:
             process = await self._start(websocket, pod, container, wanted)
         except LookupError as problem:
@@ -168,14 +157,12 @@ class _Streams:
         if forwarding.ASKED_TUNNEL in websocket.scope["subprotocols"]:
             await forwarding.tunnel(websocket, self._runtime, pod)
             return
-        protocol = choose(websocket.scope["subprotocols"], forwarding.PROTOCOLS)
-        if protocol is None:
-            raise Refusal(400, f"unable to upgrade: none of {websocket.scope['subprotocols']} is known")
+        channels = _channels(websocket, forwarding.PROTOCOLS)
         try:
             ports = forwarding.read_ports(websocket.query_params.getlist("ports"))
         except ValueError as problem:
             raise Refusal(400, str(problem)) from problem
-        await forwarding.forward(Channels(websocket, protocol), self._runtime, pod, ports)
+        await forwarding.forward(channels, self._runtime, pod, ports)
 
     # -- which pod
 
@@ -193,6 +180,15 @@ class _Streams:
         if not pod["spec"].get("nodeName"):
             raise bad_request(f"pod {pod['metadata']['name']} does not have a host assigned")
         return pod, container
+
+
+def _channels(websocket: WebSocket, known: Sequence[str]) -> Channels:
+    """Speak the first of the client's protocols that is known; raises ``Refusal`` when none is."""
+    offered = websocket.scope["subprotocols"]
+    protocol = choose(offered, known)
+    if protocol is None:
+        raise Refusal(400, f"unable to upgrade: none of {offered} is known")
+    return Channels(websocket, protocol)
 
 
 async def _answered(websocket: WebSocket, endpoint: Callable[[WebSocket], Awaitable[None]]) -> None:
@@ -307,7 +303,7 @@ def log_problem(pod: Manifest, container: str, *, previous: bool) -> str | None:
 # ------------------------------------------------------------------------------------------- exec and attach
 
 
-async def converse(channels: Channels | SpdyChannels, process: Process, wanted: Wanted) -> None:
+async def converse(channels: Channels, process: Process, wanted: Wanted) -> None:
     """Carry a process's streams until it has ended and all it wrote is sent, or until the client is gone."""
     try:
         await channels.open()
@@ -319,7 +315,7 @@ async def converse(channels: Channels | SpdyChannels, process: Process, wanted: 
         process.close()
 
 
-async def _deliver(channels: Channels | SpdyChannels, process: Process, wanted: Wanted) -> int:
+async def _deliver(channels: Channels, process: Process, wanted: Wanted) -> int:
     streams = ((STDOUT, process.stdout, wanted.stdout), (STDERR, process.stderr, wanted.stderr))
     await asyncio.gather(
         *(_pump(channels, number, reader, asked) for number, reader, asked in streams if reader is not None)
@@ -327,13 +323,13 @@ async def _deliver(channels: Channels | SpdyChannels, process: Process, wanted: 
     return await process.wait()
 
 
-async def _pump(channels: Channels | SpdyChannels, number: int, reader: asyncio.StreamReader, asked: bool) -> None:
+async def _pump(channels: Channels, number: int, reader: asyncio.StreamReader, asked: bool) -> None:
     while piece := await reader.read(PIECE):
         if asked:
             await channels.send(number, piece)
 
 
-async def _listen(channels: Channels | SpdyChannels, process: Process) -> None:
+async def _listen(channels: Channels, process: Process) -> None:
     """Pass on what the client sends, until it is gone."""
     while (message := await channels.receive()) is not None:
         channel, content = message
@@ -353,11 +349,8 @@ def _resize(process: Process, content: bytes) -> None:
         process.resize(int(size["Width"]), int(size["Height"]))
 
 
-async def _tell_end(channels: Channels | SpdyChannels, status: Manifest) -> None:
-    if channels.protocol.version >= 4:
-        await channels.send(ERROR, orjson.dumps(status))
-    elif status["status"] != "Success":
-        await channels.send(ERROR, str(status["message"]).encode())
+async def _tell_end(channels: Channels, status: Manifest) -> None:
+    await channels.send(ERROR, orjson.dumps(status))
     await channels.close()
 
 
