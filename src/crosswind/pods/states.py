@@ -54,7 +54,7 @@ class ContainerReport:
 
 def mapping(value: Json) -> Mapping[str, Any]:
     """Return ``value`` if it is a mapping, else an empty one."""
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, dict | Mapping) else {}  # most are dicts, and found to be at once
 
 
 def mappings(value: Json) -> list[Mapping[str, Any]]:

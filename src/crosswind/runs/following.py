@@ -13,6 +13,7 @@ from crosswind.kube.informing import Informer, InformerEvent
 from crosswind.kube.resources import PODS
 from crosswind.pods import verdicts
 from crosswind.pods.causes import why
+from crosswind.pods.essentials import essentials
 from crosswind.pods.log_volumes import keeps_its_log
 from crosswind.pods.naming import label_value
 from crosswind.pods.verdicts import Verdict, judge
@@ -68,6 +69,7 @@ class Follower:
             namespace=namespace,
             labels=f"kubernetes_executor=True,airflow-worker={label_value(self._settings.executor_id)}",
             relist_every=self._settings.relist_interval,
+            trim=essentials,
         )
         self._group.create_task(informer.run(self.on_change))
 
@@ -108,7 +110,7 @@ class Follower:
             if verdict.deleting:
                 self._leaving(run)
         else:
-            run.waits_for = None if verdict.reason in _ORDINARY else partial(self._why, pod)
+            run.waits_for = None if verdict.reason in _ORDINARY else partial(self._why, essentials(pod))
 
     def gone(self, run: Run, pod: Manifest) -> None:
         """Take leave of a pod."""
