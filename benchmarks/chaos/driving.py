@@ -107,17 +107,21 @@ class Drive:
         self.settle(limit)
 
     def settle(self, limit: float) -> None:
-        """Beat until every slot is free and nothing is left, or ``limit`` seconds are over; then without faults."""
+        """Beat until every slot is free, or ``limit`` seconds are over; then without faults until nothing is left."""
         self.until(self.is_over, limit)
         self.disturb = lambda: None
         self.proxy.fault = lambda method, path: None
         self.proxy.release()
+        self.database.start()
         self.until(self.is_empty, _SETTLED_S)
 
     def is_over(self) -> bool:
         """Whether the executor has no task, and each task instance has ended."""
-        busy = self.executor.running or self.executor.queued_tasks
-        return not busy and not Counter(self.states().values()).keys() & {"queued", "running"}
+        if self.executor.running or self.executor.queued_tasks:
+            return False
+        with contextlib.suppress(DBAPIError):
+            return not {*self.states().values()} & {"queued", "running"}
+        return False  # the database is away
 
     def is_empty(self) -> bool:
         """Whether the engine knows of no pod and no Secret."""

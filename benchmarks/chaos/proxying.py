@@ -50,12 +50,12 @@ Fault: TypeAlias = Callable[[str, str], Answer]
 class Proxy:
     """Listens while it is entered; ``fault`` may be changed at any time. ``injected``: faults so far.
 
-    ``answered``: how often the real server answered with each code.
+    ``answered``: how often the real server answered with each code. ``server``: its own address.
     """
 
     def __init__(self, kubeconfig: Path, folder: Path) -> None:
         found = yaml.safe_load(kubeconfig.read_text())
-        self._server = found["clusters"][0]["cluster"]["server"]
+        self._upstream = found["clusters"][0]["cluster"]["server"]
         self._config = found
         self.kubeconfig = folder / "proxy-kubeconfig"
         self.fault: Fault = lambda method, path: None
@@ -124,7 +124,8 @@ class Proxy:
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
         port = self._runner.addresses[0][1]
-        self._config["clusters"][0]["cluster"] = {"server": f"http://127.0.0.1:{port}"}
+        self.server = f"http://127.0.0.1:{port}"
+        self._config["clusters"][0]["cluster"] = {"server": self.server}
         self.kubeconfig.write_text(yaml.safe_dump(self._config))
 
     async def _close(self) -> None:
@@ -176,7 +177,7 @@ class Proxy:
     ) -> web.StreamResponse:
         headers = {name: value for name, value in request.headers.items() if name.lower() not in ("host",)}
         async with self._client.request(
-            request.method, self._server + request.path_qs, headers=headers, data=await request.read()
+            request.method, self._upstream + request.path_qs, headers=headers, data=await request.read()
         ) as reply:
             self.answered[reply.status] += 1
             if answer is None:

@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from aiohttp import web
 from kube_answers import pod
+from yarl import URL
 
 from conftest import Serve
 from crosswind.errors import Unreachable
@@ -177,3 +180,23 @@ async def test_connections_are_kept_and_headers_sent(serve: Serve) -> None:
     assert headers["Authorization"] == "Bearer abc"
     assert headers["Accept"] == headers["Content-Type"] == "application/json"
     assert headers["User-Agent"].startswith("crosswind/")
+
+
+def connections_to(port: int | None) -> int:
+    return sum(bool(one.raddr) and one.raddr.port == port for one in psutil.Process().net_connections(kind="tcp"))
+
+
+async def test_a_forked_child_has_no_connection_of_ours(serve: Serve) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response({})
+
+    client = await serve(answer)
+    await client.version()
+    port = URL(client.host).port
+    child = os.fork()
+    if child == 0:
+        os._exit(connections_to(port))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0  # noqa: ASYNC222
+    assert connections_to(port) == 1
+    await client.version()
+    assert connections_to(port) == 1

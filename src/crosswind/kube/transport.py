@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 import weakref
@@ -108,6 +109,7 @@ class HttpTransport:
     def __init__(self, server: Server) -> None:
         self.server = server
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        _open.add(self)
         self._session = aiohttp.ClientSession(
             # Compressed lists would be unpacked on the loop, which costs more than sending them inside a cluster.
             headers={"User-Agent": f"crosswind/{__version__}", "Accept-Encoding": "identity"},
@@ -139,6 +141,12 @@ class HttpTransport:
             with contextlib.suppress(OSError):
                 left.shutdown(socket.SHUT_RDWR)
         await asyncio.sleep(_LAST_WORDS if self._sockets else 0)
+
+    def abandon(self) -> None:
+        """Close the file descriptors and no connection: for a forked child, which has copies of its parent's."""
+        for one in list(self._sockets):
+            with contextlib.suppress(OSError):
+                os.close(one.detach())
 
     def _make_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
         made = _keepalive_socket(address)
@@ -185,6 +193,19 @@ class HttpTransport:
             total = self.server.request_timeout if request.timeout is None else request.timeout
             return aiohttp.ClientTimeout(total=total, connect=connect)
         return aiohttp.ClientTimeout(total=request.timeout, connect=connect, sock_read=request.silence or None)
+
+
+_open: weakref.WeakSet[HttpTransport] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    """Leave a forked child, such as LocalExecutor's workers, nothing that the API server takes for our connection."""
+    for transport in list(_open):
+        transport.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_all)
 
 
 class _HttpReply:
