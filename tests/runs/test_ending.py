@@ -169,6 +169,15 @@ async def test_its_own_client_ends_it_where_only_exec_is_allowed(client: Client,
     assert "client pilot-agent request --debug-port=15020" in (await told(client, namespace))[-1][1]
 
 
+@pytest.mark.parametrize("ability", [Abilities.EXEC, Abilities.FORWARD])
+async def test_one_that_does_not_listen_yet_is_asked_again(client: Client, namespace: str, ability: Abilities) -> None:
+    late: Manifest = {"name": "istio-proxy", "image": "istio/proxyv2:1.26.4"}
+    late["command"] = ["sh", "-c", "sleep 2; exec pilot-agent proxy"]
+    found = await base_over(client, namespace, pod("etl", late))
+    assert await Ender(client, allowed=ability).end(found)
+    assert [reason for reason, _ in await told(client, namespace)] == ["EndingSidecar", "SidecarEnded"]
+
+
 @pytest.mark.parametrize(
     ("name", "image"),
     [

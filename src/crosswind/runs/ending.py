@@ -40,6 +40,7 @@ _KILL_S = 5.0
 """How long after its grace period a native sidecar may take to be killed."""
 _REPORT_S = 1.5
 """How late the kubelet may report an end."""
+_NO_SUCH_COMMAND = (126, 127)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,11 @@ class EndSettings:
 
 
 class _NotTaken(Exception):
-    """A step did not work; the message says why."""
+    """A step did not work; the message says why. ``code``: with which exit code."""
+
+    def __init__(self, message: str, code: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 async def abilities(client: Client, namespace: str) -> Abilities:
@@ -192,16 +197,27 @@ class Ender:
         if step.request is not None:
             await self._ask(sight, name, step.request, patient=not step.doubtful)
         elif step.command:
-            await self._exec(sight, name, step)
+            await self._exec_patiently(sight, name, step)
         elif step.way is Way.SWAP:
             await self._swap(sight, name, step)
+
+    async def _exec_patiently(self, sight: Sight, name: str, step: Step) -> None:
+        """Run a command; the sidecar's own client is run again for one that has just started, as in ``_ask``."""
+        while True:
+            try:
+                return await self._exec(sight, name, step)
+            except _NotTaken as error:
+                may_come = step.way is Way.CLIENT and error.code not in _NO_SUCH_COMMAND
+                if not may_come or _age(sight.pod, name) > _LISTEN_S or _is_over(sight.pod, name):
+                    raise
+                await asyncio.sleep(_AGAIN_S)
 
     async def _exec(self, sight: Sight, name: str, step: Step) -> None:
         where = sight.namespace
         result = await self._client.exec(sight.name, step.command, namespace=where, container=name, timeout=_CALL_S)
         if result.exit_code:
             said = (result.stderr or result.stdout).decode(errors="replace").strip()[:200]
-            raise _NotTaken(f"exit code {result.exit_code} {said}".strip())
+            raise _NotTaken(f"exit code {result.exit_code} {said}".strip(), result.exit_code)
 
     async def _signal_again(self, sight: Sight, name: str, step: Step, ends: float) -> None:
         """Signal one that has just started again: without a handler yet, process 1 loses the signal."""
