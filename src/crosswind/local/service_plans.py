@@ -43,11 +43,12 @@ def endpoint_slice(service: Manifest, pods: Iterable[Manifest]) -> Manifest:
     chosen = [pod for pod in pods if selects(service, pod) and _address(pod) and not _ended(pod)]
     chosen.sort(key=lambda pod: str(pod["metadata"]["name"]))
     metadata = service["metadata"]
+    own = {"name": metadata["name"], "namespace": metadata["namespace"]}
     marks = {SERVICE: metadata["name"], "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"}
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
-        "metadata": owned(service, {"name": metadata["name"], "labels": {**metadata.get("labels", {}), **marks}}),
+        "metadata": owned(service, {**own, "labels": {**metadata.get("labels", {}), **marks}}),
         "addressType": "IPv4",
         "endpoints": [_endpoint(service, pod) for pod in chosen],
         "ports": [_port(port, chosen) for port in service["spec"].get("ports", ())],

@@ -32,8 +32,9 @@ def write_hosts(pod: Manifest, folder: Path, place: Place, services: Sequence[st
     domain = ""
     if subdomain := pod["spec"].get("subdomain"):
         domain = f"{name}.{subdomain}.{pod['metadata']['namespace']}.{DOMAIN}\t"
-    lines = ["# Kubernetes-managed hosts file.", f"{place.localhost}\tlocalhost", "::1\tip6-localhost ip6-loopback"]
-    lines.append(f"{place.address}\t{domain}{name}")
+    # its own name first: where both have one address, programs ask for the name of that address
+    lines = ["# Kubernetes-managed hosts file.", f"{place.address}\t{domain}{name}"]
+    lines += [f"{place.localhost}\tlocalhost", "::1\tip6-localhost ip6-loopback"]
     aliases = pod["spec"].get("hostAliases") or ()
     lines += ["\t".join([alias["ip"], *(alias.get("hostnames") or ())]) for alias in aliases]
     text = "\n".join([*lines, *services]) + "\n"

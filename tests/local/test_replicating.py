@@ -1,0 +1,125 @@
+"""Deployments, StatefulSets and Services on the cluster, by kubectl."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import textwrap
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from crosswind.settings import LocalSettings
+from crosswind.testing import Cluster, serve_in_thread
+
+pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl on this machine")
+
+WEB = """
+import http.server, socket
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(socket.gethostname().encode())
+    def log_message(self, *args): pass
+http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
+"""
+
+
+# which pods are ready is told to a Service a moment after it is told to kubectl
+ASK = """
+import sys, time, urllib.request
+end = time.monotonic() + 15
+while True:
+    try:
+        print(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode())
+        break
+    except OSError:
+        if time.monotonic() > end:
+            raise
+        time.sleep(0.2)
+"""
+
+
+class Kubectl:
+    def __init__(self, cluster: Cluster) -> None:
+        self._environment = os.environ | {"KUBECONFIG": str(cluster.kubeconfig)}
+
+    def __call__(self, *arguments: str, text: str | None = None) -> str:
+        command = ["kubectl", *arguments]
+        ran = subprocess.run(
+            command, input=text, capture_output=True, text=True, timeout=28, env=self._environment, check=False
+        )
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout.strip()
+
+    def apply(self, *manifests: dict[str, Any]) -> None:
+        self("apply", "-f", "-", text=yaml.safe_dump_all(manifests))
+
+
+@pytest.fixture(scope="module", params=["isolated", "shared"])
+def kubectl(request: pytest.FixtureRequest) -> Iterator[Kubectl]:
+    with serve_in_thread(LocalSettings(network=request.param, node_cpu="8")) as cluster:
+        yield Kubectl(cluster)
+
+
+def workload(kind: str, name: str, *command: str, **spec: Any) -> dict[str, Any]:
+    container = {"name": "main", "image": "python:3.12", "args": list(command)}
+    if kind == "Deployment":
+        container["readinessProbe"] = {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1}
+        container["ports"] = [{"name": "http", "containerPort": 8080}]
+    pod = {"terminationGracePeriodSeconds": 1, "containers": [container]}
+    template = {"metadata": {"labels": {"app": name}}, "spec": pod}
+    given = {"selector": {"matchLabels": {"app": name}}, "template": template, **spec}
+    return {"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": name}, "spec": given}
+
+
+def service(name: str, port: int = 80, **spec: Any) -> dict[str, Any]:
+    ports = [{"name": "http", "port": port, "targetPort": "http"}]
+    given = {"selector": {"app": name}, "ports": ports, **spec}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": given}
+
+
+def test_a_deployment_comes_up_changes_and_goes(kubectl: Kubectl) -> None:
+    # one pod: on the machine's own network two cannot listen on one port
+    recreate = {"type": "Recreate"}
+    kubectl.apply(workload("Deployment", "web", "python", "-c", WEB, strategy=recreate), service("web"))
+    assert kubectl("rollout", "status", "deployment/web", "--timeout=25s").endswith("successfully rolled out")
+    client = workload("StatefulSet", "client", "sleep", "600", serviceName="client", replicas=2)
+    kubectl.apply(client, service("client", clusterIP="None"))
+    kubectl("rollout", "status", "statefulset/client", "--timeout=25s")
+
+    ask = ("exec", "client-1", "--", "python", "-c", ASK)
+    first = kubectl(*ask, "http://web.default.svc.cluster.local")
+    assert kubectl("get", "pods", "-l", "app=web", "-o", "name") == f"pod/{first}"
+
+    kubectl("rollout", "restart", "deployment/web")
+    kubectl("rollout", "status", "deployment/web", "--timeout=25s")
+    second = _changed(lambda: kubectl(*ask, "http://web"), first)
+    assert kubectl("get", "pods", "-l", "app=web", "-o", "name") == f"pod/{second}"
+
+    name = "import socket; print(socket.getfqdn(), socket.gethostbyname('client-0.client.default.svc.cluster.local'))"
+    address = kubectl("get", "pod", "client-0", "-o", "jsonpath={.status.podIP}")
+    told = kubectl("exec", "client-1", "--", "python", "-c", textwrap.dedent(name))
+    assert told == f"client-1.client.default.svc.cluster.local {address}"
+
+    kubectl("delete", "deployment/web", "statefulset/client", "service/web", "service/client", "--cascade=foreground")
+    assert kubectl("get", "deploy,rs,sts,pods,endpointslices", "-o", "name") == ""
+
+
+def _changed(look: Any, old: str) -> str:
+    """Ask until another pod answers: a name is told to pods a moment after the rollout."""
+    end = time.monotonic() + 15
+    while (found := look()) == old:
+        assert time.monotonic() < end
+    return str(found)
+
+
+def test_selector_that_does_not_match_the_template_is_refused(kubectl: Kubectl) -> None:
+    wrong = workload("Deployment", "wrong", "sleep", "1", selector={"matchLabels": {"app": "other"}})
+    with pytest.raises(AssertionError, match="`selector` does not match template `labels`"):
+        kubectl.apply(wrong)
