@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -103,7 +104,7 @@ def test_without_a_mesh_it_neither_hangs_nor_complains(address: str) -> None:
 def test_a_mesh_that_is_named_and_does_not_come_is_waited_for_and_told_of(address: str) -> None:
     done = wrap(address, "--mesh", "istio", "--wait-timeout", "0.3", "--", "true")
     assert done.returncode == 0
-    assert "istio is not there after 0.3 s; the command runs all the same" in done.stderr
+    assert re.search(r"istio is not there after \d\.\d s; the command runs all the same", done.stderr)
     assert "istio could not be told to end: it does not answer" in done.stderr
 
 

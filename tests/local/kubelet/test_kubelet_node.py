@@ -46,13 +46,16 @@ async def test_a_pod_runs_a_script_with_volumes_and_ends_with_its_code(sandbox: 
 
 @pytest.mark.parametrize("sandbox", ["auto", "none"])
 async def test_nothing_is_left_when_the_kubelet_ends(sandbox: Any) -> None:
-    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    before = set(psutil.Process().children(recursive=True))
     async with kubelet_of(LocalSettings(sandbox=sandbox)) as node:
         node.pod("p", container("trap '' TERM; (setsid sleep 1000 &) ; echo up; while true; do sleep 1; done"))
         await node.logged(await node.running("p"), "up")
         assert len(psutil.Process().children(recursive=True)) > len(before) + 2
         folder = node.kubelet.machine.folder
-    assert {process.pid for process in psutil.Process().children(recursive=True)} == before
+    _, left = psutil.wait_procs(
+        set(psutil.Process().children(recursive=True)) - before, timeout=5
+    )  # killed, not reaped
+    assert not left
     assert not folder.exists()
 
 
