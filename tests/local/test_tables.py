@@ -201,19 +201,6 @@ JOB = {
             {"Object": "pod/p", "Reason": "Started", "Source": "kubelet, n", "Count": 3, "Type": "Normal"},
         ),
         (
-            "RoleBinding",
-            named(
-                roleRef={"kind": "Role", "name": "r"},
-                subjects=[{"kind": "ServiceAccount", "name": "a", "namespace": "ns"}, {"kind": "User", "name": "u"}],
-            ),
-            {"Role": "Role/r", "Users": "u", "ServiceAccounts": "ns/a"},
-        ),
-        (
-            "ResourceQuota",
-            named(spec={"hard": {"pods": "2", "limits.cpu": "1"}}, status={"used": {"pods": "1"}}),
-            {"Request": "pods: 1/2", "Limit": "limits.cpu: 0/1"},
-        ),
-        (
             "PersistentVolumeClaim",
             named(
                 spec={"volumeName": "v", "storageClassName": "s", "volumeMode": "Filesystem"},
@@ -222,7 +209,6 @@ JOB = {
             {"Status": "Bound", "Volume": "v", "Capacity": "1Gi", "Access Modes": "RWO", "VolumeMode": "Filesystem"},
         ),
         ("Role", named(), {"Name": "x"}),
-        ("PriorityClass", named(value=9), {"Value": 9, "Global-Default": "false"}),
     ],
 )
 def test_other_kinds_have_columns_of_their_own(kind, manifest, cells):

@@ -173,18 +173,6 @@ def test_a_jobs_template_is_fixed_but_may_choose_other_nodes_while_suspended():
             set_at(("type",), "other"),
             [("type", 'Invalid value: "other": field is immutable')],
         ),
-        (
-            "Secret",
-            {"type": "Opaque", "immutable": True, "data": {"a": "MQ=="}},
-            set_at(("data",), {}),
-            [("data", "Forbidden: field is immutable when `immutable` is set")],
-        ),
-        (
-            "ConfigMap",
-            {"immutable": True},
-            set_at(("immutable",), False),
-            [("immutable", "Forbidden: field is immutable when `immutable` is set")],
-        ),
         ("ConfigMap", {"data": {"a": "1"}}, set_at(("data",), {"a": "2"}), []),
         (
             "RoleBinding",

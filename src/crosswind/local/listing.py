@@ -14,7 +14,7 @@ import orjson
 
 from crosswind.local.kinds import Kind
 from crosswind.local.selectors import EVERYTHING, Selector
-from crosswind.local.statuses import Cause, StatusError, bad_request, expired, failure, invalid
+from crosswind.local.statuses import Cause, StatusError, bad_request, expired, failure
 from crosswind.local.store import Compacted, Entry, Store
 from crosswind.types import Json
 
@@ -24,7 +24,6 @@ TOO_OLD = (
     "The provided continue parameter is too old to display a consistent list result. You must start a new list without"
     " the continue parameter."
 )
-MATCHES = ("Exact", "NotOlderThan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,35 +48,15 @@ class Page:
 
 
 def read_list_options(query: Mapping[str, str], selector: Selector) -> ListOptions:
-    """Read the query of a list; raise 400 or 422."""
+    """Read the query of a list; raise 400."""
     limit = _number(query.get("limit") or "0")
-    version, match, continues = (query.get(key, "") for key in ("resourceVersion", "resourceVersionMatch", "continue"))
+    version, continues = query.get("resourceVersion", ""), query.get("continue", "")
     if continues and version not in {"", "0"}:
         raise bad_request("specifying resource version is not allowed when using continue")
-    if match and (problem := _wrong_match(match, version, continues)):
-        raise invalid("ListOptions", "", [problem])
     if version == "0":
         limit = 0  # answered from the watch cache, which has no pages
-    exact = match == "Exact" or (limit > 0 and bool(version) and not match)
+    exact = limit > 0 and bool(version)
     return ListOptions(selector, max(limit, 0), continues, _version(version) if version else None, exact)
-
-
-def _wrong_match(match: str, version: str, continues: str) -> Cause | None:
-    where = "resourceVersionMatch"
-    if match not in MATCHES:
-        told = f'Unsupported value: "{match}": supported values: "Exact", "NotOlderThan", ""'
-        return Cause("FieldValueNotSupported", told, where)
-    if not version:
-        told = "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
-        return Cause("FieldValueForbidden", told, where)
-    if continues:
-        return Cause(
-            "FieldValueForbidden", "Forbidden: resourceVersionMatch is forbidden when continue is provided", where
-        )
-    if match == "Exact" and version == "0":
-        told = 'Forbidden: resourceVersionMatch "Exact" is forbidden for resourceVersion "0"'
-        return Cause("FieldValueForbidden", told, where)
-    return None
 
 
 def _number(text: str) -> int:

@@ -1,16 +1,11 @@
-"""Rules for the kinds beside pods: config maps, secrets, jobs, events, leases, roles, quotas and the like.
+"""Rules for the kinds beside pods that a controller, or the kubelet, does something with.
 
 Source: ``pkg/apis/{core,batch,coordination,rbac}/validation`` of Kubernetes 1.36; paths and words are its own.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-
 from crosswind.local import causes, naming_rules
-from crosswind.local.quantities import amount
 from crosswind.local.rules import Rule, Whole, at_least, between, keys, one_of
 from crosswind.local.statuses import Cause
 from crosswind.types import Json, Manifest
@@ -62,18 +57,11 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule("volumeMode", one_of("Block", "Filesystem")),
     ),
     "V1TokenRequestSpec": (Rule("expirationSeconds", between(600, 2**32)),),
-    "V1OwnerReference": (),
     "V1ServicePort": (
         Rule("port", between(1, 65535), required=True),
         Rule("protocol", one_of("SCTP", "TCP", "UDP"), required=True),
     ),
     "V1ServiceSpec": (Rule("type", one_of("ClusterIP", "ExternalName", "LoadBalancer", "NodePort"), required=True),),
-}
-SECRET_KEYS = {
-    "kubernetes.io/dockerconfigjson": (".dockerconfigjson",),
-    "kubernetes.io/dockercfg": (".dockercfg",),
-    "kubernetes.io/tls": ("tls.crt", "tls.key"),
-    "kubernetes.io/ssh-auth": ("ssh-privatekey",),
 }
 
 
@@ -87,31 +75,12 @@ def _config_map(config: Manifest, path: str, found: list[Cause]) -> None:
 
 
 def _secret(secret: Manifest, path: str, found: list[Cause]) -> None:
-    data, sort = secret.get("data", {}), secret.get("type", "")
-    if sum(map(_decoded_size, data.values())) > DATA_LIMIT:
+    if sum(map(_decoded_size, secret.get("data", {}).values())) > DATA_LIMIT:
         found.append(causes.too_long("data", DATA_LIMIT))
-    for key in SECRET_KEYS.get(sort, ()):
-        if key not in data:
-            found.append(causes.required(f"data[{key}]"))
-        elif key.startswith(".docker") and not _is_json(data[key]):
-            found.append(causes.invalid(f"data[{key}]", "<secret contents redacted>", "invalid character in JSON"))
-    if sort == "kubernetes.io/basic-auth" and not data.keys() & {"username", "password"}:
-        found += [causes.required("data[username]"), causes.required("data[password]")]
-    account = secret.get("metadata", {}).get("annotations", {}).get("kubernetes.io/service-account.name")
-    if sort == "kubernetes.io/service-account-token" and not account:
-        found.append(causes.required("metadata.annotations[kubernetes.io/service-account.name]"))
 
 
 def _decoded_size(text: str) -> int:
     return len(text) * 3 // 4 - text[-2:].count("=")
-
-
-def _is_json(coded: str) -> bool:
-    try:
-        json.loads(base64.b64decode(coded))
-    except (ValueError, binascii.Error):
-        return False
-    return True
 
 
 def _job_spec(spec: Manifest, path: str, found: list[Cause]) -> None:
@@ -126,11 +95,10 @@ def _job_spec(spec: Manifest, path: str, found: list[Cause]) -> None:
 
 
 def _event(event: Manifest, path: str, found: list[Cause]) -> None:
-    about = event.get("involvedObject") or event.get("regarding") or {}
-    field = "regarding" if "regarding" in event else "involvedObject"
-    home, elsewhere = event.get("metadata", {}).get("namespace", ""), about.get("namespace", "")
+    home = event.get("metadata", {}).get("namespace", "")
+    elsewhere = (event.get("involvedObject") or {}).get("namespace", "")
     if elsewhere != home and (elsewhere or home not in ("default", "kube-system", "")):
-        found.append(causes.invalid(f"{field}.namespace", elsewhere, "does not match event.namespace"))
+        found.append(causes.invalid("involvedObject.namespace", elsewhere, "does not match event.namespace"))
 
 
 def _role_binding(binding: Manifest, path: str, found: list[Cause]) -> None:
@@ -141,22 +109,6 @@ def _role_binding(binding: Manifest, path: str, found: list[Cause]) -> None:
     for i, subject in enumerate(binding.get("subjects", ())):
         if subject.get("kind") == "ServiceAccount" and not subject.get("namespace"):
             found.append(causes.required(f"subjects[{i}].namespace"))
-
-
-def _quota(spec: Manifest, path: str, found: list[Cause]) -> None:
-    for name, quantity in spec.get("hard", {}).items():
-        where = f"{path}.hard[{name}]"
-        found += causes.lacking(where, name, naming_rules.label_key(name))
-        if amount(quantity) < 0:
-            found.append(causes.invalid(where, quantity, "must be greater than or equal to 0"))
-
-
-def _claim(spec: Manifest, path: str, found: list[Cause]) -> None:
-    size = spec.get("resources", {}).get("requests", {}).get("storage")
-    if size is None:
-        found.append(causes.required(f"{path}.resources[storage]"))
-    elif amount(size) <= 0:
-        found.append(causes.invalid(f"{path}.resources[storage]", size, "must be greater than zero"))
 
 
 def _bound_to(wanted: str) -> Whole:
@@ -200,11 +152,8 @@ WHOLES: dict[str, Whole] = {
     "V1Secret": _secret,
     "V1JobSpec": _job_spec,
     "CoreV1Event": _event,
-    "EventsV1Event": _event,
     "V1RoleBinding": _role_binding,
     "V1ClusterRoleBinding": _role_binding,
-    "V1ResourceQuotaSpec": _quota,
-    "V1PersistentVolumeClaimSpec": _claim,
     "V1PolicyRule": _policy_rule,
     "V1Binding": _bound_to("target"),
 }

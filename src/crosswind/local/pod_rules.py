@@ -74,10 +74,6 @@ def _port_or_name(value: Any, path: str) -> list[Cause]:
     return causes.lacking(path, value, naming_rules.port_name(value))
 
 
-def _absolute(value: str, path: str) -> list[Cause]:
-    return [] if value.startswith("/") else [causes.invalid(path, value, "must be an absolute path")]
-
-
 def _labels(value: dict[str, str], path: str) -> Iterator[Cause]:
     for key, text in value.items():
         yield from causes.lacking(path, key, naming_rules.label_key(key))
@@ -165,26 +161,12 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
     ),
     "V1PersistentVolumeClaimVolumeSource": (Rule("claimName", required=True),),
-    "V1NFSVolumeSource": (Rule("server", required=True), Rule("path", _absolute, required=True)),
-    "V1CSIVolumeSource": (Rule("driver", required=True),),
     "V1PodSecurityContext": (
         *(Rule(field, USER) for field in ("runAsUser", "runAsGroup", "fsGroup")),
         Rule("supplementalGroups", each(USER)),
     ),
     "V1SecurityContext": (Rule("runAsUser", USER), Rule("runAsGroup", USER)),
-    "V1HostAlias": (Rule("ip", required=True),),
-    "V1TopologySpreadConstraint": (
-        Rule("maxSkew", at_least(1), required=True),
-        Rule("topologyKey", required=True, detail="can not be empty"),
-        Rule("whenUnsatisfiable", one_of("DoNotSchedule", "ScheduleAnyway"), required=True),
-    ),
-    "V1PreferredSchedulingTerm": (Rule("weight", between(1, 100, "must be in the range 1-100"), required=True),),
-    "V1WeightedPodAffinityTerm": (Rule("weight", between(1, 100, "must be in the range 1-100"), required=True),),
-    "V1PodAffinityTerm": (
-        Rule("topologyKey", named(naming_rules.label_key), required=True, detail="can not be empty"),
-    ),
     "V1NodeSelector": (Rule("nodeSelectorTerms", required=True, detail="must have at least one node selector term"),),
-    "V1PodReadinessGate": (Rule("conditionType", named(naming_rules.label_key), required=True),),
     "V1PodSchedulingGate": (Rule("name", named(naming_rules.label_key), required=True),),
     "V1LabelSelector": (Rule("matchLabels", _labels),),
     "V1SleepAction": (Rule("seconds", SECONDS),),
@@ -355,12 +337,6 @@ def _expression(operators: tuple[str, ...]) -> Whole:
     return whole
 
 
-def _security(context: Manifest, path: str, found: list[Cause]) -> None:
-    if context.get("privileged") and context.get("allowPrivilegeEscalation") is False:
-        told = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"
-        found.append(causes.invalid(path, context, told))
-
-
 _HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc", "sleep")
 _HANDLER = exactly_one(_HANDLERS, "must specify a handler type", "may not specify more than 1 handler type")
 _SOURCE = exactly_one(
@@ -391,5 +367,4 @@ WHOLES: dict[str, Whole] = {
     "V1Toleration": _toleration,
     "V1NodeSelectorRequirement": _expression(("In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt")),
     "V1LabelSelectorRequirement": _expression(("In", "NotIn", "Exists", "DoesNotExist")),
-    "V1SecurityContext": _security,
 }

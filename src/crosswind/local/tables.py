@@ -53,7 +53,7 @@ def table(kind: Kind, objects: Sequence[Manifest], version: str, single: bool) -
 def _column(name: str, wide: bool) -> Manifest:
     return {
         "name": name,
-        "type": "integer" if name in ("Data", "Secrets", "Count", "Value") else "string",
+        "type": "integer" if name in ("Data", "Secrets", "Count") else "string",
         "format": "name" if name == "Name" else "",
         "description": DESCRIPTIONS.get(name, ""),
         "priority": int(wide),
@@ -297,24 +297,6 @@ def _event(event: Manifest) -> Sequence[Json]:
     )
 
 
-def _binding(binding: Manifest) -> Sequence[Json]:
-    subjects: dict[str, list[str]] = {"User": [], "Group": [], "ServiceAccount": []}
-    for subject in binding.get("subjects", ()):
-        where = f"{subject['namespace']}/" if subject.get("namespace") else ""
-        subjects.setdefault(subject["kind"], []).append(where + subject["name"])
-    role = binding["roleRef"]
-    return (_name(binding), f"{role['kind']}/{role['name']}", _age(binding), *(", ".join(n) for n in subjects.values()))
-
-
-def _quota(quota: Manifest) -> Sequence[Json]:
-    hard = quota.get("spec", {}).get("hard", {})
-    used = quota.get("status", {}).get("used", {})
-    told = {name: f"{name}: {used.get(name, '0')}/{hard[name]}" for name in sorted(hard)}
-    limits = ", ".join(text for name, text in told.items() if name.startswith("limits."))
-    requests = ", ".join(text for name, text in told.items() if not name.startswith("limits."))
-    return (_name(quota), requests, limits, _age(quota))
-
-
 def _claim(claim: Manifest) -> Sequence[Json]:
     spec, status = claim.get("spec", {}), claim.get("status", {})
     state = "Terminating" if "deletionTimestamp" in claim["metadata"] else status.get("phase", "")
@@ -328,24 +310,6 @@ def _claim(claim: Manifest) -> Sequence[Json]:
         spec.get("storageClassName", ""),
         spec.get("volumeAttributesClassName", "<unset>"),
         _age(claim),
-        spec.get("volumeMode", "<unset>"),
-    )
-
-
-def _volume(volume: Manifest) -> Sequence[Json]:
-    spec, status = volume.get("spec", {}), volume.get("status", {})
-    claim = spec.get("claimRef", {})
-    return (
-        _name(volume),
-        spec.get("capacity", {}).get("storage", ""),
-        _modes(spec.get("accessModes")),
-        spec.get("persistentVolumeReclaimPolicy", ""),
-        "Terminating" if "deletionTimestamp" in volume["metadata"] else status.get("phase", ""),
-        f"{claim.get('namespace', '')}/{claim['name']}" if claim.get("name") else "",
-        spec.get("storageClassName", ""),
-        spec.get("volumeAttributesClassName", "<unset>"),
-        status.get("reason", ""),
-        _age(volume),
         spec.get("volumeMode", "<unset>"),
     )
 
@@ -367,11 +331,6 @@ def _service(service: Manifest) -> Sequence[Json]:
     )
 
 
-def _priority(priority: Manifest) -> Sequence[Json]:
-    default, preempts = priority.get("globalDefault", False), priority.get("preemptionPolicy", "PreemptLowerPriority")
-    return (_name(priority), priority.get("value", 0), str(default).lower(), _age(priority), preempts)
-
-
 def _modes(modes: Sequence[str] | None) -> str:
     short = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
     return ",".join(short.get(mode, mode) for mode in modes or ())
@@ -382,10 +341,8 @@ def _labels(labels: dict[str, str] | None) -> str:
 
 
 def _plain(*columns: str, **cells: Callable[[Manifest], Any]) -> Layout:
-    """Lay out a name, some cells and the age (or when it was created)."""
-    last = columns[-1]
-    end = _age if last == "Age" else lambda one: one["metadata"].get("creationTimestamp", "")
-    return Layout(columns, lambda one: (_name(one), *(cell(one) for cell in cells.values()), end(one)))
+    """Lay out a name, some cells and the age."""
+    return Layout(columns, lambda one: (_name(one), *(cell(one) for cell in cells.values()), _age(one)))
 
 
 def _slice(endpoints: Manifest) -> Sequence[Json]:
@@ -402,8 +359,6 @@ def _slice(endpoints: Manifest) -> Sequence[Json]:
 
 WORKLOAD = ("Containers", "Images", "Selector")
 DEFAULT = _plain("Name", "Age")
-BINDING = Layout(("Name", "Role", "Age"), _binding, ("Users", "Groups", "ServiceAccounts"))
-CREATED = _plain("Name", "Created At")
 LAYOUTS: dict[str, Layout] = {
     "Pod": Layout(
         ("Name", "Ready", "Status", "Restarts", "Age"), _pod, ("IP", "Node", "Nominated Node", "Readiness Gates")
@@ -428,34 +383,11 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "ServiceAccount": _plain("Name", "Secrets", "Age", secrets=lambda one: len(one.get("secrets", ()))),
     "Lease": _plain("Name", "Holder", "Age", holder=lambda one: one.get("spec", {}).get("holderIdentity", "")),
-    "Role": CREATED,
-    "ClusterRole": CREATED,
-    "LimitRange": CREATED,
-    "RoleBinding": BINDING,
-    "ClusterRoleBinding": BINDING,
-    "ResourceQuota": Layout(("Name", "Request", "Limit", "Age"), _quota),
     "PersistentVolumeClaim": Layout(
         ("Name", "Status", "Volume", "Capacity", "Access Modes", "StorageClass", "VolumeAttributesClass", "Age"),
         _claim,
         ("VolumeMode",),
     ),
-    "PersistentVolume": Layout(
-        (
-            "Name",
-            "Capacity",
-            "Access Modes",
-            "Reclaim Policy",
-            "Status",
-            "Claim",
-            "StorageClass",
-            "VolumeAttributesClass",
-            "Reason",
-            "Age",
-        ),
-        _volume,
-        ("VolumeMode",),
-    ),
-    "PriorityClass": Layout(("Name", "Value", "Global-Default", "Age"), _priority, ("PreemptionPolicy",)),
     "Deployment": Layout(
         ("Name", "Ready", "Up-to-date", "Available", "Age"),
         _replicated("updatedReplicas", "availableReplicas"),

@@ -72,29 +72,6 @@ def _at(manifest: Manifest, path: str) -> Json:
     return value
 
 
-def _data(old: Manifest, new: Manifest) -> Iterator[Cause]:
-    """Keep a config map or secret that is marked immutable as it is (KEP-1412)."""
-    if old.get("immutable"):
-        told = "field is immutable when `immutable` is set"
-        for field in ("immutable", "data", "binaryData"):
-            if old.get(field) != new.get(field):
-                yield causes.forbidden(field, told)
-
-
-def _secret(old: Manifest, new: Manifest) -> Iterator[Cause]:
-    yield from _fixed("type")(old, new)
-    yield from _data(old, new)
-
-
-def _claim(old: Manifest, new: Manifest) -> Iterator[Cause]:
-    was, now = ({k: v for k, v in claim.get("spec", {}).items() if k != "resources"} for claim in (old, new))
-    if was | {"volumeName": now.get("volumeName")} != now | {"volumeName": now.get("volumeName")}:
-        told = (
-            "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
-        )
-        yield causes.forbidden("spec", told)
-
-
 def _service(old: Manifest, new: Manifest) -> Iterator[Cause]:
     """Keep the address that a Service was given; a PUT that does not name it means it."""
     for field in ("clusterIP", "clusterIPs"):
@@ -195,11 +172,9 @@ def _ephemeral_containers(old: Manifest, new: Manifest) -> Iterator[Cause]:
 
 
 RULES: dict[str, Rule] = {
-    "ConfigMap": _data,
-    "Secret": _secret,
+    "Secret": _fixed("type"),
     "Job": _job,
     "Pod": _pod,
-    "PersistentVolumeClaim": _claim,
     "RoleBinding": _fixed("roleRef", told="cannot change roleRef"),
     "ClusterRoleBinding": _fixed("roleRef", told="cannot change roleRef"),
     "ResourceQuota": _fixed("spec.scopes"),
