@@ -221,6 +221,11 @@ OTHERS = [
         [(TOO_LONG, "data", "may not be more than 1048576")],
     ),
     (
+        "Secret",
+        named("Secret", type="kubernetes.io/dockerconfigjson"),
+        [(REQUIRED, "data[.dockerconfigjson]", "Required value")],
+    ),
+    (
         "Job",
         job(restartPolicy="Always"),
         [(REQUIRED, "spec.template.spec.restartPolicy", 'Required value: valid values: "OnFailure", "Never"')],

@@ -16,6 +16,7 @@ DATA_LIMIT = 1 << 20
 DATA_KEYS = keys(naming_rules.config_key)
 COUNT = at_least(0)
 RBAC = "rbac.authorization.k8s.io"
+PULL_SECRETS = {"kubernetes.io/dockerconfigjson": ".dockerconfigjson", "kubernetes.io/dockercfg": ".dockercfg"}
 
 RULES: dict[str, tuple[Rule, ...]] = {
     "V1ConfigMap": (Rule("data", DATA_KEYS), Rule("binaryData", DATA_KEYS)),
@@ -75,8 +76,12 @@ def _config_map(config: Manifest, path: str, found: list[Cause]) -> None:
 
 
 def _secret(secret: Manifest, path: str, found: list[Cause]) -> None:
-    if sum(map(_decoded_size, secret.get("data", {}).values())) > DATA_LIMIT:
+    data = secret.get("data", {})
+    if sum(map(_decoded_size, data.values())) > DATA_LIMIT:
         found.append(causes.too_long("data", DATA_LIMIT))
+    key = PULL_SECRETS.get(secret.get("type", ""), "")
+    if key and key not in data:
+        found.append(causes.required(f"data[{key}]"))
 
 
 def _decoded_size(text: str) -> int:
