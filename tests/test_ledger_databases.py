@@ -140,15 +140,18 @@ def test_any_number_of_tasks_is_asked_about_in_one_call(session: Session) -> Non
     found = ledger.standings([task(one) for one in rows])
     assert len(found) == MANY
     assert sum(standing is Standing.RUNNING for standing in found.values()) == MANY / 2
-    assert ledger.owners(one["id"] for one in rows) == {one["id"]: (ME, 1) for one in rows}
+    assert ledger.owners(one["id"] for one in rows) == {one["id"]: (ME, 1, None) for one in rows}
 
 
-def test_owners_tell_the_job_and_the_try(session: Session) -> None:
-    mine, nobodys = row("running") | {"try_number": 3}, row("queued", queued_by=None)
+def test_owners_tell_the_job_the_try_and_the_queue(session: Session) -> None:
+    mine, nobodys = (
+        row("running") | {"try_number": 3, "queue": "gpu"},
+        row("queued", queued_by=None) | {"queue": "default"},
+    )
     add_tasks(session, [mine, nobodys])
     assert DatabaseLedger(None).owners([mine["id"], nobodys["id"], uuid.uuid4()]) == {
-        mine["id"]: (ME, 3),
-        nobodys["id"]: (None, 1),
+        mine["id"]: (ME, 3, "gpu"),
+        nobodys["id"]: (None, 1, "default"),
     }
 
 
@@ -264,7 +267,8 @@ def test_only_running_schedulers_that_beat_are_alive(session: Session) -> None:
 TASK_QUERY = """SELECT task_instance.id, task_instance.state, task_instance.external_executor_id, \
 task_instance.queued_by_job_id FROM task_instance WHERE task_instance.id IN (%s, %s)"""
 CALLBACK_QUERY = "SELECT callback.id, callback.state FROM callback WHERE callback.id IN (%s)"
-OWNER_QUERY = """SELECT task_instance.id, task_instance.queued_by_job_id, task_instance.try_number \
+OWNER_QUERY = """SELECT task_instance.id, task_instance.queued_by_job_id, task_instance.try_number, \
+task_instance.queue \
 FROM task_instance WHERE task_instance.id IN (%s)"""
 AGAIN_QUERY = """WHERE task_instance.queued_by_job_id = %s AND task_instance.state IN (%s, %s) \
 AND task_instance.id IN (%s)"""

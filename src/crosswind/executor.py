@@ -336,12 +336,14 @@ class KubernetesExecutor(BaseExecutor):
 
     def _claims(self, tis: Sequence[TaskInstance]) -> list[Claim]:
         owners = self._ledger.owners(ti.id for ti in tis)
-        found = ((ti, *owners.get(ti.id, (None, 0))) for ti in tis)
-        return [self._claim(ti, owner, try_number) for ti, owner, try_number in found if owner is not None]
+        found = ((ti, *owners.get(ti.id, (None, 0, ""))) for ti in tis)
+        return [self._claim(ti, owner, number, queue) for ti, owner, number, queue in found if owner is not None]
 
-    def _claim(self, ti: TaskInstance, owner: int, try_number: int) -> Claim:
+    def _claim(self, ti: TaskInstance, owner: int, try_number: int, queue: str | None) -> Claim:
         unique = ti.external_executor_id
-        task = self._task(ti.dag_id, ti.task_id, ti.run_id, try_number, ti.map_index, unique, str(ti.id))
+        task = self._task(
+            ti.dag_id, ti.task_id, ti.run_id, try_number, ti.map_index, unique, str(ti.id), queue or "default"
+        )
         key = TaskInstanceKey(ti.dag_id, ti.task_id, ti.run_id, try_number, ti.map_index)
         renew = functools.partial(_renew, self.jwt_generator, self._token_lifetime, str(ti.id))
         workload = Workload(key, task, 0.0, None, claim=TaskClaim(ti.id, unique, former=owner), renew=renew)

@@ -134,10 +134,10 @@ class DatabaseLedger:
         with create_session(scoped=False) as session:
             return {str(job_id) for job_id in session.scalars(query)}
 
-    def owners(self, ti_ids: Iterable[UUID]) -> dict[UUID, tuple[int | None, int]]:
-        """Return for task instances the job that queued each, and its try number."""
-        query = select(TaskInstance.id, TaskInstance.queued_by_job_id, TaskInstance.try_number)
-        return {row[0]: (row[1], row[2]) for row in _rows(query, TaskInstance.id, list(ti_ids))}
+    def owners(self, ti_ids: Iterable[UUID]) -> dict[UUID, tuple[int | None, int, str | None]]:
+        """Return for task instances the job that queued each, its try number and its queue."""
+        query = select(TaskInstance.id, TaskInstance.queued_by_job_id, TaskInstance.try_number, TaskInstance.queue)
+        return {row[0]: (row[1], row[2], row[3]) for row in _rows(query, TaskInstance.id, list(ti_ids))}
 
     def keep_queued(self, ti_ids: Sequence[UUID]) -> None:
         """Let the time that queued task instances count as waiting (``task_queued_timeout``) begin anew."""

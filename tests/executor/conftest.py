@@ -39,8 +39,8 @@ spec:
 
 _ROW = """insert into task_instance
 (id, task_id, dag_id, run_id, map_index, try_number, max_tries, pool, pool_slots, span_status,
- state, external_executor_id)
-values (?, ?, 'dag', 'run', -1, 1, 0, 'p', 1, 'not_started', ?, ?)"""
+ state, external_executor_id, queue)
+values (?, ?, 'dag', 'run', -1, 1, 0, 'p', 1, 'not_started', ?, ?, ?)"""
 
 
 @dataclass
@@ -85,7 +85,7 @@ class Bench:
         """Queue a task instance that the database knows."""
         workload = make_workload(task_id, config, priority, queue)
         ti = workload.ti
-        self.database(_ROW, ti.id.hex, task_id, "queued", ti.external_executor_id)
+        self.database(_ROW, ti.id.hex, task_id, "queued", ti.external_executor_id, queue)
         self.ids[workload.key] = ti.id.hex
         (executor or self.executor).queue_workload(workload, session=None)  # type: ignore[arg-type]
         return workload.key

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -14,12 +16,13 @@ from benchmarks.chaos.proxying import Proxy
 from kubernetes.client import models as k8s
 
 from crosswind.executor import KubernetesExecutor
-from crosswind.kube.resources import NAMESPACES, PODS
+from crosswind.kube.resources import NAMESPACES, PODS, Resource
 from crosswind.testing import Cluster
 
 pytestmark = pytest.mark.cluster
 
 FORMER, NEW = 11, 12
+NODES = Resource("", "v1", "nodes", "Node", namespaced=False)
 
 
 @pytest.fixture
@@ -312,3 +315,57 @@ def eventually(happened: Callable[[], Any]) -> None:
     while not happened():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    payload = token.split(".")[1]
+    return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))  # type: ignore[no-any-return]
+
+
+def test_a_pod_that_waited_longer_than_its_token_lives_gets_a_new_one_from_the_next_scheduler(after: Any) -> None:
+    label = f"crosswind-test-{uuid.uuid4().hex[:8]}"
+    after.script("cat /run/crosswind/workload.json; echo; exec sleep 60")
+    after.set("scheduler", task_queued_timeout="1")
+    after.scheduler(FORMER)
+    nowhere = k8s.V1Pod(spec=k8s.V1PodSpec(containers=[k8s.V1Container(name="base")], node_selector={label: "here"}))
+    key = after.orphan("task", "queued", config={"pod_override": nowhere})
+    (pod,) = after.until(after.pods)
+    after.end()
+    (secret,) = after.secrets()
+    (first,) = (json.loads(base64.b64decode(value)) for value in secret["data"].values())
+    after.set("scheduler", task_queued_timeout="600")
+    after.scheduler(NEW)
+    assert after.adopt(key) == []
+    after.until(lambda: claims_of(first["token"])["exp"] < time.time())
+    after.until(lambda: after.secrets()[0]["data"] != secret["data"])
+    ((node, *_),) = (after.ask(lambda client: client.list(NODES)).items,)
+    name = node["metadata"]["name"]
+    after.ask(lambda client: client.patch(NODES, name, {"metadata": {"labels": {label: "here"}}}))
+    where = {"namespace": after.namespace, "container": "base"}
+    after.until(lambda: "running" in str(after.pods()[0]["status"].get("containerStatuses")))
+    printed = after.until(lambda: after.ask(lambda client: client.log(pod["metadata"]["name"], **where)))
+    workload, claims = json.loads(printed), claims_of(json.loads(printed)["token"])
+    assert {**workload, "token": ""} == {**first, "token": ""}
+    assert claims["exp"] > time.time() + 500
+    assert (claims["sub"], claims["scope"]) == (workload["ti"]["id"], "workload")
+    after.ask(lambda client: client.patch(NODES, name, {"metadata": {"labels": {label: None}}}))
+    after.state(key, "success")
+    delete(after, pod, grace_period=0)
+    after.until(after.is_empty)
+    assert after.events == {}
+
+
+def test_pods_that_were_taken_over_count_for_their_queues_limit(after: Any) -> None:
+    after.set("crosswind", queues='{"gpu": {"max_pods": 1}}')
+    after.script("exec sleep 60")
+    after.scheduler(FORMER)
+    first = after.orphan("first", "running", queue="gpu")
+    after.until(after.pods)
+    after.scheduler(NEW)
+    assert after.adopt(first) == []
+    second, other = after.queue("second", queue="gpu"), after.queue("other")
+    after.until(lambda: len(after.pods()) == 2)
+    assert after.executor.running == {first, other}
+    assert second in after.executor.queued_tasks
+    delete(after, after.pods()[0] if "first" in after.pods()[0]["metadata"]["name"] else after.pods()[1])
+    after.until(lambda: second in after.executor.running)

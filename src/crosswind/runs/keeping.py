@@ -6,6 +6,7 @@ Pods that nobody saw, pods that linger, old tokens, and what executors that are 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 from base64 import b64decode, b64encode
@@ -61,11 +62,14 @@ class Keeper:
         self._inquirer = Inquirer(client, board, settings)
         self._suspects: set[tuple[str, str]] = set()
         self._swept_at = 0.0
+        self._soon = asyncio.Event()
 
     async def run(self) -> None:
         """Look after everything until cancelled."""
         while True:
-            await asyncio.sleep(self._settings.housekeeping_interval)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._soon.wait(), self._settings.housekeeping_interval)
+            self._soon.clear()
             for duty in (
                 self._inquirer.inquire,
                 self._tell_waiting,
@@ -77,8 +81,9 @@ class Keeper:
                 await self._attempt(duty)
 
     def sweep_soon(self) -> None:
-        """Say that an executor that is no more may have left something."""
+        """Say that an executor that is no more may have left something, and pods whose tokens may be old."""
         self._swept_at = -math.inf
+        self._soon.set()
 
     async def _attempt(self, duty: Callable[[], Awaitable[None]]) -> None:
         try:
