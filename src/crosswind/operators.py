@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -33,7 +32,7 @@ from crosswind.pods.sidecars import native_requests, quit_requests
 from crosswind.pods.verdicts import Stage, Verdict, judge
 from crosswind.runs.attending import FATAL, Line, News, Seen, Told, Wanted, attend
 from crosswind.runs.collecting import collect_xcom
-from crosswind.runs.departing import delete_pod, explain, keep_pod
+from crosswind.runs.departing import delete_pod, explain, keep_pod, name_is_taken
 from crosswind.runs.overrides import to_pod
 from crosswind.runs.threads import Feed, run_apart
 from crosswind.settings import KubeSettings
@@ -119,17 +118,61 @@ class KubernetesPodOperator(StockOperator):
 
         A finished one is taken over when its base container succeeded; when it failed, a new one is made.
         """
-        earlier = None
-        if self.reattach_on_restart:
-            with suppress(FoundMoreThanOnePodFailure):  # what stock remembers by name may tell which one it is
-                earlier = self.find_pod(pod_request_obj.metadata.namespace, context=context)
+        earlier = self._find_earlier(pod_request_obj.metadata.namespace, context)
         if earlier is not None and container_is_completed(earlier, self.base_container_name):
             if container_is_succeeded(earlier, self.base_container_name):
                 self.log.info("Taking over pod %s, whose task has succeeded", earlier.metadata.name)
                 return earlier
             self.patch_already_checked(earlier, reraise=False)  # while it goes, nothing shall attach to it
             self._put_away(Seen(_plain(earlier), Verdict(Stage.ENDED)))
-        return super().get_or_create_pod(pod_request_obj, context)
+        if not self.random_name_suffix:
+            self._await_name(pod_request_obj)  # stock would insist for a quarter of a minute
+        try:
+            return super().get_or_create_pod(pod_request_obj, context)
+        except ApiException as error:
+            if error.status != 409:
+                raise
+            return self._settle_name(pod_request_obj, context)
+
+    def _find_earlier(self, namespace: str, context: Context) -> V1Pod | None:
+        if not self.reattach_on_restart:
+            return None
+        try:
+            return self.find_pod(namespace, context=context)
+        except FoundMoreThanOnePodFailure:
+            return None  # what stock remembers by name may tell which one it is
+        except ApiException as error:
+            if error.status != 403:
+                raise
+            raise AirflowException(
+                f"Pods of namespace {namespace} may not be listed, so that the pod of an earlier try cannot be found:"
+                " grant list on pods, or set durable=False"
+            ) from error
+
+    def _await_name(self, request: V1Pod) -> Manifest | None:
+        """Return the pod of this task that has the request's name, None when the name is, or gets, free.
+
+        Raises ``AirflowException`` when another pod keeps it.
+        """
+        name, namespace = request.metadata.name, request.metadata.namespace
+        taken = self._apart(lambda client: name_is_taken(client, name, namespace))
+        if taken is None:
+            return None
+        labels = taken["metadata"].get("labels") or {}
+        own = {key: value for key, value in (request.metadata.labels or {}).items() if key != "try_number"}
+        going = "deletionTimestamp" in taken["metadata"]
+        if going or self.POD_CHECKED_KEY in labels or not own.items() <= labels.items():
+            raise AirflowException(_name_taken(taken))
+        return taken
+
+    def _settle_name(self, request: V1Pod, context: Context) -> V1Pod:
+        """Return this task's pod although its name was taken: by itself, when the answer to its creation was lost."""
+        taken = self._await_name(request)
+        if taken is None:
+            return super().get_or_create_pod(request, context)
+        if not (self.random_name_suffix or self.reattach_on_restart):
+            raise AirflowException(_name_taken(taken))
+        return to_pod(taken)
 
     def _launch(self, context: Context) -> None:
         if self.pod_request_obj is None:
@@ -140,6 +183,9 @@ class KubernetesPodOperator(StockOperator):
         # at once, so that they are there when the task fails
         context["ti"].xcom_push(key="pod_name", value=self.pod.metadata.name)
         context["ti"].xcom_push(key="pod_namespace", value=self.pod.metadata.namespace)
+        if self._was_killed:  # before there was a pod to delete
+            super().on_kill()
+            raise AirflowException("The task was killed")
         self._call("on_pod_creation", context, pod=self._live())
 
     # --- during ---------------------------------------------------------------------------------------------------
@@ -236,6 +282,8 @@ class KubernetesPodOperator(StockOperator):
         self._ready()
         with Feed(work) as feed:
             self._feed = feed
+            if self._was_killed:
+                feed.end(AirflowException("The task was killed"))
             try:
                 for news in feed:
                     if isinstance(news, Seen):
@@ -423,6 +471,16 @@ class KubernetesPodOperator(StockOperator):
 
 
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARN": 30, "WARNING": 30, "ERROR": 40, "CRITICAL": 50, "FATAL": 50}
+
+
+def _name_taken(pod: Manifest) -> str:
+    metadata = pod["metadata"]
+    labels = metadata.get("labels") or {}
+    whose = [f"{key} {labels[key]}" for key in ("dag_id", "task_id", "run_id", "try_number") if key in labels]
+    return (
+        f"Pod {metadata['namespace']}/{metadata['name']} is there already"
+        f" ({', '.join(whose) or 'not made by Airflow'}): delete it, or let names differ by random_name_suffix=True"
+    )
 
 
 def _names(given: Any) -> Literal[True] | Sequence[str]:

@@ -7,13 +7,24 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import pytest
+import tenacity
 from airflow.providers.cncf.kubernetes.callbacks import KubernetesPodOperatorCallback
+from airflow.providers.cncf.kubernetes.utils.pod_manager import PodManager
 from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException
+from kubernetes.client import ApiException
 from kubernetes.client import models as k8s
 
 from crosswind.kube.resources import PODS
 
 pytestmark = pytest.mark.cluster
+
+
+def until_running(stand: Any) -> dict[str, Any]:
+    """Return the one pod once it runs."""
+    while not (pods := stand.pods()) or pods[0]["status"].get("phase") != "Running":
+        time.sleep(0.05)
+    return dict(pods[0])
+
 
 STAYS = "trap 'exit 0' TERM; while :; do sleep 0.2 & wait $!; done"
 
@@ -45,9 +56,7 @@ def test_a_sidecar_that_fails_fails_no_task(stand: Any) -> None:
 @both
 def test_a_pod_that_somebody_deletes_fails_the_task(stand: Any, deferrable: bool) -> None:
     def delete() -> None:
-        while not (pods := stand.pods()) or pods[0]["status"].get("phase") != "Running":
-            time.sleep(0.05)
-        name = pods[0]["metadata"]["name"]
+        name = until_running(stand)["metadata"]["name"]
         stand.ask(lambda client: client.delete(PODS, name, namespace=stand.namespace, grace_period=0))
 
     helper = threading.Thread(target=delete)
@@ -122,6 +131,53 @@ def test_a_retry_takes_over_a_finished_pod_only_if_it_succeeded(stand: Any, scri
     assert (stand.instance.pushed["pod_name"] == request.metadata.name) is taken
 
 
+def test_a_try_with_a_fixed_name_waits_until_the_pod_before_is_gone(stand: Any) -> None:
+    slow = "trap 'sleep 1; exit 0' TERM; while :; do sleep 0.1; done"
+    given = {"name": "fixed", "random_name_suffix": False, "termination_grace_period": 5}
+    first = stand.operator(slow, **given)
+    first.get_or_create_pod(first.build_pod_request_obj(stand.context), stand.context)
+    until_running(stand)
+    stand.ask(lambda client: client.delete(PODS, "fixed", namespace=stand.namespace, grace_period=5))
+    stand.instance.try_number = 2
+    stand.run("echo new", durable=False, **given)
+    assert stand.instance.pushed["pod_name"] == "fixed"
+
+
+def test_a_name_that_a_kept_pod_has_is_told_with_the_mend(stand: Any) -> None:
+    given = {"name": "fixed", "random_name_suffix": False, "on_finish_action": "keep_pod"}
+    stand.run("true", **given)
+    stand.instance.try_number = 2
+    with pytest.raises(AirflowException, match=r"fixed is there already \(dag_id table, .*try_number 1\): delete it"):
+        stand.run("true", **given)
+    assert len(stand.pods()) == 1
+
+
+def test_a_pod_whose_creation_was_answered_too_late_is_this_try_s(stand: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    operator = stand.operator("echo once", do_xcom_push=False)
+    create = operator.client.create_namespaced_pod
+
+    def lost(**given: Any) -> Any:
+        create(**given)
+        monkeypatch.setattr(operator.client, "create_namespaced_pod", create)
+        raise ApiException(status=504, reason="the answer was lost")
+
+    monkeypatch.setattr(operator.client, "create_namespaced_pod", lost)
+    monkeypatch.setattr(PodManager.create_pod.retry, "wait", tenacity.wait_none())
+    operator.execute(stand.context)
+    assert stand.pods() == []
+
+
+def test_a_task_that_is_killed_before_its_pod_is_there_leaves_none(stand: Any) -> None:
+    class Kill(KubernetesPodOperatorCallback):
+        @staticmethod
+        def on_pod_manifest_created(*, operator: Any, **_: Any) -> None:
+            operator.on_kill()
+
+    with pytest.raises(AirflowException, match="killed"):
+        stand.run("sleep 20", callbacks=Kill)
+    assert stand.pods() == []
+
+
 def test_killing_the_task_ends_the_wait_and_deletes_the_pod(stand: Any) -> None:
     operator = stand.operator("sleep 30")
     before = signal.signal(signal.SIGUSR1, lambda *_: operator.on_kill())
@@ -129,8 +185,7 @@ def test_killing_the_task_ends_the_wait_and_deletes_the_pod(stand: Any) -> None:
     assert main is not None
 
     def kill() -> None:
-        while not (pods := stand.pods()) or pods[0]["status"].get("phase") != "Running":
-            time.sleep(0.05)
+        until_running(stand)
         signal.pthread_kill(main, signal.SIGUSR1)
 
     helper = threading.Thread(target=kill)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from airflow.providers.common.compat.sdk import AirflowException
 
 from crosswind.kube.client import Client
 from crosswind.kube.resources import ROLE_BINDINGS, ROLES, SERVICE_ACCOUNTS, Resource
@@ -71,3 +72,20 @@ def test_without_watch_and_events_pods_are_asked_for_now_and_then(restricted: An
     stand = restricted(without=("watch", "events", "pods/exec", "pods/portforward"))
     given = {"deferrable": deferrable, "do_xcom_push": True, "config_file": stand.kubeconfig}
     assert stand.run(f"sleep 0.5; {WRITES}", **given) == 1
+
+
+@pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferrable"])
+def test_without_list_earlier_pods_are_not_looked_for(restricted: Any, deferrable: bool) -> None:
+    stand = restricted(without=("list",))
+    given = {"config_file": stand.kubeconfig, "do_xcom_push": True, "deferrable": deferrable}
+    with pytest.raises(AirflowException, match="grant list on pods, or set durable=False"):
+        stand.run(WRITES, **given)
+    assert stand.run(WRITES, durable=False, **given) == 1
+    assert stand.pods() == []
+
+
+def test_without_patch_the_sidecars_of_a_kept_pod_end_all_the_same(restricted: Any) -> None:
+    stand = restricted(without=("patch",))
+    pod = stand.beside(STAYS)
+    stand.run("true", config_file=stand.kubeconfig, on_finish_action="keep_pod", full_pod_spec=pod)
+    assert [pod["status"]["phase"] for pod in stand.pods()] == ["Succeeded"]

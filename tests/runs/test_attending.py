@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from crosswind.pods.verdicts import Stage
 from crosswind.runs.attending import Line, News, Seen, Told, Wanted, attend, pod_states
 from crosswind.settings import KubeSettings
 from crosswind.testing import Cluster
+from crosswind.types import Manifest
 
 pytestmark = pytest.mark.cluster
 
@@ -32,11 +33,11 @@ class Scene:
         manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": whole}
         await self.client.create(PODS, manifest, namespace=self.namespace)
 
-    async def attend(self, **wanted: Any) -> None:
+    async def attend(self, states: Any = None, **wanted: Any) -> None:
         async def hand(news: News) -> None:
             self.news.append(news)
 
-        await attend(self.client, "pod", self.namespace, Wanted(**wanted), hand)
+        await attend(self.client, "pod", self.namespace, Wanted(**wanted), hand, states)
 
     @property
     def stages(self) -> list[Stage]:
@@ -108,6 +109,31 @@ async def test_a_late_start_names_what_it_waits_for_and_its_events(scene: Scene)
     with pytest.raises(PodTimeout, match=r"be scheduled within schedule_timeout_seconds = 1\. .*cpu"):
         await scene.attend(schedule_timeout=1.0, events_every=0.3)
     assert any(isinstance(one, Told) and "FailedScheduling" in one.text for one in scene.news)
+
+
+async def test_a_start_that_was_missed_while_the_api_server_was_silent_is_not_late(scene: Scene) -> None:
+    await scene.create("sleep 1; exit 3")
+
+    async def silent() -> AsyncGenerator[tuple[Manifest | None, bool]]:
+        yield await scene.client.get(PODS, "pod", namespace=scene.namespace) | {"status": {"phase": "Pending"}}, False
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(20):
+        await scene.attend(states=silent(), schedule_timeout=2.0)
+    assert scene.stages[-1] is Stage.ENDED
+
+
+async def test_the_clock_of_a_start_begins_when_the_pod_is_first_seen(scene: Scene) -> None:
+    await scene.create("exit 0")
+
+    async def late() -> AsyncGenerator[tuple[Manifest | None, bool]]:
+        await asyncio.sleep(0.5)  # as long as the API server is out of reach
+        async with contextlib.aclosing(pod_states(scene.client, "pod", scene.namespace)) as states:
+            async for state in states:
+                yield state
+
+    await scene.attend(states=late(), schedule_timeout=0.1, startup_timeout=20)
+    assert scene.stages[-1] is Stage.ENDED
 
 
 async def test_nothing_is_left_running_when_the_attendance_is_cancelled(scene: Scene) -> None:

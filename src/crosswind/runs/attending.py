@@ -177,7 +177,7 @@ class _Attendance:
     def __init__(self, client: Client, name: str, namespace: str, wanted: Wanted, hand: Hand) -> None:
         self._client, self._name, self._namespace, self._wanted, self._hand = client, name, namespace, wanted, hand
         self._reports: dict[str, ContainerReport] = {}
-        self._over = False
+        self._over = self._scheduled = False
         self._changed = asyncio.Event()
         self._readers: dict[str, asyncio.Task[None]] = {}
         self._cursors: dict[str, LogCursor] = {}
@@ -197,28 +197,45 @@ class _Attendance:
             await asyncio.gather(*beside, return_exceptions=True)
 
     async def _follow(self, states: States) -> None:
-        pod: Manifest | None = None
-        scheduled = False
-        try:
-            async with asyncio.timeout(self._wanted.schedule_timeout) as limit, contextlib.aclosing(states):
-                async for pod, deleted in states:
-                    if _has_started(pod):
-                        limit.reschedule(None)
-                    elif _is_scheduled(pod) and not scheduled:
-                        scheduled = True
-                        limit.reschedule(_now() + self._wanted.startup_timeout)
-                    if await self._see(pod, deleted) or self._wanted.at_once:
-                        return
-        except TimeoutError:
-            raise PodTimeout(await self._late(pod, scheduled)) from None
+        """Follow the states until base is over.
 
-    async def _late(self, pod: Manifest | None, scheduled: bool) -> str:
-        what = "start within startup_timeout_seconds" if scheduled else "be scheduled within schedule_timeout_seconds"
-        limit = self._wanted.startup_timeout if scheduled else self._wanted.schedule_timeout
-        cause = ""
+        A start counts as late only if the pod, looked at again, still waits as before: what we know of it may be old,
+        when the API server was out of reach.
+        """
+        while not await self._is_seen_to_end(states):
+            async with contextlib.aclosing(pod_states(self._client, self._name, self._namespace)) as again:
+                pod, deleted = await anext(again)
+            if not (deleted or _has_started(pod) or _is_scheduled(pod) > self._scheduled):
+                raise PodTimeout(await self._late(pod))
+            states = pod_states(self._client, self._name, self._namespace)
+
+    async def _is_seen_to_end(self, states: States) -> bool:
+        """Take states, the first of which starts the clock; return False when the pod's start has taken too long."""
+        async with contextlib.aclosing(states):
+            try:
+                async with asyncio.timeout(None) as limit:
+                    async for pod, deleted in states:
+                        before, self._scheduled = self._scheduled, _is_scheduled(pod)
+                        if _has_started(pod):
+                            limit.reschedule(None)
+                        elif limit.when() is None or self._scheduled > before:
+                            limit.reschedule(_now() + self._start_limit())
+                        if await self._see(pod, deleted) or self._wanted.at_once:
+                            return True
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+        return False
+
+    async def _late(self, pod: Manifest | None) -> str:
+        started, scheduled = "start within startup_timeout_seconds", "be scheduled within schedule_timeout_seconds"
+        what, limit, cause = started if self._scheduled else scheduled, self._start_limit(), ""
         if pod is not None:
             cause = why(pod, await events_of(self._client, pod), base=self._wanted.base, fatal=FATAL)
         return f"Pod {self._namespace}/{self._name} did not {what} = {limit:g}. {cause}".strip()
+
+    def _start_limit(self) -> float:
+        return self._wanted.startup_timeout if self._scheduled else self._wanted.schedule_timeout
 
     async def _see(self, pod: Manifest | None, deleted: bool) -> bool:
         """Take a state; return whether base is over."""

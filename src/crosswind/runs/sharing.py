@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator
 from weakref import WeakKeyDictionary
 
-from crosswind.errors import Forbidden
+from crosswind.errors import Forbidden, Unreachable
 from crosswind.kube.client import Client
 from crosswind.kube.informing import Informer, InformerEvent
 from crosswind.kube.resources import PODS
@@ -26,6 +26,8 @@ _LINGER_S = 5.0
 """How long a watch that nobody needs stays, because the next pod often follows at once."""
 
 _CHECK_S = 1.0
+_PATIENCE_S = 900.0
+"""How long the API server may be out of reach at first; an upgrade of a control plane takes minutes."""
 
 _News = tuple[Manifest, bool]
 
@@ -77,15 +79,18 @@ class SharedWatch:
         """Whether the watch shows a pod: not one without stock's label, and none where we may not watch pods."""
         signs = [asyncio.ensure_future(event.wait()) for event in (self._informer.listed, self._refused)]
         try:
-            await asyncio.wait(signs, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(signs, timeout=_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for sign in signs:
                 sign.cancel()
+        if not done:
+            raise Unreachable(f"the API server did not list pods for {_PATIENCE_S:g} s: {self._informer.trouble}")
         return name in self._pods and not self._refused.is_set()
 
     async def _give_up_if_refused(self) -> None:
-        """Tell all who wait when we may not list or watch pods: each then looks after its own."""
-        while not isinstance(self._informer.trouble, Forbidden):  # noqa: ASYNC110  # the informer has no such event
+        """Tell all who wait when we may not list or watch pods, or something broke: each then looks after its own."""
+        watch, _ = self._tasks
+        while not (watch.done() or isinstance(self._informer.trouble, Forbidden)):  # noqa: ASYNC110  # no such event
             await asyncio.sleep(_CHECK_S)
         self._refused.set()
         for queues in self._waiting.values():

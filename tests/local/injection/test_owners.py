@@ -84,7 +84,9 @@ async def client(cluster: Cluster) -> AsyncIterator[Client]:
 async def test_a_pod_with_an_owned_sidecar_finishes_by_itself(
     client: Client, namespace: str, asked: dict[str, Any]
 ) -> None:
-    made = await client.create(PODS, injected(asked), namespace=namespace)
+    await client.create(PODS, injected(asked), namespace=namespace)
+    label = {"metadata": {"labels": {"as-injected": "it-is-valid"}}}
+    made = await client.patch(PODS, "p", label, namespace=namespace)
     version = made["metadata"]["resourceVersion"]
     async with asyncio.timeout(25):
         async for event in client.watch(PODS, namespace=namespace, version=version, timeout=30):

@@ -60,7 +60,8 @@ def add(
     spec["containers"] = _joined(first, spec["containers"], last)
     if inits := _joined(init_first, spec.get("initContainers") or (), init_last):
         spec["initContainers"] = inits
-    spec["volumes"] = _joined((), volumes, spec.get("volumes") or ())
+    if joined := _joined((), volumes, spec.get("volumes") or ()):
+        spec["volumes"] = joined
     return {**pod, "metadata": metadata, "spec": spec}
 
 

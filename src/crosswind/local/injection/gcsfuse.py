@@ -26,8 +26,8 @@ class GcsFuse:
         names = {one["name"] for one in (*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or ()))}
         if annotations_of(pod).get(ANNOTATION, "").lower() != "true" or SIDECAR in names:
             return pod
-        made = template("gcsfuse")({"restart": "Always" if self.native else None, "native": self.native or None})
-        first = [made["sidecar"]]
+        made = template("gcsfuse")({})
         if self.native:
-            return add(pod, volumes=made["volumes"], init_first=first)
-        return add(pod, volumes=made["volumes"], first=first)
+            native = {"restartPolicy": "Always", "env": [{"name": "NATIVE_SIDECAR", "value": "TRUE"}]}
+            return add(pod, volumes=made["volumes"], init_first=[made["sidecar"] | native])
+        return add(pod, volumes=made["volumes"], first=[made["sidecar"]])
