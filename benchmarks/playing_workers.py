@@ -69,7 +69,7 @@ class Players:
     """Plays the workers of a namespace's pods.
 
     ``api``: URL of the Execution API (``http://host:port/execution``). ``duration``: seconds that a task takes; when it
-    is changed, that counts for those that begin later. ``labels``: selector of the pods.
+    is changed, those that run learn it with their next heartbeat, within 5 s. ``labels``: selector of the pods.
     """
 
     def __init__(
@@ -158,8 +158,8 @@ class Players:
         start.answer, fresh = await self._say("PATCH", f"{start.ti_id}/run", token, body)
         if not start.ran:
             return False
-        token, over_at = fresh or token, start.at + self.duration
-        while (left := over_at - time.monotonic()) > 0:
+        token = fresh or token
+        while (left := start.at + self.duration - time.monotonic()) > 0:
             await asyncio.sleep(min(left, _HEARTBEAT_S))
             if left > _HEARTBEAT_S:
                 answer, fresh = await self._say("PUT", f"{start.ti_id}/heartbeat", token, host)

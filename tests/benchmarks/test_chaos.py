@@ -9,7 +9,9 @@ from benchmarks.chaos.databases import postgresql
 from benchmarks.chaos.families import FAMILIES, scenarios
 from benchmarks.chaos.scenario import Row, Scenario, Size, report
 
-SCENARIOS = [scenario for family in FAMILIES for scenario in scenarios(family)]
+ELSEWHERE = {"restarts"}
+"""With real schedulers: tests/executor/test_restarts.py."""
+SCENARIOS = [scenario for family in FAMILIES if family not in ELSEWHERE for scenario in scenarios(family)]
 
 
 @pytest.fixture(scope="module", autouse=True)

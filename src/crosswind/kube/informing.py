@@ -30,7 +30,7 @@ __all__ = ["Informer", "InformerEvent", "Known", "pause_after"]
 
 logger = logging.getLogger(__name__)
 
-_CATCH_UP = 2.0
+_CATCH_UP = 1.0
 """Seconds from a start at a given version to the first list, which shows what did not change since."""
 
 _STEADY = 5.0

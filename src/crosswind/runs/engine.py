@@ -142,7 +142,13 @@ class Engine:
         """Return figures for a dump; they are read without a lock and may be a moment apart."""
         parts, board = self._parts, self._board
         figures: dict[str, object] = {stage.name.lower(): len(list(board.at(stage))) for stage in Stage}
-        figures |= {"secrets": len(board.batches), "outcomes": len(board.outbox), "refusal": board.refusal}
+        unmarked = sum(run.claim is not None for run in list(board.runs.values()))
+        figures |= {
+            "unmarked": unmarked,
+            "secrets": len(board.batches),
+            "outcomes": len(board.outbox),
+            "refusal": board.refusal,
+        }
         if parts is not None:
             figures |= {"pace": int(parts.launcher.pace.limit), "stopping": len(parts.stopper)}
         return figures
