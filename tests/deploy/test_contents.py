@@ -13,6 +13,7 @@ import yaml
 from deployments import DAGS, NAMES, containers, of_kind, pods, values_of
 
 from crosswind.deploy.configuration import airflow_cfg
+from crosswind.deploy.tree import render
 from crosswind.deploy.values import Values
 from crosswind.pods.templates import parse_template
 from crosswind.pods.workers import WorkerSettings, worker_namespace
@@ -127,3 +128,19 @@ def test_a_mesh_without_its_plugin_is_not_refused_by_the_namespace() -> None:
 
     (found,) = namespaces(Values.model_validate(values))
     assert found.manifest["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "privileged"
+
+
+QUEUES = '{"gpu": {"namespace": "gpu-tasks"}, "urgent": {"priority_class": "high"}}'
+
+
+def test_namespaces_of_queues_get_all_that_workers_need() -> None:
+    objects = render(Values.model_validate({"image": "x", "config": {"crosswind": {"queues": QUEUES}}}))
+    found = {one.manifest["kind"] for one in objects if one.manifest["metadata"].get("namespace") == "gpu-tasks"}
+    assert found == {"ConfigMap", "ServiceAccount", "Role", "RoleBinding", "NetworkPolicy"}
+    assert ("Namespace", "gpu-tasks") in {(one.manifest["kind"], one.manifest["metadata"]["name"]) for one in objects}
+
+
+@pytest.mark.parametrize("queues", ["{", "[]", '{"gpu": {"namspace": "x"}}', '{"gpu": {"namespace": "X!"}}'])
+def test_queues_that_the_executor_would_refuse_are_refused(queues: str) -> None:
+    with pytest.raises(ValueError, match=r"\[crosswind\] queues"):
+        Values.model_validate({"image": "x", "config": {"crosswind": {"queues": queues}}})

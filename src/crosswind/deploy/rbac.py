@@ -80,7 +80,7 @@ def launcher_rules() -> list[Manifest]:
     return [
         _rule("pods", "create", "get", "list", "watch", "patch", "delete"),
         _rule("pods/log", "get"),
-        _rule("events", "list", "watch"),
+        _rule("events", "list"),
     ]
 
 

@@ -5,12 +5,14 @@ Keys are written in camelCase, as Kubernetes writes its own. Fields typed as man
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
+from crosswind.pods.queues import parse_queues
 from crosswind.types import Manifest
 
 __all__ = [
@@ -364,8 +366,8 @@ class Values(Part):
 
     @property
     def worker_namespaces(self) -> tuple[str, ...]:
-        """Where workers run."""
-        return self.workers.namespaces or (self.namespace,)
+        """Where workers run: by default, and those whose queue says so."""
+        return tuple(dict.fromkeys((*(self.workers.namespaces or (self.namespace,)), *self._queue_namespaces())))
 
     @property
     def namespaces(self) -> tuple[str, ...]:
@@ -376,6 +378,25 @@ class Values(Part):
     def in_main_wait(self) -> bool:
         """Whether init containers have no network, because ordinary sidecars start after them."""
         return self.mesh.kind != "none" and self.mesh.sidecars == "ordinary"
+
+    def _queue_namespaces(self) -> list[str]:
+        """Return the namespaces that ``[crosswind] queues`` names. ``ValueError``: the executor refuses it."""
+        given = self.config.get("crosswind", {}).get("queues") or "{}"
+        try:
+            read = json.loads(str(given))
+        except ValueError as problem:
+            raise ValueError(f"has [crosswind] queues that are no JSON: {problem}") from None
+        if not isinstance(read, dict):
+            raise ValueError("has [crosswind] queues that are no JSON object; write queues by name")
+        queues, problems = parse_queues(read)
+        if problems:
+            raise ValueError(f"has [crosswind] queues that the executor refuses: {problems[0]}")
+        return [queue.namespace for queue in queues.values() if queue.namespace]
+
+    @model_validator(mode="after")
+    def _queues_are_taken(self) -> Values:
+        self._queue_namespaces()
+        return self
 
     @field_validator("config")
     @classmethod
