@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from crosswind.local.kubelet.images import command_line, find_image, problem_of
+from crosswind.local.kubelet.images import command_line, find_image, image_table, problem_of
 from crosswind.settings import LocalImage
 
 TABLE = {
@@ -68,3 +68,14 @@ def test_images_that_cannot_be_used_have_a_reason(name: str, policy: str, reason
 )
 def test_command_and_args_replace_entrypoint_and_cmd(given: dict[str, Any], wanted: list[str]) -> None:
     assert command_line(given, LocalImage(entrypoint=("entry",), command=("cmd",))) == wanted
+
+
+def test_an_image_like_another_has_its_parts_and_more() -> None:
+    base = LocalImage(path=("/venv",), entrypoint=("entry",), environment={"A": "1"}, mounts={"/entrypoint": "/e"})
+    mine = LocalImage(like="apache/airflow:3.3.2", environment={"B": "2"}, mounts={"/opt/airflow/dags": "dags"})
+    table = image_table({"apache/airflow*": base}, {"mine*": mine, "lost*": LocalImage(like="nosuch")})
+    found = find_image("mine:1", table)
+    assert found is not None
+    assert (found.path, found.entrypoint, found.environment) == (("/venv",), ("entry",), {"A": "1", "B": "2"})
+    assert found.mounts == {"/entrypoint": "/e", "/opt/airflow/dags": "dags"}
+    assert find_image("lost:1", table) is None
