@@ -1,6 +1,6 @@
 """``make chaos``: faults of every kind, and whether anything was lost.
 
-python -m benchmarks.chaos [FAMILY …] [--only NAME …] [--short] [--output table|json]
+python -m benchmarks.chaos [FAMILY …] [--only NAME …] [--short] [--output table|json|markdown]
 
 Exit code 0: every figure is as promised; 1: one is not, or a scenario did not run; 2: wrong use; 130: interrupted.
 """
@@ -14,12 +14,15 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 
 from benchmarks.chaos.families import FAMILIES, scenarios
 from benchmarks.chaos.scenario import Report, Row, Scenario, Size, report
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks import tables
 
 __all__ = ["main"]
 
@@ -29,7 +32,8 @@ def main() -> int:
     options = _options()
     with contextlib.ExitStack() as stack:
         stack.enter_context(_airflow_home())
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _interrupt)
         try:
             reports = run(options.families, options.only, Size(short=options.short))
         except KeyboardInterrupt:
@@ -41,6 +45,15 @@ def main() -> int:
     return 0 if all(one.held for one in reports) else 1
 
 
+_interrupted = threading.Event()
+
+
+def _interrupt(*_: object) -> None:
+    """End soon: by an exception now, and where a destructor swallows that, after the scenario."""
+    _interrupted.set()
+    raise KeyboardInterrupt
+
+
 def run(families: Sequence[str], only: Sequence[str], size: Size) -> list[Report]:
     """Run the scenarios of some families, or of these those with a name of ``only``, one after the other."""
     told = Console(stderr=True, highlight=False)
@@ -49,9 +62,11 @@ def run(families: Sequence[str], only: Sequence[str], size: Size) -> list[Report
         for family in families:
             for scenario in _scenarios(family, stack):
                 if not only or scenario.name in only:
-                    told.print(f"{scenario.family}: {scenario.name} …", end=" ")
+                    told.print(f"{scenario.family}: {scenario.name} …")
                     reports.append(report(scenario, size))
-                    told.print(f"{'held' if reports[-1].held else '[red]missed'}, {reports[-1].seconds:.1f} s")
+                    if _interrupted.is_set():
+                        raise KeyboardInterrupt
+                    told.print(f"  {'held' if reports[-1].held else '[red]missed'}, {reports[-1].seconds:.1f} s")
     return reports
 
 
@@ -67,7 +82,7 @@ def _scenarios(family: str, stack: contextlib.ExitStack) -> Sequence[Scenario]:
     return found
 
 
-def _failing(error: Exception) -> object:
+def _failing(error: Exception) -> Callable[[Size], Sequence[Row]]:
     def fail(size: Size) -> Sequence[Row]:
         raise error
 
@@ -79,7 +94,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("families", nargs="*", metavar="FAMILY", help=f"any of {', '.join(FAMILIES)}; default: all")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="of these families, only these scenarios")
     parser.add_argument("--short", action="store_true", help="fewer tasks and faults, as the tests have it")
-    parser.add_argument("--output", choices=["table", "json"], default="table")
+    parser.add_argument("--output", choices=["table", "json", "markdown"], default="table")
     options = parser.parse_args()
     options.families = options.families or list(FAMILIES)
     if unknown := sorted(set(options.families) - set(FAMILIES)):
@@ -105,7 +120,10 @@ def _airflow_home() -> Iterator[None]:
 
 
 def show(reports: Sequence[Report], output: str) -> None:
-    """Print the reports, for people or for programs."""
+    """Print the reports: for people, for programs, or in short for the docs."""
+    if output == "markdown":
+        tables.show([_summary(reports)], "markdown")
+        return
     if output == "json":
         print(json.dumps([one.as_json() for one in reports], indent=2, ensure_ascii=False))
         return
@@ -113,6 +131,19 @@ def show(reports: Sequence[Report], output: str) -> None:
     console.print(_table(reports))
     held = sum(one.held for one in reports)
     console.print(f"{held} of {len(reports)} scenarios held", style="" if held == len(reports) else "red")
+
+
+def _summary(reports: Sequence[Report]) -> tables.Table:
+    """Return one line per scenario, with the figures that all should have."""
+    figures = ("faults injected", "tasks that started", "tasks lost", "tasks run twice", "pods left", "Secrets left")
+    lines = []
+    for one in reports:
+        found = {row.figure: f"{row.value:,}" for row in one.rows}
+        held = f"{sum(row.held for row in one.rows)} of {len(one.rows)}" if one.rows else "did not run"
+        told = [found.get(figure, "") for figure in figures]
+        lines.append([f"{one.scenario.name}: {one.scenario.does}", *told, f"{one.seconds:.0f}", held])
+    title = f"{sum(one.held for one in reports)} of {len(reports)} scenarios held; {tables.machine()}"
+    return tables.Table(title, ("scenario", *figures, "seconds", "goals held"), lines)
 
 
 def _table(reports: Sequence[Report]) -> Table:
