@@ -26,7 +26,7 @@ import yaml
 
 from crosswind.errors import ConfigError
 from crosswind.local.discovery import VERSION
-from crosswind.local.rendering import Condition, Render, compile_condition, compile_template
+from crosswind.local.rendering import Condition, Render, check_fields, compile_condition, compile_template
 from crosswind.types import Json, Manifest
 
 __all__ = ["ANNOTATIONS", "Stage", "delay_of", "load_stages", "next_stage", "read_stages", "scope_of"]
@@ -89,16 +89,9 @@ def _read_stage(entry: Json, where: str) -> Stage:
 
 
 def _check(entry: Json, where: str) -> None:
-    if not isinstance(entry, dict):
-        raise ConfigError(f"{where}: a mapping is wanted, not {entry!r}")
-    for field, value in entry.items():
-        if field not in FIELDS:
-            raise ConfigError(f"{where}: unknown field {field!r}; there are {', '.join(FIELDS)}")
-        if not isinstance(value, FIELDS[field]):
-            raise ConfigError(f"{where}.{field}: {value!r} is not a {FIELDS[field].__name__}")
-        for name in value if isinstance(value, dict) and field in PARTS else ():
-            if name not in PARTS[field]:
-                raise ConfigError(f"{where}.{field}: unknown field {name!r}; there are {', '.join(PARTS[field])}")
+    check_fields(entry, FIELDS, where)
+    for field, names in PARTS.items():
+        check_fields(entry.get(field, {}), dict.fromkeys(names, object), f"{where}.{field}")
     if entry.get("kind") not in ("Pod", "Node") or not entry.get("name"):
         raise ConfigError(f"{where}: a name and the kind Pod or Node are needed")
     if not entry.keys() & {"status", "remove", "event"}:

@@ -15,9 +15,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from crosswind.errors import ConfigError
 from crosswind.types import Json
 
-__all__ = ["Condition", "Render", "compile_condition", "compile_path", "compile_template"]
+__all__ = ["Condition", "Render", "check_fields", "compile_condition", "compile_path", "compile_template"]
 
 Scope = Mapping[str, Any]
 Render = Callable[[Scope], Any]
@@ -26,6 +27,17 @@ Condition = Callable[[Scope], bool]
 _STEP = re.compile(r'(?:^|\.)([A-Za-z_][\w-]*)|\[(\d+)\]|\["([^"]+)"\]')
 _WHOLE = re.compile(r"\$([A-Za-z_][^|{}]*)(?:\|(.*))?", re.DOTALL)
 _PART = re.compile(r"\$\{([^}|]+)(?:\|([^}]*))?\}")
+
+
+def check_fields(entry: Json, known: Mapping[str, type], where: str) -> None:
+    """Raise ``ConfigError`` unless an entry of a user's file has known fields of these types; ``where`` begins it."""
+    if not isinstance(entry, dict):
+        raise ConfigError(f"{where}: a mapping is wanted, not {entry!r}")
+    for field, value in entry.items():
+        if field not in known:
+            raise ConfigError(f"{where}: unknown field {field!r}; there are {', '.join(known)}")
+        if not isinstance(value, known[field]):
+            raise ConfigError(f"{where}.{field}: {value!r} is not a {known[field].__name__}")
 
 
 class _Missing:

@@ -22,7 +22,7 @@ import yaml
 
 from crosswind.errors import ConfigError
 from crosswind.local.injection.additions import Injector, add
-from crosswind.local.rendering import compile_condition, compile_template
+from crosswind.local.rendering import check_fields, compile_condition, compile_template
 from crosswind.types import Manifest
 
 __all__ = ["declared", "load"]
@@ -44,7 +44,9 @@ def load(path: Path) -> list[Injector]:
 
 def declared(entry: Any, where: str) -> Injector:
     """Return the injector of one entry; ``where`` begins the message of a ``ConfigError``."""
-    _check(entry, where)
+    check_fields(entry, FIELDS, where)
+    if not {"name", "image"} <= entry.get("container", {}).keys():
+        raise ConfigError(f"{where}.container: name and image are needed")
     try:
         wanted = compile_condition(entry.get("when", {}))
         render = compile_template({"container": entry["container"], "volumes": entry.get("volumes", [])})
@@ -66,15 +68,3 @@ def declared(entry: Any, where: str) -> Injector:
         return add(pod, volumes=made["volumes"], first=early, last=late)
 
     return inject
-
-
-def _check(entry: Any, where: str) -> None:
-    if not isinstance(entry, dict):
-        raise ConfigError(f"{where}: a mapping is wanted, not {entry!r}")
-    for field, value in entry.items():
-        if field not in FIELDS:
-            raise ConfigError(f"{where}: unknown field {field!r}; there are {', '.join(FIELDS)}")
-        if not isinstance(value, FIELDS[field]):
-            raise ConfigError(f"{where}.{field}: {value!r} is not a {FIELDS[field].__name__}")
-    if not {"name", "image"} <= entry.get("container", {}).keys():
-        raise ConfigError(f"{where}.container: name and image are needed")
