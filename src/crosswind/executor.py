@@ -24,10 +24,12 @@ from airflow.version import version as airflow_version
 from crosswind import config
 from crosswind.archive import DatabaseArchive
 from crosswind.errors import ConfigError, CrosswindError
+from crosswind.kube.connecting import import_credentials
 from crosswind.ledger import CallbackClaim, DatabaseLedger, TaskClaim
 from crosswind.pods.naming import is_unique_id, label_value, task_labels
 from crosswind.pods.workers import WorkerTask, worker_namespace
 from crosswind.runs.engine import Engine
+from crosswind.runs.priorities import Priorities
 from crosswind.runs.reading import read_log
 from crosswind.runs.threads import run_apart
 from crosswind.runs.turns import Turns
@@ -38,15 +40,20 @@ if TYPE_CHECKING:
     from airflow.executors.workloads import ExecutorWorkload
     from airflow.executors.workloads.types import WorkloadKey, WorkloadState
     from airflow.models.taskinstance import TaskInstance
+    from sqlalchemy.orm import Session
 
 __all__ = ["KubernetesExecutor"]
 
 _LOG_TIMEOUT = 20.0
 _PER_HEARTBEAT = 500
-"""Workloads that one heartbeat hands over, twice as many the outcomes that it takes: 5 ms of work.
+"""Workloads that one heartbeat hands over at most."""
+_BUDGET = 0.003
+"""Seconds of a heartbeat for handing over, and as many for taking outcomes: what is left has its turn in the next.
 
-The engine's thread wants the interpreter meanwhile, so the clock shows several times that.
+The engine's thread wants the interpreter meanwhile, so the clock may show more.
 """
+_SLICE = 50
+"""Workloads, or outcomes, between two looks at the clock."""
 
 
 class KubernetesExecutor(BaseExecutor):
@@ -75,6 +82,7 @@ class KubernetesExecutor(BaseExecutor):
         self._token_lifetime = 0.0
         self._current: dict[WorkloadKey, Workload] = {}
         self._turns: Turns[TaskInstanceKey, ExecuteTask] = Turns({})
+        self._priorities = Priorities[TaskInstanceKey]()
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -97,6 +105,7 @@ class KubernetesExecutor(BaseExecutor):
 
     def _warm_up(self) -> None:
         """Do now what would hold up heartbeats: core reads its table of metrics on first use; see also ``_freeze``."""
+        import_credentials()
         _freeze()
         self._emit_metrics(self.parallelism, 0, 0)  # type: ignore[no-untyped-call]
 
@@ -128,12 +137,28 @@ class KubernetesExecutor(BaseExecutor):
 
     # --- work ---------------------------------------------------------------------------------------------------------
 
+    def queue_workload(self, workload: ExecutorWorkload, session: Session) -> None:
+        """Take a workload from core; a task gets its place in the order of priorities."""
+        if isinstance(workload, ExecuteTask):
+            key = workload.ti.key
+            self.queued_tasks[key] = workload
+            self._priorities.put(key, workload.ti.priority_weight)
+        else:
+            super().queue_workload(workload, session)
+
     def trigger_tasks(self, open_slots: int) -> None:
         """Hand over what is queued, highest priority first; of a long queue the rest with the next heartbeats."""
         super().trigger_tasks(min(open_slots, _PER_HEARTBEAT))
 
     def order_queued_tasks_by_priority(self) -> list[tuple[TaskInstanceKey, ExecuteTask]]:
-        """Return the queued tasks that may be launched, highest priority first: not those beyond a queue's limit."""
+        """Return the queued tasks that may be launched, highest priority first: not those beyond a queue's limit.
+
+        Where no queue has a limit, so many as one heartbeat hands over.
+        """
+        if not self._turns.limits:
+            keys = self._priorities.first(_PER_HEARTBEAT, self.queued_tasks)
+            if len(keys) == min(_PER_HEARTBEAT, len(self.queued_tasks)):  # else something came past queue_workload
+                return [(key, self.queued_tasks[key]) for key in keys]
         ordered = super().order_queued_tasks_by_priority()
         if not self._turns.limits:
             return ordered
@@ -151,15 +176,18 @@ class KubernetesExecutor(BaseExecutor):
         return int(super().slots_occupied) - len(self._turns)
 
     def _process_workloads(self, workload_items: Sequence[ExecutorWorkload]) -> None:
-        accepted = []
+        accepted: list[Workload] = []
+        end = time.monotonic() + _BUDGET
         for item in workload_items:
+            if len(accepted) % _SLICE == _SLICE - 1 and time.monotonic() > end:
+                break  # it stays queued
             key = item.key
             self.queued_tasks.pop(key, None)  # type: ignore[arg-type]
             self.queued_callbacks.pop(key, None)  # type: ignore[arg-type]
             self.queued_connection_tests.pop(key, None)  # type: ignore[arg-type]
             self.running.add(key)
             try:
-                workload = self._workload(item)
+                workload = self._workload(key, item)
             except Exception as error:
                 self.log.exception("The workload %s cannot be run", key)
                 self._fail(key, f"The workload cannot be run: {type(error).__name__}: {error}")
@@ -175,7 +203,7 @@ class KubernetesExecutor(BaseExecutor):
         elif workloads:
             self._engine.launch(workloads)
 
-    def _workload(self, item: ExecutorWorkload) -> Workload:
+    def _workload(self, key: WorkloadKey, item: ExecutorWorkload) -> Workload:
         if isinstance(item, ExecuteTask):
             ti = item.ti
             ti_id = str(ti.id)
@@ -190,7 +218,7 @@ class KubernetesExecutor(BaseExecutor):
                 ti.queue,
             )
             return Workload(
-                item.key,
+                key,
                 task,
                 ti.priority_weight,
                 self._payload(item, ti_id),
@@ -203,13 +231,11 @@ class KubernetesExecutor(BaseExecutor):
             task = self._task(str(callback.data.get("dag_id") or "callback"), "callback", str(callback.id))
             claim = CallbackClaim(UUID(str(callback.id)))
             payload = self._payload(item, str(callback.id))
-            return Workload(
-                item.key, task, float("inf"), payload, exit_decides=True, log_path=item.log_path, claim=claim
-            )
+            return Workload(key, task, float("inf"), payload, exit_decides=True, log_path=item.log_path, claim=claim)
         assert isinstance(item, TestConnection)
         test_id = str(item.connection_test_id)
         task = self._task("connection-test", item.connection_id, test_id, queue=item.queue or "default")
-        return Workload(item.key, task, float("inf"), self._payload(item, test_id))
+        return Workload(key, task, float("inf"), self._payload(item, test_id))
 
     def _task(
         self,
@@ -238,14 +264,18 @@ class KubernetesExecutor(BaseExecutor):
 
     def _payload(self, item: ExecutorWorkload, subject: str) -> Callable[[], bytes]:
         """Return what mints the worker's JSON: each call gives a token that is valid from now on."""
-        return functools.partial(_mint, self.jwt_generator, self._token_lifetime, item, subject)
+        return _Payload(self.jwt_generator, self._token_lifetime, item, subject)
 
     def sync(self) -> None:
         """Take the engine's outcomes, of very many the rest with the next heartbeats. Waits for nothing."""
         if self._engine is None:
             return
-        for outcome in self._engine.outcomes(2 * _PER_HEARTBEAT):
-            self._take(outcome)
+        end = time.monotonic() + _BUDGET
+        while outcomes := self._engine.outcomes(_SLICE):
+            for outcome in outcomes:
+                self._take(outcome)
+            if time.monotonic() > end:
+                break
         self._look_after_held(self._engine)
         if not self._engine.alive and self._current:
             self.log.error("Crosswind's engine thread is gone; it is started again")
@@ -399,9 +429,28 @@ class KubernetesExecutor(BaseExecutor):
             self.log.info("crosswind tasks held back by their queue's limit: %s", self._turns.figures())
 
 
-def _mint(generator: JWTGenerator, lifetime: float, item: ExecutorWorkload, subject: str) -> bytes:
-    token = generator.generate(extras={"sub": subject, "scope": "workload"}, valid_for=lifetime)
-    return item.model_copy(update={"token": token}).model_dump_json().encode()
+class _Payload:
+    """The worker's JSON, with a token that is minted by the call. Of the workload it keeps the text alone."""
+
+    __slots__ = ("_generator", "_item", "_lifetime", "_parts", "_subject")
+
+    def __init__(self, generator: JWTGenerator, lifetime: float, item: ExecutorWorkload, subject: str) -> None:
+        self._generator, self._lifetime, self._subject = generator, lifetime, subject
+        self._item: ExecutorWorkload | None = item
+        self._parts = b"", b""
+
+    def __call__(self) -> bytes:
+        if self._item is not None:  # not in the scheduler's thread, which made this
+            text = self._item.model_copy(update={"token": _TOKEN}).model_dump_json().encode()
+            before, _, after = text.partition(_TOKEN.encode())
+            self._parts, self._item = (before, after), None
+        extras = {"sub": self._subject, "scope": "workload"}
+        token = self._generator.generate(extras=extras, valid_for=self._lifetime)
+        return token.encode().join(self._parts)
+
+
+_TOKEN = uuid4().hex
+"""Stands for the token in the text; nothing else in it can be this."""
 
 
 def _renew(generator: JWTGenerator, lifetime: float, subject: str, payload: bytes) -> bytes:

@@ -81,7 +81,7 @@ class Board:
     def notice(self, run: Run, event: str, message: str) -> None:
         """Tell the task's author something, once per message."""
         if message and message not in run.noticed and not run.revoked:
-            run.noticed.add(message)
+            run.noticed |= {message}
             self.outbox.append(Notice(run.workload, event, message))
 
     def at(self, *stages: Stage) -> Iterable[Run]:

@@ -311,7 +311,8 @@ class Engine:
             self._start(Run(workload, workload.task, _now()))
 
     def _start(self, run: Run) -> None:
-        run.task = replace(run.task, unique_id=self._unused(run.unique))
+        if (unique := self._unused(run.unique)) != run.unique:
+            run.task = replace(run.task, unique_id=unique)
         self._board.add(run)
         self._latest[run.workload.key] = run
         if self._board.refusal:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import uuid
 from collections.abc import Callable, Collection, Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from crosswind.pods.workers import WorkerTask
@@ -131,7 +131,8 @@ class Run:
     """Of a run that another executor began, until its pod carries our label."""
     lost: bool = False
     """There is no trace of its pod: how far its task came is not known."""
-    noticed: set[str] = field(default_factory=set)
+    noticed: frozenset[str] = frozenset()
+    """What its task's author was told."""
 
     @property
     def unique(self) -> str:

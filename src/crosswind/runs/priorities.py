@@ -1,0 +1,46 @@
+"""An order of things that wait, kept while they come and go: no heartbeat sorts all of them again. Does not wait."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Hashable
+from typing import Generic, TypeVar
+
+__all__ = ["Priorities"]
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Priorities(Generic[Key]):
+    """Keys in their order: higher priorities first, equal ones as they came.
+
+    One dict per priority, and no object per key: ten thousand tuples more or less at each heartbeat would have Python's
+    garbage collector walk through the whole process again and again.
+    """
+
+    def __init__(self) -> None:
+        self._keys: dict[float, dict[Key, None]] = {}
+
+    def put(self, key: Key, priority: float) -> None:
+        """Add a key; one that is there under this priority keeps its place."""
+        self._keys.setdefault(priority, {})[key] = None
+
+    def first(self, count: int, among: Container[Key]) -> list[Key]:
+        """Return the first ``count`` keys that are ``among`` those that still wait; forget the others on the way."""
+        found: list[Key] = []
+        for priority in sorted(self._keys, reverse=True):
+            over: list[Key] = []
+            for key in self._keys[priority]:
+                if len(found) == count:
+                    break
+                (found if key in among else over).append(key)
+            self._forget(priority, over)
+            if len(found) == count:
+                break
+        return found
+
+    def _forget(self, priority: float, over: list[Key]) -> None:
+        keys = self._keys[priority]
+        for key in over:
+            del keys[key]
+        if not keys:
+            del self._keys[priority]

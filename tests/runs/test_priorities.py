@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from crosswind.runs.priorities import Priorities
+
+
+def test_higher_priorities_come_first_and_equal_ones_as_they_came() -> None:
+    order = Priorities[str]()
+    for key, priority in (("a", 1), ("b", 5), ("c", 1), ("d", 5), ("e", 3)):
+        order.put(key, priority)
+    assert order.first(9, "abcde") == ["b", "d", "e", "a", "c"]
+    assert order.first(3, "abcde") == ["b", "d", "e"]
+    assert order.first(0, "abcde") == []
+
+
+def test_what_waits_no_more_is_forgotten_and_may_come_again() -> None:
+    order = Priorities[str]()
+    for key in "abc":
+        order.put(key, 1)
+    assert order.first(9, "bc") == ["b", "c"]
+    assert order.first(9, "abc") == ["b", "c"]
+    order.put("a", 1)
+    assert order.first(9, "abc") == ["b", "c", "a"]
+
+
+def test_a_key_that_is_put_twice_comes_once() -> None:
+    order = Priorities[str]()
+    order.put("a", 1)
+    order.put("a", 1)
+    assert order.first(9, "a") == ["a"]
