@@ -56,13 +56,19 @@ class Contestant:
     executor: str
     nap: float
     settings: dict[str, str] = field(default_factory=dict)
+    """Of ``[kubernetes_executor]``."""
+    own: dict[str, str] = field(default_factory=dict)
+    """Of ``[crosswind]``."""
 
 
 TUNED = {"WORKER_PODS_CREATION_BATCH_SIZE": "64", "ASYNC_POD_CREATION": "True"}
 STOCK_DEFAULT = Contestant("stock, defaults, 1 s nap", STOCK, 1.0)
 STOCK_TUNED = Contestant("stock, tuned: batch 64, async creation, no nap", STOCK, 0.01, TUNED)
-OURS_NAPPING = Contestant("Crosswind, defaults, 1 s nap", OURS, 1.0)
-OURS_AWAKE = Contestant("Crosswind, defaults, no nap", OURS, 0.01)
+ALIKE = {"ARCHIVE_LOGS": "never"}
+"""As with remote logging or a log volume; stock keeps no logs itself."""
+OURS_NAPPING = Contestant("Crosswind, 1 s nap", OURS, 1.0, own=ALIKE)
+OURS_AWAKE = Contestant("Crosswind, no nap", OURS, 0.01, own=ALIKE)
+OURS_KEEPING = Contestant("Crosswind, no nap, keeping the logs", OURS, 0.01)
 
 
 @contextlib.contextmanager
@@ -102,6 +108,7 @@ def environment(home: Path, url: str, kubeconfig: Path, tasks: int, contestant: 
         "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
         "PYTHONWARNINGS": "ignore",
         **{f"AIRFLOW__KUBERNETES_EXECUTOR__{key}": value for key, value in section.items()},
+        **{f"AIRFLOW__CROSSWIND__{key}": value for key, value in contestant.own.items()},
     }
 
 
