@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -45,9 +47,91 @@ KEYS = {
 }
 
 
+# and below them; what is not listed is passed on by the chart as it is
+PROGRAM = {
+    "affinity",
+    "env",
+    "extraVolumeMounts",
+    "extraVolumes",
+    "labels",
+    "nodeSelector",
+    "podAnnotations",
+    "podDisruptionBudget",
+    "priorityClassName",
+    "replicas",
+    "resources",
+    "securityContexts",
+    "serviceAccount",
+    "tolerations",
+}
+BELOW = {
+    "apiServer": PROGRAM,
+    "createUserJob": {"enabled"},
+    "dagProcessor": PROGRAM,
+    "dags": {"gitSync", "persistence"},
+    "dags.gitSync": {
+        "credentialsSecret",
+        "depth",
+        "enabled",
+        "period",
+        "ref",
+        "repo",
+        "sshKeySecret",
+        "subPath",
+    },
+    "dags.persistence": {"enabled", "existingClaim"},
+    "data": {"metadataSecretName"},
+    "images": {"airflow", "migrationsWaitTimeout"},
+    "images.airflow": {"pullPolicy"},
+    "ingress": {"apiServer"},
+    "ingress.apiServer": {"annotations", "enabled", "hosts", "ingressClassName", "path"},
+    "logs": {"persistence"},
+    "logs.persistence": {"enabled", "existingClaim"},
+    "migrateDatabaseJob": {
+        "annotations",
+        "applyCustomEnv",
+        "command",
+        "extraVolumeMounts",
+        "extraVolumes",
+        "resources",
+        "securityContexts",
+        "useHelmHooks",
+    },
+    "rbac": {"create"},
+    "scheduler": PROGRAM,
+    "statsd": {"enabled", "podAnnotations"},
+    "triggerer": PROGRAM | {"enabled", "persistence"},
+    "workers": {"kubernetes"},
+    "workers.kubernetes": PROGRAM - {"replicas", "podDisruptionBudget"},
+    **{
+        f"{program}.{part}": keys
+        for program in ("apiServer", "dagProcessor", "scheduler", "triggerer", "workers.kubernetes")
+        for part, keys in {
+            "podDisruptionBudget": {"config", "enabled"},
+            "securityContexts": {"container", "pod"},
+            "serviceAccount": {"annotations"},
+        }.items()
+    },
+}
+
+
 @pytest.mark.parametrize("name", [*NAMES, *COMBINATIONS])
 def test_only_keys_of_the_chart_are_used(name: str) -> None:
-    assert set(helm_values(values_of(name))) <= KEYS
+    found = helm_values(values_of(name))
+    assert set(found) <= KEYS
+    for path, keys in BELOW.items():
+        part: Any = found
+        for key in path.split("."):
+            part = part.get(key, {})
+        assert set(part) <= keys, path
+
+
+def test_programs_can_write_temporary_files_beside_a_read_only_root() -> None:
+    found = helm_values(values_of("minimal"))
+    for part in (found["scheduler"], found["workers"]["kubernetes"], found["migrateDatabaseJob"]):
+        assert part["securityContexts"]["container"]["readOnlyRootFilesystem"] is True
+        assert {"name": "tmp", "mountPath": "/tmp"} in part["extraVolumeMounts"]
+        assert {"name": "tmp", "emptyDir": {}} in part["extraVolumes"]
 
 
 def test_deployment_is_the_same() -> None:

@@ -38,6 +38,12 @@ _POD = {
     "seccompProfile": {"type": "RuntimeDefault"},
 }
 _CONTAINER = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+_TMP: Manifest = {
+    "extraVolumes": [{"name": "tmp", "emptyDir": {}}],
+    "extraVolumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - a folder in the pod
+}
+"""With a read-only root file system the chart leaves Airflow nothing for temporary files."""
+
 _SECURITY = {"securityContexts": {"pod": _POD, "container": _CONTAINER}}
 
 
@@ -161,8 +167,8 @@ def _placing(values: Values, own: Component | Workers) -> Manifest:
         "nodeSelector": {**values.pods.node_selector, **own.node_selector},
         "tolerations": [*values.pods.tolerations, *own.tolerations],
         "env": [*values.pods.env, *own.env],
-        "extraVolumes": [*values.pods.volumes, *own.volumes],
-        "extraVolumeMounts": [*values.pods.volume_mounts, *own.volume_mounts],
+        "extraVolumes": [*_TMP["extraVolumes"], *values.pods.volumes, *own.volumes],
+        "extraVolumeMounts": [*_TMP["extraVolumeMounts"], *values.pods.volume_mounts, *own.volume_mounts],
         "affinity": own.affinity,
         "priorityClassName": own.priority_class or values.pods.priority_class,
     }
@@ -194,7 +200,7 @@ def _workers(values: Values) -> Manifest:
 def _migrations(values: Values) -> Manifest:
     # hooks deadlock with Argo CD, Flux and --wait
     found: Manifest = {"useHelmHooks": False, "applyCustomEnv": False, "resources": values.migrations.resources}
-    found |= {**_SECURITY, "annotations": meshes.pod_annotations(values)}
+    found |= {**_SECURITY, **_TMP, "annotations": meshes.pod_annotations(values)}
     if values.in_main_wait:
         found["command"] = ["crosswind", "wrap", "--mesh", values.mesh.kind, "--", "/entrypoint"]
     return found
