@@ -70,15 +70,10 @@ def decode(kind: Kind, body: bytes, *, strict: Strictness = "Warn") -> tuple[Man
         raise _unrecognized(kind, f"couldn't get version/kind; json parse error: {what}", body)
     named = _check_kind(kind, parsed)
     try:
-        unknown: list[str] = []
-        decoded: Manifest = _decoder(type_of(kind.kind, kind.group))(parsed, unknown)
-        problems = _strict_problems(kind, parsed, body, bool(unknown)) if strict != "Ignore" else []
-        if problems and strict == "Strict":
-            raise Mismatch(f"strict decoding error: {', '.join(problems)}")
+        return _decoded(kind, parsed, body, strict)
     except Mismatch as problem:
         told = f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {problem}'
         raise statuses.bad_request(told) if named else _unrecognized(kind, str(problem), body) from problem
-    return {"kind": kind.kind, "apiVersion": kind.api_version} | decoded, problems
 
 
 def check(kind: Kind, manifest: Manifest, *, strict: Strictness = "Warn") -> tuple[Manifest, list[str]]:
@@ -88,14 +83,19 @@ def check(kind: Kind, manifest: Manifest, *, strict: Strictness = "Warn") -> tup
     """
     _check_kind(kind, manifest)
     try:
-        unknown: list[str] = []
-        decoded: Manifest = _decoder(type_of(kind.kind, kind.group))(manifest, unknown)
-        problems = _strict_problems(kind, manifest, b"", bool(unknown)) if strict != "Ignore" else []
-        if problems and strict == "Strict":
-            raise Mismatch(f"strict decoding error: {', '.join(problems)}")
+        return _decoded(kind, manifest, b"", strict)
     except Mismatch as problem:
         told = f"Invalid value: {json.dumps(orjson.dumps(manifest).decode())}: {problem}"
         raise statuses.invalid("", "", [statuses.Cause("FieldValueInvalid", told, "patch")]) from problem
+
+
+def _decoded(kind: Kind, manifest: Manifest, body: bytes, strict: Strictness) -> tuple[Manifest, list[str]]:
+    """Return the object and the warnings; ``body``: as it was sent, for doubled fields. Raises ``Mismatch``."""
+    unknown: list[str] = []
+    decoded: Manifest = _decoder(type_of(kind.kind, kind.group))(manifest, unknown)
+    problems = _strict_problems(kind, manifest, body, bool(unknown)) if strict != "Ignore" else []
+    if problems and strict == "Strict":
+        raise Mismatch(f"strict decoding error: {', '.join(problems)}")
     return {"kind": kind.kind, "apiVersion": kind.api_version} | decoded, problems
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
 import orjson
-import yaml
 from starlette.types import Receive, Scope
 
 from crosswind.local.access import User
@@ -25,8 +24,7 @@ __all__ = ["Call", "as_json", "read_body", "read_headers", "watch_options"]
 
 BODY_LIMIT = 3 << 20  # bytes, as the API server's --max-request-bytes would have it
 JSON_TYPES = frozenset({"application/json", ""})
-YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml"})
-READABLE = ("application/json", "application/yaml", MEDIA_TYPE)
+READABLE = ("application/json", MEDIA_TYPE)
 STRICTNESS: dict[str, Strictness] = {"Strict": "Strict", "Warn": "Warn", "Ignore": "Ignore", "": "Warn"}
 INCLUDED: dict[str, View] = {"Object": "table with objects", "None": "table alone"}
 REPEATED = frozenset({"accept", "impersonate-group"})
@@ -115,12 +113,7 @@ def as_json(kind: Kind, media: str, body: bytes) -> bytes:
         return body
     if media == MEDIA_TYPE:
         return orjson.dumps(read_protobuf(kind, body))
-    if media not in YAML_TYPES:
-        raise unsupported_media_type(READABLE)
-    try:
-        return orjson.dumps(yaml.safe_load(body))
-    except (yaml.YAMLError, TypeError, UnicodeDecodeError) as problem:
-        raise bad_request(f"error converting YAML to JSON: {problem}") from problem
+    raise unsupported_media_type(READABLE)
 
 
 def watch_options(store: Store, query: Mapping[str, str]) -> WatchOptions:
