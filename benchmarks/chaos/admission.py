@@ -27,7 +27,7 @@ def _quota(size: Size) -> list[Row]:
     with drive(size.of(100, 20), seconds=(0.1, 0.3)) as tasks:
         tasks.cluster.do(lambda registry: registry.create("ResourceQuota", "default", _QUOTA))
         tasks.disturb = every(size.of(20.0, 1.0), lambda: _lift(tasks), 1)
-        tasks.live(limit=120)
+        tasks.live()
         tasks.faults = tasks.proxy.answered[403]
         return tasks.rows(faults=10)
 
@@ -45,21 +45,21 @@ def _creations(refusal: Refusal, times: int) -> Fault:
 def _denied(size: Size) -> list[Row]:
     with drive(size.of(200, 20)) as tasks:
         tasks.proxy.fault = _creations(_DENIED, size.of(800, 40))
-        tasks.live(limit=60)
+        tasks.live()
         return tasks.rows(faults=size.of(800, 40))
 
 
 def _failing(size: Size) -> list[Row]:
     with drive(size.of(200, 20)) as tasks:
         tasks.proxy.fault = _creations(_FAILED, size.of(800, 40))
-        tasks.live(limit=120)
+        tasks.live()
         return tasks.rows(faults=size.of(800, 40))
 
 
 def _for_good(size: Size) -> list[Row]:
     with drive(size.of(200, 20), starts=False) as tasks:
         tasks.proxy.fault = lambda method, path: _DENIED if method == "POST" and path.endswith("/pods") else None
-        tasks.live(limit=60)
+        tasks.live()
         told = [text for texts in tasks.mismatches().values() for text in texts]
         named = sum("images must come from registry.example.com" in text for text in told)
         return [*tasks.rows(faults=len(tasks.tasks)), exactly("failures that name the policy", named, len(tasks.tasks))]

@@ -50,14 +50,14 @@ def creations(answer: Answer, times: int) -> Fault:
 def _cut(size: Size) -> list[Row]:
     with drive(size.of(400, 40), parallelism=size.of(64, 16)) as tasks:
         tasks.disturb = every(0.4, tasks.proxy.cut, size.of(20, 4))
-        tasks.live(limit=120)
+        tasks.live()
         return tasks.rows(faults=size.of(20, 4))
 
 
 def _stalls(size: Size) -> list[Row]:
     with drive(size.of(400, 40), parallelism=size.of(64, 16)) as tasks:
         tasks.disturb = _stall(tasks, size.of(5.0, 1.0), size.of(4, 1))
-        tasks.live(limit=120)
+        tasks.live()
         return tasks.rows(faults=size.of(4, 1))
 
 
@@ -86,14 +86,14 @@ def pause(seconds: float) -> Iterator[None]:
 def _errors(size: Size) -> list[Row]:
     with drive(size.of(400, 40)) as tasks:
         tasks.proxy.fault = some((500, 503), share=0.3, times=size.of(400, 20))
-        tasks.live(limit=120)
+        tasks.live()
         return tasks.rows(faults=size.of(400, 20))
 
 
 def _too_many(size: Size) -> list[Row]:
     with drive(size.of(400, 40)) as tasks:
         tasks.proxy.fault = some((429,), share=0.2, times=size.of(60, 5))
-        tasks.live(limit=180)
+        tasks.live()
         return tasks.rows(faults=size.of(60, 5))
 
 
@@ -104,7 +104,7 @@ def _gone(size: Size) -> list[Row]:
 
     with drive(size.of(400, 40), parallelism=size.of(64, 16)) as tasks:
         tasks.disturb = every(0.5, lambda: forget(tasks), size.of(20, 3))
-        tasks.live(limit=120)
+        tasks.live()
         return tasks.rows(faults=size.of(20, 3))
 
 
@@ -112,7 +112,7 @@ def _silent(size: Size) -> list[Row]:
     options = size.of({}, {"CROSSWIND__RELIST_INTERVAL": "2"})
     with drive(size.of(200, 20), parallelism=size.of(200, 20), options=options) as tasks:
         tasks.disturb = every(0.4, tasks.proxy.mute, 1)
-        tasks.live(limit=180)
+        tasks.live()
         return tasks.rows(faults=1)
 
 
@@ -125,7 +125,7 @@ def _reset(size: Size) -> list[Row]:
 
     with drive(size.of(400, 40), parallelism=size.of(64, 16)) as tasks:
         tasks.disturb = every(size.of(2.0, 0.5), lambda: restart(tasks), size.of(3, 1))
-        tasks.live(limit=120)
+        tasks.live()
         return tasks.rows(faults=size.of(3, 1))
 
 
@@ -133,14 +133,14 @@ def _unanswered(size: Size) -> list[Row]:
     options = size.of({}, {"KUBERNETES_EXECUTOR__KUBE_CLIENT_REQUEST_ARGS": '{"_request_timeout": 1}'})
     with drive(size.of(200, 20), options=options) as tasks:
         tasks.proxy.fault = creations("unanswered", size.of(40, 4))
-        tasks.live(limit=120)
+        tasks.live()
         return tasks.rows(faults=size.of(40, 4))
 
 
 def _lost(size: Size) -> list[Row]:
     with drive(size.of(400, 40)) as tasks:
         tasks.proxy.fault = some(("lost", "dropped"), share=0.2, times=size.of(150, 10))
-        tasks.live(limit=120)
+        tasks.live()
         return tasks.rows(faults=size.of(150, 10))
 
 

@@ -39,7 +39,7 @@ def _rows_locked(size: Size) -> list[Row]:
             tasks.workers.busy = False
             tasks.until(lambda: sum(count >= 2 for count in tasks.emitted.values()) == dying, 60)
             again, early = sum(tasks.emitted.values()) - dying, len(tasks.mismatches())
-        tasks.settle(limit=60)
+        tasks.settle()
         rows = tasks.rows(faults=dying)
         return [*rows, at_least("failures told again", again, dying), exactly("events taken while locked", early)]
 
@@ -47,7 +47,7 @@ def _rows_locked(size: Size) -> list[Row]:
 def _connections_ended(size: Size) -> list[Row]:
     with drive(size.of(400, 40), parallelism=size.of(64, 16)) as tasks:
         tasks.disturb = every(0.3, lambda: _end(tasks), size.of(20, 4))
-        tasks.live(limit=120)
+        tasks.live()
         return tasks.rows(faults=size.of(20, 4))
 
 
@@ -58,7 +58,7 @@ def _end(tasks: Drive) -> None:
 def _restarted(size: Size) -> list[Row]:
     with drive(size.of(400, 40), parallelism=size.of(64, 16)) as tasks:
         tasks.disturb = away(tasks, size.of(5.0, 1.0), size.of(3, 1))
-        tasks.live(limit=180)
+        tasks.live()
         return [*tasks.rows(faults=size.of(3, 1)), at_least("times core had no database", tasks.refused, 1)]
 
 

@@ -44,6 +44,8 @@ spec:
 """
 _JOB = 1
 _NAP = 0.02
+_LIMIT_S = 300.0
+"""How long a scenario's tasks may take: many times what they need on a busy machine."""
 _SETTLED_S = 30.0
 """How long what is left of pods and Secrets may take to go when all tasks have ended."""
 _LONGEST_BEAT = 1.0
@@ -101,12 +103,12 @@ class Drive:
             time.sleep(_NAP)
         return True
 
-    def live(self, limit: float) -> None:
+    def live(self, limit: float = _LIMIT_S) -> None:
         """Queue all, and see them to their end."""
         self.queue()
         self.settle(limit)
 
-    def settle(self, limit: float) -> None:
+    def settle(self, limit: float = _LIMIT_S) -> None:
         """Beat until every slot is free, or ``limit`` seconds are over; then without faults until nothing is left."""
         self.until(self.is_over, limit)
         self.disturb = lambda: None

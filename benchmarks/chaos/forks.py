@@ -131,7 +131,7 @@ def _beside(size: Size) -> list[Row]:
         tasks.until(lambda: len(tasks.workers.starts) > 5, 60)
         tasks.disturb = lambda: local.beat(port)
         tasks.until(lambda: local.over, size.of(_LIMIT_S, 60.0))
-        tasks.settle(limit=60)
+        tasks.settle()
         return [*tasks.rows(faults=0)[1:], *local.rows()]
 
 
