@@ -109,7 +109,7 @@ def _pod() -> str:
     labels = {"app.kubernetes.io/instance": "airflow", "app.kubernetes.io/component": "api-server"}
     container = {
         "name": "api-server",
-        "image": "python:3.12",
+        "image": "registry.example.com/airflow:2026.11",
         "command": ["python", "-c", API_SERVER],
         "readinessProbe": {"httpGet": {"path": "/execution/health", "port": 8080}, "periodSeconds": 1},
         "securityContext": {

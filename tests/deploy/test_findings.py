@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from crosswind.deploy.findings import Facts, findings
+from crosswind.deploy.meshes import pod_annotations, pod_labels
 from crosswind.deploy.values import Values
 
 HEALTHY = Facts(version=(1, 33), execution=(200, "{}"))
@@ -25,6 +26,21 @@ def namespace(**labels: str) -> dict[str, Any]:
 
 def control_plane(image: str) -> dict[str, Any]:
     return {"spec": {"template": {"spec": {"containers": [{"image": image}]}}}}
+
+
+def pod(*containers: str, image: str = "x", **metadata: Any) -> dict[str, Any]:
+    spec = {"containers": [{"name": name, "image": image} for name in containers]}
+    return {"metadata": {"name": "p", **metadata}, "spec": spec, "status": {"phase": "Running"}}
+
+
+ISTIO = Values.model_validate({"image": "x", "mesh": {"kind": "istio"}})
+ASKED, NATIVE = pod_labels(ISTIO), pod_annotations(ISTIO)
+
+
+def test_a_pod_with_its_sidecar_and_the_image_of_the_values_is_not_told_of() -> None:
+    given = pod("scheduler", "istio-proxy", image="x:1", labels=ASKED, annotations=NATIVE)
+    found = {check for _, check, _ in told({"image": "x:1", "mesh": {"kind": "istio"}}, pods=[given])}
+    assert found == {"server", "mesh", "execution API"}
 
 
 @pytest.mark.parametrize(
@@ -92,6 +108,17 @@ def control_plane(image: str) -> dict[str, Any]:
             {},
             {"referred": {("PersistentVolumeClaim", "airflow", "c"): {"status": {"phase": "Pending"}}}},
             ("warn", "PersistentVolumeClaim c in airflow", "is Pending"),
+        ),
+        ({"image": "a/b:latest"}, {}, ("warn", "image", "a/b:latest may be another one on each node")),
+        (
+            {"image": "a/b:2"},
+            {"pods": [pod("scheduler", image="a/b:1")]},
+            ("warn", "image", "scheduler in p runs a/b:1"),
+        ),
+        (
+            {"mesh": {"kind": "istio"}},
+            {"pods": [pod("scheduler", labels=ASKED, annotations=NATIVE)]},
+            ("fail", "pod p", "asked istio for a sidecar and has none"),
         ),
         ({}, {"refusals": {"airflow": ""}}, ("ok", "workers in airflow", "would be taken by the server")),
         ({}, {"execution": None}, ("warn", "execution API", "no API server runs")),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from crosswind.deploy import meshes
 from crosswind.deploy.references import Reference
 from crosswind.deploy.values import Values
 from crosswind.pods.causes import why, why_refused
@@ -61,7 +62,8 @@ def findings(values: Values, facts: Facts, *, known: bool = True) -> list[Findin
     """Return all findings; ``known`` is False where there is no values file, only a namespace."""
     found = [*_server(facts), *_namespaces(values, facts), *_permissions(facts), *_quotas(facts), *_pods(facts)]
     if known:
-        found += [*_mesh(values, facts), *_referred(facts), *_template(facts), *_execution(facts)]
+        found += [*_mesh(values, facts), *_injected(values, facts), *_referred(facts), *_template(facts)]
+        found += [*_image(values, facts), *_execution(facts)]
     found += [Finding("warn", check, f"could not be looked at: {reason}") for check, reason in facts.unseen.items()]
     return found
 
@@ -159,6 +161,39 @@ def _mesh(values: Values, facts: Facts) -> Iterator[Finding]:
         yield Finding("fail", "mesh", what, "upgrade it, or say mesh.sidecars: ordinary")
     else:
         yield Finding("ok", "mesh", f"{kind} {_text(version) if version else '(unknown version)'}")
+
+
+def _injected(values: Values, facts: Facts) -> Iterator[Finding]:
+    """Look for the sidecar in pods that asked for one: the injector may be off, or of another revision."""
+    proxy = {"istio": "istio-proxy", "linkerd": "linkerd-proxy"}.get(values.mesh.kind, "")
+    labels, annotations = meshes.pod_labels(values), meshes.pod_annotations(values)
+    for pod in facts.pods if proxy else ():
+        metadata, spec = pod["metadata"], pod["spec"]
+        asked = labels.items() <= metadata.get("labels", {}).items()
+        asked &= annotations.items() <= metadata.get("annotations", {}).items()
+        if asked and proxy not in {one["name"] for one in (*spec.get("initContainers", ()), *spec["containers"])}:
+            mend = "see to the mesh's injector (its webhook, and mesh.revision), then restart the pod"
+            yield Finding(
+                "fail", f"pod {metadata['name']}", f"asked {values.mesh.kind} for a sidecar and has none", mend
+            )
+
+
+def _image(values: Values, facts: Facts) -> Iterator[Finding]:
+    """Compare the image with what runs; whether it can be pulled shows in pods that wait for it."""
+    tag = values.image.rpartition("/")[2].partition(":")[2]
+    if "@" not in values.image and tag in ("", "latest"):
+        what = f"{values.image} may be another one on each node"
+        yield Finding("warn", "image", what, "name a digest, or a tag that stays")
+    known = {"api-server", "dag-processor", "migrations", "scheduler", "triggerer"}
+    others = {
+        f"{container['name']} in {pod['metadata']['name']} runs {container['image']}"
+        for pod in facts.pods
+        if pod.get("status", {}).get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
+        for container in pod["spec"]["containers"]
+        if container["name"] in known and container["image"] != values.image
+    }
+    if others:
+        yield Finding("warn", "image", "; ".join(sorted(others)), "apply the manifests, and wait for the rollout")
 
 
 def _mesh_version(deployment: Manifest) -> tuple[int, int] | None:
