@@ -10,13 +10,15 @@ import gc
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID, uuid4
 
 from airflow.configuration import conf
-from airflow.executors.base_executor import BaseExecutor
+from airflow.executors.base_executor import BaseExecutor, ExecutorConf
 from airflow.executors.workloads import ExecuteCallback, ExecuteTask, TestConnection
 from airflow.executors.workloads.types import state_class_for_key
+from airflow.models.dag import DagModel
 from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.utils.state import TaskInstanceState
 from airflow.version import version as airflow_version
@@ -112,16 +114,16 @@ class KubernetesExecutor(BaseExecutor):
     def _make_engine(self) -> Engine:
         settings = self._settings(self._executor_id)
         self.jwt_generator  # noqa: B018 - made now, not in the first heartbeat
+        engine = replace(settings.engine, team=self.team_name or "")
         self._ledger = DatabaseLedger(self.job_id if isinstance(self.job_id, int) else None)
         self._token_lifetime = settings.engine.token_lifetime
         limits = {name: queue.max_pods for name, queue in settings.queues.items() if queue.max_pods}
         self._turns = Turns(limits, keep_every=self._token_lifetime / 4)
         composer = settings.composer(config.pod_mutation())
-        return Engine(settings.engine, settings.kube, composer, self._ledger, settings.ending, DatabaseArchive())
+        return Engine(engine, settings.kube, composer, self._ledger, settings.ending, DatabaseArchive())
 
     def _settings(self, executor_id: str) -> config.ExecutorSettings:
-        environment = dict(config.worker_environment(self.conf, conf))
-        return config.read_settings(self.conf, executor_id, environment=environment, shared=conf)
+        return _read_settings(self.conf, executor_id)
 
     def end(self) -> None:
         """End the engine. Pods whose task runs go on; the next scheduler adopts them."""
@@ -392,7 +394,7 @@ class KubernetesExecutor(BaseExecutor):
     def read_pod_log(self, ti: Any, try_number: int, *, whole: bool = True) -> tuple[list[str], list[str]]:
         """Return the same of a task in any state, as long as its pod is there; the last lines or the ``whole`` log."""
         try:
-            settings = self._settings(self._executor_id)
+            settings = _read_settings(self._conf_of(ti), self._executor_id)
             labels = task_labels(
                 dag_id=ti.dag_id,
                 task_id=ti.task_id,
@@ -408,6 +410,13 @@ class KubernetesExecutor(BaseExecutor):
         except (CrosswindError, TimeoutError) as error:
             return [f"The pod's log cannot be read: {error or 'no answer in time'}"], [""]
         return messages, [text]
+
+    def _conf_of(self, ti: Any) -> ExecutorConf:
+        """Return the configuration of a task's team: Airflow asks the global executor for the logs of all teams."""
+        if self.team_name is not None or not conf.getboolean("core", "multi_team", fallback=False):
+            return self.conf
+        team = DagModel.get_team_name(ti.dag_id)
+        return ExecutorConf(team) if team else self.conf
 
     def _namespaces(self, settings: config.ExecutorSettings, ti: TaskInstance) -> set[str | None]:
         """Return the namespaces where a task's pod may be."""
@@ -427,6 +436,11 @@ class KubernetesExecutor(BaseExecutor):
         self.log.info("crosswind engine: %s", figures or self._refusal or "not started")
         if self._turns.limits:
             self.log.info("crosswind tasks held back by their queue's limit: %s", self._turns.figures())
+
+
+def _read_settings(chosen: ExecutorConf, executor_id: str) -> config.ExecutorSettings:
+    environment = dict(config.worker_environment(chosen, conf))
+    return config.read_settings(chosen, executor_id, environment=environment, shared=conf)
 
 
 class _Payload:

@@ -30,7 +30,7 @@ from crosswind.types import Manifest
 __all__ = ["app"]
 
 _EXECUTOR = "crosswind.executor.KubernetesExecutor"
-_EVENTS = ("pod waits", "pod relaunched", "pod failed")
+_EVENTS = ("pod waits", "pod relaunched", "pod lost", "pod failed")
 _HIDDEN = ("passw", "secret", "token", "api_key", "apikey", "private_key", "airflow_conn_", "sql_alchemy_conn")
 """Parts of names of environment variables whose values are not shown: they belong into Secrets."""
 
@@ -39,7 +39,7 @@ _STYLE = """
 body { margin: 1rem; }
 pre { padding: 1rem; overflow: auto; background: light-dark(#f4f4f5, #18181b); border-radius: 6px; }
 td { padding: 0 1rem 0.3rem 0; vertical-align: top; }
-td:first-child { white-space: nowrap; }
+td:not(:last-child) { white-space: nowrap; }
 """
 
 app = FastAPI(title="Crosswind", openapi_url=None)

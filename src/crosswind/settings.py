@@ -37,6 +37,9 @@ class EngineSettings:
     executor_id: str
     """Label ``airflow-worker`` of its pods: the scheduler's job id, as stock has it."""
 
+    team: str = ""
+    """Tells apart the executors of one scheduler, which have its id in common."""
+
     namespaces: tuple[str | None, ...] = ("default",)
     """Watched from the start, others when the first pod goes there; None is the whole cluster."""
 

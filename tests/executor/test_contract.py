@@ -15,7 +15,11 @@ from airflow.executors import base_executor, workloads
 from airflow.executors.workloads.callback import CallbackDTO, CallbackFetchMethod
 from airflow.models.callback import CallbackKey
 from airflow.models.connection_test import ConnectionTestKey
+from airflow.models.dag import DagModel
+from airflow.models.dagbundle import DagBundleModel
+from airflow.models.team import Team
 from airflow.providers_manager import ProvidersManager
+from airflow.utils.session import create_session
 from airflow.utils.state import CallbackState, TaskInstanceState
 
 from crosswind.executor import KubernetesExecutor
@@ -274,6 +278,21 @@ def test_a_team_has_its_own_configuration(monkeypatch: pytest.MonkeyPatch) -> No
     assert team.parallelism == 3
     assert team._settings("7").worker.namespace == "blue-workers"
     assert KubernetesExecutor()._settings("7").worker.namespace == "default"
+
+
+def test_the_log_of_a_teams_task_is_read_where_its_team_has_its_pods(bench: Any) -> None:
+    with create_session() as session:
+        bundle = DagBundleModel(name="blue")
+        bundle.teams = [Team(name="blue")]
+        session.add(bundle)
+        session.flush()
+        session.add(DagModel(dag_id="teams_dag", bundle_name="blue"))
+    bench.set("core", multi_team="True")
+    bench.set("blue___kubernetes_executor", in_cluster="False", config_file="/blue/kubeconfig")
+    ti = SimpleNamespace(dag_id="teams_dag", task_id="t", run_id="r", map_index=-1, external_executor_id=None)
+    ti.executor_config, ti.queue = None, "default"
+    ((told,), _) = KubernetesExecutor().get_task_log(ti, 1)  # type: ignore[arg-type]
+    assert "/blue/kubeconfig" in told
 
 
 def test_building_an_executor_starts_nothing(executor: KubernetesExecutor) -> None:

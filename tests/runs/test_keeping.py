@@ -134,6 +134,9 @@ async def test_tokens_of_pods_that_have_not_begun_are_renewed(kept: Kept) -> Non
     assert {key: base64.b64decode(value) for key, value in data.items()} == {"a": b"new", "b": b"old"}
 
 
+THEIRS = {"of-living", "of-runs", "of-team"}
+
+
 async def test_what_dead_executors_left_is_swept_and_the_living_keep_theirs(kept: Kept, cluster: Cluster) -> None:
     for name, executor, script in (("dead", "5", "exit 0"), ("runs", "5", "sleep 60"), ("living", "8", "exit 0")):
         manifest = pod(name, cluster.image, executor, script, secret=f"of-{name}")
@@ -141,9 +144,12 @@ async def test_what_dead_executors_left_is_swept_and_the_living_keep_theirs(kept
     for name, executor in (("of-dead", "5"), ("of-runs", "5"), ("of-nobody", "6"), ("of-living", "8")):
         secret = workload_secret(name, kept.namespace, {"a": b"x"}, {"airflow-worker": executor})
         await kept.client.create(SECRETS, secret, namespace=kept.namespace)
+    labels = {"airflow-worker": "7", "crosswind/team": "blue"}  # another one in our scheduler
+    teams = workload_secret("of-team", kept.namespace, {"a": b"x"}, labels)
+    await kept.client.create(SECRETS, teams, namespace=kept.namespace)
 
     async with asyncio.timeout(20):
-        while await names(kept, PODS) != {"living", "runs"} or await names(kept, SECRETS) != {"of-living", "of-runs"}:
+        while await names(kept, PODS) != {"living", "runs"} or await names(kept, SECRETS) != THEIRS:
             kept.keeper.sweep_soon()
             await kept.keeper._sweep()
             await kept.stopper.idle()

@@ -24,6 +24,7 @@ __all__ = [
     "pod_name",
     "task_annotations",
     "task_labels",
+    "team_label",
 ]
 
 MAX_LENGTH = 63
@@ -78,6 +79,11 @@ def label_value(text: str) -> str:
         return safe
     digest = md5(text.encode(), usedforsecurity=False).hexdigest()[:9]
     return f"{safe[: MAX_LENGTH - len(digest) - 1]}-{digest}" if safe else digest
+
+
+def team_label(team: str) -> dict[str, str]:
+    """Return the label of what belongs to the executor of a team, nothing without a team."""
+    return {"crosswind/team": label_value(team)} if team else {}
 
 
 def bad_label(labels: Mapping[str, Json]) -> str | None:

@@ -22,6 +22,7 @@ from crosswind.runs.dispatching import Dispatcher
 from crosswind.runs.following import Follower
 from crosswind.runs.inheriting import Heir, secrets_of
 from crosswind.runs.pacing import Pace
+from crosswind.runs.remembering import followed_by
 from crosswind.runs.workloads import WORKER_LABEL, Claim, Ledger, Position, Run, Stage, Standing, unique_of
 from crosswind.settings import EngineSettings
 from crosswind.types import Manifest
@@ -145,7 +146,9 @@ class Adopter:
     async def _positions(self, within: float) -> Collection[Position]:
         """Return what other executors than this one have kept in the last seconds."""
         try:
-            found = await asyncio.to_thread(self._ledger.positions, self._client.host, within)
+            found = await asyncio.to_thread(
+                self._ledger.positions, followed_by(self._client.host, self._settings), within
+            )
         except Exception as error:
             log.warning("It is not known how far former schedulers have followed their pods: %s", error)
             return ()

@@ -24,7 +24,7 @@ from crosswind.runs.ending import Ender, EndSettings
 from crosswind.runs.following import Follower
 from crosswind.runs.keeping import Keeper
 from crosswind.runs.launching import Launcher
-from crosswind.runs.remembering import Rememberer
+from crosswind.runs.remembering import Rememberer, followed_by
 from crosswind.runs.settling import Settler
 from crosswind.runs.stopping import Stopper
 from crosswind.runs.threads import LoopThread
@@ -245,7 +245,7 @@ class Engine:
             created=self._created,
             adopted=keeper.sweep_soon,
         )
-        rememberer = Rememberer(client.host, settings, self._ledger, follower)
+        rememberer = Rememberer(followed_by(client.host, settings), settings, self._ledger, follower)
         return _Parts(client, launcher, follower, stopper, keeper, adopter, rememberer)
 
     def _archived(self, client: Client, stopper: Stopper) -> Stopper | Archiver:

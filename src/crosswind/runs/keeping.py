@@ -17,7 +17,7 @@ from crosswind.errors import CrosswindError
 from crosswind.kube.client import Client
 from crosswind.kube.resources import PODS, SECRETS
 from crosswind.pods.log_volumes import keeps_its_log
-from crosswind.pods.naming import label_value
+from crosswind.pods.naming import label_value, team_label
 from crosswind.pods.verdicts import judge
 from crosswind.pods.workers import WorkerTask
 from crosswind.pods.workloads import SECRET_LABELS
@@ -169,10 +169,12 @@ class Keeper:
     async def _sweep_secrets(self, namespace: str | None, siblings: set[str]) -> None:
         """Delete workload Secrets that no pod needs, two sweeps in a row: one may be newer than its pods.
 
-        Those of executors that are alive are theirs.
+        Those of executors that are alive, and of other teams, are theirs.
         """
         labels = ",".join(f"{key}={value}" for key, value in SECRET_LABELS.items())
         labels += f",airflow-worker notin ({','.join(sorted(siblings))})" if siblings else ""
+        team = team_label(self._settings.team)
+        labels += "".join(f",{key}={value}" for key, value in team.items()) or ",!crosswind/team"
         secrets = (await self._client.list(SECRETS, namespace=namespace, labels=labels)).items
         found = {(secret["metadata"]["namespace"], secret["metadata"]["name"]) for secret in secrets}
         unused = {where for where in found if where not in self._board.batches}

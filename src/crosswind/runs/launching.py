@@ -15,7 +15,7 @@ from functools import partial
 from crosswind.errors import AlreadyExists, ConfigError, NotFound, ServerError, TooManyRequests, Unreachable
 from crosswind.kube.client import Client
 from crosswind.kube.resources import PODS, SECRETS
-from crosswind.pods.naming import label_value
+from crosswind.pods.naming import label_value, team_label
 from crosswind.pods.workloads import InlineWorkload, SecretWorkload, batches, workload_secret
 from crosswind.runs.batches import Batch
 from crosswind.runs.board import Board
@@ -139,7 +139,7 @@ class Launcher:
             self._requeue((by_unique[unique] for unique in part), 0.0)
         batch = Batch(name, namespace, _now(), {unique: mints[unique] for unique in first}, pending=True)
         self._board.batches.add(batch)
-        labels = {"airflow-worker": label_value(self._settings.executor_id)}
+        labels = {"airflow-worker": label_value(self._settings.executor_id), **team_label(self._settings.team)}
         users = [by_unique[unique] for unique in first]
         for run in users:
             run.batch, run.payload = name, None

@@ -10,7 +10,7 @@ from crosswind.runs.following import Follower
 from crosswind.runs.workloads import Ledger, Position
 from crosswind.settings import EngineSettings
 
-__all__ = ["Rememberer"]
+__all__ = ["Rememberer", "followed_by"]
 
 log = logging.getLogger(__name__)
 
@@ -18,8 +18,13 @@ _EVERY = 5.0
 """Seconds: what a scheduler that is killed did not keep is seen once more by the next one, and that is cheap."""
 
 
+def followed_by(host: str, settings: EngineSettings) -> str:
+    """Return the name under which positions at an API server are kept: each team's executor has watches of its own."""
+    return f"{host}#{settings.team}" if settings.team else host
+
+
 class Rememberer:
-    """Keeps the positions of a follower's watches. ``server``: the API server's address."""
+    """Keeps the positions of a follower's watches. ``server``: from ``followed_by``."""
 
     def __init__(self, server: str, settings: EngineSettings, ledger: Ledger, follower: Follower) -> None:
         self._server = server
