@@ -256,7 +256,7 @@ def test_pods_of_a_living_sibling_are_left_alone(after: Any) -> None:
     after.until(lambda: len(after.pods()) == 1)
     after.scheduler(NEW)
     theirs = after.orphan("theirs", "running")
-    after.until(lambda: len(after.pods()) == 2)
+    after.until(lambda: phases(after) == ["Running"] * 2)
     before = pod_of(after, "theirs")["metadata"]["resourceVersion"]
     sibling, after.executor = after.executor, KubernetesExecutor(parallelism=8)
     after.executor.job_id = NEW + 1
@@ -280,6 +280,21 @@ def test_a_task_claimed_twice_is_adopted_once(after: Any) -> None:
     after.adopt(key)  # as core does when its first commit failed
     after.until(lambda: owners(after) == {str(NEW)})
     assert after.executor._engine.figures()["created"] + after.executor._engine.figures()["begun"] == 1
+
+
+def test_a_secret_goes_with_the_last_pod_that_needs_it_though_they_are_adopted_one_by_one(after: Any) -> None:
+    after.script("exec sleep 60")
+    after.scheduler(FORMER)
+    keys = [after.orphan(f"task{number}", "running") for number in range(2)]
+    after.until(lambda: len(after.pods()) == 2)
+    after.scheduler(NEW)
+    for key, secrets in zip(keys, (1, 0), strict=True):
+        after.adopt(key)
+        after.until(lambda key=key: pod_of(after, key.task_id)["metadata"]["labels"]["airflow-worker"] == str(NEW))
+        delete(after, pod_of(after, key.task_id))
+        after.failure(key)
+        after.until(after.is_empty)
+        assert len(after.secrets()) == secrets
 
 
 def test_without_an_engine_what_runs_is_left_alone(after: Any) -> None:

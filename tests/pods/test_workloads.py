@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crosswind.errors import ConfigError
-from crosswind.pods.workloads import SECRET_LIMIT, SecretWorkload, batches, workload_secret, workload_volume
+from crosswind.pods.workloads import (
+    SECRET_LIMIT,
+    SecretWorkload,
+    batches,
+    mounted_workload,
+    secrets_of,
+    workload_secret,
+    workload_volume,
+)
+from crosswind.types import Manifest
 
 
 def test_a_secret_carries_each_workload_under_its_own_key() -> None:
@@ -46,3 +55,30 @@ def test_batches_keep_order_lose_nothing_and_fit(payloads: dict[str, bytes]) -> 
     parts = list(batches(payloads, limit=50))
     assert [item for part in parts for item in part.items()] == list(payloads.items())
     assert all(sum(map(len, part.values())) <= 50 for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("spec", "found"),
+    [
+        ({"volumes": [workload_volume(SecretWorkload("s", "k"))[0]]}, SecretWorkload("s", "k")),
+        (
+            {"volumes": [{"name": "crosswind-workload", "emptyDir": {}}, {"name": "x", "secret": {}}]},
+            None,
+        ),
+        ({"volumes": [{"name": "crosswind-workload", "secret": {"secretName": "y"}}]}, None),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_the_workload_that_a_pod_mounts_is_found(spec: object, found: SecretWorkload | None) -> None:
+    assert mounted_workload({"metadata": {}, "spec": spec}) == found
+
+
+def test_secrets_are_those_that_pods_which_are_not_over_mount_as_their_workload() -> None:
+    def mounting(secret: str, phase: str) -> Manifest:
+        source = {"secretName": secret, "items": [{"key": "k", "path": "workload.json"}]}
+        volumes = [{"name": "crosswind-workload", "secret": source}, {"name": "b", "secret": {"secretName": "other"}}]
+        return {"metadata": {"namespace": "n"}, "spec": {"volumes": volumes}, "status": {"phase": phase}}
+
+    pods = [mounting("runs", "Running"), mounting("over", "Failed"), {"metadata": {"namespace": "n"}, "spec": {}}]
+    assert secrets_of(pods) == {("n", "runs")}

@@ -4,7 +4,6 @@ import pytest
 
 from crosswind.pods.workers import WorkerTask, worker_name
 from crosswind.runs.adopting import match
-from crosswind.runs.inheriting import secrets_of
 from crosswind.runs.workloads import Claim, Workload, unique_of
 from crosswind.types import Manifest
 
@@ -63,13 +62,3 @@ def test_of_several_launches_the_last_counts_and_one_that_stays_before_one_that_
     assert names([ours(1), ours(0)], claim(unique=FIRST))[0][2] == 1
     assert names([ours(1, **leaving), ours(0)], claim(unique=FIRST))[0][2] == 0
     assert names([ours(0, **leaving)], claim(unique=FIRST))[0][2] == 0
-
-
-def test_secrets_are_those_that_pods_which_are_not_over_mount_as_their_workload() -> None:
-    def mounting(secret: str, phase: str) -> Manifest:
-        source = {"secretName": secret, "items": [{"key": "k", "path": "workload.json"}]}
-        volumes = [{"name": "crosswind-workload", "secret": source}, {"name": "b", "secret": {"secretName": "other"}}]
-        return {"metadata": {"namespace": "n"}, "spec": {"volumes": volumes}, "status": {"phase": phase}}
-
-    pods = [mounting("runs", "Running"), mounting("over", "Failed"), {"metadata": {"namespace": "n"}, "spec": {}}]
-    assert secrets_of(pods) == {("n", "runs")}

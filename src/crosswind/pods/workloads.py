@@ -7,7 +7,7 @@ file no ``subPath``: a token that is renewed while the pod waits then reaches it
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from crosswind.errors import ConfigError
@@ -23,6 +23,7 @@ __all__ = [
     "SecretWorkload",
     "batches",
     "mounted_workload",
+    "secrets_of",
     "workload_secret",
     "workload_volume",
 ]
@@ -111,8 +112,17 @@ def workload_volume(workload: SecretWorkload) -> tuple[Manifest, Manifest]:
 
 def mounted_workload(pod: Manifest) -> SecretWorkload | None:
     """Return the part of a Secret that a pod mounts as its workload, None when it has its workload otherwise."""
-    for volume in pod["spec"].get("volumes") or ():
-        if volume["name"] == WORKLOAD_VOLUME:
-            secret = volume["secret"]
+    for volume in (pod.get("spec") or {}).get("volumes") or ():
+        secret = volume.get("secret") if volume.get("name") == WORKLOAD_VOLUME else None
+        if secret and secret.get("items"):
             return SecretWorkload(secret["secretName"], secret["items"][0]["key"])
     return None
+
+
+def secrets_of(pods: Iterable[Manifest]) -> set[tuple[str, str]]:
+    """Return namespace and name of every workload Secret that a pod which is not over mounts."""
+    return {
+        (pod["metadata"]["namespace"], mounted.secret)
+        for pod in pods
+        if (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed") and (mounted := mounted_workload(pod))
+    }

@@ -20,7 +20,7 @@ from crosswind.pods.workloads import mounted_workload
 from crosswind.runs.board import Board
 from crosswind.runs.dispatching import Dispatcher
 from crosswind.runs.following import Follower
-from crosswind.runs.inheriting import Heir, secrets_of
+from crosswind.runs.inheriting import Heir
 from crosswind.runs.pacing import Pace
 from crosswind.runs.remembering import followed_by
 from crosswind.runs.workloads import WORKER_LABEL, Claim, Ledger, Position, Run, Stage, Standing, unique_of
@@ -38,6 +38,7 @@ _AT_ONCE = 100
 _POLL = 0.2
 _BUSY, _REFUSED = 2.0, 60.0
 """Seconds until a label that could not, or may not, be set is tried again; the pod is followed all the same."""
+_AGAIN = 5.0
 _SILENT = 60.0
 """Seconds without a list until the database is asked which tasks have ended meanwhile."""
 _ALIVE_AFTER = 40.0
@@ -157,7 +158,16 @@ class Adopter:
     def _serve(self, owner: str, group: asyncio.TaskGroup) -> None:
         if owner not in self._heirs:
             self._heirs[owner] = heir = Heir(self._client, self._board, self._follower, owner)
-            group.create_task(self._inherit(heir))
+            group.create_task(self._attempt(heir))
+
+    async def _attempt(self, heir: Heir) -> None:
+        try:
+            await self._inherit(heir)
+        except Exception:
+            log.exception("The pods of the former scheduler %s could not be taken over; trying again", heir.owner)
+            await asyncio.sleep(_AGAIN)
+        del self._heirs[heir.owner]
+        self.wake()  # for what is claimed still, or was in this moment
 
     async def _inherit(self, heir: Heir) -> None:
         """Follow an executor's pods until all its runs are ours, or it turns out to be alive."""
@@ -176,8 +186,6 @@ class Adopter:
             following.cancel()
         if served:
             self._adopted()
-        del self._heirs[heir.owner]
-        self.wake()  # for what was claimed in this moment
 
     async def _is_idle(self, heir: Heir, served: bool, age: float) -> bool:
         if any(run.claim is not None and run.claim.owner == heir.owner for run in self._board.runs.values()):
@@ -205,10 +213,8 @@ class Adopter:
 
     async def _take_all(self, runs: Mapping[str, Run], pods: Collection[Manifest], heir: Heir) -> None:
         found = match(pods, [run.claim for run in runs.values() if run.claim is not None])
-        taken = {pod["metadata"]["uid"] for _, pod, _ in found}
-        foreign = secrets_of([pod for pod in pods if pod["metadata"]["uid"] not in taken])
         for number, (claim, pod, launch) in enumerate(found):
-            self._take(runs[claim.ti_id], pod, launch, foreign, gone=heir.gone(pod["metadata"]["uid"]) is not None)
+            self._take(runs[claim.ti_id], pod, launch, gone=heir.gone(pod["metadata"]["uid"]) is not None)
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
 
@@ -226,7 +232,7 @@ class Adopter:
         for run in runs.values():
             self._lose(run)
 
-    def _take(self, run: Run, pod: Manifest, launch: int, foreign: Collection[tuple[str, str]], *, gone: bool) -> None:
+    def _take(self, run: Run, pod: Manifest, launch: int, *, gone: bool) -> None:
         if run.stage is not Stage.CLAIMED:
             return
         metadata, mounted = pod["metadata"], mounted_workload(pod)
@@ -234,7 +240,7 @@ class Adopter:
         self._board.rename(run, replace(run.task, unique_id=unique, executor_id=self._settings.executor_id))
         run.stage, run.created_at, run.uid, run.attempt = Stage.CREATED, _now(), metadata["uid"], launch
         self._board.placed(run, metadata["namespace"], metadata["name"])
-        if mounted and (run.namespace, mounted.secret) not in foreign:
+        if mounted:
             self._board.join_batch(run, mounted.secret)
         self._created(run)
         if not gone:

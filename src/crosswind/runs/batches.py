@@ -23,6 +23,8 @@ class Batch:
     """A request to create it was not answered: it may be there."""
     unread: set[str] = field(default_factory=set)
     """Users whose base container has not started: they need a valid token."""
+    adopted: bool = False
+    """Pods that are not ours may need it too."""
     unknown: dict[str, Callable[[bytes], bytes]] = field(default_factory=dict)
     """Users whose payload only the Secret holds, each with what renews it."""
 
@@ -46,7 +48,7 @@ class Batches:
 
     def join(self, namespace: str, name: str, unique: str, renew: Callable[[bytes], bytes] | None) -> None:
         """Remember that an adopted pod mounts a Secret; its tokens may be of any age."""
-        batch = self._by_name.setdefault((namespace, name), Batch(name, namespace, -math.inf))
+        batch = self._by_name.setdefault((namespace, name), Batch(name, namespace, -math.inf, adopted=True))
         batch.users[unique] = bytes
         if renew is not None:
             batch.unread.add(unique)

@@ -8,21 +8,11 @@ from collections.abc import Collection, Iterator, Mapping
 from crosswind.kube.client import Client
 from crosswind.kube.informing import Informer, InformerEvent
 from crosswind.kube.resources import PODS
-from crosswind.pods.workloads import mounted_workload
 from crosswind.runs.board import Board
 from crosswind.runs.following import Follower
 from crosswind.types import Manifest
 
-__all__ = ["Heir", "secrets_of"]
-
-
-def secrets_of(pods: Collection[Manifest]) -> set[tuple[str, str]]:
-    """Return namespace and name of every workload Secret that a pod which is not over mounts."""
-    return {
-        (pod["metadata"]["namespace"], mounted.secret)
-        for pod in pods
-        if (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed") and (mounted := mounted_workload(pod))
-    }
+__all__ = ["Heir"]
 
 
 class Heir:

@@ -20,12 +20,11 @@ from crosswind.pods.log_volumes import keeps_its_log
 from crosswind.pods.naming import label_value, team_label
 from crosswind.pods.verdicts import judge
 from crosswind.pods.workers import WorkerTask
-from crosswind.pods.workloads import SECRET_LABELS
+from crosswind.pods.workloads import SECRET_LABELS, secrets_of
 from crosswind.runs.archiving import Archiver
 from crosswind.runs.batches import Batch
 from crosswind.runs.board import Board
 from crosswind.runs.following import Follower
-from crosswind.runs.inheriting import secrets_of
 from crosswind.runs.inquiring import Inquirer
 from crosswind.runs.stopping import Stopper
 from crosswind.runs.workloads import WORKER_LABEL, Ledger, Run, Stage, Workload

@@ -8,6 +8,8 @@ import logging
 from crosswind.errors import Conflict, Forbidden, NotFound, ServerError, TooManyRequests, Unreachable
 from crosswind.kube.client import Client
 from crosswind.kube.resources import PODS, SECRETS
+from crosswind.pods.naming import label_value
+from crosswind.pods.workloads import secrets_of
 from crosswind.runs.batches import Batch
 from crosswind.runs.board import Board
 from crosswind.runs.dispatching import Dispatcher
@@ -74,11 +76,20 @@ class Stopper:
     async def _end(self, item: Run | Batch) -> None:
         try:
             if isinstance(item, Batch):
-                await self._client.delete(SECRETS, item.name, namespace=item.namespace)
+                await self._delete_secret(item)
             else:
                 await self._delete(item)
         except (NotFound, Conflict):  # gone, or another object of that name
             self._gone(item)
+
+    async def _delete_secret(self, batch: Batch) -> None:
+        """Delete a Secret, unless pods that are not ours (yet) need it: who ends the last of them deletes it."""
+        if batch.adopted:
+            others = f"kubernetes_executor=True,airflow-worker!={label_value(self._settings.executor_id)}"
+            pods = await self._client.list(PODS, namespace=batch.namespace, labels=others)
+            if (batch.namespace, batch.name) in secrets_of(pods.items):
+                return
+        await self._client.delete(SECRETS, batch.name, namespace=batch.namespace)
 
     async def _delete(self, run: Run) -> None:
         await self._client.delete(
