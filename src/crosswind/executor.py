@@ -28,6 +28,7 @@ from crosswind.archive import DatabaseArchive
 from crosswind.errors import ConfigError, CrosswindError
 from crosswind.kube.connecting import import_credentials
 from crosswind.ledger import CallbackClaim, DatabaseLedger, TaskClaim
+from crosswind.meters import airflow_meter
 from crosswind.pods.naming import is_unique_id, label_value, task_labels
 from crosswind.pods.workers import WorkerTask, worker_namespace
 from crosswind.runs.engine import Engine
@@ -120,7 +121,8 @@ class KubernetesExecutor(BaseExecutor):
         limits = {name: queue.max_pods for name, queue in settings.queues.items() if queue.max_pods}
         self._turns = Turns(limits, keep_every=self._token_lifetime / 4)
         composer = settings.composer(config.pod_mutation())
-        return Engine(engine, settings.kube, composer, self._ledger, settings.ending, DatabaseArchive())
+        archive, meter = DatabaseArchive(), airflow_meter(conf)
+        return Engine(engine, settings.kube, composer, self._ledger, settings.ending, archive, meter)
 
     def _settings(self, executor_id: str) -> config.ExecutorSettings:
         return _read_settings(self.conf, executor_id)

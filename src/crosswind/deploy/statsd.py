@@ -9,10 +9,12 @@ from crosswind.deploy.objects import Rendered, as_yaml, digest, labels, named, n
 from crosswind.deploy.pods import CONTAINER_SECURITY, scheduling
 from crosswind.deploy.values import PodValues, Values, resources
 from crosswind.deploy.workloads import http_probe, service
+from crosswind.metrics import METRICS, prometheus_name
 from crosswind.types import Manifest
 
 __all__ = ["statsd"]
 
+_LABELLED = [metric for metric in METRICS if metric.label and metric.source == "crosswind"]
 _FOLDER = "/etc/statsd-exporter"
 _MAPPINGS: Manifest = {
     "mappings": [
@@ -27,6 +29,7 @@ _MAPPINGS: Manifest = {
             ("pool.open_slots.*", "pool_open_slots", {"pool": "$1"}),
             ("pool.queued_slots.*", "pool_queued_slots", {"pool": "$1"}),
             ("pool.running_slots.*", "pool_running_slots", {"pool": "$1"}),
+            *((f"{one.name}.*", prometheus_name(one, "")[1:], {one.label: "$1"}) for one in _LABELLED),
         )
     ]
 }

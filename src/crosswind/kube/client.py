@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Self, TypeAlias, Unpack
 
 from crosswind.errors import Gone, Unreachable
 from crosswind.kube import replies, requests, watching
@@ -20,6 +21,9 @@ from crosswind.settings import KubeSettings
 from crosswind.types import Json, Manifest, WatchEvent
 
 __all__ = ["Client", "ExecResult", "Listing", "Patch", "PortStream"]
+
+Observe: TypeAlias = Callable[[Request, int, float], None]
+"""Hears of a request, its HTTP status (0: no answer) and the seconds until the answer's head."""
 
 _PAGE = 500
 """Objects per page of a list, as kubectl asks for."""
@@ -44,16 +48,27 @@ class Client:
     Belongs to the event loop in which it was made.
     """
 
-    def __init__(self, transport: Transport, credentials: Credentials | None = None, *, host: str = "") -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        credentials: Credentials | None = None,
+        *,
+        host: str = "",
+        observe: Observe | None = None,
+    ) -> None:
         self._transport = transport
+        self._observe = observe
         self._credentials = credentials or FixedCredentials()
         self.host = host
 
     @classmethod
-    async def connect(cls, settings: KubeSettings) -> Self:
-        """Read the credentials; ``KubeconfigError`` when they cannot be used. Does not speak to the server yet."""
+    async def connect(cls, settings: KubeSettings, observe: Observe | None = None) -> Self:
+        """Read the credentials; ``KubeconfigError`` when they cannot be used. Does not speak to the server yet.
+
+        ``observe`` hears of each request: its HTTP status, 0 where no answer came, and the seconds until it came.
+        """
         server, credentials = await load(settings)
-        return cls(HttpTransport(server), credentials, host=server.url)
+        return cls(HttpTransport(server), credentials, host=server.url, observe=observe)
 
     @classmethod
     async def borrowing(cls, configuration: Json, settings: KubeSettings) -> Self:
@@ -320,10 +335,10 @@ class Client:
     async def _open(self, request: Request) -> Reply:
         """Send a request; when the credentials were refused and newer ones can be had, once more with those."""
         used = await self._credentials.current()
-        reply = await self._transport.open(request, used)
+        reply = await self._send(request, used)
         if reply.status == 401 and await self._credentials.renew(used):
             await reply.close()
-            reply = await self._transport.open(request, await self._credentials.current())
+            reply = await self._send(request, await self._credentials.current())
         if reply.status < 300:
             return reply
         try:
@@ -331,3 +346,15 @@ class Client:
         finally:
             await reply.close()
         raise replies.error_of(request, reply.status, reply.headers, body)
+
+    async def _send(self, request: Request, authorization: str | None) -> Reply:
+        if self._observe is None:
+            return await self._transport.open(request, authorization)
+        began = time.monotonic()
+        try:
+            reply = await self._transport.open(request, authorization)
+        except Unreachable:
+            self._observe(request, 0, time.monotonic() - began)
+            raise
+        self._observe(request, reply.status, time.monotonic() - began)
+        return reply

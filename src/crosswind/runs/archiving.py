@@ -100,6 +100,11 @@ class Archiver:
     def __len__(self) -> int:
         return len(self._busy) + len(self._stopper)
 
+    @property
+    def keeping(self) -> int:
+        """How many logs are being kept now."""
+        return len(self._busy)
+
     async def idle(self) -> None:
         """Wait until everything that was put is dealt with."""
         while self._busy:
@@ -184,9 +189,10 @@ class Archiver:
         return self._followed[run][0] if run in self._followed else KeptLog(self._settings.limit)
 
     async def _read_once(self, run: Run) -> KeptLog:
-        kept = KeptLog(self._settings.limit)
+        """Return the log, or what was followed of it if that is more: a node may have removed the container by now."""
+        kept, followed = KeptLog(self._settings.limit), self._followed.get(run)
         await _feed(kept, self._client.log_chunks(run.name, namespace=run.namespace, container=BASE))
-        return kept
+        return followed[0] if followed is not None and followed[0].size > kept.size else kept
 
     async def _follow(self, run: Run, kept: KeptLog) -> bool:
         """Read along until the container has ended; return whether nothing is missing."""

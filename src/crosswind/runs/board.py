@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
 from crosswind.pods.workers import WorkerTask
 from crosswind.runs.batches import Batch, Batches
+from crosswind.runs.tallies import Tally
 from crosswind.runs.workloads import Notice, Outcome, Released, Run, Stage
 
 __all__ = ["Board"]
@@ -24,6 +26,7 @@ class Board:
         """Batches whose Secret is to be deleted."""
         self.on_spent: Callable[[], None] = lambda: None
         """Called when there is one more of them."""
+        self.tally = Tally()
         self.refusal = ""
         """Why nothing can be launched, or ""."""
 
@@ -46,13 +49,16 @@ class Board:
         """Forget a run whose pod is gone and whose outcome is settled."""
         if not (run.gone and run.settled):
             return
-        self.runs.pop(run.unique, None)
+        if self.runs.pop(run.unique, None) is not None:
+            self.tally.over(run)
         if self.pods.get((run.namespace, run.name)) is run:
             del self.pods[run.namespace, run.name]
 
     def end(self, run: Run, *, failed: bool, message: str, reason: str = "", may_relaunch: bool = False) -> None:
         """Mark a run as over. A success frees its slot now, a failure when the database was asked what it means."""
-        run.stage, run.manifest = Stage.ENDED, None
+        run.stage, run.manifest, run.over_at = Stage.ENDED, None, time.monotonic()
+        if failed and not run.revoked:
+            self.tally.count("crosswind.pod_failures", reason or "Unknown")
         run.failed, run.reason, run.message, run.may_relaunch = failed, reason, message, may_relaunch
         if not failed and not run.revoked:
             self.outbox.append(Released(run.workload))

@@ -24,6 +24,7 @@ from crosswind.runs.ending import Ender, EndSettings
 from crosswind.runs.following import Follower
 from crosswind.runs.keeping import Keeper
 from crosswind.runs.launching import Launcher
+from crosswind.runs.metering import Meter, metering
 from crosswind.runs.remembering import Rememberer, followed_by
 from crosswind.runs.settling import Settler
 from crosswind.runs.stopping import Stopper
@@ -72,6 +73,7 @@ class Engine:
         ledger: Ledger,
         ending: EndSettings | None = None,
         archive: Archive | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self.settings = settings
         self._ending = ending or EndSettings()
@@ -79,6 +81,7 @@ class Engine:
         self._composer = composer
         self._ledger = ledger
         self._archive = archive
+        self._meter = meter
         self._board = Board()
         self._board.on_spent = self._flush_spent
         self._inbox: deque[Callable[[], None]] = deque()
@@ -153,6 +156,18 @@ class Engine:
             figures |= {"pace": int(parts.launcher.pace.limit), "stopping": len(parts.stopper)}
         return figures
 
+    def _gauges(self) -> dict[str, float]:
+        """Return how the parts stand, by the names of ``crosswind.metrics``."""
+        parts = self._parts
+        if parts is None:
+            return {}
+        kept = parts.stopper.keeping if isinstance(parts.stopper, Archiver) else 0
+        return {
+            "crosswind.creation_pace": float(int(parts.launcher.pace.limit)),
+            "crosswind.watch_silence": parts.follower.silence,
+            "crosswind.logs_to_keep": float(kept),
+        }
+
     def _post(self, call: Callable[[], None]) -> None:
         self._inbox.append(call)
         self._thread.post(self._read_inbox)
@@ -185,6 +200,8 @@ class Engine:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._settler.run())
                     group.create_task(self._live_again_and_again())
+                    if self._meter is not None:
+                        group.create_task(metering(self._meter, self._board, self._gauges))
                     for run in self._board.at(Stage.ENDED):
                         if not run.settled:
                             self._settler.put(run)
@@ -208,7 +225,8 @@ class Engine:
 
     async def _live(self) -> None:
         """Work with one client until something fails."""
-        async with await Client.connect(self._kube) as client:
+        observe = self._board.tally.answered if self._meter is not None else None
+        async with await Client.connect(self._kube, observe) as client:
             version = await server_version(client)
             self._composer.settings = replace(self._composer.settings, server_version=version)
             self._board.refusal = ""

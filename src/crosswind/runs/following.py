@@ -59,6 +59,11 @@ class Follower:
                 self.follow(namespace)
             await asyncio.Event().wait()
 
+    @property
+    def silence(self) -> float:
+        """Seconds since the watch that has heard nothing for longest heard something."""
+        return max((one.lag for one in self._informers.values() if one.listed.is_set()), default=0.0)
+
     def follow(self, namespace: str | None) -> None:
         """Watch a namespace (None: all) unless it is watched."""
         if self._group is None or not self._informers.keys().isdisjoint((None, namespace)):
@@ -110,6 +115,7 @@ class Follower:
             if verdict.deleting:
                 self._leaving(run)
         else:
+            run.held_up = "" if verdict.reason in _ORDINARY else verdict.reason
             run.waits_for = None if verdict.reason in _ORDINARY else partial(self._why, essentials(pod))
 
     def gone(self, run: Run, pod: Manifest) -> None:
@@ -153,7 +159,7 @@ class Follower:
 
     def _begun(self, run: Run) -> None:
         if run.stage is not Stage.BEGUN:
-            run.stage, run.waits_for = Stage.BEGUN, None
+            run.stage, run.waits_for, run.begun_at = Stage.BEGUN, None, asyncio.get_running_loop().time()
             self._board.batches.begun(run.namespace, run.batch, run.unique)
 
     def _ended(self, run: Run, pod: Manifest, verdict: Verdict, *, deleted: bool = False) -> None:

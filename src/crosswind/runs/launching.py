@@ -245,7 +245,7 @@ class Launcher:
     def _decide(self, run: Run, error: Exception, what: str) -> Retry | GiveUp:
         decision = after(error, what=what, waited=_now() - run.asked_at, patience=self._settings.launch_timeout)
         if not isinstance(decision, GiveUp):
-            run.waits_for = partial(waits_for, error, what)
+            run.waits_for, run.held_up = partial(waits_for, error, what), type(error).__name__
         return decision
 
     def _requeue(self, runs: Iterable[Run], delay: float) -> None:

@@ -120,6 +120,12 @@ class Run:
     ended_at: float = 0.0
     gone: bool = False
     """There is no pod (any more), or none that is ours to look after."""
+    begun_at: float = 0.0
+    """When base was first seen to run, as monotonic seconds; 0 for never."""
+    over_at: float = 0.0
+    """When base was seen to be over, or the run was given up; 0 for not yet."""
+    held_up: str = ""
+    """One word for what it waits for, "" for nothing in particular."""
     keeps_log: bool = False
     """Its worker writes its log onto a volume that outlives the pod."""
     archived: bool = False
