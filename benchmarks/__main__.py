@@ -48,12 +48,11 @@ def local_api(options: argparse.Namespace) -> tuple[bool, Said]:
     return local_api.main(["--output", "text" if options.output == "json" else options.output]) == 0, {}
 
 
-def deferred(_: argparse.Namespace) -> tuple[bool, Said]:
+def deferred(options: argparse.Namespace) -> tuple[bool, Said]:
     """Measure deferred pods."""
     from benchmarks import deferred
 
-    deferred.compare()
-    return True, {}
+    return deferred.compare(output="text" if options.output == "json" else options.output), {}
 
 
 def task_files(_: argparse.Namespace) -> tuple[bool, Said]:

@@ -1,9 +1,11 @@
 """What waiting for many deferred pods costs a triggerer: ours (one watch) against stock (polling).
 
-python -m benchmarks.deferred [--pods N] [--seconds S] [--contestants ours,stock]
+python -m benchmarks.deferred [--pods N] [--seconds S] [--contestants ours,stock] [--output text|markdown|json]
 
 A local cluster plays the pods. Each contestant is a process with one event loop and a trigger for each pod, as a
-triggerer has it; measured while nothing happens for a time, and then while some pods end.
+triggerer has it; measured while nothing happens for a time, and then while some pods end. Ends with 1 when ours misses
+a goal: every end noticed, within 200 ms of the moment in which its report is sent to the API server, and all pods on
+one connection.
 """
 
 from __future__ import annotations
@@ -18,12 +20,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
+from urllib.parse import urlsplit
 
-from rich.console import Console
-from rich.table import Table
+import psutil
+import yaml
+from benchmarks.chaos.scenario import Row, at_most, exactly
+from benchmarks.goals import table as goal_table
+from benchmarks.tables import Table, machine, show
 
 from crosswind.kube.client import Client
 from crosswind.kube.resources import PODS
@@ -32,6 +39,7 @@ from crosswind.settings import KubeSettings
 NAMESPACE = "default"
 ENDS = 50
 """Pods that end, one each tenth of a second, to see how soon that is noticed."""
+LONGEST_MS = 200.0
 _LATE_S = 60.0
 
 
@@ -56,7 +64,6 @@ def trigger(contestant: str, name: str, kubeconfig: str) -> Any:
         from crosswind.triggers import PodTrigger
 
         return PodTrigger(pod_name=name, pod_namespace=NAMESPACE, config_file=kubeconfig)
-    import yaml
     from airflow.providers.cncf.kubernetes.triggers.pod import KubernetesPodTrigger
 
     with open(kubeconfig) as file:
@@ -140,7 +147,7 @@ async def measure(contestant: str, kubeconfig: str, pods: int, seconds: float) -
             os.close(writer)
             try:
                 with os.fdopen(reader) as lines:
-                    found = await _listen(client, lines)
+                    found = await _listen(client, lines, lambda: _connections(process.pid, kubeconfig))
             finally:
                 process.kill()
                 process.wait()
@@ -157,7 +164,15 @@ async def _start(client: Client, pods: int) -> None:
             await asyncio.sleep(0.5)
 
 
-async def _listen(client: Client, lines: Any) -> dict[str, Any]:
+def _connections(pid: int, kubeconfig: str) -> int:
+    """Return how many connections a process has to the API server."""
+    with open(kubeconfig) as file:
+        port = urlsplit(yaml.safe_load(file)["clusters"][0]["cluster"]["server"]).port
+    made = psutil.Process(pid).net_connections("tcp")
+    return sum(one.status == psutil.CONN_ESTABLISHED and bool(one.raddr) and one.raddr.port == port for one in made)
+
+
+async def _listen(client: Client, lines: Any, connections: Callable[[], int]) -> dict[str, Any]:
     async def line() -> dict[str, Any]:
         text = await asyncio.to_thread(lines.readline)
         return dict(json.loads(text)) if text else {}
@@ -166,6 +181,7 @@ async def _listen(client: Client, lines: Any) -> dict[str, Any]:
     before = await _requests(client)
     found = await line()
     found["requests"] = (await _requests(client)) - before
+    found["connections"] = connections()
     ended = {}
     for number in range(ENDS):
         ended[f"pod-{number}"] = time.monotonic()
@@ -194,45 +210,62 @@ async def _requests(client: Client) -> int:
 
 def table(results: dict[str, dict[str, Any]], pods: int) -> Table:
     """Return the figures side by side."""
-    made = Table("", *results, title=f"{pods} deferred pods in one triggerer process")
-    rows = {
+    rows: dict[str, Callable[[dict[str, Any]], str]] = {
         "CPU while nothing happens": lambda one: f"{100 * one['cpu'] / one['seconds']:.1f} %",
         "requests a second": lambda one: f"{one['requests'] / one['seconds']:.1f}",
+        "connections": lambda one: str(one["connections"]),
         "event loop late by": lambda one: f"{max(one['lateness'], 0) * 1000:.0f} ms",
         f"ends noticed, of {ENDS}": lambda one: str(len(one["delays"])),
         "noticed after, median": lambda one: _delay(one["delays"], 0.5),
         "noticed after, slowest": lambda one: _delay(one["delays"], 1.0),
     }
-    for name, figure in rows.items():
-        made.add_row(name, *(figure(one) for one in results.values()))
-    return made
+    lines: list[Sequence[str]] = [[name, *(figure(one) for one in results.values())] for name, figure in rows.items()]
+    return Table(f"{pods:,} deferred pods in one triggerer process ({machine()})", ["", *results], lines)
 
 
 def _delay(delays: Sequence[float], share: float) -> str:
     return f"{1000 * delays[min(int(len(delays) * share), len(delays) - 1)]:.0f} ms" if delays else "never"
 
 
-def main() -> None:
+def goals(ours: dict[str, Any], pods: int) -> list[Row]:
+    """Return what ours has to reach."""
+    slowest = 1000 * max(ours["delays"], default=float("inf"))
+    return [
+        exactly("ends noticed", len(ours["delays"]), ENDS),
+        at_most("slowest end noticed after, ms", slowest, LONGEST_MS),
+        exactly(f"connections for {pods:,} pods", ours["connections"], 1),
+    ]
+
+
+def main() -> int:
     """Measure, or be a contestant."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.deferred")
     parser.add_argument("--pods", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=20.0, help="how long nothing happens")
     parser.add_argument("--contestants", default="ours,stock")
+    parser.add_argument("--output", choices=["text", "markdown", "json"], default="text")
     parser.add_argument("--play", help=argparse.SUPPRESS)
     parser.add_argument("--kubeconfig", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.play:
         asyncio.run(play(options.play, options.kubeconfig, options.pods, options.seconds))
-        return
-    compare(options.pods, options.seconds, options.contestants.split(","))
+        return 0
+    return int(not compare(options.pods, options.seconds, options.contestants.split(","), options.output))
 
 
-def compare(pods: int = 1000, seconds: float = 20.0, contestants: Sequence[str] = ("ours", "stock")) -> None:
-    """Measure the contestants one after the other and print the table."""
+def compare(
+    pods: int = 1000, seconds: float = 20.0, contestants: Sequence[str] = ("ours", "stock"), output: str = "text"
+) -> bool:
+    """Measure the contestants one after the other, print figures and goals; return whether ours reached its goals."""
     with simulated() as kubeconfig:
         results = {name: asyncio.run(measure(name, kubeconfig, pods, seconds)) for name in contestants}
-    Console(width=None if sys.stdout.isatty() else 120).print(table(results, pods))
+    found = goals(results["ours"], pods) if "ours" in results else []
+    if output == "json":
+        print(json.dumps({"results": results, "goals": [asdict(row) for row in found]}))
+    else:
+        show([table(results, pods), goal_table(found)], output)
+    return all(row.held for row in found)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
