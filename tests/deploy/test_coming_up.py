@@ -9,11 +9,12 @@ import secrets
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,14 +91,16 @@ class Deployed:
 
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
-    folder = tmp_path_factory.mktemp("coming-up")
+    stack, folder = ExitStack(), tmp_path_factory.mktemp("coming-up")
     (folder / "dags").mkdir()
     (folder / "dags" / "hello.py").write_text(DAG)
-    mounts = {"/opt/airflow/dags": str(folder / "dags"), "/var/run/postgresql": str(folder / "database")}
+    # not below pytest's folder, which PostgreSQL's user may not enter
+    database = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="crosswind-database-"))) / "data"
+    mounts = {"/opt/airflow/dags": str(folder / "dags"), "/var/run/postgresql": str(database)}
     image = LocalImage(like="apache/airflow", mounts=mounts)
     # room for what the manifests ask for, however small this machine is
     settings = LocalSettings(node_cpu="8", node_memory="32Gi", images={"apache/airflow*": image})
-    with _postgresql(folder / "database"), serve_in_thread(settings) as cluster:
+    with stack, _postgresql(database), serve_in_thread(settings) as cluster:
         deployed = Deployed(cluster.kubeconfig, folder / "manifests")
         _make_secrets(deployed)
         ran = CliRunner().invoke(main, ["render", str(VALUES), "-o", str(deployed.manifests)])

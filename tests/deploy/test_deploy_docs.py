@@ -15,7 +15,9 @@ def test_page_names_each_key(key: str) -> None:
     assert f"`{key}`" in PAGE
 
 
-@pytest.mark.parametrize("part", ["database", "secrets", "web", "mesh", "metrics", "network", "pods", "workers"])
+@pytest.mark.parametrize(
+    "part", ["database", "secrets", "web", "mesh", "metrics", "network", "pods", "workers", "reaper"]
+)
 def test_page_names_the_keys_of_each_part(part: str) -> None:
     fields = type(getattr(Values.model_validate({"image": "x"}), part)).model_fields.values()
     assert not [field.alias for field in fields if f"{field.alias}" not in PAGE]
