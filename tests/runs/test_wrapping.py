@@ -24,6 +24,7 @@ from crosswind.runs.wrapping import WrapSettings, doors_of
 
 ADDRESSES = (f"127.88.{os.getpid() % 200 + 1}.{number}" for number in itertools.count(1))
 PR_SET_CHILD_SUBREAPER = 36
+TWENTY_SECONDS = "n=0; while [ $n -lt 400 ]; do sleep 0.05; n=$((n+1)); done"  # ends by itself when a test fails
 WRAP = [sys.executable, "-m", "crosswind", "wrap"]
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -162,7 +163,7 @@ def popen(address: str, *arguments: str, adopts: bool = False) -> subprocess.Pop
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
 def test_signals_are_passed_on(address: str, number: signal.Signals) -> None:
-    script = "trap 'exit 9' TERM INT HUP USR1; echo up; while :; do sleep 0.05; done"
+    script = f"trap 'exit 9' TERM INT HUP USR1; echo up; {TWENTY_SECONDS}"
     with popen(address, "--mesh", "none", "--", "sh", "-c", script) as wrapper:
         assert wrapper.stdout is not None
         assert wrapper.stdout.readline() == "up\n"
@@ -282,7 +283,7 @@ def test_the_script_tells_all_that_it_finds(
 def test_the_script_passes_signals_on(
     script: Callable[..., list[str]], kind: str, number: signal.Signals, code: int
 ) -> None:
-    text = "trap 'exit 9' TERM; trap 'exit 143' HUP; echo up; while :; do sleep 0.05; done"
+    text = f"trap 'exit 9' TERM; trap 'exit 143' HUP; echo up; {TWENTY_SECONDS}"
     command = [*script("curl", kind, mesh="none"), "sh", "-c", text]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as wrapper:
         assert wrapper.stdout is not None
