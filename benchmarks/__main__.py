@@ -1,9 +1,10 @@
 """``make bench``: every benchmark, with its goals.
 
-python -m benchmarks [executors|whole|deferred|local-api|task-files …] [--tasks N …] [--output text|markdown|json]
+python -m benchmarks [executors|adoption|whole|deferred|local-api|task-files …] [--tasks N …]
+    [--output text|markdown|json]
 
-Exits 1 when a goal was missed. With ``--output json`` the figures of ``executors`` and ``whole``, which have goals, are
-one JSON document on standard output; the tables of the others go to standard error.
+Exits 1 when a goal was missed. With ``--output json`` the figures of ``executors``, ``adoption`` and ``whole`` are one
+JSON document on standard output; the tables of the others go to standard error.
 """
 
 from __future__ import annotations
@@ -41,6 +42,17 @@ def whole(options: argparse.Namespace) -> tuple[bool, Said]:
     return outcomes[-1].right, {"results": [asdict(one) for one in outcomes]}
 
 
+def adoption(options: argparse.Namespace) -> tuple[bool, Said]:
+    """Measure how fast a scheduler takes over the pods of one that is no more."""
+    from benchmarks import adoption, goals
+
+    found = asyncio.run(adoption.measure(options.in_flight, options.database))
+    checked = adoption.rows(found)
+    if options.output != "json":
+        show([goals.table(checked)], options.output)
+    return all(row.held for row in checked), {"found": found, "goals": [asdict(row) for row in checked]}
+
+
 def local_api(options: argparse.Namespace) -> tuple[bool, Said]:
     """Measure the one-machine cluster."""
     from benchmarks import local_api
@@ -65,6 +77,7 @@ def task_files(_: argparse.Namespace) -> tuple[bool, Said]:
 BENCHMARKS: dict[str, Callable[[argparse.Namespace], tuple[bool, Said]]] = {
     "local-api": local_api,
     "executors": executors,
+    "adoption": adoption,
     "whole": whole,
     "deferred": deferred,
     "task-files": task_files,
