@@ -58,7 +58,7 @@ class PodWorker:
         self.removed = False
         self._machine = machine
         metadata = pod["metadata"]
-        self.folder = machine.folder / "pods" / metadata["uid"]
+        self.folder: Path = machine.folder / "pods" / metadata["uid"]
         self._seen: dict[str, Sight] = {}
         self._counts: dict[str, int] = {}
         self._delays: dict[str, float] = {}
