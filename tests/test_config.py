@@ -11,7 +11,7 @@ from airflow.providers.cncf.kubernetes.get_provider_info import get_provider_inf
 from airflow.settings import get_policy_plugin_manager
 
 from crosswind import config
-from crosswind.config import OPTIONS, Fate, read_settings, worker_environment
+from crosswind.config import OPTIONS, STOCK_DEFAULTS, Fate, read_settings, without_effect, worker_environment
 from crosswind.errors import ConfigError
 from crosswind.provider import get_provider_info
 
@@ -50,6 +50,25 @@ def settings(**values: str) -> config.ExecutorSettings:
 
 def test_the_table_covers_exactly_the_options_of_the_installed_provider() -> None:
     assert set(OPTIONS) == set(STOCK)
+
+
+def test_of_each_option_that_is_replaced_the_default_is_known() -> None:
+    replaced = {option for option, (fate, _) in OPTIONS.items() if fate is Fate.REPLACED}
+    assert {name: str(STOCK[name]["default"] or "") for name in replaced} == STOCK_DEFAULTS
+
+
+def test_a_value_that_does_nothing_is_told_with_what_does_its_job() -> None:
+    assert list(without_effect(Conf())) == []
+    (told,) = without_effect(Conf(worker_pods_creation_batch_size="16"))
+    assert told.startswith("[kubernetes_executor] worker_pods_creation_batch_size = 16 has no effect: pods are created")
+
+
+def test_a_coordinators_template_is_its_queues_and_a_route_to_none_is_refused() -> None:
+    jdk = {"classpath": "a.B", "extra": {"pod_template_file": "/java.yaml"}}
+    options = {"coordinators": json.dumps({"jdk": jdk}), "queue_to_coordinator": '{"java": "jdk"}'}
+    assert settings(**options).queues["java"].template == "/java.yaml"
+    with pytest.raises(ConfigError, match=r"^\[sdk\] queue_to_coordinator: java: coordinators has no 'jre'"):
+        settings(**options | {"queue_to_coordinator": '{"java": "jre"}'})
 
 
 def test_the_documentation_has_a_row_for_each_option_with_its_fate() -> None:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import enum
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from crosswind.types import Manifest
 
 __all__ = [
     "OPTIONS",
+    "STOCK_DEFAULTS",
     "Conf",
     "ExecutorSettings",
     "Fate",
@@ -32,10 +32,9 @@ __all__ = [
     "pod_mutation",
     "read_pod_settings",
     "read_settings",
+    "without_effect",
     "worker_environment",
 ]
-
-log = logging.getLogger(__name__)
 
 _SECTION = "kubernetes_executor"
 _SHARED = ("scheduler", "sdk")
@@ -102,6 +101,18 @@ OPTIONS: Mapping[str, tuple[Fate, str]] = {
     "pod_launch_failure_excluded_container_reasons": (Fate.HONOURED, ""),
 }
 """Every option of ``[kubernetes_executor]``: its fate, and what to know about it."""
+
+STOCK_DEFAULTS: Mapping[str, str] = {
+    "api_client_retry_configuration": "",
+    "worker_pods_creation_batch_size": "1",
+    "async_pod_creation": "False",
+    "enable_tcp_keepalive": "True",
+    "tcp_keep_idle": "120",
+    "tcp_keep_intvl": "30",
+    "tcp_keep_cnt": "6",
+    "task_publish_max_retries": "0",
+}
+"""Of the options that are replaced: another value was chosen by somebody, who is told that it has no effect."""
 
 
 class Conf(Protocol):
@@ -181,6 +192,14 @@ def read_settings(
     return settings
 
 
+def without_effect(conf: Conf) -> Iterator[str]:
+    """Yield a sentence for each option of ``[kubernetes_executor]`` that somebody set and that does nothing."""
+    for option, default in STOCK_DEFAULTS.items():
+        value = str(conf.get(_SECTION, option, fallback=default) or "").strip()
+        if value.lower() != default.lower():
+            yield f"[{_SECTION}] {option} = {value} has no effect: {OPTIONS[option][1]}"
+
+
 class _Reader:
     """Reads options; what is wrong is collected, so that it is told all at once."""
 
@@ -238,12 +257,10 @@ class _Reader:
         return {}
 
     def refuse(self) -> None:
-        """Complain of options that are refused, tell of those that are replaced."""
+        """Complain of options that are refused."""
         for option, (fate, reason) in OPTIONS.items():
             if fate is Fate.REFUSED and self.text(option):
                 self._wrong(_SECTION, option, f"is not supported: {reason}", None)
-        if self.mapping("api_client_retry_configuration"):
-            log.info("[%s] api_client_retry_configuration has no effect: %s", _SECTION, _RETRIES)
 
     def only(self, option: str, given: Mapping[str, Any], allowed: tuple[str, ...]) -> None:
         """Complain of keys that are not known."""

@@ -115,6 +115,8 @@ class KubernetesExecutor(BaseExecutor):
     def _make_engine(self) -> Engine:
         settings = self._settings(self._executor_id)
         self.jwt_generator  # noqa: B018 - made now, not in the first heartbeat
+        for sentence in config.without_effect(self.conf):
+            self.log.info("%s", sentence)
         engine = replace(settings.engine, team=self.team_name or "")
         self._ledger = DatabaseLedger(self.job_id if isinstance(self.job_id, int) else None)
         self._token_lifetime = settings.engine.token_lifetime

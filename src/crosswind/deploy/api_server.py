@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from crosswind.deploy.configuration import TEMPLATE_FOLDER
 from crosswind.deploy.objects import Rendered
 from crosswind.deploy.pods import Program
 from crosswind.deploy.values import Values
@@ -31,6 +32,7 @@ def _program(values: Values) -> Program:
             "readinessProbe": http_probe(version, "http", period=10, failures=3),
         },
         calls_kubernetes=True,
+        mounts={"pod-template": TEMPLATE_FOLDER},  # shows the pods of tasks
     )
 
 
