@@ -44,9 +44,9 @@ def _creations(refusal: Refusal, times: int) -> Fault:
 
 def _denied(size: Size) -> list[Row]:
     with drive(size.of(200, 20)) as tasks:
-        tasks.proxy.fault = _creations(_DENIED, size.of(800, 40))
+        tasks.proxy.fault = _creations(_DENIED, size.of(400, 40))
         tasks.live()
-        return tasks.rows(faults=size.of(800, 40))
+        return tasks.rows(faults=size.of(400, 40))
 
 
 def _failing(size: Size) -> list[Row]:

@@ -41,10 +41,10 @@ def some(answers: tuple[Answer, ...], share: float, times: int, seed: int = 0) -
     return fault
 
 
-def creations(answer: Answer, times: int) -> Fault:
-    """Return a fault that gives the first ``times`` creations of pods this answer."""
-    left = itertools.count(times, -1)
-    return lambda method, path: answer if method == "POST" and path.endswith("/pods") and next(left) > 0 else None
+def creations(answer: Answer, nth: int, times: int) -> Fault:
+    """Return a fault that gives every ``nth`` creation of a pod this answer, so many ``times``."""
+    hits = itertools.chain(([None] * (nth - 1) + [answer]) * times, itertools.repeat(None))
+    return lambda method, path: next(hits) if method == "POST" and path.endswith("/pods") else None
 
 
 def _cut(size: Size) -> list[Row]:
@@ -132,9 +132,9 @@ def _reset(size: Size) -> list[Row]:
 def _unanswered(size: Size) -> list[Row]:
     options = size.of({}, {"KUBERNETES_EXECUTOR__KUBE_CLIENT_REQUEST_ARGS": '{"_request_timeout": 1}'})
     with drive(size.of(200, 20), options=options) as tasks:
-        tasks.proxy.fault = creations("unanswered", size.of(40, 4))
+        tasks.proxy.fault = creations("unanswered", 4, size.of(20, 4))
         tasks.live()
-        return tasks.rows(faults=size.of(40, 4))
+        return tasks.rows(faults=size.of(20, 4))
 
 
 def _lost(size: Size) -> list[Row]:

@@ -56,7 +56,7 @@ def _end(tasks: Drive) -> None:
 
 
 def _restarted(size: Size) -> list[Row]:
-    with drive(size.of(400, 40), parallelism=size.of(64, 16)) as tasks:
+    with drive(size.of(400, 40), parallelism=size.of(32, 16), seconds=size.of((0.5, 3.0), (0.1, 0.5))) as tasks:
         tasks.disturb = away(tasks, size.of(5.0, 1.0), size.of(3, 1))
         tasks.live()
         return [*tasks.rows(faults=size.of(3, 1)), at_least("times core had no database", tasks.refused, 1)]

@@ -19,8 +19,8 @@ from crosswind.errors import (
 from crosswind.runs.refusals import GiveUp, Retry, after
 
 
-def decide(error: Exception, waited: float = 0.0) -> Retry | GiveUp:
-    return after(error, what="Pod team/etl", waited=waited, patience=300.0)
+def decide(error: Exception, waited: float = 0.0, denied: float = 0.0) -> Retry | GiveUp:
+    return after(error, what="Pod team/etl", waited=waited, patience=300.0, denied=denied)
 
 
 @pytest.mark.parametrize(
@@ -48,8 +48,8 @@ def test_a_quota_is_waited_for_without_end() -> None:
 @pytest.mark.parametrize("kind", [Forbidden, BadRequest])
 def test_a_webhook_that_denies_a_pod_is_asked_again_for_some_seconds(kind: type[ApiError]) -> None:
     denied = kind('admission webhook "p.example.com" denied the request: no such label yet', status=403)
-    assert isinstance(decide(denied, waited=4.0), Retry)
-    given_up = decide(denied, waited=5.0)
+    assert isinstance(decide(denied, waited=60.0, denied=4.0), Retry)
+    given_up = decide(denied, waited=60.0, denied=5.0)
     assert isinstance(given_up, GiveUp)
     assert "no such label yet" in given_up.message
     assert "role" not in given_up.message

@@ -22,7 +22,7 @@ from crosswind.runs.board import Board
 from crosswind.runs.composing import Composer
 from crosswind.runs.dispatching import Dispatcher
 from crosswind.runs.pacing import Pace
-from crosswind.runs.refusals import GiveUp, Retry, after, waits_for
+from crosswind.runs.refusals import GiveUp, Retry, after, is_denied, waits_for
 from crosswind.runs.workloads import Run, Stage
 from crosswind.settings import EngineSettings
 from crosswind.types import Manifest
@@ -243,7 +243,11 @@ class Launcher:
         return None
 
     def _decide(self, run: Run, error: Exception, what: str) -> Retry | GiveUp:
-        decision = after(error, what=what, waited=_now() - run.asked_at, patience=self._settings.launch_timeout)
+        now, patience = _now(), self._settings.launch_timeout
+        if is_denied(error):
+            run.denied_at = run.denied_at or now
+        denied = now - run.denied_at
+        decision = after(error, what=what, waited=now - run.asked_at, patience=patience, denied=denied)
         if not isinstance(decision, GiveUp):
             run.waits_for, run.held_up = partial(waits_for, error, what), type(error).__name__
         return decision

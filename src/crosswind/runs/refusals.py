@@ -19,7 +19,7 @@ from crosswind.errors import (
 )
 from crosswind.pods.causes import why_refused
 
-__all__ = ["GiveUp", "Retry", "after", "waits_for"]
+__all__ = ["GiveUp", "Retry", "after", "is_denied", "waits_for"]
 
 _QUOTA_WAIT = 5.0
 _LONGEST_WAIT = 15.0
@@ -44,18 +44,18 @@ class GiveUp:
     message: str
 
 
-def after(error: Exception, *, what: str, waited: float, patience: float) -> Retry | GiveUp:
+def after(error: Exception, *, what: str, waited: float, patience: float, denied: float = 0.0) -> Retry | GiveUp:
     """Decide.
 
     ``what`` names the object and its namespace. ``waited``: seconds since the workload was asked for. ``patience``:
     seconds after which a server that does not answer, or answers with 429, 5xx or 401 (expired credentials), is given
-    up. A quota that is used up is waited for without end: pods that end give it back. An admission webhook that
-    denies the pod is asked again for some seconds.
+    up. A quota that is used up is waited for without end: pods that end give it back. ``denied``: seconds since an
+    admission webhook first denied it; it is asked again for some of them.
     """
     if isinstance(error, QuotaExceeded):
         return Retry(_QUOTA_WAIT)
-    if _is_denied(error) and waited < _DENIED_PATIENCE:
-        return Retry(_delay(error, waited))
+    if is_denied(error) and denied < _DENIED_PATIENCE:
+        return Retry(_delay(error, denied))
     if isinstance(error, Conflict | TooManyRequests | ServerError | Unreachable | Unauthorized):
         if waited >= patience:
             return GiveUp(f"{what} was not created within {waited:.0f} seconds: {error}")
@@ -69,7 +69,7 @@ def waits_for(error: Exception, what: str) -> str:
     return f"{what} cannot be created yet: {reason}"
 
 
-def _is_denied(error: Exception) -> bool:
+def is_denied(error: Exception) -> bool:
     """Whether an admission webhook said no: the wording is Kubernetes' own, the code the webhook's (403 or 400)."""
     return isinstance(error, ApiError) and "denied the request" in error.message
 
@@ -84,7 +84,7 @@ def _message(error: Exception, what: str) -> str:
     if isinstance(error, ConfigError):
         return str(error)
     if isinstance(error, ApiError):
-        lacks_right = isinstance(error, Forbidden) and not _is_denied(error)
+        lacks_right = isinstance(error, Forbidden) and not is_denied(error)
         mend = _PERMISSION if lacks_right else _NAMESPACE if isinstance(error, NotFound) else ""
         if what.startswith("Secret"):
             return f"{what} was not created: {error.message}. {mend} {_NO_SECRETS}"

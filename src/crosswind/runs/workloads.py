@@ -105,6 +105,8 @@ class Run:
     payload: bytes | None = None
     """Until its Secret is created."""
     created_at: float = 0.0
+    denied_at: float = 0.0
+    """When an admission webhook first denied its pod."""
     revoked: bool = False
     """Its owner wants to hear no more of it."""
     failed: bool = False
