@@ -103,6 +103,24 @@ async def test_an_end_before_the_first_look_and_a_removal_are_told(stand: Any, l
 
 
 @pytest.mark.cluster
+async def test_a_trigger_begins_anew_in_another_triggerer(stand: Any) -> None:
+    async with client_of(stand) as client:
+        await client.create(PODS, pod("pod", "sleep 2; exit 3", stand.cluster.image), namespace=stand.namespace)
+        made = trigger(stand, "pod", schedule_timeout=20, startup_timeout=20)
+        waiting = asyncio.create_task(first(made))
+        async for state, _ in pod_states(client, "pod", stand.namespace):
+            if state and state["status"].get("phase") == "Running":
+                break
+        waiting.cancel()  # the triggerer is ended
+        await asyncio.wait([waiting])
+        await hub().close()
+        _, arguments = made.serialize()
+        event = await first(PodTrigger(**json.loads(json.dumps(arguments))))
+        assert (event["status"], event["deleted"]) == ("failed", False)
+        assert '"exitCode": 3' in json.dumps(event["pod"]["status"])
+
+
+@pytest.mark.cluster
 async def test_the_deadline_ends_the_wait(stand: Any) -> None:
     async with client_of(stand) as client:
         await client.create(PODS, pod("long", "sleep 20", stand.cluster.image), namespace=stand.namespace)

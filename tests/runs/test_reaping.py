@@ -119,6 +119,7 @@ def meshed(name: str, script: str = "exit 0", *more: Manifest, **metadata: Any) 
 
 
 MAIN = {"crosswind/main-container": "work"}
+OVER = is_over("work")
 FOR_EVER = "trap 'exit 0' TERM; while :; do sleep 0.2; done"
 TOUCHED = {
     "plain": meshed("plain"),
@@ -258,6 +259,18 @@ async def test_a_pod_whose_sidecar_stayed_rests(client: Client, namespace: str) 
     assert not await reaper(client, namespace, "app=job").once()
     assert [reason for _, reason in await told(client, namespace)] == ["SidecarStays"]
     assert await reaper(client, namespace, "app=job", retry=0.001).once()
+
+
+async def test_no_more_pods_are_begun_than_the_rate_allows(client: Client, namespace: str) -> None:
+    for number in range(3):
+        await client.create(PODS, meshed(f"pod-{number}"), namespace=namespace)
+    for number in range(3):
+        await until(client, PODS, namespace, lambda found, name=f"pod-{number}": is_named(found, name) and OVER(found))
+    slow = Reaper(client, ReapSettings((namespace,), "app=job", dry_run=True, rate=2.0))
+    began = asyncio.get_running_loop().time()
+    assert await slow.once()
+    assert slow.outcomes == {(namespace, "planned"): 3}
+    assert asyncio.get_running_loop().time() - began >= 1.0, "the third begins a second after the first"
 
 
 async def test_nothing_is_done_without_the_lease(client: Client, namespace: str) -> None:

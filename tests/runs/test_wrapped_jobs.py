@@ -91,6 +91,19 @@ async def test_a_wrapped_job_ends_as_its_command(
     assert {one["type"] for one in conditions} & {"Complete", "Failed"} == {"Failed" if code else "Complete"}
 
 
+@pytest.mark.parametrize("code", [0, 3])
+async def test_beside_a_native_proxy_a_wrapped_job_ends_as_its_command_too(
+    client: Client, cluster: Cluster, namespace: str, code: int
+) -> None:
+    template = ISTIO | {"annotations": {"sidecar.istio.io/nativeSidecar": "true"}}
+    command = ["crosswind", "wrap", "--", "sh", "-c", f"exit {code}"]
+    await client.create(JOBS, job(cluster.airflow_image, command, template), namespace=namespace)
+    pod = await until(client, namespace, over)
+    assert codes(pod) == {"migrate": code}
+    conditions = (await ended(client, namespace))["status"]["conditions"]
+    assert {one["type"] for one in conditions} & {"Complete", "Failed"} == {"Failed" if code else "Complete"}
+
+
 async def test_a_job_wrapped_by_the_script_completes_without_python(
     client: Client, cluster: Cluster, namespace: str
 ) -> None:
