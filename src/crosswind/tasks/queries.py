@@ -45,16 +45,9 @@ def read_query(sql: str, names: Sequence[str], dialect: str, default_schema: str
     """
     rules = _rules(dialect, default_schema)
     normalised = tuple(rules.of_text(name) for name in names)
-    if _nested_deeply(sql):
-        return QueryFacts(names=normalised, problem=(0, _DEEP))
-    try:
-        statements = [_Statement(one, list(_targets(one))) for one in parse(_plain(sql), dialect=rules.dialect) if one]
-    except (SqlglotError, RecursionError) as error:
-        return QueryFacts(names=normalised, problem=_problem(error))
-    if unread := next(
-        (one.tree for one in statements if isinstance(one.tree, exp.Command) and _matters(one.tree)), None
-    ):
-        return QueryFacts(names=normalised, problem=(0, f"a statement {unread.name.upper()} that is not understood"))
+    statements, problem = _statements(sql, rules.dialect)
+    if problem:
+        return QueryFacts(names=normalised, problem=problem)
     targets = [(rules.of_table(target), passing) for one in statements for target, passing in one.targets]
     own = {name for name, passing in targets if passing} | _dropped(statements, rules)
     return QueryFacts(
@@ -70,6 +63,19 @@ class _Statement:
 
     tree: exp.Expr
     targets: list[tuple[exp.Table, bool]]
+
+
+def _statements(sql: str, dialect: Dialect) -> tuple[list[_Statement], tuple[int, str] | None]:
+    """Return the statements, or line and reason why they cannot be read."""
+    if _nested_deeply(sql):
+        return [], (0, _DEEP)
+    try:
+        found = [_Statement(one, list(_targets(one))) for one in parse(_plain(sql), dialect=dialect) if one]
+    except (SqlglotError, RecursionError) as error:
+        return [], _problem(error)
+    trees = (one.tree for one in found)
+    unread = next((tree for tree in trees if isinstance(tree, exp.Command) and _matters(tree)), None)
+    return found, (0, f"a statement {unread.name.upper()} that is not understood") if unread else None
 
 
 def _known(name: str, own: set[str]) -> bool:
