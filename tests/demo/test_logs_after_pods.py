@@ -122,17 +122,19 @@ async def read(session: aiohttp.ClientSession, run: str, task: str, number: int)
 async def test_logs_of_every_try_are_there_line_by_line_when_the_pods_are_gone(tmp_path: Path) -> None:
     async with running_airflow(tmp_path) as place, aiohttp.ClientSession(place.airflow.url) as session:
 
-        async def ended() -> str | None:
+        async def ended() -> tuple[str, str] | None:
             runs = (await ask(session, "/dagRuns") or {}).get("dag_runs", [])
-            return runs[0]["dag_run_id"] if runs and runs[0]["state"] in ("success", "failed") else None
+            found = (runs[0]["dag_run_id"], runs[0]["state"]) if runs else ("", "")
+            return found if found[1] in ("success", "failed") else None
 
         async def gone() -> bool:
             return not await place.pods()
 
-        run = await until(ended, place)
+        run, state = await until(ended, place)
         await until(gone, place)
         works = await read(session, run, "works", 1)
         first, second = [await read(session, run, "works_later", number) for number in (1, 2)]
+    assert state == "success", works + second
     assert {"event": "heard by all", "level": "warning", "logger": "mine"}.items() <= line(works, "heard").items()
     assert line(works, "a line on stdout")["timestamp"] is not None
     assert any("kept in the metadata database" in one["event"] for one in works)
@@ -142,5 +144,6 @@ async def test_logs_of_every_try_are_there_line_by_line_when_the_pods_are_gone(t
 
 
 def line(lines: list[dict[str, Any]], text: str) -> dict[str, Any]:
-    (found,) = [one for one in lines if text in one["event"]]
-    return found
+    found = [one for one in lines if text in one["event"]]
+    assert len(found) == 1, lines
+    return found[0]

@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from crosswind.errors import CrosswindError, Forbidden, ServerError, TooManyRequests, Unreachable
 from crosswind.kube.client import Client
+from crosswind.kube.requests import Request
 from crosswind.kube.resources import PODS
+from crosswind.kube.transport import Reply
 from crosswind.pods.kept_logs import lines_of
 from crosswind.pods.workers import WorkerTask
 from crosswind.runs import archiving
@@ -190,6 +193,41 @@ async def test_pods_of_dead_schedulers_are_kept_before_they_are_swept(place: Pla
     assert (row.pod, row.ti_id) == (run.uid, "theirs")
     assert place.database.lines() == ["said"]
     assert await place.names() == set()
+
+
+class Refusing:
+    """A connection on which ``pods/log`` is answered with errors, then with what the server says."""
+
+    def __init__(self, client: Client, *errors: CrosswindError) -> None:
+        self._beneath, self._errors = client._transport, iter(errors)
+
+    async def open(self, request: Request, authorization: str | None) -> Reply:
+        if request.subject == "pods/log" and (error := next(self._errors, None)):
+            raise error
+        return await self._beneath.open(request, authorization)
+
+
+async def test_logs_that_may_not_be_read_go_with_their_pods_which_is_told_once(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    refused = [Forbidden("no", status=403) for _ in range(2)]
+    runs = [await place.ended(name, "echo said") for name in ("one", "two")]
+    monkeypatch.setattr(place.client, "_transport", Refusing(place.client, *refused))
+    for run in runs:
+        place.archiver.put(run)
+    await place.archiver.idle()
+    assert await place.names() == set()
+    assert place.database.rows == {}
+    assert caplog.text.count("Give the scheduler's service account get on pods/log") == 1
+
+
+async def test_a_log_is_asked_for_again_when_there_was_no_answer(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = await place.ended("one", "echo said")
+    troubles = [Unreachable("cut"), ServerError("no", status=500), TooManyRequests("slower", status=429)]
+    monkeypatch.setattr(place.client, "_transport", Refusing(place.client, *troubles))
+    place.archiver.put(run)
+    await place.archiver.idle()
+    assert place.database.lines() == ["said"]
 
 
 async def test_old_logs_are_cleaned_at_start(place: Place) -> None:
