@@ -290,6 +290,7 @@ class KubernetesExecutor(BaseExecutor):
     def _look_after_held(self, engine: Engine) -> None:
         """Tell why tasks are held back, and keep Airflow from failing them as stuck: it is we who hold them."""
         now = time.monotonic()
+        engine.held_back = len(self._turns)
         for key, reason in self._turns.notices(now):
             self.log_task_event(event="pod waits", extra=reason, ti_key=key)
         if kept := self._turns.to_keep(now):

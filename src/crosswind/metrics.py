@@ -97,6 +97,11 @@ METRICS = (
         " hears something each minute.",
     ),
     Metric("crosswind.logs_to_keep", "gauge", "Pods whose deletion waits until their logs are kept."),
+    Metric(
+        "crosswind.tasks_held_back",
+        "gauge",
+        "Tasks that wait because their queue has as many pods as it may (`max_pods`).",
+    ),
 )
 """All metrics, in the order in which the documentation lists them."""
 

@@ -253,6 +253,7 @@ def test_a_full_queue_takes_no_slot_from_others(limited: KubernetesExecutor, mak
     limited.heartbeat()
     assert len(limited.running) == 3
     assert limited._turns.figures() == {"gpu": 4}
+    assert limited._engine.held_back == 4  # type: ignore[union-attr]
 
 
 def test_what_waits_for_its_queue_is_told_why_and_never_counts_as_stuck(

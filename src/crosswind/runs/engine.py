@@ -82,6 +82,8 @@ class Engine:
         self._ledger = ledger
         self._archive = archive
         self._meter = meter
+        self.held_back = 0
+        """Tasks that the caller holds back; it is the caller's to set."""
         self._board = Board()
         self._board.on_spent = self._flush_spent
         self._inbox: deque[Callable[[], None]] = deque()
@@ -165,6 +167,7 @@ class Engine:
         return {
             "crosswind.creation_pace": float(int(parts.launcher.pace.limit)),
             "crosswind.watch_silence": parts.follower.silence,
+            "crosswind.tasks_held_back": float(self.held_back),
             "crosswind.logs_to_keep": float(kept),
         }
 
