@@ -8,19 +8,32 @@ from crosswind.types import Manifest
 
 __all__ = ["essentials"]
 
-_METADATA = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "deletionTimestamp", "labels")
+_METADATA = ("name", "namespace", "uid", "resourceVersion", "deletionTimestamp")
 _SPEC = ("nodeName", "restartPolicy", "activeDeadlineSeconds")
-_CONTAINER = ("name", "image", "resources", "restartPolicy")
+_STATUS = ("phase", "reason", "message")
+_LISTS = {
+    "spec": dict.fromkeys(("initContainers", "containers"), ("name", "image", "resources", "restartPolicy")),
+    "status": {
+        "conditions": ("type", "status", "reason", "message"),
+        "initContainerStatuses": ("name", "state", "lastState", "restartCount"),
+        "containerStatuses": ("name", "state", "lastState", "restartCount"),
+    },
+}
 
 
 def essentials(pod: Manifest) -> Manifest:
-    """Return a pod without its environment, volumes, probes and so on: a third of its size. Shares parts with it."""
-    spec = pod["spec"]
-    kept = _pick(spec, _SPEC)
-    for kind in ("initContainers", "containers"):
-        if declared := spec.get(kind):
-            kept[kind] = [_pick(container, _CONTAINER) for container in declared]
-    return {"metadata": _pick(pod["metadata"], _METADATA), "spec": kept, "status": pod.get("status") or {}}
+    """Return a pod without its environment, volumes, probes, labels and so on: a fifth of it. Shares parts with it."""
+    return {
+        "metadata": _pick(pod["metadata"], _METADATA),
+        "spec": _part(pod, "spec", _SPEC),
+        "status": _part(pod, "status", _STATUS),
+    }
+
+
+def _part(pod: Manifest, name: str, fields: tuple[str, ...]) -> dict[str, Any]:
+    part = pod.get(name) or {}
+    lists = {key: [_pick(item, wanted) for item in part.get(key) or ()] for key, wanted in _LISTS[name].items()}
+    return _pick(part, fields) | {key: items for key, items in lists.items() if items}
 
 
 def _pick(source: Manifest, names: tuple[str, ...]) -> dict[str, Any]:
