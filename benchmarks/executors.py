@@ -210,8 +210,9 @@ class Workers:
         elif phase == "Running" and index not in self._begun:
             self._begun.add(index)
             self._unwritten.append(index)
-            if len(self._begun) == self._tasks:
-                (self._home / "held").touch()
+            for count, name in ((self._tasks // 10, "warm"), (self._tasks, "held")):
+                if len(self._begun) == count:
+                    (self._home / name).touch()
 
     async def _write(self) -> None:
         while True:
@@ -254,7 +255,7 @@ class Place:
         self, contestant: Contestant | None, tasks: int, limit: float, mode: str = "queue", **cluster: object
     ) -> Result:
         """Measure one contestant (None: the bare loop) against a fresh cluster; ``cluster``: settings of it."""
-        for name in ("held", "freed.json"):
+        for name in ("warm", "held", "freed.json"):
             (self.home / name).unlink(missing_ok=True)
         async with contextlib.AsyncExitStack() as stack:
             serving = simulated_cluster(self.home, tasks // PODS_PER_NODE + 2, **cluster)

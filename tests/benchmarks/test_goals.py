@@ -71,7 +71,7 @@ def test_the_share_of_the_bare_loop_and_what_is_measured_apart_have_goals() -> N
     missed = [row.figure for row in rows([size], extras) if not row.held]
     assert missed == [
         "1,000 tasks: lives/s, share of those of the bare loop",
-        "memory per pod in flight, 1,000 held (growth of USS), kB",
+        "memory per pod in flight, growth of USS from 100 to 1,000 held, kB",
         "base ended to free slot, beyond the watch event, 99th percentile, ms",
         "pods of which that was measured",
     ]
