@@ -108,6 +108,7 @@ deep = [
     "SELECT " + "(" * n,
     "SELECT * FROM (" * (n // 4),
     "SELECT 1 FROM a " + "JOIN a " * (n // 2) + "ON 1 " * (n // 2),
+    "SELECT 1 FROM a " + "JOIN a JOIN a ON 1 " * (n // 4),
     "SELECT CAST(1 AS " + "ARRAY<" * n,
     "SELECT " + "{" * n,
     "SELECT " + "NOT " * n + "1",
@@ -116,6 +117,7 @@ deep = [
 for sql in deep:
     assert read_query(sql, [], "", "").problem == (0, "nested too deeply"), sql[:30]
 long = ["SELECT 1" + "+1" * n, "SELECT 1 " + "UNION SELECT 1 " * (n // 10), "SELECT f(1), a[1], a < b, c < d;" * 1000]
+long += ["SELECT * FROM a" + " JOIN b ON a.id = b.id JOIN c USING (id)" * 300]
 for sql in long:
     assert read_query(sql, [], "", "").problem is None, sql[:30]
 """

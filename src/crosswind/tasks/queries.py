@@ -21,7 +21,7 @@ logging.getLogger("sqlglot").setLevel(logging.ERROR)  # its warnings say without
 _JINJA = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
 _REPLACE = re.compile(r"(^|;)(\s*)REPLACE(\s+INTO\b)", re.IGNORECASE)
 _SIGNS = re.compile(r"[^\w\s:,]")
-_JOIN = re.compile(r"\bJOIN\b", re.IGNORECASE)
+_JOINS = re.compile(r"\b(?:JOIN|ON|USING|SELECT)\b", re.IGNORECASE)
 _MAX_DEPTH = 500
 _DEEP = "nested too deeply"
 _HOLE = "jinja_hole"
@@ -102,14 +102,17 @@ def _nested_deeply(sql: str) -> bool:
 
     Python would raise ``RecursionError``; the compiled parser takes the whole process down.
     """
-    joins = len(_JOIN.findall(sql))
-    if joins > _MAX_DEPTH or sum(map(sql.count, "([{<")) <= _MAX_DEPTH:
-        return joins > _MAX_DEPTH
-    depth = angles = 0
+    if sum(map(sql.count, "([{<")) + len(_JOINS.findall(sql)) <= _MAX_DEPTH:
+        return False
+    depth = angles = joins = 0
     for sign in _SIGNS.findall(sql):
         depth = max(0, depth + (sign in "([{") - (sign in ")]}"))
         angles = angles + 1 if sign == "<" else 0  # ARRAY<ARRAY<…, with nothing but words between
         if depth > _MAX_DEPTH or angles > _MAX_DEPTH:
+            return True
+    for word in map(str.upper, _JOINS.findall(sql)):
+        joins = 0 if word == "SELECT" else max(0, joins + (1 if word == "JOIN" else -1))  # a JOIN b JOIN c … ON … ON …
+        if joins > _MAX_DEPTH:
             return True
     return False
 
