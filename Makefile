@@ -22,8 +22,11 @@ demo: $(READY)  ## Run a real DAG, every task in a pod of its own, with mesh sid
 demo-tasks: $(READY)  ## The same with thirty task files, three lines of YAML each, in place of Python
 	@$(BIN)/crosswind demo --tasks $(ARGS)
 
+# Most tests wait for pods and processes, so two processes take half the time; each keeps to whole files.
+PARALLEL ?= --numprocesses 2 --dist loadfile
+
 test: $(READY)  ## Run all tests (ARGS="tests/pods -k merge" for some)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(if $(ARGS),$(ARGS),$(PARALLEL))
 
 check: $(READY)  ## Formatting, lint, types, layers, style figures
 	@$(BIN)/ruff format --check .
