@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 _SECTION = "kubernetes_executor"
-_SHARED = ("scheduler", "sdk")
+_SHARED = ("logging", "scheduler", "sdk")
 """Sections that Airflow reads without a team's prefix."""
 
 T = TypeVar("T")
