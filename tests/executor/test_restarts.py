@@ -15,7 +15,7 @@ async def both() -> tuple[list[Row], list[Row]]:
         return await killed(place, 1, early=False), await two(place)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_every_task_runs_exactly_once_though_schedulers_are_killed() -> None:
     for rows in asyncio.run(both()):
         assert [row for row in rows if not row.held] == []
