@@ -48,7 +48,7 @@ def test_all_namespaces_have_the_same_configuration(name: str) -> None:
     assert len(data(name, "airflow.cfg")) == len(values_of(name).namespaces)
 
 
-@pytest.mark.parametrize("name", [*NAMES, *(f"{one}-none-istio-ordinary" for one in DAGS)])
+@pytest.mark.parametrize("name", [*NAMES, *(f"{one}-archive-istio-ordinary" for one in DAGS)])
 def test_executor_takes_the_template(name: str) -> None:
     text = data(name, "pod_template.yaml")[0]
     pod = parse_template(text, "pod_template.yaml")
@@ -100,7 +100,7 @@ def test_nothing_secret_is_in_config_maps_or_arguments() -> None:
         assert not [text for text in data(name, "airflow.cfg") if "sql_alchemy_conn" in text or "secret_key" in text]
 
 
-@pytest.mark.parametrize("name", ["image-none-linkerd-ordinary", "ssh-none-linkerd-ordinary"])
+@pytest.mark.parametrize("name", ["image-archive-linkerd-ordinary", "ssh-archive-linkerd-ordinary"])
 def test_with_ordinary_sidecars_nothing_needs_the_network_before_them(name: str) -> None:
     for pod in pods(name):
         for container in pod["spec"].get("initContainers", []):
