@@ -29,6 +29,8 @@ from crosswind.settings import KubeSettings
 from crosswind.testing import Cluster
 from crosswind.types import Manifest
 
+CRON_JOBS = Resource("batch", "v1", "cronjobs", "CronJob")
+
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(60)]
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "reaper"
@@ -160,6 +162,7 @@ async def test_the_cron_jobs_pass_completes_a_meshed_job_and_itself(
     cluster: Cluster, client: Client, namespace: str, home: str
 ) -> None:
     (cron,) = documents("cronjob", home, namespace, cluster.airflow_image)
+    await client.create(CRON_JOBS, cron, namespace=home, field_validation="Strict")
     await client.create(JOBS, job("etl"), namespace=namespace)
     over = lambda found: any("terminated" in one["state"] for one in found["status"].get("containerStatuses", ()))  # noqa: E731
     await until(client, PODS, namespace, over)

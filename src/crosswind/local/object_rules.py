@@ -36,7 +36,6 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
         Rule("completionMode", one_of("Indexed", "NonIndexed")),
         Rule("podReplacementPolicy", one_of("Failed", "TerminatingOrFailed")),
-        Rule("selector", required=True),
     ),
     **{
         f"V1{kind}Spec": (Rule("replicas", COUNT), Rule("selector", required=True), Rule("template", required=True))
@@ -93,6 +92,8 @@ def _job_spec(spec: Manifest, path: str, found: list[Cause]) -> None:
     where, valid = f"{path}.template.spec.restartPolicy", 'valid values: "OnFailure", "Never"'
     if policy in ("", "Always"):
         found.append(causes.required(where, valid))
+    if path == "spec" and not spec.get("selector"):  # a CronJob's template has none
+        found.append(causes.required("spec.selector"))
     if spec.get("completionMode") == "Indexed" and "completions" not in spec:
         found.append(causes.required(f"{path}.completions", "when completion mode is Indexed"))
     if not spec.get("template", {}).get("spec"):
