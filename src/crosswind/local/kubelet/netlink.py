@@ -17,7 +17,7 @@ CLONE_NEWNET = 0x40000000
 NEWLINK, DELLINK, NEWADDR, NEWROUTE, ERROR = 16, 17, 20, 24, 2
 REQUEST, ACK, CREATE, EXCLUSIVE = 1, 4, 0x400, 0x200
 UP = 1
-IFNAME, MASTER, LINKINFO, NET_NS_FD = 3, 10, 18, 28
+ADDRESS, IFNAME, MASTER, LINKINFO, NET_NS_FD = 1, 3, 10, 18, 28
 KIND, DATA, PEER = 1, 2, 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -45,9 +45,14 @@ def _ask(kind: int, flags: int, body: bytes) -> None:
 
 
 def add_bridge(name: str) -> None:
-    """Make a bridge and bring it up."""
+    """Make a bridge and bring it up.
+
+    It gets an address of its own, else it has the lowest of its members': each member that comes or goes may change
+    that, and the others go on sending to the old one for half a minute.
+    """
+    address = _attribute(ADDRESS, b"\x02" + os.urandom(5))  # 2: locally administered
     info = _attribute(LINKINFO, _text(KIND, "bridge"))
-    _ask(NEWLINK, CREATE | EXCLUSIVE, _link(flags=UP) + _text(IFNAME, name) + info)
+    _ask(NEWLINK, CREATE | EXCLUSIVE, _link(flags=UP) + _text(IFNAME, name) + address + info)
 
 
 def add_pair(name: str, bridge: str, peer: str, namespace: int) -> None:
