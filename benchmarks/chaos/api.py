@@ -48,7 +48,7 @@ def creations(answer: Answer, nth: int, times: int) -> Fault:
 
 
 def _cut(size: Size) -> list[Row]:
-    with drive(size.of(400, 40), parallelism=size.of(64, 16)) as tasks:
+    with drive(size.of(400, 40), parallelism=size.of(64, 6)) as tasks:
         tasks.disturb = every(0.4, tasks.proxy.cut, size.of(20, 4))
         tasks.live()
         return tasks.rows(faults=size.of(20, 4))
@@ -102,7 +102,7 @@ def _gone(size: Size) -> list[Row]:
         tasks.proxy.cut()
         tasks.cluster.do(lambda registry: registry.store.compact())
 
-    with drive(size.of(400, 40), parallelism=size.of(64, 16)) as tasks:
+    with drive(size.of(400, 40), parallelism=size.of(64, 6)) as tasks:
         tasks.disturb = every(0.5, lambda: forget(tasks), size.of(20, 3))
         tasks.live()
         return tasks.rows(faults=size.of(20, 3))

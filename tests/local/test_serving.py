@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import stat
 from pathlib import Path
@@ -39,18 +40,19 @@ async def test_cluster_answers_and_leaves_nothing_behind() -> None:
 
 async def test_pods_end_with_the_cluster(tmp_path: Path) -> None:
     async with LocalCluster() as cluster:
-        process = cluster.registry.create("Pod", "default", pod("sleep 600", terminationGracePeriodSeconds=600))
+        seconds = f"600.{os.getpid()}"  # as no other run's
+        process = cluster.registry.create("Pod", "default", pod(f"sleep {seconds}", terminationGracePeriodSeconds=600))
         changes = aiter(cluster.registry.watch("Pod", "default"))
         while process["status"]["phase"] != "Running":
             process = (await anext(changes)).object
         folders = list(Path("/proc").glob("[0-9]*/cmdline"))
-        assert any(_sleeps(path) for path in folders)
-    assert not any(_sleeps(path) for path in folders)
+        assert any(_sleeps(path, seconds) for path in folders)
+    assert not any(_sleeps(path, seconds) for path in folders)
 
 
-def _sleeps(path: Path) -> bool:
+def _sleeps(path: Path, seconds: str) -> bool:
     try:
-        return path.read_bytes() == b"sleep\x00600\x00"
+        return path.read_bytes() == f"sleep\0{seconds}\0".encode()
     except OSError:
         return False
 

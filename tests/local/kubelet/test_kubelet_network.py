@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from kubelet_node import Node, container, kubelet_of, status_of
@@ -73,6 +74,16 @@ async def test_a_pod_reaches_this_machine_and_its_neighbours(network: BridgedNet
         assert ended["status"]["phase"] == "Succeeded", await node.log(ended)
         assert ended["status"]["hostIP"] == network.host_address
     server.close()
+
+
+async def test_this_machine_stays_where_pods_know_it_when_others_come_and_go(network: BridgedNetwork) -> None:
+    known = Path(f"/sys/class/net/{network._bridge}/address")
+    before = known.read_text()
+    places = [await network.join() for _ in range(3)]
+    assert known.read_text() == before
+    for place in places:
+        network.leave(place)
+    assert known.read_text() == before
 
 
 async def test_containers_of_a_pod_share_its_localhost(network: BridgedNetwork) -> None:
