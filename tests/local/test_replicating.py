@@ -26,7 +26,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(socket.gethostname().encode())
     def log_message(self, *args): pass
-http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
+http.server.ThreadingHTTPServer(("", 18931), Handler).serve_forever()
 """
 
 
@@ -71,7 +71,7 @@ def workload(kind: str, name: str, *command: str, **spec: Any) -> dict[str, Any]
     container = {"name": "main", "image": "python:3.12", "args": list(command)}
     if kind == "Deployment":
         container["readinessProbe"] = {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1}
-        container["ports"] = [{"name": "http", "containerPort": 8080}]
+        container["ports"] = [{"name": "http", "containerPort": 18931}]
     pod = {"terminationGracePeriodSeconds": 1, "containers": [container]}
     template = {"metadata": {"labels": {"app": name}}, "spec": pod}
     given = {"selector": {"matchLabels": {"app": name}}, "template": template, **spec}

@@ -193,8 +193,8 @@ class _Tunnel:
                     await self._websocket.send_bytes(self._frames.data(number, piece))
         finally:
             feeding.cancel()
+            writer.close()  # first, for the wait below may be cancelled too
             await asyncio.gather(feeding, return_exceptions=True)
-            writer.close()
 
 
 async def _feed(pieces: asyncio.Queue[bytes | None], writer: asyncio.StreamWriter) -> None:

@@ -27,7 +27,7 @@ from crosswind.local.statuses import StatusError
 from crosswind.settings import LocalImage, LocalSettings
 from crosswind.types import Manifest
 
-__all__ = ["Machine", "Tokens", "rewritten"]
+__all__ = ["Machine", "Tokens", "below", "rewritten"]
 
 PREFIX = "crosswind-pods-"
 MACHINE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -192,7 +192,7 @@ def _own_python() -> LocalImage:
 
 def _hidden(folders: Iterable[str]) -> tuple[str, ...]:
     """Return those folders that a container's own would hide."""
-    return tuple(sorted(folder for folder in folders if _below(folder, OWN)))
+    return tuple(sorted(folder for folder in folders if below(folder, OWN)))
 
 
 def _airflow(python: LocalImage, folder: Path) -> LocalImage:
@@ -232,7 +232,8 @@ def _sweep() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _below(path: str, roots: tuple[str, ...]) -> bool:
+def below(path: str, roots: tuple[str, ...]) -> bool:
+    """Whether a path is one of these or lies under one."""
     return any(path == root or path.startswith(root + "/") for root in roots)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from crosswind.local.kubelet.environment import environment, expand
 from crosswind.local.kubelet.images import command_line, find_image
-from crosswind.local.kubelet.machine import Machine, rewritten
+from crosswind.local.kubelet.machine import Machine, below, rewritten
 from crosswind.local.kubelet.network import Place
 from crosswind.local.kubelet.volumes import Mount, Volumes
 from crosswind.local.quantities import amount
@@ -74,7 +74,9 @@ def process_spec(
     )
     mounts = [*shared, *_own_files(container, folder), *(Mount(path, path, True) for path in image.visible)]
     mounts += [Mount(os.path.abspath(source), path, True) for path, source in image.mounts.items()]
-    mounts += volumes.mounts(pod, container, variables)
+    mounted = volumes.mounts(pod, container, variables)
+    over = tuple(one.target for one in mounted)  # a volume at /tmp, say, must not hide an environment that lies there
+    mounts += [*mounted, *(Mount(path, path, True) for path in image.visible if below(path, over))]
     argv = [expand(part, variables) for part in command_line(container, image)]
     message: dict[str, Any] = {
         "mode": machine.mode,
