@@ -100,6 +100,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     image = LocalImage(like="apache/airflow", mounts=mounts)
     # room for what the manifests ask for, however small this machine is
     settings = LocalSettings(node_cpu="8", node_memory="32Gi", images={"apache/airflow*": image})
+    bridges = _bridges()  # of other clusters of this process
     with stack, _postgresql(database), serve_in_thread(settings) as cluster:
         deployed = Deployed(cluster.kubeconfig, folder / "manifests")
         _make_secrets(deployed)
@@ -113,7 +114,11 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
         processes = psutil.Process().children(recursive=True)
         assert any(_of_airflow(one) for one in processes)
     assert [one for one in processes if _of_airflow(one)] == []
-    assert [name for _, name in socket.if_nameindex() if name.startswith(f"cw{os.getpid()}x")] == []
+    assert _bridges() <= bridges
+
+
+def _bridges() -> set[str]:
+    return {name for _, name in socket.if_nameindex() if name.startswith(f"cw{os.getpid()}x")}
 
 
 def _of_airflow(process: psutil.Process) -> bool:
