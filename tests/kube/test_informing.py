@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import tracemalloc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -73,6 +74,17 @@ def test_managed_fields_are_not_kept() -> None:
     full["metadata"]["managedFields"] = [{}]
     list(known.compare([full]))
     assert "managedFields" not in known.objects["uid-a"]["metadata"]
+
+
+def test_a_thousand_objects_take_no_more_memory_than_their_text() -> None:
+    known, pods = Known(trim=lambda found: found), [pod(f"pod-{number}") for number in range(1000)]
+    tracemalloc.start()
+    try:
+        list(known.compare(pods))
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert kept / 1000 < len(orjson.dumps(pods[-1])) + 500  # with the places in two tables
 
 
 @pytest.mark.parametrize(

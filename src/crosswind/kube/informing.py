@@ -65,7 +65,8 @@ class _Packed(MutableMapping[str, Manifest]):
         return found
 
     def __setitem__(self, uid: str, found: Manifest) -> None:
-        self._texts[uid] = orjson.dumps(self._trim(found))
+        text = orjson.dumps(self._trim(found))
+        self._texts[uid] = memoryview(text).tobytes()  # a copy of its size: orjson keeps the whole buffer it wrote into
 
     def __delitem__(self, uid: str) -> None:
         del self._texts[uid]
