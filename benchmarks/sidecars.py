@@ -31,6 +31,8 @@ from typing import Any
 
 from benchmarks.operator_cells import SCRIPTS, SIDECARS, SWAP, Cell, Outcome, new_task, pairs, run
 from benchmarks.tables import Table, machine, show
+from rich.console import Console
+from rich.progress import track
 
 from crosswind.kube.client import Client
 from crosswind.kube.resources import NAMESPACES, PODS
@@ -227,7 +229,8 @@ def _compete(chosen: Sequence[Cell], contestants: Sequence[str], home: str, opti
     with local_cluster() as kubeconfig:
         for contestant in contestants:  # loaded once, so that the processes of the cells begin at once
             __import__(CONTESTANTS[contestant])
-        for result in compete(trials, kubeconfig, options):
+        running = compete(trials, kubeconfig, options)
+        for result in track(running, "cells", len(trials), console=Console(stderr=True), transient=True):
             results.append(result)
             if options.cells or (result.problem and result.contestant == "ours"):
                 print(_line(result), file=sys.stderr, flush=True)

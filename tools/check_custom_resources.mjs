@@ -1,10 +1,10 @@
 // Checks rendered Istio and External Secrets objects against the schemas of these products. In any folder:
 //
-//   npm install @kubernetes-models/istio@3.0.1 @kubernetes-models/external-secrets@2.0.0 js-yaml
+//   npm install @kubernetes-models/istio@3.0.1 @kubernetes-models/external-secrets@2.0.0 js-yaml@4.1.0
 //   node --input-type=module - MANIFESTS... < check_custom_resources.mjs
 //
-// By hand, as it needs packages of npm, and the tests need Python alone. Wrong values, wrong types and missing keys are
-// told, and the exit code is 1; unknown keys are let through.
+// The tests do that where there is npm. Wrong values, wrong types and missing keys are told, and the exit code is 1;
+// unknown keys are let through.
 import fs from "node:fs";
 import path from "node:path";
 import * as yaml from "js-yaml";

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 from airflow import settings
 from airflow.utils.db import initdb
+from airflow.utils.session import create_session
+from benchmarks.contestant import Queries
 from benchmarks.executors import COLUMNS, OURS_AWAKE, TEMPLATE, Place, table
 
 
@@ -34,3 +38,16 @@ async def test_ours_and_the_bare_loop_carry_all_pods_through_their_lives(place: 
     assert ours.measured["queries_in_loop"] == 0
     rows = table([ours, bare], "sqlite").rows
     assert [len(row) for row in rows] == [len(COLUMNS)] * 2
+
+
+def test_queries_are_counted_by_the_thread_that_sends_them() -> None:
+    def ask() -> None:
+        with create_session() as session:
+            session.execute(sqlalchemy.text("SELECT 1"))
+
+    queries, beside = Queries(), threading.Thread(target=ask)
+    queries.listen()
+    ask()
+    beside.start()
+    beside.join()
+    assert (queries.all, queries.in_loop) == (2, 1)

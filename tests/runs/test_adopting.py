@@ -30,7 +30,8 @@ def ours(launch: int = 0, unique: str = FIRST, **metadata: object) -> Manifest:
 
 
 def names(pods: list[Manifest], *claims: Claim) -> list[tuple[str, str, int]]:
-    return [(claim.ti_id, pod["metadata"]["name"], launch) for claim, pod, launch in match(pods, claims)]
+    named = {pod["metadata"]["uid"]: pod["metadata"]["name"] for pod in pods}
+    return [(claim.ti_id, named[uid], launch) for claim, uid, launch in match(pods, claims)]
 
 
 def test_the_task_instances_id_decides() -> None:

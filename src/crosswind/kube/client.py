@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self, TypeAlias, Unpack
+from typing import Generic, Self, TypeAlias, TypeVar, Unpack
 
 from crosswind.errors import Gone, Unreachable
 from crosswind.kube import replies, requests, watching
@@ -22,6 +22,7 @@ from crosswind.types import Json, Manifest, WatchEvent
 
 __all__ = ["Client", "ExecResult", "Listing", "Patch", "PortStream"]
 
+T = TypeVar("T")
 Observe: TypeAlias = Callable[[Request, int, float], None]
 """Hears of a request, its HTTP status (0: no answer) and the seconds until the answer's head."""
 
@@ -33,10 +34,10 @@ _LOG_SILENCE = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """Objects of one consistent moment, and the version to watch from."""
+class Listing(Generic[T]):
+    """Objects of one consistent moment, or what was made of them, and the version to watch from."""
 
-    items: list[Manifest]
+    items: list[T]
     version: str
 
 
@@ -129,27 +130,43 @@ class Client:
         limit: int | None = None,
         version: str | None = None,
         **selection: Unpack[Selection],
-    ) -> Listing:
+    ) -> Listing[Manifest]:
         """Return all objects that the selectors match, of one namespace or (None) of all, read page by page.
 
         ``limit``: at most so many. ``version``: None reads what is current; "0" takes what the server has in its cache.
         """
+        return await self.gather(resource, lambda item: item, limit=limit, version=version, **selection)
 
-        async def page(size: int | None, after: str = "") -> Manifest:
-            request = requests.list_page(resource, limit=size, version=version, continue_from=after, **selection)
-            return await self._manifest(request)
+    async def gather(
+        self,
+        resource: Resource,
+        take: Callable[[Manifest], T],
+        *,
+        limit: int | None = None,
+        version: str | None = None,
+        **selection: Unpack[Selection],
+    ) -> Listing[T]:
+        """Do what ``list`` does, but return what ``take`` makes of each object.
 
-        found = await page(min(limit or _PAGE, _PAGE))
-        items = found.get("items") or []
-        while (after := found.get("metadata", {}).get("continue")) and (limit is None or len(items) < limit):
-            try:
-                found = await page(_PAGE, after)
-            except Gone:  # the list took longer than the server remembers its moment: once more, in one piece
-                found = await page(None)
-                items = []
-            items += found.get("items") or []
+        For thousands of objects of which little is wanted: no more than a page of them is in memory. ``take`` sees
+        objects again when the server forgets the moment of a list before its end.
+        """
         kinds = {"apiVersion": resource.api_version, "kind": resource.kind}
-        return Listing([{**kinds, **item} for item in items[:limit]], watching.version_of(found))
+
+        async def page(size: int | None, after: str = "") -> tuple[Listing[T], str]:
+            request = requests.list_page(resource, limit=size, version=version, continue_from=after, **selection)
+            found = await self._manifest(request)
+            taken = [take({**kinds, **item}) for item in found.get("items") or ()]
+            return Listing(taken, watching.version_of(found)), found.get("metadata", {}).get("continue") or ""
+
+        listing, after = await page(min(limit or _PAGE, _PAGE))
+        while after and (limit is None or len(listing.items) < limit):
+            try:
+                more, after = await page(_PAGE, after)
+                listing = Listing(listing.items + more.items, more.version)
+            except Gone:  # the list took longer than the server remembers its moment: once more, in one piece
+                listing, after = await page(None)
+        return Listing(listing.items[:limit], listing.version)
 
     async def watch(
         self,

@@ -11,16 +11,17 @@ import logging
 import math
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, Unpack
+from typing import Literal, TypeAlias, Unpack
 
 import orjson
 
 from crosswind.errors import ApiError, CrosswindError, Gone
 from crosswind.kube import requests
 from crosswind.kube.client import Client
+from crosswind.kube.packing import Packed, pack
 from crosswind.kube.requests import Selection
 from crosswind.kube.resources import Resource
 from crosswind.kube.watching import version_of
@@ -29,6 +30,9 @@ from crosswind.types import Manifest, WatchEvent
 __all__ = ["Informer", "InformerEvent", "Known", "pause_after"]
 
 logger = logging.getLogger(__name__)
+
+Glance: TypeAlias = tuple[str, bytes | Manifest | None]
+"""Of a listed object: its uid, and the object or its text, None when it is known already."""
 
 _CATCH_UP = 1.0
 """Seconds from a start at a given version to the first list, which shows what did not change since."""
@@ -53,31 +57,6 @@ class InformerEvent:
     reason: Literal["watch", "list"]
 
 
-class _Packed(MutableMapping[str, Manifest]):
-    """Objects as JSON text: a tenth of the memory of dicts, and one thing for the garbage collector to pass by."""
-
-    def __init__(self, trim: Callable[[Manifest], Manifest]) -> None:
-        self._trim = trim
-        self._texts: dict[str, bytes] = {}
-
-    def __getitem__(self, uid: str) -> Manifest:
-        found: Manifest = orjson.loads(self._texts[uid])
-        return found
-
-    def __setitem__(self, uid: str, found: Manifest) -> None:
-        text = orjson.dumps(self._trim(found))
-        self._texts[uid] = memoryview(text).tobytes()  # a copy of its size: orjson keeps the whole buffer it wrote into
-
-    def __delitem__(self, uid: str) -> None:
-        del self._texts[uid]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._texts)
-
-    def __len__(self) -> int:
-        return len(self._texts)
-
-
 class Known:
     """The objects as last seen, by uid, and what news a watch event or a list brings. Does not wait.
 
@@ -85,7 +64,8 @@ class Known:
     """
 
     def __init__(self, trim: Callable[[Manifest], Manifest] | None = None) -> None:
-        self.objects: MutableMapping[str, Manifest] = {} if trim is None else _Packed(trim)
+        self.objects: MutableMapping[str, Manifest] = {} if trim is None else Packed(trim)
+        self._packs = trim is not None
         self._versions: dict[str, str] = {}
 
     def learn(self, event: WatchEvent) -> InformerEvent | None:
@@ -99,14 +79,23 @@ class Known:
             return InformerEvent("DELETED", found, "watch")
         return self._keep(found, "watch")
 
-    def compare(self, listed: Iterable[Manifest]) -> Iterable[InformerEvent]:
+    def glance(self, found: Manifest) -> Glance:
+        """Return what ``compare`` needs of a listed object."""
+        uid, version = found["metadata"]["uid"], version_of(found)
+        if self._versions.get(uid) == version:
+            return uid, None
+        found["metadata"].pop("managedFields", None)
+        return uid, pack(found) if self._packs else found
+
+    def compare(self, listed: Sequence[Glance]) -> Iterable[InformerEvent]:
         """Take a whole list; objects that are gone come first, so that a new one of the same name follows the old."""
-        listed = list(listed)
-        for uid in self._versions.keys() - {item["metadata"]["uid"] for item in listed}:
+        for uid in self._versions.keys() - {uid for uid, _ in listed}:
             del self._versions[uid]
             yield InformerEvent("DELETED", self.objects.pop(uid), "list")
-        for item in listed:
-            if news := self._keep(item, "list"):
+        for _, found in listed:
+            if found is None:
+                continue
+            if news := self._keep(orjson.loads(found) if isinstance(found, bytes) else found, "list"):
                 yield news
 
     def _keep(self, found: Manifest, reason: Literal["watch", "list"]) -> InformerEvent | None:
@@ -193,7 +182,7 @@ class Informer:
 
     async def _list(self) -> AsyncGenerator[InformerEvent]:
         # always the current state: a server's cache ("0") may be older than what the watch has shown already
-        found = await self.client.list(self.resource, **self.selection)
+        found = await self.client.gather(self.resource, self._known.glance, **self.selection)
         for change in self._known.compare(found.items):
             yield change
         self._hear(found.version)

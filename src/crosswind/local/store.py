@@ -57,7 +57,7 @@ class Entry:
 
     def shelve(self) -> None:
         """Keep the JSON alone until someone reads: less memory, and nothing for the garbage collector to go through."""
-        self._json = memoryview(self.json).tobytes()  # a copy of its size: orjson keeps the whole buffer it wrote into
+        self._json = memoryview(self.json).tobytes()  # as many bytes as it has; see crosswind.kube.packing
         self._object = None
 
     @property

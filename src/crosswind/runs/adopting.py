@@ -13,6 +13,7 @@ from dataclasses import replace
 from crosswind.errors import Conflict, CrosswindError, NotFound, ServerError, TooManyRequests, Unreachable
 from crosswind.kube.client import Client
 from crosswind.kube.informing import InformerEvent
+from crosswind.kube.packing import Packed
 from crosswind.kube.resources import PODS
 from crosswind.pods.naming import label_value
 from crosswind.pods.workers import worker_name
@@ -51,15 +52,15 @@ _LOST = (
 )
 
 
-def match(pods: Iterable[Manifest], claims: Iterable[Claim]) -> list[tuple[Claim, Manifest, int]]:
-    """Return the claims that have a pod, each with the last one launched and which launch that was.
+def match(pods: Iterable[Manifest], claims: Iterable[Claim]) -> list[tuple[Claim, str, int]]:
+    """Return the claims that have a pod, each with the uid of the last one launched and which launch that was.
 
     The task instance's id and the pod's name decide: a task that was deferred has another name after it, so that the
     pod before is not taken for it. Stock's pods have only the key's parts.
     """
     by_id = {claim.ti_id: claim for claim in claims}
     by_key = {claim.key: claim for claim in by_id.values()}
-    found: dict[str, tuple[tuple[bool, int, str], Claim, Manifest, int]] = {}
+    found: dict[str, tuple[tuple[bool, int, str], Claim, str, int]] = {}
     for pod in pods:
         annotations = pod["metadata"].get("annotations") or {}
         ti_id = annotations.get("task_instance_id")
@@ -68,8 +69,8 @@ def match(pods: Iterable[Manifest], claims: Iterable[Claim]) -> list[tuple[Claim
             continue
         rank = "deletionTimestamp" not in pod["metadata"], launch, pod["metadata"].get("creationTimestamp") or ""
         if claim.ti_id not in found or rank > found[claim.ti_id][0]:
-            found[claim.ti_id] = rank, claim, pod, launch
-    return [(claim, pod, launch) for _, claim, pod, launch in found.values()]
+            found[claim.ti_id] = rank, claim, pod["metadata"]["uid"], launch
+    return [(claim, uid, launch) for _, claim, uid, launch in found.values()]
 
 
 def _launch_of(claim: Claim, pod: Manifest) -> int | None:
@@ -206,29 +207,32 @@ class Adopter:
         runs = self._claimed(heir.owner)
         if not runs:
             return False
-        await self._take_all(runs, list(heir.pods()), heir)
+        await self._take_all(runs, heir.pods(), heir.pod, heir)
         if left := {ti_id: run for ti_id, run in runs.items() if run.stage is Stage.CLAIMED}:
             await self._look_wider(left, heir)
         return True
 
-    async def _take_all(self, runs: Mapping[str, Run], pods: Collection[Manifest], heir: Heir) -> None:
+    async def _take_all(
+        self, runs: Mapping[str, Run], pods: Iterable[Manifest], pod: Callable[[str], Manifest], heir: Heir
+    ) -> None:
+        """Take over those of the pods that are claimed; ``pod`` returns one of them by its uid, as it is by then."""
         found = match(pods, [run.claim for run in runs.values() if run.claim is not None])
-        for number, (claim, pod, launch) in enumerate(found):
-            self._take(runs[claim.ti_id], pod, launch, gone=heir.gone(pod["metadata"]["uid"]) is not None)
+        for number, (claim, uid, launch) in enumerate(found):
+            self._take(runs[claim.ti_id], pod(uid), launch, gone=heir.gone(uid) is not None)
             if number % _AT_ONCE == 0:
                 await asyncio.sleep(0)
 
     async def _look_wider(self, runs: Mapping[str, Run], heir: Heir) -> None:
         """Look among all worker pods: a pod's label may be of an executor that ended while it adopted."""
-        pods: list[Manifest] = []
+        pods = Packed()
         labels = ",".join(f"{key}={value}" for key, value in WORKER_LABEL.items())
         try:
             for namespace in heir.places:
-                pods += (await self._client.list(PODS, namespace=namespace, labels=labels)).items
+                await self._client.gather(PODS, pods.add, namespace=namespace, labels=labels)
         except CrosswindError as error:
             log.warning("Pods of adopted tasks cannot be looked for, trying again: %s", error)
             return
-        await self._take_all(runs, pods, heir)
+        await self._take_all(runs, pods.values(), pods.__getitem__, heir)
         for run in runs.values():
             self._lose(run)
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from crosswind.kube.client import Client
 from crosswind.kube.informing import Informer, InformerEvent
+from crosswind.kube.packing import Packed
 from crosswind.kube.resources import PODS
 from crosswind.runs.board import Board
 from crosswind.runs.following import Follower
@@ -27,7 +28,7 @@ class Heir:
         self._board = board
         self._follower = follower
         self._informers: dict[str | None, Informer] = {}
-        self._gone: dict[str, Manifest] = {}
+        self._gone = Packed()
 
     @property
     def complete(self) -> bool:
@@ -44,17 +45,23 @@ class Heir:
         followed = {place: version for place, version in positions.items() if place is None or None not in positions}
         labels = f"kubernetes_executor=True,airflow-worker={self.owner}"
         self._informers = {
-            namespace: Informer(self._client, PODS, namespace=namespace, labels=labels) for namespace in followed
+            namespace: Informer(self._client, PODS, namespace=namespace, labels=labels, trim=_whole)
+            for namespace in followed
         }
         async with asyncio.TaskGroup() as group:
             for namespace, informer in self._informers.items():
                 group.create_task(informer.run(self._heard, version=followed[namespace] or None))
 
     def pods(self) -> Iterator[Manifest]:
-        """Yield all pods, those that are gone too."""
+        """Yield all pods, those that are gone too; each is made anew, so thousands are not in memory at once."""
         for informer in self._informers.values():
             yield from informer.objects.values()
         yield from self._gone.values()
+
+    def pod(self, uid: str) -> Manifest:
+        """Return the newest state of a pod, the last one if it is gone; KeyError for one that was never there."""
+        here = (informer.objects.get(uid) for informer in self._informers.values())
+        return next(filter(None, here), None) or self._gone[uid]
 
     def gone(self, uid: str) -> Manifest | None:
         """Return the last state of a pod that is gone, or has another label; None for one that is there."""
@@ -69,3 +76,8 @@ class Heir:
             return
         if event.type != "DELETED" or "deletionTimestamp" in metadata:
             self._follower.on_change(event)
+
+
+def _whole(pod: Manifest) -> Manifest:
+    """Keep all of a pod, but as text."""
+    return pod

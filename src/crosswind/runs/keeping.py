@@ -150,18 +150,21 @@ class Keeper:
         others = ",".join(sorted({*living, label_value(self._settings.executor_id)}))
         ours = ",".join(f"{key}={value}" for key, value in WORKER_LABEL.items())
         labels = f"{ours},airflow-worker notin ({others}),airflow_executor_done!=True"
-        for pod in (await self._client.list(PODS, namespace=namespace, labels=labels)).items:
-            verdict = judge(pod)
-            if verdict.over:
-                self._stopper.put(self._left_over(pod, failed=not verdict.succeeded))
+        for run in (await self._client.gather(PODS, self._left_over, namespace=namespace, labels=labels)).items:
+            if run is not None:
+                self._stopper.put(run)
 
-    def _left_over(self, pod: Manifest, *, failed: bool) -> Run:
+    def _left_over(self, pod: Manifest) -> Run | None:
+        """Return a pod as a run that is over, None when it is not."""
+        verdict = judge(pod)
+        if not verdict.over:
+            return None
         metadata, archive = pod["metadata"], self._settings.archive
         ti_id = (metadata.get("annotations") or {}).get("task_instance_id", "")
         task = WorkerTask("", "", "", 0, metadata["uid"], ti_id=ti_id)
         run = Run(Workload(metadata["uid"], task, 0.0, None), task, 0.0, stage=Stage.ENDED)
         run.name, run.namespace, run.uid = metadata["name"], metadata["namespace"], metadata["uid"]
-        run.failed, run.settled = failed, True
+        run.failed, run.settled = not verdict.succeeded, True
         run.keeps_log = archive is not None and keeps_its_log(pod, archive.folder)
         return run
 
@@ -174,16 +177,20 @@ class Keeper:
         labels += f",airflow-worker notin ({','.join(sorted(siblings))})" if siblings else ""
         team = team_label(self._settings.team)
         labels += "".join(f",{key}={value}" for key, value in team.items()) or ",!crosswind/team"
-        secrets = (await self._client.list(SECRETS, namespace=namespace, labels=labels)).items
-        found = {(secret["metadata"]["namespace"], secret["metadata"]["name"]) for secret in secrets}
-        unused = {where for where in found if where not in self._board.batches}
+        found = await self._client.gather(SECRETS, _where, namespace=namespace, labels=labels)
+        unused = {where for where in found.items if where not in self._board.batches}
         if unused:
-            pods = await self._client.list(PODS, namespace=namespace, labels="kubernetes_executor=True")
-            unused -= secrets_of(pods.items)
+            labels = "kubernetes_executor=True"
+            used = await self._client.gather(PODS, lambda pod: secrets_of([pod]), namespace=namespace, labels=labels)
+            unused -= set().union(*used.items)
         for where in unused & self._suspects:
             self._stopper.put(Batch(name=where[1], namespace=where[0], minted_at=0.0))
         here = {where for where in self._suspects if namespace not in (None, where[0])}
         self._suspects = here | (unused - self._suspects)
+
+
+def _where(found: Manifest) -> tuple[str, str]:
+    return found["metadata"]["namespace"], found["metadata"]["name"]
 
 
 def _now() -> float:

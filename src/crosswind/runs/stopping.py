@@ -86,8 +86,11 @@ class Stopper:
         """Delete a Secret, unless pods that are not ours (yet) need it: who ends the last of them deletes it."""
         if batch.adopted:
             others = f"kubernetes_executor=True,airflow-worker!={label_value(self._settings.executor_id)}"
-            pods = await self._client.list(PODS, namespace=batch.namespace, labels=others)
-            if (batch.namespace, batch.name) in secrets_of(pods.items):
+            where = batch.namespace, batch.name
+            using = await self._client.gather(
+                PODS, lambda pod: where in secrets_of([pod]), namespace=batch.namespace, labels=others
+            )
+            if any(using.items):
                 return
         await self._client.delete(SECRETS, batch.name, namespace=batch.namespace)
 
