@@ -9,7 +9,7 @@ import functools
 import gc
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID, uuid4
@@ -207,6 +207,7 @@ class KubernetesExecutor(BaseExecutor):
             for workload in workloads:
                 self._fail(workload.key, self._refusal or "The executor was not started")  # type: ignore[arg-type]
         elif workloads:
+            self._engine.soon(lambda: _write(workloads))
             self._engine.launch(workloads)
 
     def _workload(self, key: WorkloadKey, item: ExecutorWorkload) -> Workload:
@@ -458,14 +459,28 @@ class _Payload:
         self._item: ExecutorWorkload | None = item
         self._parts = b"", b""
 
-    def __call__(self) -> bytes:
-        if self._item is not None:  # not in the scheduler's thread, which made this
+    def write(self) -> None:
+        """Turn the workload into text."""
+        if self._item is not None:
             text = self._item.model_copy(update={"token": _TOKEN}).model_dump_json().encode()
             before, _, after = text.partition(_TOKEN.encode())
             self._parts, self._item = (before, after), None
+
+    def __call__(self) -> bytes:
+        self.write()
         extras = {"sub": self._subject, "scope": "workload"}
         token = self._generator.generate(extras=extras, valid_for=self._lifetime)
         return token.encode().join(self._parts)
+
+
+def _write(workloads: Iterable[Workload]) -> None:
+    """Turn workloads into text while they wait: the garbage collector, which stops all threads, has less to walk then.
+
+    Not in the scheduler's thread, which made them.
+    """
+    for workload in workloads:
+        if isinstance(workload.payload, _Payload):
+            workload.payload.write()
 
 
 _TOKEN = uuid4().hex

@@ -6,9 +6,9 @@ import contextlib
 import datetime
 import ipaddress
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -16,24 +16,11 @@ from aiohttp.test_utils import TestServer
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from kube_answers import Handler, Serve
 
 from crosswind.kube.client import Client
 from crosswind.kube.connecting import Credentials
 from crosswind.kube.transport import HttpTransport, Server
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class Serve(Protocol):
-    async def __call__(
-        self,
-        handler: Handler,
-        *,
-        credentials: Credentials | None = None,
-        tls: ssl.SSLContext | None = None,
-        client_tls: ssl.SSLContext | None = None,
-        **server: Any,
-    ) -> Client: ...
 
 
 @pytest.fixture

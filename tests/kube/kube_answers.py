@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
 
 from aiohttp import web
+
+from crosswind.kube.client import Client
+from crosswind.kube.connecting import Credentials
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Serve(Protocol):
+    async def __call__(
+        self,
+        handler: Handler,
+        *,
+        credentials: Credentials | None = None,
+        tls: ssl.SSLContext | None = None,
+        client_tls: ssl.SSLContext | None = None,
+        **server: Any,
+    ) -> Client: ...
 
 
 def status(code: int, reason: str = "", message: str = "", **more: Any) -> dict[str, Any]:

@@ -8,9 +8,8 @@ from typing import Any
 import orjson
 import pytest
 from aiohttp import web
-from kube_answers import pod, refusal, status
+from kube_answers import Handler, Serve, pod, refusal, status
 
-from conftest import Handler, Serve
 from crosswind import errors
 from crosswind.kube.client import Client, Patch
 from crosswind.kube.requests import Request

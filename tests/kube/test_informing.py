@@ -11,9 +11,8 @@ import pytest
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
-from kube_answers import pod, refusal, status
+from kube_answers import Serve, pod, refusal, status
 
-from conftest import Serve
 from crosswind import errors
 from crosswind.kube.client import Client
 from crosswind.kube.informing import Informer, InformerEvent, Known, pause_after

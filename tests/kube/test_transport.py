@@ -12,10 +12,9 @@ from typing import Any
 import psutil
 import pytest
 from aiohttp import web
-from kube_answers import pod
+from kube_answers import Serve, pod
 from yarl import URL
 
-from conftest import Serve
 from crosswind.errors import Unreachable
 from crosswind.kube.client import Client
 from crosswind.kube.connecting import FixedCredentials

@@ -7,9 +7,8 @@ from typing import Any
 import orjson
 import pytest
 from aiohttp import WSMsgType, web
-from kube_answers import refusal, status
+from kube_answers import Handler, Serve, refusal, status
 
-from conftest import Handler, Serve
 from crosswind import errors
 from crosswind.kube import requests
 from crosswind.kube.connecting import FixedCredentials

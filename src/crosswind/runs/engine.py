@@ -116,6 +116,10 @@ class Engine:
         """Run workloads, highest priority first."""
         self._post(lambda: self._accept(workloads))
 
+    def soon(self, work: Callable[[], None]) -> None:
+        """Do something on the engine's thread, before what is asked for afterwards; what it raises is logged."""
+        self._post(work)
+
     def revoke(self, key: Hashable) -> None:
         """End the newest run of a key without an outcome, and delete its pod."""
         self._post(lambda: self._revoke(key))
