@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from benchmarks.executors import Result
-from benchmarks.goals import Extras, Size, rows, table
+from benchmarks.goals import Extras, Size, rows, table, typical
 
 GOOD = {
     "tasks": 1000.0,
@@ -40,6 +40,19 @@ def found(span: float = 2.0, **measured: float) -> list[Any]:
 def test_good_figures_hold_every_goal() -> None:
     assert [row.figure for row in found() if not row.held] == []
     assert len(found()) == 13
+
+
+def test_of_several_runs_the_middle_one_counts_and_the_worst_of_what_may_never_go_wrong() -> None:
+    slow, middle, fast = (
+        result(span=3.0, done=999.0),
+        result(span=2.0, cpu=1.5),
+        result(span=1.0, heartbeat_longest=0.2),
+    )
+    counted = typical([fast, slow, middle])
+    assert (counted.span, counted.measured["cpu"]) == (2.0, 1.5)
+    assert (counted.measured["heartbeat_longest"], counted.measured["done"]) == (0.2, 999.0)
+    bare = Result("bare", 10, {"cpu": 1.0}, 10, 1.0, 20, 1.0, 0)
+    assert typical([bare]) == bare
 
 
 @pytest.mark.parametrize(
