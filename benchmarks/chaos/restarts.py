@@ -353,7 +353,7 @@ def _two(size: Size) -> Sequence[Row]:
 
 
 def _creating(size: Size) -> Sequence[Row]:
-    made = size.of(20, 3)
+    made = size.of(12, 3)  # fewer than are under way at once at the start: while none is answered there are no more
 
     async def work() -> Sequence[Row]:
         async with lab(size.of(200, 12), unheard(made)) as place:
