@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from typing import Self
 
 import psutil
 
-__all__ = ["Meter", "quantile", "tree_cpu"]
+__all__ = ["Meter", "Stolen", "quantile", "tree_cpu"]
 
 _SAMPLE_S = 0.5
 
@@ -35,6 +36,30 @@ def tree_cpu(process: psutil.Process, known: dict[int, float] | None = None) -> 
 
 def _tree(process: psutil.Process) -> list[psutil.Process]:
     return [process, *process.children(recursive=True)]
+
+
+class Stolen:
+    """How much of the machine's time its host gives to other machines while the context is open.
+
+    ``share`` is of the time in which this machine wanted to work; None where the system does not tell (not Linux).
+    Much of it, and no figure of speed means anything.
+    """
+
+    share: float | None = None
+
+    def __enter__(self) -> Self:
+        self._before = psutil.cpu_times()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        after, before = psutil.cpu_times(), self._before
+        if hasattr(after, "steal"):
+            stolen = after.steal - before.steal
+            worked = sum(getattr(after, kind) - getattr(before, kind) for kind in ("user", "nice", "system"))
+            self.share = stolen / max(stolen + worked, 1e-9)
+
+    def __str__(self) -> str:
+        return "unknown" if self.share is None else f"{self.share:.0%}"
 
 
 class Meter:
