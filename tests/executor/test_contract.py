@@ -58,6 +58,9 @@ class Engine:
     def launch(self, items: list[Any]) -> None:
         self.launched += items
 
+    def soon(self, work: Any) -> None:
+        work()
+
     def revoke(self, key: Any) -> None:
         self.revoked.append(key)
 
