@@ -492,11 +492,20 @@ def _renew(generator: JWTGenerator, lifetime: float, subject: str, payload: byte
     return json.dumps(json.loads(payload) | {"token": token}).encode()
 
 
+_USUAL_FULL, _RARE_FULL = 10, 50
+"""Collections of the middle generation, of some 7,000 new objects each, until there may be a full one."""
+
+
 @functools.cache
 def _freeze() -> None:
     """Keep the garbage collector, once per process, from walking all of Airflow again and again (150 ms, all threads).
 
-    What is loaded by now stays loaded anyway.
+    What is loaded by now stays loaded anyway. Python walks through all objects once a quarter of them is new; what is
+    frozen does not count for it, and thousands of tasks that wait would be walked every few seconds. Full walks are
+    made as rare as they would be with all that Airflow has loaded, unless the deployment has a threshold of its own.
     """
     gc.collect()
     gc.freeze()
+    young, middle, full = gc.get_threshold()
+    if full == _USUAL_FULL:
+        gc.set_threshold(young, middle, _RARE_FULL)

@@ -27,3 +27,16 @@ def test_a_key_that_is_put_twice_comes_once() -> None:
     order.put("a", 1)
     order.put("a", 1)
     assert order.first(9, "a") == ["a"]
+
+
+def test_what_is_taken_waits_no_more() -> None:
+    order = Priorities[str]()
+    for key, priority in (("a", 1), ("b", 5), ("c", 1), ("d", 5), ("e", 3)):
+        order.put(key, priority)
+    assert len(order) == 5
+    assert order.take(3) == ["b", "d", "e"]
+    order.put("f", 5)
+    assert order.take(2) == ["f", "a"]
+    assert order.take(9) == ["c"]
+    assert order.take(9) == []
+    assert not order

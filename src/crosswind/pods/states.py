@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from crosswind.pods.sidecars import is_native
 from crosswind.types import Json
@@ -33,8 +32,10 @@ class State(enum.Enum):
     TERMINATED = "terminated"
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerReport:
+_STATES = tuple((state, state.value) for state in (State.TERMINATED, State.RUNNING, State.WAITING))
+
+
+class ContainerReport(NamedTuple):
     """One container: what it is and how it is.
 
     ``reason``, ``message``, ``exit_code`` and ``signal`` are those of ``state``; ``last`` is how it ended before its
@@ -52,14 +53,18 @@ class ContainerReport:
     last: ContainerReport | None = None
 
 
+_MAPPING, _LIST = (dict, Mapping), (list, tuple)
+"""Most mappings are dicts, and found to be at once. Made once: a pod is judged at each of its changes."""
+
+
 def mapping(value: Json) -> Mapping[str, Any]:
     """Return ``value`` if it is a mapping, else an empty one."""
-    return value if isinstance(value, dict | Mapping) else {}  # most are dicts, and found to be at once
+    return value if isinstance(value, _MAPPING) else {}
 
 
 def mappings(value: Json) -> list[Mapping[str, Any]]:
     """Return the mappings in ``value`` if it is a list, else none."""
-    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list | tuple) else []
+    return [item for item in value if isinstance(item, _MAPPING)] if isinstance(value, _LIST) else []
 
 
 def text(value: Json) -> str:
@@ -116,8 +121,8 @@ def _report(name: str, kind: Kind, status: Mapping[str, Any]) -> ContainerReport
 def _state_report(
     name: str, kind: Kind, state: Mapping[str, Any], restarts: int, last: ContainerReport | None
 ) -> ContainerReport:
-    for which in (State.TERMINATED, State.RUNNING, State.WAITING):
-        if isinstance(detail := state.get(which.value), Mapping):
+    for which, field in _STATES:
+        if isinstance(detail := state.get(field), _MAPPING):
             return ContainerReport(
                 name,
                 kind,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from crosswind.pods.states import ContainerReport, Kind, State, containers, mapping, mappings, text
 from crosswind.types import Json
@@ -79,8 +79,7 @@ class Stage(enum.Enum):
     """The pod is gone, or its node is, and nobody saw base end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """How a pod stands. ``reason`` is one word as Kubernetes has it, ``message`` its text; both may be ""."""
 
     stage: Stage
@@ -131,8 +130,7 @@ def judge(
     verdict = (
         _on_base(pod, chief, restarts) or _on_phase(pod, chief, reports) or _on_pending(pod, chief, reports, fatal)
     )
-    return replace(
-        _if_gone(verdict, pod, deleted),
+    return _if_gone(verdict, pod, deleted)._replace(
         sidecars_running=tuple(
             report.name for report in reports if report.kind is Kind.ORDINARY and report.state is State.RUNNING
         ),

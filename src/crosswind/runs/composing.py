@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,14 +21,26 @@ from crosswind.types import Manifest
 __all__ = ["Composer", "Templates"]
 
 
+_LOOK_AGAIN = 0.05
+"""Seconds for which a file that was looked at counts as unchanged: hundreds of pods are composed in that time."""
+
+
 class Templates:
     """Pod templates by path, parsed once per version of the file."""
 
     def __init__(self) -> None:
         self._read: dict[str, tuple[tuple[int, int, int], Manifest]] = {}
+        self._looked: dict[str, float] = {}
 
     def get(self, path: str) -> Manifest:
         """Return the template; not to be changed. Raises ``TemplateError`` with file, field and mend."""
+        now = time.monotonic()
+        if now - self._looked.get(path, -math.inf) > _LOOK_AGAIN:
+            self._look(path)
+            self._looked[path] = now
+        return self._read[path][1]
+
+    def _look(self, path: str) -> None:
         try:
             status = os.stat(path)
             version = (status.st_ino, status.st_mtime_ns, status.st_size)
@@ -42,7 +56,6 @@ class Templates:
             raise TemplateError(
                 f"Pod template {path} is not UTF-8 text: {error.reason} at byte {error.start}."
             ) from error
-        return known[1]
 
 
 class Composer:

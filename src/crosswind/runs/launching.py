@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
-import itertools
 import logging
 import uuid
 from collections import defaultdict
@@ -22,6 +20,7 @@ from crosswind.runs.board import Board
 from crosswind.runs.composing import Composer
 from crosswind.runs.dispatching import Dispatcher
 from crosswind.runs.pacing import Pace
+from crosswind.runs.priorities import Priorities
 from crosswind.runs.refusals import GiveUp, Retry, after, is_denied, waits_for
 from crosswind.runs.workloads import Run, Stage
 from crosswind.settings import EngineSettings
@@ -54,8 +53,7 @@ class Launcher:
         self._settings = settings
         self._over = over
         self._created = created
-        self._pending: list[tuple[float, int, Run]] = []
-        self._order = itertools.count()
+        self._pending = Priorities[Run]()
         self._wanted = asyncio.Event()
         self._creating = Dispatcher[Run | Batch](self._create, self._refused, Pace(ceiling=settings.max_requests))
         self._prepared: dict[str, tuple[Manifest, list[Run]]] = {}
@@ -68,7 +66,7 @@ class Launcher:
 
     def put(self, run: Run) -> None:
         """Queue a run for creation."""
-        heapq.heappush(self._pending, (-run.workload.priority, next(self._order), run))
+        self._pending.put(run, run.workload.priority)
         self._wanted.set()
 
     def create(self, run: Run) -> None:
@@ -89,8 +87,7 @@ class Launcher:
                 await asyncio.sleep(0)
 
     def _take(self) -> list[Run]:
-        count = min(len(self._pending), self._settings.secret_batch)
-        runs = [heapq.heappop(self._pending)[2] for _ in range(count)]
+        runs = self._pending.take(self._settings.secret_batch)
         return [run for run in runs if not self._dropped(run)]
 
     def _dropped(self, run: Run) -> bool:

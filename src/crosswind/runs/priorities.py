@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Container, Hashable
 from typing import Generic, TypeVar
 
@@ -23,6 +24,20 @@ class Priorities(Generic[Key]):
     def put(self, key: Key, priority: float) -> None:
         """Add a key; one that is there under this priority keeps its place."""
         self._keys.setdefault(priority, {})[key] = None
+
+    def __len__(self) -> int:
+        return sum(map(len, self._keys.values()))
+
+    def take(self, count: int) -> list[Key]:
+        """Remove the first ``count`` keys and return them, fewer where there are not so many."""
+        found: list[Key] = []
+        for priority in sorted(self._keys, reverse=True):
+            taken = list(itertools.islice(self._keys[priority], count - len(found)))
+            self._forget(priority, taken)
+            found += taken
+            if len(found) == count:
+                break
+        return found
 
     def first(self, count: int, among: Container[Key]) -> list[Key]:
         """Return the first ``count`` keys that are ``among`` those that still wait; forget the others on the way."""
