@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, TypedDict, Unpack
+from typing import Any, NamedTuple, TypedDict, Unpack
 from urllib.parse import quote_plus
 
 import orjson
@@ -78,8 +77,7 @@ class LogOptions(TypedDict, total=False):
     previous: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """One request.
 
     ``verb``, ``subject`` (``pods/exec``) and ``namespace`` are what RBAC calls it, for messages. ``timeout``: seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -25,6 +26,10 @@ __all__ = [
     "SERVICE_ACCOUNTS",
     "Resource",
 ]
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
+"""What needs no quoting: all that the API server takes for a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,7 @@ class Resource:
             parts.append(name)
         if subresource:
             parts.append(subresource)
-        return "/" + "/".join(quote(part, safe="") for part in parts)
+        return "/" + "/".join(part if _PLAIN(part) else quote(part, safe="") for part in parts)
 
 
 _AUTHORIZATION = "authorization.k8s.io"

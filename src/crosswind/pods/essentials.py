@@ -31,9 +31,12 @@ def essentials(pod: Manifest) -> Manifest:
 
 
 def _part(pod: Manifest, name: str, fields: tuple[str, ...]) -> dict[str, Any]:
-    part = pod.get(name) or {}
-    lists = {key: [_pick(item, wanted) for item in part.get(key) or ()] for key, wanted in _LISTS[name].items()}
-    return _pick(part, fields) | {key: items for key, items in lists.items() if items}
+    whole = pod.get(name) or {}
+    part = _pick(whole, fields)
+    for key, wanted in _LISTS[name].items():
+        if items := whole.get(key):
+            part[key] = [_pick(item, wanted) for item in items]
+    return part
 
 
 def _pick(source: Manifest, names: tuple[str, ...]) -> dict[str, Any]:

@@ -96,6 +96,8 @@ def _section(
     declared: list[Mapping[str, Any]], statuses: list[Mapping[str, Any]], base: str | None
 ) -> Iterator[ContainerReport]:
     """Pair specs and statuses by name; a status without a spec counts too."""
+    if not (declared or statuses):
+        return
     reported = {text(status.get("name")): status for status in statuses}
     kinds = {text(container.get("name")): _kind(container, base) for container in declared}
     for name in reported:
@@ -111,11 +113,11 @@ def _kind(container: Mapping[str, Any], base: str | None) -> Kind:
 
 
 def _report(name: str, kind: Kind, status: Mapping[str, Any]) -> ContainerReport:
-    last = _state_report(name, kind, mapping(status.get("lastState")), 0, None)
-    restarts = number(status.get("restartCount")) or 0
-    return _state_report(
-        name, kind, mapping(status.get("state")), restarts, last if last.state is State.TERMINATED else None
-    )
+    before = mapping(status.get("lastState"))
+    last = _state_report(name, kind, before, 0, None) if before else None
+    if last is not None and last.state is not State.TERMINATED:
+        last = None
+    return _state_report(name, kind, mapping(status.get("state")), number(status.get("restartCount")) or 0, last)
 
 
 def _state_report(

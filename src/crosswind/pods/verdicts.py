@@ -247,11 +247,11 @@ def _held_by(pod: Json, waiting: Iterable[ContainerReport]) -> Verdict:
 
 
 def _if_gone(verdict: Verdict, pod: Json, deleted: bool) -> Verdict:
-    if verdict.over:
+    marked = mapping(mapping(pod).get("metadata")).get("deletionTimestamp")
+    if verdict.over or not (deleted or marked):
         return verdict
     disrupted = _disruption(pod)
-    marked = mapping(mapping(pod).get("metadata")).get("deletionTimestamp")
-    if not deleted and not (disrupted == "NodeLost" and marked):
+    if not deleted and disrupted != "NodeLost":
         return verdict
     why = verdict.reason if verdict.stage is Stage.WAITING else ""
     return Verdict(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
+from typing import TypeAlias
 
 from crosswind.kube.requests import Request
 from crosswind.runs.workloads import Run
@@ -16,12 +17,15 @@ _MOST = 500
 _VERBS = {"create": "creation", "delete": "deletion", "patch": "patching"}
 
 
+Times: TypeAlias = defaultdict[tuple[str, str], deque[float]]
+
+
 class Tally:
     """Counts and times by metric and label. Belongs to the engine's loop."""
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
-        self.times: dict[tuple[str, str], deque[float]] = {}
+        self.times = _times()
 
     def count(self, name: str, value: str = "") -> None:
         """Count one."""
@@ -29,12 +33,12 @@ class Tally:
 
     def took(self, name: str, seconds: float, value: str = "") -> None:
         """Note a time; of very many of one kind the latest are told."""
-        self.times.setdefault((name, value), deque(maxlen=_MOST)).append(max(0.0, seconds))
+        self.times[name, value].append(max(0.0, seconds))
 
-    def take(self) -> tuple[Counter[tuple[str, str]], dict[tuple[str, str], deque[float]]]:
+    def take(self) -> tuple[Counter[tuple[str, str]], Times]:
         """Return counts and times, and begin anew."""
         taken = self.counts, self.times
-        self.counts, self.times = Counter(), {}
+        self.counts, self.times = Counter(), _times()
         return taken
 
     def answered(self, request: Request, status: int, seconds: float) -> None:
@@ -62,3 +66,7 @@ class Tally:
         for phase, since, until in moments:
             if since and until:
                 self.took("crosswind.pod_phase", until - since, phase)
+
+
+def _times() -> Times:
+    return defaultdict(lambda: deque(maxlen=_MOST))
