@@ -41,7 +41,7 @@ sidecars: $(READY)  ## Every known sidecar with the pod operator, ours and stock
 bench: $(READY)  ## Measure ours against stock, and the local API (ARGS="--tasks 1000")
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-chaos: $(READY)  ## Faults of every kind, and what was lost (ARGS="api --short"; twenty minutes in full)
+chaos: $(READY)  ## Faults of every kind, and what was lost (ARGS="api --short"; a quarter of an hour in full)
 	@$(BIN)/python -m benchmarks.chaos $(ARGS)
 
 docs: $(READY)  ## Build the documentation into site/, broken links refused
