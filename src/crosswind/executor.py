@@ -95,6 +95,7 @@ class KubernetesExecutor(BaseExecutor):
             self._engine.start()
             return
         self._executor_id = f"local-{uuid4().hex[:8]}" if self.job_id is None else str(self.job_id)
+        self._tell_first()
         try:
             self._engine = self._make_engine()
             self._engine.start()
@@ -106,11 +107,14 @@ class KubernetesExecutor(BaseExecutor):
             self.log.exception("Crosswind's engine did not start")
         self._warm_up()
 
+    def _tell_first(self) -> None:
+        """Have core read its table of metrics, and connect, while there is one thread: two would connect twice."""
+        self._emit_metrics(self.parallelism, 0, 0)  # type: ignore[no-untyped-call]
+
     def _warm_up(self) -> None:
-        """Do now what would hold up heartbeats: core reads its table of metrics on first use; see also ``_freeze``."""
+        """Do now what would hold up heartbeats."""
         import_credentials()
         _freeze()
-        self._emit_metrics(self.parallelism, 0, 0)  # type: ignore[no-untyped-call]
 
     def _make_engine(self) -> Engine:
         settings = self._settings(self._executor_id)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.local.processes import come, running
 
 from crosswind.errors import BadRequest, ConfigError
 from crosswind.kube.client import Client
@@ -45,21 +46,8 @@ async def test_pods_end_with_the_cluster(tmp_path: Path) -> None:
         changes = aiter(cluster.registry.watch("Pod", "default"))
         while process["status"]["phase"] != "Running":
             process = (await anext(changes)).object
-        async with asyncio.timeout(30):  # a container runs before its shell has started the sleep
-            while not (sleeping := _sleeping(seconds)):  # noqa: ASYNC110 - /proc gives no event
-                await asyncio.sleep(0.05)
-    assert not sleeping & _sleeping(seconds)
-
-
-def _sleeping(seconds: str) -> set[Path]:
-    return {path for path in Path("/proc").glob("[0-9]*/cmdline") if _command(path) == f"sleep\0{seconds}\0".encode()}
-
-
-def _command(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:  # ended meanwhile
-        return b""
+        sleeping = await come("sleep", seconds)
+    assert not sleeping & running("sleep", seconds)
 
 
 async def test_taken_port_is_said_at_the_start() -> None:

@@ -7,11 +7,11 @@ import json
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from tests.local.processes import come, gone
 from tests.local.spdy_client import SpdyClient
 
 from crosswind.local.serving import LocalCluster
@@ -82,10 +82,8 @@ async def test_client_that_leaves_ends_its_command(connect: Connect) -> None:
     async with connect("exec", [*command("sh", "-c", "echo up; exec sleep 601"), *OUTPUT], "v5.channel.k8s.io") as ws:
         while (await ws.receive()).data != b"\x01up\n":
             pass
-        mine = [path for path in Path("/proc").glob("[0-9]*/cmdline") if path.read_bytes() == b"sleep\x00601\x00"]
-        assert mine
-    while any(path.exists() and path.read_bytes() for path in mine):
-        await asyncio.to_thread(lambda: None)
+        mine = await come("sleep", "601")
+    await gone(mine, "sleep", "601")
 
 
 @pytest.mark.parametrize("protocol", ["v9.channel.k8s.io", "channel.k8s.io", "v4.base64.channel.k8s.io"])

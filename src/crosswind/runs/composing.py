@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import contextlib
 import os
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +20,29 @@ from crosswind.types import Manifest
 __all__ = ["Composer", "Templates"]
 
 
-_LOOK_AGAIN = 0.05
-"""Seconds for which a file that was looked at counts as unchanged: hundreds of pods are composed in that time."""
-
-
 class Templates:
     """Pod templates by path, parsed once per version of the file."""
 
     def __init__(self) -> None:
         self._read: dict[str, tuple[tuple[int, int, int], Manifest]] = {}
-        self._looked: dict[str, float] = {}
+        self._looked: set[str] | None = None
 
     def get(self, path: str) -> Manifest:
         """Return the template; not to be changed. Raises ``TemplateError`` with file, field and mend."""
-        now = time.monotonic()
-        if now - self._looked.get(path, -math.inf) > _LOOK_AGAIN:
+        if self._looked is None or path not in self._looked:
             self._look(path)
-            self._looked[path] = now
+        if self._looked is not None:
+            self._looked.add(path)
         return self._read[path][1]
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Look at each file once only, inside: for many pods that are composed in one go."""
+        self._looked = set()
+        try:
+            yield
+        finally:
+            self._looked = None
 
     def _look(self, path: str) -> None:
         try:

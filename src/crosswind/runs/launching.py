@@ -99,7 +99,8 @@ class Launcher:
 
     def _prepare(self, runs: list[Run]) -> None:
         secret = f"crosswind-{uuid.uuid4().hex[:16]}" if self._settings.workload_delivery == "secret" else None
-        composed = [run for run in runs if self._compose(run, secret)]
+        with self._composer.templates.at_once():
+            composed = [run for run in runs if self._compose(run, secret)]
         if secret is None:
             for run in composed:
                 self.create(run)
