@@ -155,3 +155,11 @@ def test_what_a_quota_limits_can_be_counted_in_every_pod(data):
     if not validation.validate(KINDS["Pod"], pod):
         registry.create("Pod", "ns", pod)
         assert quota.used(registry, limit).keys() == hard.keys()
+
+
+def test_an_empty_strategy_type_counts_as_not_given():
+    made = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "x", "namespace": "ns"}}
+    filled = made | {"spec": {"strategy": {"type": ""}, "template": {"spec": {"containers": []}}}}
+    defaults.apply_defaults(KINDS["Deployment"], filled)
+    limits = {"maxUnavailable": "25%", "maxSurge": "25%"}
+    assert filled["spec"]["strategy"] == {"type": "RollingUpdate", "rollingUpdate": limits}

@@ -232,7 +232,7 @@ def _job_spec(spec: Manifest) -> None:
 
 
 def _strategy(strategy: Manifest) -> None:
-    if strategy.get("type", "RollingUpdate") == "RollingUpdate":
+    if (strategy.get("type") or "RollingUpdate") == "RollingUpdate":  # "" counts as not given
         strategy.setdefault("rollingUpdate", {})
 
 
