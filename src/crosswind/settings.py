@@ -215,6 +215,14 @@ class LocalSettings:
     sidecar_ready_after: float = 0.5
     """Seconds until an injected sidecar is ready; a proxy with a near control plane takes about that."""
 
+    start_delay: float = 0.0
+    """Seconds by which the container of an injected sidecar begins later than the containers before it, as when its
+    image is pulled first. Annotation ``start-delay.local.crosswind/CONTAINER`` sets it for one container of a pod."""
+
+    ready_delay: float | None = None
+    """Seconds from an injected sidecar's start until it is ready; None is ``sidecar_ready_after``. Annotation
+    ``ready-delay.local.crosswind/CONTAINER`` sets it for one container of a pod."""
+
     native_sidecars: bool = False
     """Inject proxies as native sidecars unless a pod says otherwise; off, because ordinary ones are the hard case."""
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from crosswind.local.injection import vault
 from crosswind.local.injection.additions import Injector
 from crosswind.local.injection.declared import load
+from crosswind.local.injection.delays import delayed
 from crosswind.local.injection.gcsfuse import GcsFuse
 from crosswind.local.injection.istio import Istio
 from crosswind.local.injection.kuma import Kuma
@@ -22,7 +23,8 @@ def injectors(settings: LocalSettings) -> list[Injector]:
     declared = load(settings.sidecars) if settings.sidecars else []
     istio = Istio(native=settings.native_sidecars, cut=settings.istio_long_names == "cut")
     native = settings.native_sidecars
-    return [vault.inject, *declared, GcsFuse(native), Kuma(native), Linkerd(native), istio]
+    every: list[Injector] = [vault.inject, *declared, GcsFuse(native), Kuma(native), Linkerd(native), istio]
+    return [delayed(injector, settings.start_delay, settings.ready_delay) for injector in every]
 
 
 def switch_on(namespace: Manifest, meshes: Sequence[str]) -> None:

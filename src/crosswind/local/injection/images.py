@@ -9,7 +9,10 @@ from pathlib import Path
 
 from crosswind.settings import LocalImage
 
-__all__ = ["sidecar_images"]
+__all__ = ["READY_AFTER", "sidecar_images"]
+
+READY_AFTER = "CROSSWIND_READY_AFTER"
+"""The variable from which a played sidecar reads after how many seconds it is ready."""
 
 PLAYED: dict[str, tuple[str, bool]] = {
     "*istio/proxyv2*": ("pilot-agent", True),
@@ -57,7 +60,7 @@ def sidecar_images(folder: Path, *, ready_after: float) -> dict[str, LocalImage]
         script = folder / command
         script.write_text(f'#!/bin/sh\nexec {shlex.join([python, "-I", "-S", str(program), command])} "$@"\n')
         script.chmod(0o755)
-    environment = {"CROSSWIND_READY_AFTER": str(ready_after)}
+    environment = {READY_AFTER: str(ready_after)}
     return {
         pattern: LocalImage((str(folder),), shell, environment, (command,), visible=(str(folder), *FOLDERS))
         for pattern, (command, shell) in PLAYED.items()

@@ -8,7 +8,9 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from crosswind.local.kubelet.environment import environment, expand
+from crosswind.local.injection.delays import READY_DELAY, delay_of
+from crosswind.local.injection.images import READY_AFTER
+from crosswind.local.kubelet.environment import ConfigError, environment, expand
 from crosswind.local.kubelet.images import command_line, find_image
 from crosswind.local.kubelet.machine import Machine, below, rewritten
 from crosswind.local.kubelet.network import Place
@@ -68,7 +70,7 @@ def process_spec(
     """Return the launcher's ``start`` message for one run, whose files go to ``folder``. Raises ``ConfigError``."""
     image = find_image(container["image"], machine.images) or LocalImage()
     namespace, hostname = pod["metadata"]["namespace"], hostname_of(pod)
-    given = machine.given_environment(image, hostname)
+    given = machine.given_environment(image, hostname) | _readiness(pod, container["name"])
     variables = environment(
         pod, container, given, lambda kind, name: machine.find(namespace, kind, name), machine.allocatable()
     )
@@ -95,6 +97,15 @@ def process_spec(
         return message
     places = {image.folder: str(folder / "tmp")} if image.folder != "/" else {}
     return without_mounts(message, places | {one.target: one.source for one in mounts})
+
+
+def _readiness(pod: Manifest, name: str) -> dict[str, str]:
+    """Return the variable that a played sidecar reads, for a container whose annotation sets when it is ready."""
+    try:
+        seconds = delay_of(pod, READY_DELAY, name)
+    except ValueError as problem:
+        raise ConfigError(str(problem)) from problem
+    return {} if seconds is None else {READY_AFTER: f"{seconds:g}"}
 
 
 def _own_files(container: Manifest, folder: Path) -> list[Mount]:

@@ -108,20 +108,25 @@ class Reporter:
                 return f"spec.{kind}{{{container}}}"
         return ""
 
-    def pulled(self, spec: Manifest) -> None:
-        """Say that a container's image is there."""
+    def pulling(self, spec: Manifest) -> None:
+        """Report that an image pull has begun."""
+        self.event("Pulling", f'Pulling image "{spec["image"]}"', spec["name"])
+
+    def pulled(self, spec: Manifest, seconds: float) -> None:
+        """Report that a container's image is there, after a pull of so many seconds; 0: it was there already."""
         image, name = spec["image"], spec["name"]
-        if spec.get("imagePullPolicy") == "Always":
-            self.event("Pulling", f'Pulling image "{image}"', name)
-            told = f'Successfully pulled image "{image}" in 1ms (1ms including waiting). Image size: 0 bytes.'
+        if seconds:
+            took = _words(seconds) if seconds >= 1 else f"{seconds * 1000:g}ms"
+            told = f'Successfully pulled image "{image}" in {took} ({took} including waiting). Image size: 0 bytes.'
             self.event("Pulled", told, name)
         else:
-            self.event("Pulled", f'Container image "{image}" already present on machine', name)
+            told = f'Container image "{image}" already present on machine and can be accessed by the pod'
+            self.event("Pulled", told, name)
 
     def refused(self, spec: Manifest, problem: ImageProblem) -> None:
         """Say why a container's image cannot be used."""
         if problem.again:
-            self.event("Pulling", f'Pulling image "{spec["image"]}"', spec["name"])
+            self.pulling(spec)
         self.warn(problem.event, problem.event_message, spec["name"])
         self.warn("Failed", f"Error: {problem.reason}", spec["name"])
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
+from crosswind.local.injection.delays import START_DELAY, delay_of
 from crosswind.local.kubelet.containers import StartError
 from crosswind.local.kubelet.environment import ConfigError
 from crosswind.local.kubelet.images import ImageProblem, problem_of
@@ -29,7 +30,7 @@ from crosswind.types import Manifest
 __all__ = ["Ending", "PodWorker"]
 
 LONGEST_BACKOFF = 300.0
-RETRY_S, SOON_S = 10.0, 1.0
+RETRY_S, SOON_S, INSTANT_PULL_S = 10.0, 1.0, 0.001
 DEADLINE = "Pod was active on the node longer than the specified deadline"
 _log = logging.getLogger(__name__)
 
@@ -320,8 +321,9 @@ class PodWorker:
         if problem := problem_of(spec, self._machine.images):
             self._refuse_image(name, sight, spec, problem)
             return False
-        self._tell.pulled(spec)
         number = self._counts.get(name, 0)
+        if not await self._pull(sight, spec, first=number == 0):
+            return False
         assert self.place is not None
         run = Run(self._machine, spec, self.folder / "containers" / name / str(number), self.place)
         run.folder.mkdir(parents=True, exist_ok=True)
@@ -329,13 +331,38 @@ class PodWorker:
             process = process_spec(self._machine, self.pod, spec, self._volumes, self._shared, run.folder)
         except ConfigError as problem:
             await run.container.close()
-            self._hold(sight, Waiting("CreateContainerConfigError", str(problem)), RETRY_S)
-            self._tell.warn("Failed", f"Error: {problem}", name)
+            self._refuse_config(sight, name, str(problem))
             return False
         return await self._launch(name, sight, run, process)
 
+    async def _pull(self, sight: Sight, spec: Manifest, *, first: bool) -> bool:
+        """Pull a container's image; False for an annotation that asks for a delay which is no number.
+
+        Nothing is loaded here. A container that is to start late takes its delay as the time of the pull, in which the
+        containers after it wait and the pod's status stays as it is, as in a kubelet that pulls an image.
+        """
+        name = spec["name"]
+        try:
+            seconds = (delay_of(self.pod, START_DELAY, name) if first else None) or 0.0
+        except ValueError as problem:
+            self._refuse_config(sight, name, str(problem))
+            return False
+        if spec.get("imagePullPolicy") == "Always":
+            seconds = max(seconds, INSTANT_PULL_S)
+        if seconds:
+            self._tell.pulling(spec)
+        if seconds > INSTANT_PULL_S:
+            await asyncio.sleep(seconds)
+        self._tell.pulled(spec, seconds)
+        return True
+
+    def _refuse_config(self, sight: Sight, name: str, why: str) -> None:
+        """Leave a container waiting until what is wrong with its configuration has changed."""
+        self._hold(sight, Waiting("CreateContainerConfigError", why), RETRY_S)
+        self._tell.warn("Failed", f"Error: {why}", name)
+
     async def _launch(self, name: str, sight: Sight, run: Run, process: dict[str, object]) -> bool:
-        self._tell.event("Created", f"Created container: {name}", name)
+        self._tell.event("Created", "Container created", name)
         self._counts[name] = self._counts.get(name, 0) + 1
         self.runs[name] = run
         begun = asyncio.get_running_loop().create_future()
@@ -366,7 +393,7 @@ class PodWorker:
             begun.set_result(False)
             await run.finish(ended)
             return
-        self._tell.event("Started", f"Started container {name}", name)
+        self._tell.event("Started", "Container started", name)
         self._note_begun(sight, run, identity)
         begun.set_result(True)
         ended = await run.wait(identity)
