@@ -79,6 +79,23 @@ async def test_server_and_token_can_be_borrowed_from_the_official_client(monkeyp
     assert await credentials.current() == "Bearer second"
 
 
+@pytest.mark.parametrize(
+    ("host", "no_proxy", "proxy"),
+    [
+        ("https://10.1.2.3", "", "http://proxy:3128"),
+        ("https://10.1.2.3", "10.0.0.0/8", None),
+        ("https://127.0.0.1:6443", "", None),
+    ],
+)
+def test_a_borrowed_proxy_is_for_far_servers_alone(
+    monkeypatch: pytest.MonkeyPatch, host: str, no_proxy: str, proxy: str | None
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
+    configuration = Configuration(host=host)
+    configuration.proxy, configuration.no_proxy = "http://proxy:3128", no_proxy
+    assert connecting.borrow(configuration, KubeSettings())[0].proxy == proxy
+
+
 async def test_a_token_file_is_read_again_after_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connecting, "_RENEWAL_PAUSE", 0.0)
     token = tmp_path / "token"
@@ -161,6 +178,7 @@ async def test_a_kubeconfig_without_verification_and_with_server_name(tmp_path: 
         ({"https_proxy": "http://proxy:3128"}, None, "http://proxy:3128"),
         ({"https_proxy": "http://proxy:3128", "no_proxy": ".example"}, None, None),
         ({"https_proxy": "http://proxy:3128", "no_proxy": ".example"}, "http://own:1", "http://own:1"),
+        ({"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "api.example:443"}, None, None),
     ],
 )
 async def test_the_proxy_is_the_kubeconfigs_or_the_environments(

@@ -8,16 +8,16 @@ import binascii
 import datetime
 import logging
 import math
+import os
 import ssl
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from crosswind.errors import KubeconfigError
-from crosswind.kube import kubeconfigs, plugins
+from crosswind.kube import kubeconfigs, plugins, proxies
 from crosswind.kube.transport import Server
 from crosswind.settings import KubeSettings
 
@@ -135,7 +135,8 @@ async def load(settings: KubeSettings) -> tuple[Server, Credentials]:
             login, verify=login.verify and settings.verify_ssl, ca_file=settings.ssl_ca_cert or login.ca_file
         )
 
-    return _shared(read, await read(), settings)
+    login = await read()
+    return _shared(read, login, settings, _proxy(login))
 
 
 def borrow(configuration: Any, settings: KubeSettings) -> tuple[Server, Credentials]:
@@ -147,17 +148,20 @@ def borrow(configuration: Any, settings: KubeSettings) -> tuple[Server, Credenti
     async def read() -> Login:
         return _borrowed(configuration)
 
-    return _shared(read, _borrowed(configuration), settings)
+    login = _borrowed(configuration)
+    return _shared(read, login, settings, _borrowed_proxy(configuration, login))
 
 
-def _shared(read: Callable[[], Awaitable[Login]], login: Login, settings: KubeSettings) -> tuple[Server, Credentials]:
+def _shared(
+    read: Callable[[], Awaitable[Login]], login: Login, settings: KubeSettings, proxy: str | None
+) -> tuple[Server, Credentials]:
     tls = _tls(login) if login.url.startswith("https:") else None
     server = Server(
         url=login.url,
         source=login.source,
         tls=tls,
         tls_server_name=login.tls_server_name,
-        proxy=_proxy(login),
+        proxy=proxy,
         connect_timeout=settings.connect_timeout,
         request_timeout=settings.request_timeout,
     )
@@ -169,6 +173,16 @@ def _borrowed(configuration: Any) -> Login:
     header = headers[0] if headers else configuration.username and configuration.get_basic_auth_token()
     login = _login(configuration, "the Kubernetes hook", _TOKEN_FILE_SECONDS)
     return replace(login, authorization=header.strip() if header else None)
+
+
+def _borrowed_proxy(configuration: Any, login: Login) -> str | None:
+    """Return the proxy of an official client, unless its ``no_proxy`` names the server or the server is this machine.
+
+    The client copies the environment's proxy into its configuration, whatever server it is for.
+    """
+    if not login.proxy or proxies.bypasses(login.url, getattr(configuration, "no_proxy", None) or ""):
+        return None
+    return _proxy(login)
 
 
 def _in_cluster() -> Login:
@@ -289,7 +303,6 @@ def _add_certificate(context: ssl.SSLContext, login: Login) -> None:
 
 def _proxy(login: Login) -> str | None:
     """Return the kubeconfig's proxy, else the environment's (HTTPS_PROXY, NO_PROXY); looked up once."""
-    address = urlsplit(login.url)
     if login.proxy:
         scheme = urlsplit(login.proxy).scheme
         if scheme not in ("http", "https"):
@@ -297,4 +310,4 @@ def _proxy(login: Login) -> str | None:
                 f'{login.source}: a proxy-url of the kind "{scheme}" is not supported, only http and https'
             )
         return login.proxy
-    return None if proxy_bypass(address.hostname or "") else getproxies().get(address.scheme)
+    return proxies.environment_proxy(login.url, os.environ)
