@@ -20,6 +20,7 @@
     │   ├── Invalid               422: a field is wrong; do not repeat it
     │   ├── TooManyRequests       429: wait ``retry_after`` seconds
     │   └── ServerError           5xx: wait and retry
+    ├── CredentialsError          a token or certificate could not be renewed just now: retry
     ├── Unreachable               no answer: refused, reset, timed out, TLS
     ├── PodTimeout                a pod was not scheduled, or did not start, in the time it had
     └── XComError                 a task's result cannot be had
@@ -35,6 +36,7 @@ __all__ = [
     "BadRequest",
     "ConfigError",
     "Conflict",
+    "CredentialsError",
     "CrosswindError",
     "Forbidden",
     "Gone",
@@ -149,8 +151,23 @@ class ServerError(ApiError):
     """500 and above."""
 
 
+class CredentialsError(CrosswindError):
+    """A credential could not be had or renewed at this moment: an exec plug-in failed, a token file is missing.
+
+    Not a ``ConfigError``: what worked a minute ago, or may work in a minute, is retried and fails no task at once.
+    """
+
+
 class Unreachable(CrosswindError):
-    """No answer came; whether the request was carried out is unknown."""
+    """No answer came.
+
+    ``sent``: whether the request may have reached the server, so that it may have been carried out; False when there
+    was no connection to send it on.
+    """
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
+        super().__init__(message)
+        self.sent = sent
 
 
 class PodTimeout(CrosswindError):

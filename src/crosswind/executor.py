@@ -29,7 +29,7 @@ from crosswind.errors import ConfigError, CrosswindError
 from crosswind.kube.connecting import import_credentials
 from crosswind.ledger import CallbackClaim, DatabaseLedger, TaskClaim
 from crosswind.meters import airflow_meter
-from crosswind.pods.naming import is_unique_id, label_value, task_labels
+from crosswind.pods.naming import is_unique_id, label_value, task_labels, team_label
 from crosswind.pods.workers import WorkerTask, worker_namespace
 from crosswind.runs.engine import Engine
 from crosswind.runs.priorities import Priorities
@@ -270,7 +270,7 @@ class KubernetesExecutor(BaseExecutor):
             queue=queue,
             ti_id=ti_id,
             airflow_version=airflow_version,
-            labels=WORKER_LABEL,
+            labels={**WORKER_LABEL, **team_label(self.team_name or "")},
         )
 
     def _payload(self, item: ExecutorWorkload, subject: str) -> Callable[[], bytes]:

@@ -280,3 +280,43 @@ class Canned:
 async def test_any_transport_will_do() -> None:
     async with Client(Canned()) as client:
         assert await client.get(PODS, "a", namespace="n") == {"method": "GET", "path": "/api/v1/namespaces/n/pods/a"}
+
+
+class FailingRenewal:
+    """Credentials that the server refuses and that cannot be renewed."""
+
+    async def current(self) -> str | None:
+        return "Bearer old"
+
+    async def renew(self, used: str | None) -> bool:
+        raise errors.CredentialsError("the exec plug-in failed")
+
+
+class Refusing:
+    """A transport that answers 401 and counts how many answers are open."""
+
+    def __init__(self) -> None:
+        self.open_answers = 0
+
+    async def open(self, request: Request, authorization: str | None) -> Any:
+        self.open_answers += 1
+        return self
+
+    status = 401
+    headers: dict[str, str] = {}  # noqa: RUF012
+    socket = None
+
+    async def read(self) -> bytes:
+        return b"{}"
+
+    async def close(self) -> None:
+        self.open_answers -= 1
+
+
+async def test_a_refusal_is_closed_when_the_credentials_cannot_be_renewed() -> None:
+    transport = Refusing()
+    client = Client(transport, FailingRenewal())  # type: ignore[arg-type]
+    for _ in range(3):
+        with pytest.raises(errors.CredentialsError):
+            await client.get(PODS, "a", namespace="n")
+    assert transport.open_answers == 0

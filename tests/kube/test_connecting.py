@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
+import os
+import ssl
 import stat
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,7 @@ import yaml
 from kubernetes.client import Configuration
 from kubernetes_asyncio.config import incluster_config
 
-from crosswind.errors import KubeconfigError
+from crosswind.errors import CredentialsError, KubeconfigError
 from crosswind.kube import connecting
 from crosswind.kube.connecting import Login, RenewedCredentials
 from crosswind.settings import KubeSettings
@@ -140,14 +144,14 @@ async def test_unusable_users_are_said_with_context_and_file(
 
 async def test_what_a_failing_plugin_says_is_passed_on(tmp_path: Path) -> None:
     settings = kubeconfig(tmp_path, plugin(tmp_path, "echo 'session expired, run: cloud login' >&2; exit 1"))
-    with pytest.raises(KubeconfigError, match="session expired, run: cloud login"):
+    with pytest.raises(CredentialsError, match="session expired, run: cloud login"):
         await connecting.load(settings)
 
 
 async def test_a_plugin_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connecting, "_SIGN_IN_SECONDS", 0.2)
     settings = kubeconfig(tmp_path, plugin(tmp_path, "sleep 30 & sleep 30"))
-    with pytest.raises(KubeconfigError, match=r'plugin" did not answer within 0.2 s'):
+    with pytest.raises(CredentialsError, match=r'plugin" did not answer within 0.2 s'):
         await connecting.load(settings)
 
 
@@ -155,7 +159,10 @@ async def test_a_plugin_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pyte
     ("cluster", "message"),
     [
         ({"certificate-authority": "/no/ca.pem"}, "/no/ca.pem"),
-        ({"certificate-authority-data": base64.b64encode(b"words").decode()}, "CA file .* cannot be used"),
+        (
+            {"certificate-authority-data": base64.b64encode(b"words").decode()},
+            "CA in certificate-authority-data cannot be used",
+        ),
         ({"proxy-url": "socks5://127.0.0.1:1"}, 'proxy-url of the kind "socks5" is not supported'),
     ],
 )
@@ -227,7 +234,7 @@ class Logins:
     def __init__(self, lifetime: float) -> None:
         self.login = Login("http://x", "test", "t0", lifetime)
         self.count = 0
-        self.error: KubeconfigError | None = None
+        self.error: KubeconfigError | CredentialsError | None = None
 
     async def read(self) -> Login:
         self.count += 1
@@ -253,6 +260,92 @@ async def test_a_renewal_that_fails_ahead_of_time_keeps_the_old_token(caplog: py
     logins.error = KubeconfigError("the cloud is down")
     assert await credentials.current() == "t0"
     assert "the cloud is down" in caplog.text
+
+
+async def test_requests_that_are_refused_together_share_one_failed_renewal() -> None:
+    logins = Logins(lifetime=3600)
+    logins.error = CredentialsError("the exec plug-in failed")
+    credentials = RenewedCredentials(logins.read, logins.login, None)
+    credentials._read_at = float("-inf")  # as if read long ago
+    outcomes = await asyncio.gather(*(credentials.renew("t0") for _ in range(64)), return_exceptions=True)
+    assert logins.count == 1, "a plug-in that hangs for a minute would be waited for an hour"
+    assert {type(one) for one in outcomes} == {CredentialsError}
+    assert "the exec plug-in failed" in str(outcomes[-1])
+
+
+async def test_a_renewal_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connecting, "_RENEWAL_SECONDS", 0.05)
+
+    async def read() -> Login:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    credentials = RenewedCredentials(read, Login("http://x", "test", "t0"), None)
+    credentials._read_at = float("-inf")
+    with pytest.raises(CredentialsError, match="took more than"):
+        await credentials.renew("t0")
+
+
+async def test_while_one_request_renews_ahead_of_time_the_others_use_the_old_token() -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def read() -> Login:
+        begun.set()
+        await go_on.wait()
+        return Login("http://x", "test", "new")
+
+    credentials = RenewedCredentials(read, Login("http://x", "test", "old"), None)
+    credentials._stale_at = float("-inf")
+    first = asyncio.create_task(credentials.current())
+    await begun.wait()
+    assert await credentials.current() == "old"
+    go_on.set()
+    assert await first == "new"
+
+
+async def test_a_kubeconfig_that_breaks_later_is_no_mistake_of_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connecting, "_RENEWAL_PAUSE", 0.0)
+    settings = kubeconfig(tmp_path, {"token": "old"})
+    _, credentials = await connecting.load(settings)
+    Path(str(settings.kubeconfig)).write_text("apiVersion: v1\nclusters: [")  # somebody is writing it
+    with pytest.raises(CredentialsError, match="is not YAML"):
+        await credentials.renew("Bearer old")
+    kubeconfig(tmp_path, {"token": "new"})
+    await asyncio.sleep(0)
+    credentials._again_at = float("-inf")  # type: ignore[attr-defined]  # as if the pause was over
+    assert await credentials.renew("Bearer old")
+    assert await credentials.current() == "Bearer new"
+
+
+async def test_keys_of_a_kubeconfig_are_left_in_no_file_and_seen_by_nobody_else(
+    tmp_path: Path, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    chain, key = (path.read_bytes() for path in certificate)
+    seen: list[tuple[int, int]] = []
+
+    loads = ssl.SSLContext.load_cert_chain
+
+    def look_and_load(context: ssl.SSLContext, certfile: Any, keyfile: Any) -> None:
+        seen.append((stat.S_IMODE(os.stat(keyfile).st_mode), stat.S_IMODE(os.stat(Path(keyfile).parent).st_mode)))
+        loads(context, certfile, keyfile)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", look_and_load)
+    data = {
+        "client-certificate-data": base64.b64encode(chain).decode(),
+        "client-key-data": base64.b64encode(key).decode(),
+    }
+    authority = base64.b64encode("# of Jörg\n".encode() + chain).decode()
+    settings = kubeconfig(tmp_path, data, server="https://127.0.0.1:6443", **{"certificate-authority-data": authority})
+    server, _ = await connecting.load(settings)
+    assert server.tls is not None
+    assert server.tls.get_ca_certs()
+    assert seen == [(0o600, 0o700)]
+    assert list(temporary.iterdir()) == []
 
 
 def test_no_credentials_are_shown() -> None:

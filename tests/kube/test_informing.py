@@ -15,8 +15,9 @@ from kube_answers import Serve, pod, refusal, status
 
 from crosswind import errors
 from crosswind.kube.client import Client
-from crosswind.kube.informing import Informer, InformerEvent, Known, pause_after
+from crosswind.kube.informing import Informer, InformerEvent, Known
 from crosswind.kube.resources import PODS
+from crosswind.kube.retry import pause_after
 from crosswind.types import WatchEvent
 
 Objects = dict[str, int]  # name -> version
@@ -98,7 +99,7 @@ def test_a_thousand_objects_take_no_more_memory_than_their_text() -> None:
         (4, None, 0.8, 1.6),
         (1000, None, 15, 30),
         (1, errors.TooManyRequests("", status=429, retry_after=7), 7.1, 7.2),
-        (1, errors.TooManyRequests("", status=429, retry_after=9999), 120, 121),
+        (1, errors.TooManyRequests("", status=429, retry_after=9999), 60, 61),
     ],
 )
 def test_pauses_grow_and_are_bounded(failures: int, error: errors.ApiError | None, least: float, most: float) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from crosswind.errors import KubeconfigError
+from crosswind.errors import CredentialsError, KubeconfigError
 from crosswind.kube.plugins import Signed, sign_in
 
 
@@ -56,7 +56,7 @@ async def test_it_is_told_arguments_environment_and_the_cluster(tmp_path: Path) 
     ],
 )
 async def test_a_plugin_that_fails_is_quoted_only_where_it_complains(tmp_path: Path, script: str, message: str) -> None:
-    with pytest.raises(KubeconfigError, match=message) as caught:
+    with pytest.raises(CredentialsError, match=message) as caught:
         await sign_in(plugin(tmp_path, script), {}, timeout=10)
     assert "SECRET" not in str(caught.value)
 
@@ -69,7 +69,7 @@ async def test_a_missing_plugin_comes_with_the_hint_how_to_install_it() -> None:
 
 async def test_a_plugin_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
     script = f"sleep 30 & echo $! > {tmp_path}/child; wait"
-    with pytest.raises(KubeconfigError, match=r"did not answer within 0.5 s"):
+    with pytest.raises(CredentialsError, match=r"did not answer within 0.5 s"):
         await sign_in(plugin(tmp_path, script), {}, timeout=0.5)
     stat_of_child = Path(f"/proc/{(tmp_path / 'child').read_text().strip()}/stat")
     assert not stat_of_child.exists() or stat_of_child.read_text().split()[2] == "Z"

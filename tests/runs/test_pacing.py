@@ -34,7 +34,7 @@ def test_refusals_of_one_round_halve_once() -> None:
 
 
 def test_retry_after_holds_new_requests_back() -> None:
-    pace = Pace().pushed_back(sent_at=0.0, now=10.0, retry_after=3.0)
+    pace = Pace().pushed_back(sent_at=0.0, now=10.0, pause=3.0)
     assert not pace.may_start(under_way=0, now=12.9)
     assert pace.may_start(under_way=0, now=13.0)
 

@@ -353,8 +353,7 @@ class Client:
         """Send a request; when the credentials were refused and newer ones can be had, once more with those."""
         used = await self._credentials.current()
         reply = await self._send(request, used)
-        if reply.status == 401 and await self._credentials.renew(used):
-            await reply.close()
+        if reply.status == 401 and await self._renews(used, reply):
             reply = await self._send(request, await self._credentials.current())
         if reply.status < 300:
             return reply
@@ -363,6 +362,18 @@ class Client:
         finally:
             await reply.close()
         raise replies.error_of(request, reply.status, reply.headers, body)
+
+    async def _renews(self, used: str | None, reply: Reply) -> bool:
+        """Renew refused credentials; an answer that nobody reads any more, an error's too, is closed."""
+        renewed = False
+        try:
+            renewed = await self._credentials.renew(used)
+        except BaseException:
+            await reply.close()
+            raise
+        if renewed:
+            await reply.close()
+        return renewed
 
     async def _send(self, request: Request, authorization: str | None) -> Reply:
         if self._observe is None:

@@ -10,14 +10,17 @@ import logging
 import math
 import os
 import ssl
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from crosswind.errors import KubeconfigError
+from crosswind.errors import CredentialsError, KubeconfigError
 from crosswind.kube import kubeconfigs, plugins, proxies
+from crosswind.kube.retry import pause_after
 from crosswind.kube.transport import Server
 from crosswind.settings import KubeSettings
 
@@ -31,8 +34,18 @@ _TOKEN_FILE_SECONDS = 60.0
 _RENEWAL_PAUSE = 5.0
 """Seconds between two attempts to get better credentials, however many requests are refused."""
 
+_LONGEST_RENEWAL_PAUSE = 60.0
+"""Seconds between two attempts after many that failed."""
+
+_RENEWAL_SECONDS = 75.0
+"""How long one attempt may take as a whole: everybody who was refused waits for it."""
+
 _SIGN_IN_SECONDS = 60.0
 """How long signing in may take: an exec plug-in or an OIDC provider may have to ask a cloud."""
+
+
+_INLINE = ("certificate-authority-data", "client-certificate-data", "client-key-data")
+"""What a kubeconfig may hold itself instead of naming a file."""
 
 
 class Credentials(Protocol):
@@ -43,7 +56,7 @@ class Credentials(Protocol):
         ...
 
     async def renew(self, used: str | None) -> bool:
-        """The server refused ``used``: return whether another try has a chance."""
+        """The server refused ``used``: return whether another try has a chance; ``CredentialsError`` if that failed."""
         ...
 
 
@@ -74,8 +87,17 @@ class Login:
     ca_file: str | None = None
     cert_file: str | None = None
     key_file: str | None = None
+    ca_data: bytes | None = field(default=None, repr=False)
+    """What the kubeconfig holds itself, as PEM: it wins over the file."""
+    cert_data: bytes | None = field(default=None, repr=False)
+    key_data: bytes | None = field(default=None, repr=False)
     tls_server_name: str | None = None
     proxy: str | None = field(default=None, repr=False)
+
+    @property
+    def has_certificate(self) -> bool:
+        """Whether we show a client certificate."""
+        return bool(self.cert_data or self.cert_file)
 
 
 class RenewedCredentials:
@@ -84,39 +106,63 @@ class RenewedCredentials:
     def __init__(self, read: Callable[[], Awaitable[Login]], login: Login, tls: ssl.SSLContext | None) -> None:
         self._read, self._tls = read, tls
         self._lock = asyncio.Lock()
+        self._failures, self._failure, self._again_at = 0, "", -math.inf
         self._accept(login)
 
     async def current(self) -> str | None:
         """Return the header's value, read again when its time has come; a failure then keeps the old one."""
-        if time.monotonic() >= self._stale_at:
-            async with self._lock:
+        if time.monotonic() >= self._stale_at and not self._lock.locked():
+            async with self._lock:  # the others go on with the old one meanwhile: it is renewed ahead of its time
                 if time.monotonic() >= self._stale_at:
                     await self._freshen()
         return self._login.authorization
 
     async def renew(self, used: str | None) -> bool:
-        """Read again unless that was done a moment ago; ``KubeconfigError`` when it fails."""
+        """Read again unless that was done a moment ago; ``CredentialsError`` when it fails, or has just failed.
+
+        Thousands of requests may be refused at once: those that waited for the lock share the outcome of the first.
+        """
         async with self._lock:
             if self._login.authorization != used:
                 return True
-            if time.monotonic() - self._read_at < _RENEWAL_PAUSE:
+            if time.monotonic() < max(self._read_at + _RENEWAL_PAUSE, self._again_at):
+                if self._failure:
+                    raise CredentialsError(self._failure)
                 return False
             before = self._login
-            self._accept(await self._read())
-            return self._login.authorization != used or bool(before.cert_file)
+            await self._read_again()
+            return self._login.authorization != used or before.has_certificate
 
     async def _freshen(self) -> None:
         try:
-            self._accept(await self._read())
-        except KubeconfigError as error:
-            log.warning("The credentials for %s could not be renewed yet: %s", self._login.url, error)
-            self._stale_at = time.monotonic() + _RENEWAL_PAUSE
+            await self._read_again()
+        except CredentialsError as error:
+            log.warning("%s", error)
+            self._stale_at = self._again_at
+
+    async def _read_again(self) -> None:
+        """Read within a deadline. A failure counts as an attempt; the next one waits longer the more there were.
+
+        Whatever is wrong is a ``CredentialsError``: it worked before, so somebody is replacing a file or a service is
+        away, and waiting helps where failing every task would not.
+        """
+        try:
+            async with asyncio.timeout(_RENEWAL_SECONDS):
+                self._accept(await self._read())
+        except (KubeconfigError, CredentialsError, TimeoutError) as error:
+            self._failures += 1
+            pause = pause_after(self._failures, first=_RENEWAL_PAUSE, ceiling=_LONGEST_RENEWAL_PAUSE)
+            self._again_at = time.monotonic() + max(pause, _RENEWAL_PAUSE)
+            why = f"reading them took more than {_RENEWAL_SECONDS:g} s" if isinstance(error, TimeoutError) else error
+            self._failure = f"The credentials for {self._login.url} could not be renewed yet: {why}"
+            raise CredentialsError(self._failure) from error
+        self._failures, self._failure = 0, ""
 
     def _accept(self, login: Login) -> None:
         self._login = login
         self._read_at = time.monotonic()
         self._stale_at = self._read_at + max(login.lifetime, _RENEWAL_PAUSE)
-        if self._tls and login.cert_file:
+        if self._tls and login.has_certificate:
             _add_certificate(self._tls, login)  # counts for new connections
 
 
@@ -131,9 +177,9 @@ async def load(settings: KubeSettings) -> tuple[Server, Credentials]:
 
     async def read() -> Login:
         login = _in_cluster() if settings.in_cluster else await _by_kubeconfig(settings)
-        return replace(
-            login, verify=login.verify and settings.verify_ssl, ca_file=settings.ssl_ca_cert or login.ca_file
-        )
+        if settings.ssl_ca_cert:
+            login = replace(login, ca_file=settings.ssl_ca_cert, ca_data=None)
+        return replace(login, verify=login.verify and settings.verify_ssl)
 
     login = await read()
     return _shared(read, login, settings, _proxy(login))
@@ -216,13 +262,32 @@ async def _by_kubeconfig(settings: KubeSettings) -> Login:
     try:
         signed = await _signed(chosen)
         user = _user(chosen, signed)
+        ca, certificate, key = (_inline({**chosen.cluster, **user}, name) for name in _INLINE)
+        # without these: the library writes them into files, keys too, that a process which is killed leaves behind
+        document = chosen.document(_without_inline(user), _without_inline(chosen.cluster))
         async with asyncio.timeout(_SIGN_IN_SECONDS):
-            await load_kube_config_from_dict(chosen.document(user), client_configuration=configuration)
-    except KubeconfigError as error:
-        raise KubeconfigError(f"{chosen.source} cannot be used: {error}") from error
+            await load_kube_config_from_dict(document, client_configuration=configuration)
+    except (KubeconfigError, CredentialsError) as error:
+        raise type(error)(f"{chosen.source} cannot be used: {error}") from error
     except Exception as error:  # the library has no list of what it raises: AssertionError, KeyError, ValueError...
         raise KubeconfigError(f"{chosen.source} cannot be used: {_complaint(error)}") from error
-    return _login(configuration, chosen.source, _lifetime(chosen, signed))
+    login = _login(configuration, chosen.source, _lifetime(chosen, signed))
+    return replace(login, ca_data=ca, cert_data=certificate, key_data=key)
+
+
+def _inline(part: dict[str, Any], name: str) -> bytes | None:
+    """Return the PEM text that a field holds; the value itself, a key perhaps, is in no message."""
+    value = part.get(name)
+    if not value:
+        return None
+    try:
+        return base64.b64decode("".join(value.split()), validate=True)
+    except (binascii.Error, ValueError, AttributeError):
+        raise KubeconfigError(f"{name} is not base64") from None
+
+
+def _without_inline(part: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in part.items() if name not in _INLINE}
 
 
 async def _signed(chosen: kubeconfigs.Chosen) -> plugins.Signed | None:
@@ -275,16 +340,17 @@ def _complaint(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}"
-    if isinstance(error, binascii.Error):
-        return "a field that ends in -data is not base64"
     return f"a field is missing or of the wrong type ({type(error).__name__})"
 
 
 def _tls(login: Login) -> ssl.SSLContext:
     try:
-        context = ssl.create_default_context(cafile=login.ca_file)
-    except (ssl.SSLError, OSError) as error:
-        raise KubeconfigError(f"{login.source}: the CA file {login.ca_file} cannot be used: {error}") from error
+        # ssl takes ASCII alone; what is not, stands in comments between the certificates
+        data = login.ca_data.decode("ascii", "ignore") if login.ca_data else None
+        context = ssl.create_default_context(cafile=None if data else login.ca_file, cadata=data)
+    except (ssl.SSLError, OSError, ValueError) as error:
+        which = "CA in certificate-authority-data" if login.ca_data else f"CA file {login.ca_file}"
+        raise KubeconfigError(f"{login.source}: the {which} cannot be used: {error}") from error
     # Python 3.13 began to demand extensions that the CA certificates of many clusters do not have; kubectl does not
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if not login.verify:
@@ -294,11 +360,22 @@ def _tls(login: Login) -> ssl.SSLContext:
 
 
 def _add_certificate(context: ssl.SSLContext, login: Login) -> None:
-    assert login.cert_file
     try:
-        context.load_cert_chain(login.cert_file, login.key_file)
-    except (ssl.SSLError, OSError) as error:
+        with tempfile.TemporaryDirectory(prefix="crosswind-") as folder:  # nobody else's to read; ssl takes files only
+            certificate = _file(folder, "certificate", login.cert_data) or login.cert_file
+            assert certificate
+            context.load_cert_chain(certificate, _file(folder, "key", login.key_data) or login.key_file)
+    except (ssl.SSLError, OSError, ValueError) as error:
         raise KubeconfigError(f"{login.source}: the client certificate or its key cannot be used: {error}") from error
+
+
+def _file(folder: str, name: str, content: bytes | None) -> str | None:
+    if content is None:
+        return None
+    path = Path(folder, name)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+    return str(path)
 
 
 def _proxy(login: Login) -> str | None:

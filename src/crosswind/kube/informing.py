@@ -18,16 +18,17 @@ from typing import Literal, TypeAlias, Unpack
 
 import orjson
 
-from crosswind.errors import ApiError, CrosswindError, Gone
+from crosswind.errors import CrosswindError, Gone
 from crosswind.kube import requests
 from crosswind.kube.client import Client
 from crosswind.kube.packing import Packed, pack
 from crosswind.kube.requests import Selection
 from crosswind.kube.resources import Resource
+from crosswind.kube.retry import pause_after
 from crosswind.kube.watching import version_of
 from crosswind.types import Manifest, WatchEvent
 
-__all__ = ["Informer", "InformerEvent", "Known", "pause_after"]
+__all__ = ["Informer", "InformerEvent", "Known"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +40,6 @@ _CATCH_UP = 1.0
 
 _STEADY = 5.0
 """Seconds after which a watch that ends counts as healthy, so that the next one starts without a pause."""
-
-_FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_WISH = 0.2, 30.0, 120.0
-"""Seconds: backoff's first bound, its last, and how long a server's Retry-After is obeyed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,15 +221,3 @@ def _is_before(version: str, known: str) -> bool:
     kind are numbers that grow (KEP-5504); whatever else a server uses is not compared.
     """
     return version.isdecimal() and known.isdecimal() and int(version) < int(known)
-
-
-def pause_after(failures: int, error: CrosswindError | None = None) -> float:
-    """Return the seconds to wait: none after success, else random below a bound that doubles up to 30.
-
-    The server's own wish (``retry_after``) is the least.
-    """
-    if not failures:
-        return 0.0
-    bound = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(failures - 1, 16))
-    wish = error.retry_after if isinstance(error, ApiError) and error.retry_after else 0.0
-    return min(wish, _LONGEST_WISH) + random.uniform(bound / 2, bound)  # noqa: S311  # no secret

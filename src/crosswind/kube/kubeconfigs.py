@@ -35,12 +35,12 @@ class Chosen:
     user: dict[str, Any] = field(repr=False)
     namespace: str = "default"
 
-    def document(self, user: dict[str, Any]) -> dict[str, Any]:
-        """Return a kubeconfig of this context alone, with ``user`` in the place of its user."""
+    def document(self, user: dict[str, Any], cluster: dict[str, Any]) -> dict[str, Any]:
+        """Return a kubeconfig of this context alone, with ``user`` and ``cluster`` in the place of its own."""
         return {
             "current-context": self.context,
             "contexts": [{"name": self.context, "context": {"cluster": "cluster", "user": "user"}}],
-            "clusters": [{"name": "cluster", "cluster": self.cluster}],
+            "clusters": [{"name": "cluster", "cluster": cluster}],
             "users": [{"name": "user", "user": user}],
         }
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from crosswind.errors import KubeconfigError
+from crosswind.errors import CredentialsError, KubeconfigError
 
 __all__ = ["Signed", "sign_in"]
 
@@ -34,7 +34,11 @@ class Signed:
 
 
 async def sign_in(plugin: dict[str, Any], cluster: dict[str, Any], *, timeout: float) -> Signed:
-    """Run a plug-in, at most ``timeout`` seconds; ``KubeconfigError`` repeats what it complained about."""
+    """Run a plug-in, at most ``timeout`` seconds.
+
+    ``KubeconfigError``: it cannot be started as it is configured. ``CredentialsError``: it ran and gave nothing, which
+    it may do the next time; the message repeats its complaint.
+    """
     name = plugin.get("command")
     if not name or not plugin.get("apiVersion"):
         raise KubeconfigError("exec needs the fields command and apiVersion")
@@ -42,14 +46,14 @@ async def sign_in(plugin: dict[str, Any], cluster: dict[str, Any], *, timeout: f
         async with asyncio.timeout(timeout):
             code, out, err = await _run(plugin, _environment(plugin, cluster))
     except TimeoutError:
-        raise KubeconfigError(f'the exec plug-in "{name}" did not answer within {timeout:g} s') from None
+        raise CredentialsError(f'the exec plug-in "{name}" did not answer within {timeout:g} s') from None
     except OSError as error:
         hint = f"; {plugin['installHint']}" if plugin.get("installHint") else ""
         raise KubeconfigError(f'the exec plug-in "{name}" cannot be started: {error.strerror}{hint}') from error
     if code:
         lines = [line.strip() for line in err.decode(errors="replace").splitlines() if line.strip()]
         complaint = " ".join(lines[-3:])[-500:] or "it said nothing"
-        raise KubeconfigError(f'the exec plug-in "{name}" ended with exit code {code}: {complaint}')
+        raise CredentialsError(f'the exec plug-in "{name}" ended with exit code {code}: {complaint}')
     return _read(out, str(name))
 
 
@@ -95,5 +99,5 @@ def _read(out: bytes, name: str) -> Signed:
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
         signed = Signed()
     if not signed.token and not (signed.certificate and signed.key):
-        raise KubeconfigError(f'the exec plug-in "{name}" gave neither a token nor a certificate with its key')
+        raise CredentialsError(f'the exec plug-in "{name}" gave neither a token nor a certificate with its key')
     return signed

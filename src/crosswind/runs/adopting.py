@@ -10,11 +10,12 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
-from crosswind.errors import Conflict, CrosswindError, NotFound, ServerError, TooManyRequests, Unreachable
+from crosswind.errors import Conflict, CrosswindError, NotFound
 from crosswind.kube.client import Client
 from crosswind.kube.informing import InformerEvent
 from crosswind.kube.packing import Packed
 from crosswind.kube.resources import PODS
+from crosswind.kube.retry import is_transient, pause_after
 from crosswind.pods.naming import label_value
 from crosswind.pods.workers import worker_name
 from crosswind.pods.workloads import mounted_workload
@@ -38,7 +39,8 @@ _AT_ONCE = 100
 """Pods taken over before others get a turn on the loop: some ms."""
 _POLL = 0.2
 _BUSY, _REFUSED = 2.0, 60.0
-"""Seconds until a label that could not, or may not, be set is tried again; the pod is followed all the same."""
+"""Seconds until a label that could not be set is tried again, at first and at most (or when it may not be set); the pod
+is followed all the same."""
 _AGAIN = 5.0
 _SILENT = 60.0
 """Seconds without a list until the database is asked which tasks have ended meanwhile."""
@@ -299,8 +301,9 @@ class Adopter:
 
     def _refused(self, run: Run, error: Exception) -> float:
         log.warning("Pod %s is adopted, but cannot be marked as ours yet: %s", run.where, error)
-        busy = isinstance(error, TooManyRequests | ServerError | Unreachable)
-        return max(getattr(error, "retry_after", None) or 0.0, _BUSY if busy else _REFUSED)
+        if not is_transient(error):
+            return _REFUSED
+        return pause_after(self._labelling.failures(run), error, first=_BUSY, ceiling=_REFUSED)
 
 
 def _now() -> float:

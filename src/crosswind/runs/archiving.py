@@ -18,7 +18,7 @@ from typing import Protocol
 
 from crosswind.errors import BadRequest, CrosswindError, Forbidden, NotFound
 from crosswind.kube.client import Client
-from crosswind.kube.informing import pause_after
+from crosswind.kube.retry import pause_after
 from crosswind.pods.kept_logs import KeptLog
 from crosswind.pods.workers import BASE
 from crosswind.runs.batches import Batch

@@ -11,10 +11,10 @@ from typing import Literal, TypeAlias
 
 from crosswind.errors import BadRequest, CrosswindError, Forbidden, Gone, NotFound, PodTimeout
 from crosswind.kube.client import Client
-from crosswind.kube.informing import pause_after
 from crosswind.kube.loglines import LogCursor, LogLine
 from crosswind.kube.requests import LogOptions
 from crosswind.kube.resources import EVENTS, PODS
+from crosswind.kube.retry import is_transient, pause_after
 from crosswind.pods.causes import why
 from crosswind.pods.states import ContainerReport, Kind, State, containers, mapping, mappings
 from crosswind.pods.verdicts import Stage, Verdict, judge
@@ -137,7 +137,7 @@ async def pod_states(client: Client, name: str, namespace: str) -> States:
             failures += isinstance(error, Forbidden)
         except CrosswindError as error:
             failures += 1
-            if _now() - reached > _PATIENCE_S or isinstance(error, BadRequest):
+            if _now() - reached > _PATIENCE_S or not is_transient(error):
                 raise
             pause = pause_after(failures, error)
             log.log(logging.WARNING if failures == 3 else logging.DEBUG, "Pod %s/%s: %s", namespace, name, error)

@@ -21,6 +21,9 @@ class Batch:
     """Its Secret is being created: no moment to delete it."""
     doubtful: bool = False
     """A request to create it was not answered: it may be there."""
+    failures: int = 0
+    """Renewals of its tokens that failed in a row; the next one is not before ``renew_at``."""
+    renew_at: float = -math.inf
     unread: set[str] = field(default_factory=set)
     """Users whose base container has not started: they need a valid token."""
     adopted: bool = False

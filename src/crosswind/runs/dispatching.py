@@ -10,7 +10,7 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
-from crosswind.errors import ServerError, TooManyRequests, Unreachable
+from crosswind.kube.retry import is_overload, retry_after
 from crosswind.runs.pacing import Pace
 
 __all__ = ["Dispatcher"]
@@ -18,8 +18,6 @@ __all__ = ["Dispatcher"]
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
-
-_PUSH_BACK = (TooManyRequests, ServerError, Unreachable)
 
 
 class Dispatcher(Generic[Item]):
@@ -41,6 +39,7 @@ class Dispatcher(Generic[Item]):
         self.under_way = 0
         self.later = 0
         self._heap: list[tuple[float, int, Item]] = []
+        self._failures: dict[int, int] = {}
         self._order = itertools.count()
         self._changed = asyncio.Event()
         self._taken = asyncio.Event()
@@ -50,6 +49,10 @@ class Dispatcher(Generic[Item]):
         """Queue an item; higher priorities go first, equal ones in the order in which they came."""
         heapq.heappush(self._heap, (-priority, next(self._order), item))
         self._changed.set()
+
+    def failures(self, item: Item) -> int:
+        """Return how often in a row the work on an item has failed, for ``refused``."""
+        return self._failures.get(id(item), 0)
 
     def __len__(self) -> int:
         """Items that wait for their turn, for an answer or for another try."""
@@ -94,20 +97,25 @@ class Dispatcher(Generic[Item]):
         try:
             await self._work(item)
             self.pace = self.pace.accepted(self.under_way)
+            if self._failures:
+                self._failures.pop(id(item), None)
         except Exception as error:
             self._learn(error, sent_at, loop.time())
+            self._failures[id(item)] = self.failures(item) + 1
             delay = self._refused(item, error)
             if delay is not None:
                 self._again(item, priority, delay)
+            else:
+                del self._failures[id(item)]
         finally:
             self.under_way -= 1
             self._changed.set()
             self._done.set()
 
     def _learn(self, error: Exception, sent_at: float, now: float) -> None:
-        if isinstance(error, _PUSH_BACK):
+        if is_overload(error):
             before = self.pace.limit
-            self.pace = self.pace.pushed_back(sent_at, now, getattr(error, "retry_after", None))
+            self.pace = self.pace.pushed_back(sent_at, now, retry_after(error))
             if self.pace.limit < before:
                 log.warning(
                     "The API server pushes back: %d requests at a time from now on (%s)", self.pace.limit, error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -37,6 +38,9 @@ __all__ = ["Engine"]
 log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE = 15.0
+
+_BROKEN_FOR = 1.5
+"""Seconds for which a kubeconfig is to be unusable before tasks fail by it: two attempts."""
 
 
 @dataclass(slots=True)
@@ -89,6 +93,7 @@ class Engine:
         self._inbox: deque[Callable[[], None]] = deque()
         self._thread = LoopThread(f"crosswind-{settings.executor_id}", self._main)
         self._parts: _Parts | None = None
+        self._broken_since = math.inf
         self._settler: Settler | None = None
         self._latest: dict[Hashable, Run] = {}
         self._asides: set[asyncio.Future[None]] = set()
@@ -232,11 +237,9 @@ class Engine:
 
     async def _live(self) -> None:
         """Work with one client until something fails."""
-        observe = self._board.tally.answered if self._meter is not None else None
-        async with await Client.connect(self._kube, observe) as client:
+        async with await self._connect() as client:
             version = await server_version(client)
             self._composer.settings = replace(self._composer.settings, server_version=version)
-            self._board.refusal = ""
             parts = self._assemble(client)
             async with asyncio.TaskGroup() as group:
                 group.create_task(parts.run())
@@ -246,6 +249,22 @@ class Engine:
                 # Set with nothing in between: a run launched before would be put twice, and its first Secret stay.
                 self._parts = parts
                 self._resume(parts)
+
+    async def _connect(self) -> Client:
+        """Read the credentials; a kubeconfig that cannot be used is to be so for a while before tasks fail by it.
+
+        A file that somebody is writing reads as broken, and one broken moment is no reason to fail what waits.
+        """
+        observe = self._board.tally.answered if self._meter is not None else None
+        try:
+            client = await Client.connect(self._kube, observe)
+        except ConfigError as error:
+            self._broken_since = min(self._broken_since, _now())
+            if _now() - self._broken_since >= _BROKEN_FOR:
+                self._board.refusal = str(error)
+            raise
+        self._broken_since, self._board.refusal = math.inf, ""
+        return client
 
     def _assemble(self, client: Client) -> _Parts:
         board, settings = self._board, self.settings
@@ -320,7 +339,6 @@ class Engine:
             log.error("Crosswind's engine failed and starts again", exc_info=error)
         else:
             log.error("Crosswind's engine cannot work: %s", cause)
-        self._board.refusal = str(cause) if isinstance(cause, ConfigError) else ""
         patience = 0.0 if self._board.refusal else self.settings.launch_timeout
         for run in self._board.at(Stage.WAITING):
             if _now() - run.asked_at >= patience:

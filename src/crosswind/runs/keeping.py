@@ -16,9 +16,10 @@ from functools import partial
 from crosswind.errors import CrosswindError
 from crosswind.kube.client import Client
 from crosswind.kube.resources import PODS, SECRETS
+from crosswind.kube.retry import pause_after
 from crosswind.pods.log_volumes import keeps_its_log
 from crosswind.pods.naming import label_value, team_label
-from crosswind.pods.verdicts import judge
+from crosswind.pods.verdicts import Verdict, judge
 from crosswind.pods.workers import WorkerTask
 from crosswind.pods.workloads import SECRET_LABELS, secrets_of
 from crosswind.runs.archiving import Archiver
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 
 _UNSEEN = 60.0
 _LINGERING = 120.0
+_RENEW_AGAIN = 5.0
+"""Seconds until the renewal of tokens that failed is tried again, at first."""
 _SWEEP = 300.0
 
 
@@ -60,6 +63,7 @@ class Keeper:
         self._stopper = stopper
         self._inquirer = Inquirer(client, board, settings)
         self._suspects: set[tuple[str, str]] = set()
+        self._strays: set[str] = set()
         self._swept_at = 0.0
         self._soon = asyncio.Event()
 
@@ -114,15 +118,32 @@ class Keeper:
                 self._stopper.put(run)
 
     async def _renew_tokens(self) -> None:
-        for batch in self._board.batches.stale(_now() - self._settings.token_lifetime / 2):
-            await self._renew(batch)
+        """Renew what is old, each Secret for itself: one that cannot be written keeps no other from it."""
+        for batch in list(self._board.batches.stale(_now() - self._settings.token_lifetime / 2)):
+            if _now() < batch.renew_at:
+                continue
+            try:
+                await self._renew(batch)
+            except Exception as error:
+                batch.failures += 1
+                batch.renew_at = _now() + pause_after(batch.failures, error, first=_RENEW_AGAIN, ceiling=_UNSEEN)
+                level = logging.WARNING if isinstance(error, CrosswindError) else logging.ERROR
+                log.log(
+                    level,
+                    "The tokens in Secret %s/%s, of pods that wait, are not renewed yet, trying again: %s",
+                    batch.namespace,
+                    batch.name,
+                    error,
+                    exc_info=None if isinstance(error, CrosswindError) else error,
+                )
 
     async def _renew(self, batch: Batch) -> None:
         if batch.unknown:
             await self._read(batch)
+        minted_at = _now()
         fresh = {unique: b64encode(batch.users[unique]()).decode() for unique in batch.unread}
-        batch.minted_at = _now()
         await self._client.patch(SECRETS, batch.name, {"data": fresh}, namespace=batch.namespace)
+        batch.minted_at, batch.failures = minted_at, 0  # only now: until then the pods have the old tokens
 
     async def _read(self, batch: Batch) -> None:
         """Learn from the Secret of adopted pods what they are to run."""
@@ -144,6 +165,40 @@ class Keeper:
         for namespace in self._settings.namespaces:
             await self._sweep_pods(namespace, living)
             await self._sweep_secrets(namespace, living - {label_value(self._settings.executor_id)})
+        await self._sweep_own_pods()
+
+    async def _sweep_own_pods(self) -> None:
+        """Delete or mark pods with our label that no run is for, found so in two sweeps in a row.
+
+        One whose deletion was refused for good, or whose creation was carried out after it was given up, is nobody's
+        else while this scheduler lives. One that runs ends by itself: its task is another pod's, or over.
+        """
+        ours = ",".join(f"{key}={value}" for key, value in WORKER_LABEL.items())
+        team = "".join(f",{key}={value}" for key, value in team_label(self._settings.team).items())
+        labels = f"{ours},airflow-worker={label_value(self._settings.executor_id)},airflow_executor_done!=True"
+        labels += team or ",!crosswind/team"
+        strays: dict[str, Run] = {}
+        for namespace in self._settings.namespaces:
+            for run in (await self._client.gather(PODS, self._stray, namespace=namespace, labels=labels)).items:
+                if run is not None:
+                    strays[run.uid] = run
+        for uid in strays.keys() & self._strays:
+            log.warning(
+                "Pod %s has our label and no task that waits for it: it is dealt with as over", strays[uid].where
+            )
+            self._stopper.put(strays[uid])
+        self._strays = strays.keys() - self._strays
+
+    def _stray(self, pod: Manifest) -> Run | None:
+        """Return a pod that no run is for as a run that is over; None for one that runs, or is being deleted."""
+        metadata = pod["metadata"]
+        run = self._board.pods.get((metadata["namespace"], metadata["name"]))
+        if "deletionTimestamp" in metadata or (run is not None and run.uid in ("", metadata["uid"])):
+            return None
+        if (stray := self._left_over(pod)) is None and not judge(pod).started:
+            stray = self._as_over(pod, judge(pod))
+            stray.could_start = True  # which has it deleted
+        return stray
 
     async def _sweep_pods(self, namespace: str | None, living: set[str]) -> None:
         """Delete or mark pods that are over and whose executor is no more."""
@@ -157,8 +212,9 @@ class Keeper:
     def _left_over(self, pod: Manifest) -> Run | None:
         """Return a pod as a run that is over, None when it is not."""
         verdict = judge(pod)
-        if not verdict.over:
-            return None
+        return self._as_over(pod, verdict) if verdict.over else None
+
+    def _as_over(self, pod: Manifest, verdict: Verdict) -> Run:
         metadata, archive = pod["metadata"], self._settings.archive
         ti_id = (metadata.get("annotations") or {}).get("task_instance_id", "")
         task = WorkerTask("", "", "", 0, metadata["uid"], ti_id=ti_id)

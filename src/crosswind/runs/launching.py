@@ -10,11 +10,20 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from crosswind.errors import AlreadyExists, ConfigError, NotFound, ServerError, TooManyRequests, Unreachable
+from crosswind.errors import (
+    AlreadyExists,
+    ApiError,
+    ConfigError,
+    Conflict,
+    CredentialsError,
+    NotFound,
+    ServerError,
+    Unreachable,
+)
 from crosswind.kube.client import Client
 from crosswind.kube.resources import PODS, SECRETS
 from crosswind.pods.naming import label_value, team_label
-from crosswind.pods.workloads import InlineWorkload, SecretWorkload, batches, workload_secret
+from crosswind.pods.workloads import SECRET_LIMIT, InlineWorkload, SecretWorkload, batches, workload_secret
 from crosswind.runs.batches import Batch
 from crosswind.runs.board import Board
 from crosswind.runs.composing import Composer
@@ -29,9 +38,6 @@ from crosswind.types import Manifest
 __all__ = ["Launcher"]
 
 log = logging.getLogger(__name__)
-
-_DOUBTFUL = (ServerError, Unreachable)
-"""After these errors it is not known whether the server has done what it was asked."""
 
 
 class Launcher:
@@ -57,7 +63,6 @@ class Launcher:
         self._wanted = asyncio.Event()
         self._creating = Dispatcher[Run | Batch](self._create, self._refused, Pace(ceiling=settings.max_requests))
         self._prepared: dict[str, tuple[Manifest, list[Run]]] = {}
-        self.unanswered_since: float | None = None
 
     @property
     def pace(self) -> Pace:
@@ -118,6 +123,11 @@ class Launcher:
             assert mint is not None
             payload = mint()
             delivery = SecretWorkload(secret, run.unique) if secret else InlineWorkload(payload.decode())
+            if secret and len(payload) > SECRET_LIMIT:  # its neighbours of the batch are no worse for it
+                raise ConfigError(
+                    f"The workload of {run.unique} has {len(payload)} bytes, and a Secret takes {SECRET_LIMIT}:"
+                    " pass less to the task or callback, for instance a path in place of the data"
+                )
             manifest = run.manifest = self._composer.compose(run.workload, run.task, delivery)
             run.payload = payload if secret else None
             self._board.placed(run, manifest["metadata"]["namespace"], manifest["metadata"]["name"])
@@ -149,7 +159,6 @@ class Launcher:
             await self._create_secret(item)
         else:
             await self._create_pod(item)
-        self.unanswered_since = None
 
     async def _create_secret(self, batch: Batch) -> None:
         """Create a Secret, then its pods; the runs may have been given up before the server answers."""
@@ -186,6 +195,11 @@ class Launcher:
             pod = await self._client.create(PODS, run.manifest, namespace=run.namespace)
         except AlreadyExists:
             pod = await self._ours(run)
+        except Conflict as conflict:  # a proxy may have replaced the Status that says AlreadyExists
+            try:
+                pod = await self._ours(run)
+            except NotFound:
+                raise conflict from None
         run.uid = pod["metadata"]["uid"]
         if run.stage is Stage.WAITING:
             run.stage, run.created_at, run.manifest, run.waits_for = Stage.CREATED, _now(), None, None
@@ -201,16 +215,12 @@ class Launcher:
         return pod
 
     def _refused(self, item: Run | Batch, error: Exception) -> float | None:
-        if isinstance(error, TooManyRequests | ServerError | Unreachable):
-            self.unanswered_since = self.unanswered_since or _now()
-        elif not isinstance(error, NotFound):
-            self.unanswered_since = None
         if isinstance(item, Run):
             return self._refused_pod(item, error)
         return self._refused_secret(item, error)
 
     def _refused_pod(self, run: Run, error: Exception) -> float | None:
-        doubtful = isinstance(error, _DOUBTFUL)
+        doubtful = _is_doubtful(error)
         if run.revoked and run.stage is Stage.WAITING and doubtful:
             run.stage, run.created_at, run.manifest = Stage.CREATED, _now(), None
             self._created(run)  # which has it deleted
@@ -226,7 +236,7 @@ class Launcher:
 
     def _refused_secret(self, batch: Batch, error: Exception) -> float | None:
         """Try again under the same name, so that a Secret whose creation was not answered is not left over."""
-        batch.doubtful = batch.doubtful or isinstance(error, _DOUBTFUL)
+        batch.doubtful = batch.doubtful or _is_doubtful(error)
         _, runs = self._prepared[batch.namespace + "/" + batch.name]
         delays = []
         for run in self._users(batch, runs):
@@ -259,6 +269,16 @@ class Launcher:
         run.gone, run.could_start = not doubtful, doubtful
         self._board.end(run, failed=True, reason="NotLaunched", message=str(error))
         self._over(run)
+
+
+def _is_doubtful(error: Exception) -> bool:
+    """Return whether the server may have done what it was asked, though the request failed.
+
+    Only a refusal is certain, and a request that never left. An answer that is not understood is no refusal.
+    """
+    if isinstance(error, Unreachable):
+        return error.sent
+    return not isinstance(error, ApiError | ConfigError | CredentialsError) or isinstance(error, ServerError)
 
 
 def _now() -> float:

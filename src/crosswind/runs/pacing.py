@@ -30,9 +30,12 @@ class Pace:
         step = 1.0 if self.limit < self.threshold else 1.0 / self.limit
         return replace(self, limit=min(self.ceiling, self.limit + step))
 
-    def pushed_back(self, sent_at: float, now: float, retry_after: float | None = None) -> Pace:
-        """After a 429, a 5xx or no answer; requests that were sent before the last halving tell nothing new."""
-        resume_at = max(self.resume_at, now + (retry_after or 0.0))
+    def pushed_back(self, sent_at: float, now: float, pause: float = 0.0) -> Pace:
+        """After a 429, a 5xx or no answer; requests that were sent before the last halving tell nothing new.
+
+        ``pause``: seconds for which the server wants no request at all.
+        """
+        resume_at = max(self.resume_at, now + pause)
         if sent_at < self.halved_at:
             return replace(self, resume_at=resume_at)
         limit = max(1.0, self.limit / 2)

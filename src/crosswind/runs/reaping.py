@@ -16,6 +16,7 @@ from crosswind.errors import CrosswindError, Forbidden
 from crosswind.kube.client import Client
 from crosswind.kube.informing import Informer, InformerEvent
 from crosswind.kube.resources import EVENTS, PODS
+from crosswind.kube.retry import retry_after
 from crosswind.pods.known_sidecars import KNOWN, KnownSidecar
 from crosswind.pods.reap_decisions import Decision, careful, decide, rest, resumed, taken
 from crosswind.pods.stop_plans import Abilities, StopPlan, plan_stop
@@ -162,7 +163,7 @@ class Reaper:
             await self._turn()
             outcome, pause = await self._deal(sight, main)
         except CrosswindError as error:
-            outcome, pause = "error", getattr(error, "retry_after", None) or _AGAIN_S
+            outcome, pause = "error", _AGAIN_S + retry_after(error)
             log.warning("Pod %s could not be dealt with, trying again: %s", sight.where, error)
         finally:
             self._sights.pop(sight.uid, None)

@@ -12,11 +12,8 @@ from crosswind.errors import (
     Forbidden,
     NotFound,
     QuotaExceeded,
-    ServerError,
-    TooManyRequests,
-    Unauthorized,
-    Unreachable,
 )
+from crosswind.kube.retry import is_transient, retry_after
 from crosswind.pods.causes import why_refused
 
 __all__ = ["GiveUp", "Retry", "after", "is_denied", "waits_for"]
@@ -48,15 +45,15 @@ def after(error: Exception, *, what: str, waited: float, patience: float, denied
     """Decide.
 
     ``what`` names the object and its namespace. ``waited``: seconds since the workload was asked for. ``patience``:
-    seconds after which a server that does not answer, or answers with 429, 5xx or 401 (expired credentials), is given
-    up. A quota that is used up is waited for without end: pods that end give it back. ``denied``: seconds since an
-    admission webhook first denied it; it is asked again for some of them.
+    seconds after which what is transient (``kube.retry``) is given up. A quota that is used up is waited for without
+    end: pods that end give it back. ``denied``: seconds since an admission webhook first denied it; it is asked again
+    for some of them.
     """
     if isinstance(error, QuotaExceeded):
         return Retry(_QUOTA_WAIT)
     if is_denied(error) and denied < _DENIED_PATIENCE:
         return Retry(_delay(error, denied))
-    if isinstance(error, Conflict | TooManyRequests | ServerError | Unreachable | Unauthorized):
+    if is_transient(error) or isinstance(error, Conflict):
         if waited >= patience:
             return GiveUp(f"{what} was not created within {waited:.0f} seconds: {error}")
         return Retry(_delay(error, waited))
@@ -75,9 +72,7 @@ def is_denied(error: Exception) -> bool:
 
 
 def _delay(error: Exception, waited: float) -> float:
-    asked = error.retry_after if isinstance(error, ApiError) else None
-    backoff = min(_LONGEST_WAIT, max(0.2, waited / 2))
-    return max(backoff, asked or 0.0)
+    return max(min(_LONGEST_WAIT, max(0.2, waited / 2)), retry_after(error))
 
 
 def _message(error: Exception, what: str) -> str:

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-from crosswind.errors import ApiError, NotFound, Unreachable
+from crosswind.errors import CrosswindError, Forbidden, NotFound
 from crosswind.kube.client import Client
 from crosswind.kube.resources import PODS
+from crosswind.kube.retry import pause_after
 from crosswind.types import Manifest
 
 __all__ = ["Sight", "watching"]
@@ -56,14 +57,17 @@ class Sight:
 
     async def follow(self) -> None:
         """Watch the pod until it is gone; read it now and then where it may not be watched."""
+        failures = 0
         while True:
             try:
                 pod = await self.look()
                 if pod is None:
                     return
                 await self._watch(pod["metadata"]["resourceVersion"])
-            except (ApiError, Unreachable) as error:
-                await asyncio.sleep(getattr(error, "retry_after", None) or _RETRY_S)
+                failures = 0
+            except CrosswindError as error:  # whatever it is: a pod that nobody watches would be waited for in vain
+                failures = 1 if isinstance(error, Forbidden) else failures + 1
+                await asyncio.sleep(pause_after(failures, error, first=_RETRY_S))
 
     async def _watch(self, version: str) -> None:
         events = self._client.watch(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from crosswind.errors import Conflict, Forbidden, NotFound, ServerError, TooManyRequests, Unreachable
+from crosswind.errors import ApiError, Conflict, CrosswindError, Forbidden, NotFound
 from crosswind.kube.client import Client
 from crosswind.kube.resources import PODS, SECRETS
+from crosswind.kube.retry import is_transient, pause_after
 from crosswind.pods.naming import label_value
 from crosswind.pods.workloads import secrets_of
 from crosswind.runs.batches import Batch
@@ -25,7 +26,8 @@ log = logging.getLogger(__name__)
 _DONE = {"metadata": {"labels": {"airflow_executor_done": "True"}}}
 """As stock marks a pod that nobody needs to look at again."""
 
-_RETRY = 2.0
+_RETRY, _LONGEST_RETRY = 2.0, 60.0
+"""Seconds between two attempts to delete something: at first, and at most."""
 
 
 def is_deleted(run: Run, settings: EngineSettings) -> bool:
@@ -123,9 +125,17 @@ class Stopper:
             self._board.drop_if_over(item)
 
     def _refused(self, item: Run | Batch, error: Exception) -> float | None:
-        if isinstance(error, TooManyRequests | ServerError | Unreachable):
-            return max(_RETRY, getattr(error, "retry_after", None) or 0.0)
+        """Try again, without end, what may succeed: nobody else deletes what this scheduler leaves.
+
+        A kubeconfig that is broken at this moment counts as well. What is given up, the sweep finds again.
+        """
         what = f"Secret {item.namespace}/{item.name}" if isinstance(item, Batch) else f"Pod {item.where}"
+        if is_transient(error) or (isinstance(error, CrosswindError) and not isinstance(error, ApiError)):
+            kept = self._keeping.failures(item) if isinstance(item, Run) else 0
+            failures = max(self._deleting.failures(item), kept)
+            pause = pause_after(failures, error, first=_RETRY, ceiling=_LONGEST_RETRY)
+            log.log(logging.WARNING if failures == 3 else logging.DEBUG, "%s is not dealt with yet: %s", what, error)
+            return pause
         mend = " Give the scheduler's service account the permission." if isinstance(error, Forbidden) else ""
         log.error("%s is left over: %s.%s", what, error, mend)
         self._gone(item)
