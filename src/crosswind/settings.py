@@ -247,6 +247,10 @@ class LocalSettings:
     crash_backoff: float = 10.0
     """Seconds before a container's second restart or image pull, doubled each time up to 300; 10 is the kubelet's."""
 
+    sync_frequency: float = 60.0
+    """Seconds after which the kubelet looks at a pod again where nothing calls it, up to half as much later; a changed
+    Secret or ConfigMap reaches its volumes then, or at once when the pod itself is changed. 60 is the kubelet's own."""
+
     pods_folder: Path | None = None
     """Where volumes, logs and claims of pods are kept; None is a temporary folder that goes with the cluster."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 from typing import Any
 
 from crosswind.local.kubelet import Kubelet, Network
@@ -52,6 +53,12 @@ class Node:
     async def log(self, pod: dict[str, Any], container: str = "base", **options: Any) -> str:
         chunks = self.kubelet.log(pod, container, LogOptions(**options))
         return b"".join([chunk async for chunk in chunks]).decode()
+
+    async def stamp(self, pod: dict[str, Any], container: str = "base") -> float:
+        """Return when a container wrote its last line, in seconds since 1970."""
+        last = (await self.log(pod, container, timestamps=True)).splitlines()[-1]
+        whole, _, fraction = last.split()[0].rstrip("Z").partition(".")
+        return datetime.fromisoformat(f"{whole}+00:00").timestamp() + float(f"0.{fraction}")
 
     async def logged(self, pod: dict[str, Any], text: str, container: str = "base") -> None:
         """Follow the log until it holds a text."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import os
 import signal
 import subprocess
@@ -126,21 +125,6 @@ async def test_a_start_takes_far_less_than_a_tenth_of_a_second_and_fifty_fit(nod
     assert time.perf_counter() - begun < 10
 
 
-async def test_a_changed_secret_reaches_a_running_container(node: Node) -> None:
-    data = {"key": base64.b64encode(b"old").decode()}
-    node.registry.create("Secret", "default", {"metadata": {"name": "s"}, "data": data})
-    mount = {"volumeMounts": [{"name": "s", "mountPath": "/s"}]}
-    script = "cat /s/key; echo; until grep -q new /s/key; do sleep 0.1; done; echo changed"
-    node.pod("p", container(script, **mount), volumes=[{"name": "s", "secret": {"secretName": "s"}}])
-    await node.logged(await node.running("p"), "old")
-
-    def change(secret: dict[str, Any]) -> None:
-        secret["data"]["key"] = base64.b64encode(b"new").decode()
-
-    node.registry.update("Secret", "default", "s", change)
-    assert await node.log(await node.ended("p")) == "old\nchanged\n"
-
-
 async def test_a_pod_waits_for_its_secret_and_starts_when_it_comes(node: Node) -> None:
     variable = {"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "a"}}}
     node.pod("p", container("test $A = 1", env=[variable]))
@@ -150,7 +134,8 @@ async def test_a_pod_waits_for_its_secret_and_starts_when_it_comes(node: Node) -
 
 
 async def test_a_pod_waits_for_its_volume_and_starts_when_it_comes(node: Node) -> None:
-    node.pod("p", container("exit 0"), volumes=[{"name": "s", "configMap": {"name": "c"}}])
+    mounting = container("exit 0", volumeMounts=[{"name": "s", "mountPath": "/s"}])
+    node.pod("p", mounting, volumes=[{"name": "s", "configMap": {"name": "c"}}])
     assert await node.told("p", "FailedMount") == 'MountVolume.SetUp failed for volume "s" : configmap "c" not found'
     assert waits_for("ContainerCreating")(node.registry.get("Pod", "default", "p"))
     node.registry.create("ConfigMap", "default", {"metadata": {"name": "c"}})

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import base64
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from crosswind.local.kubelet.environment import ConfigError
-from crosswind.local.kubelet.volumes import Sources, VolumeError, Volumes
+from crosswind.local.kubelet.volumes import Ownership, Sources, VolumeError, Volumes
 
+TWO: dict[str, Any] = {"secret": {"secretName": "s"}, "configMap": {"name": "c"}}
 POD_META = {"name": "p", "namespace": "n", "uid": "u", "labels": {"a": "b"}}
 
 
@@ -30,16 +32,19 @@ class Cluster:
         }
         sources = Sources(lambda kind, name: self.objects.get((kind, name)), lambda who, s: f"token {who} {s}", {})
         self.folder = folder / "volumes"
-        self.volumes = Volumes(self.folder, folder / "claims", sources)
+        self.volumes = Volumes(self.folder, folder / "claims", sources, Ownership())
 
     def set_up(self, **volume: Any) -> Path:
-        self.pod = {"metadata": POD_META, "spec": {"volumes": [{"name": "v", **volume}], "containers": []}}
+        mounting = {"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/m"}]}
+        self.pod = {"metadata": POD_META, "spec": {"volumes": [{"name": "v", **volume}], "containers": [mounting]}}
         self.volumes.set_up(self.pod)
         return self.folder / "v"
 
     def mounts(self, **mount: Any) -> list[Any]:
         return self.volumes.mounts(
-            self.pod, {"volumeMounts": [{"name": "v", "mountPath": "/m", **mount}]}, {"X": "sub"}
+            self.pod,
+            {"name": "c", "volumeMounts": [{"name": "v", "mountPath": "/m", **mount}]},
+            {"X": "sub", "UP": ".."},
         )
 
 
@@ -141,15 +146,85 @@ def test_sub_paths_are_made_in_folders_and_resolved_in_objects(cluster: Cluster)
     assert mount.read_only
 
 
-@pytest.mark.parametrize("path", ["../../etc", "nosuch"])
-def test_sub_paths_that_lead_out_or_nowhere_are_refused(cluster: Cluster, path: str) -> None:
+@pytest.mark.parametrize(
+    ("mount", "message"),
+    [
+        ({"subPath": "../../etc"}, "it leads out of the volume"),
+        ({"subPathExpr": "$(UP)/etc"}, "must not contain '..'"),
+        ({"subPathExpr": "/$(X)"}, "must not be an absolute path"),
+        ({"subPathExpr": "$(X)/$(NOSUCH)"}, 'missing value for "NOSUCH"'),
+    ],
+)
+def test_sub_paths_that_lead_out_or_nowhere_are_refused(cluster: Cluster, mount: dict[str, str], message: str) -> None:
     cluster.set_up(configMap={"name": "c"})
-    with pytest.raises(ConfigError, match="failed to prepare subPath"):
-        cluster.mounts(subPath=path)
+    with pytest.raises(ConfigError, match=message):
+        cluster.mounts(**mount)
+
+
+def test_a_sub_path_that_is_not_there_becomes_a_folder_even_in_content(cluster: Cluster) -> None:
+    cluster.set_up(configMap={"name": "no", "optional": True})
+    assert Path(cluster.mounts(subPath="deep/file")[0].source).is_dir()
+
+
+def test_a_sub_path_of_content_keeps_what_it_held_until_the_container_starts_anew(cluster: Cluster) -> None:
+    cluster.set_up(configMap={"name": "c"})
+    source = Path(cluster.mounts(subPath="x")[0].source)
+    held = source.open()
+    cluster.objects["ConfigMap", "c"] = {"kind": "ConfigMap", "data": {"x": "second"}}
+    cluster.volumes.set_up(cluster.pod)
+    assert source.read_text() == "first"
+    assert Path(cluster.mounts(subPath="x")[0].source).read_text() == "second"
+    with held:
+        assert held.read() == "first"
+
+
+def test_a_volume_that_no_container_mounts_is_not_made(cluster: Cluster) -> None:
+    folder = cluster.set_up(emptyDir={})
+    volumes = [*cluster.pod["spec"]["volumes"], {"name": "w", "secret": {"secretName": "no"}}]
+    cluster.volumes.set_up({**cluster.pod, "spec": {**cluster.pod["spec"], "volumes": volumes}})
+    assert not (folder.parent / "w").exists()
+
+
+def test_one_volume_that_cannot_be_renewed_keeps_its_content_and_leaves_the_others_to_be_renewed(
+    cluster: Cluster,
+) -> None:
+    volumes = [{"name": kind, kind: source} for kind, source in TWO.items()]
+    mounts = [{"name": kind, "mountPath": f"/{kind}"} for kind in TWO]
+    pod = {
+        "metadata": POD_META,
+        "spec": {"volumes": volumes, "containers": [{"name": "c", "volumeMounts": mounts}]},
+    }
+    cluster.volumes.set_up(pod)
+    del cluster.objects["Secret", "s"]
+    cluster.objects["ConfigMap", "c"] = {"kind": "ConfigMap", "data": {"x": "second"}}
+    with pytest.raises(VolumeError, match='secret "s" not found'):
+        cluster.volumes.set_up(pod)
+    assert listing(cluster.folder / "secret") == {"a": "one", "b": "two"}
+    assert listing(cluster.folder / "configMap") == {"x": "second"}
+
+
+@pytest.mark.parametrize("path", ["../up", "a/../../up", "/etc/up", "..data", "..hidden"])
+def test_content_cannot_be_written_out_of_its_volume(cluster: Cluster, path: str) -> None:
+    with pytest.raises(VolumeError, match="invalid path"):
+        cluster.set_up(configMap={"name": "c", "items": [{"key": "x", "path": path}]})
+
+
+def test_a_token_stays_the_same_until_most_of_its_life_is_over(cluster: Cluster, monkeypatch: Any) -> None:
+    minted: list[int] = []
+    sources = Sources(lambda *_: None, lambda _, seconds: f"token {minted.append(seconds) or len(minted)}", {})
+    volumes = Volumes(cluster.folder, cluster.folder, sources, Ownership())
+    cluster.set_up(projected={"sources": [{"serviceAccountToken": {"path": "token", "expirationSeconds": 1000}}]})
+    clock = iter((5000.0, 5799.0, 5801.0))
+    monkeypatch.setattr(time, "time", lambda: next(clock))
+    tokens = []
+    for _ in range(3):
+        volumes.set_up(cluster.pod)
+        tokens.append((cluster.folder / "v/token").read_text())
+    assert tokens == ["token 1", "token 1", "token 2"]
 
 
 def test_outer_mounts_come_first(cluster: Cluster) -> None:
     cluster.set_up(emptyDir={})
     mounts = [{"name": "v", "mountPath": path} for path in ("/a/b/c", "/a")]
-    found = cluster.volumes.mounts(cluster.pod, {"volumeMounts": mounts}, {})
+    found = cluster.volumes.mounts(cluster.pod, {"name": "c", "volumeMounts": mounts}, {})
     assert [mount.target for mount in found] == ["/a", "/a/b/c"]

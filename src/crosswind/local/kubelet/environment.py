@@ -14,7 +14,7 @@ from math import ceil
 from crosswind.local.quantities import amount
 from crosswind.types import Manifest
 
-__all__ = ["ConfigError", "Lookup", "downward", "environment", "expand", "field_value", "resource_value"]
+__all__ = ["ConfigError", "Lookup", "downward", "environment", "expand", "field_value", "references", "resource_value"]
 
 Lookup = Callable[[str, str], Manifest | None]
 """Find a Secret or ConfigMap (kind, name) of the pod's namespace, or None."""
@@ -46,6 +46,11 @@ def expand(text: str, known: Mapping[str, str]) -> str:
         return match.group(0) if name is None or name not in known else known[name]
 
     return _REFERENCE.sub(value, text)
+
+
+def references(text: str) -> list[str]:
+    """Return the names that ``$(NAME)`` asks for."""
+    return [match.group(2) for match in _REFERENCE.finditer(text) if match.group(2) is not None]
 
 
 def environment(

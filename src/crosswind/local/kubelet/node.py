@@ -86,13 +86,13 @@ class Kubelet:
             del self._workers[uid]
 
     async def _watch_objects(self, kind: str) -> None:
-        """Have volumes follow the objects that they are made of."""
+        """Have pods that wait for a Secret or ConfigMap look again."""
         with contextlib.closing(self.machine.registry.watch(kind)) as changes:
             async for change in changes:
                 metadata = change.object["metadata"]
                 for worker in self._workers.values():
                     if worker.pod["metadata"]["namespace"] == metadata["namespace"]:
-                        worker.nudge(objects=True)
+                        worker.nudge()
 
     def _names_changed(self) -> None:
         for worker in self._workers.values():

@@ -9,18 +9,32 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from crosswind.local.kubelet.environment import ConfigError, Lookup, data_of, downward, expand
+from crosswind.local.kubelet.environment import ConfigError, Lookup, data_of, downward, expand, references
+from crosswind.local.kubelet.pods import all_containers
 from crosswind.types import Manifest
 
-__all__ = ["Mount", "Sources", "VolumeError", "Volumes"]
+__all__ = ["Mount", "Ownership", "Sources", "VolumeError", "Volumes", "mounted_volumes"]
 
-File = tuple[bytes, int | None]  # content and mode, None for 0644
+CONTENT = ("secret", "configMap", "downwardAPI", "projected")
+"""Kinds of volumes whose content the kubelet writes; they are read-only."""
+
+TOKEN_LIFE, TOKEN_LONGEST_S = 0.8, 24 * 3600.0
+"""A token is renewed after this part of its life, and at least once a day (``pkg/kubelet/token``)."""
+
+
+class File(NamedTuple):
+    """A file to be written. ``mode``: None for 0644. ``owner``: None leaves it to the kubelet's user."""
+
+    content: bytes
+    mode: int | None = None
+    owner: int | None = None
 
 
 class VolumeError(Exception):
@@ -45,24 +59,51 @@ class Sources:
     allocatable: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """Who owns the files of a pod's volumes: ``group`` is its fsGroup, ``user`` the owner of its tokens.
+
+    None leaves them to the kubelet's user: there is no such setting, or the kubelet may not give files away here.
+    """
+
+    group: int | None = None
+    user: int | None = None
+    on_root_mismatch: bool = False
+    """fsGroupChangePolicy OnRootMismatch: a claim whose folder has the group already is not walked through."""
+
+
+def mounted_volumes(pod: Manifest) -> list[Manifest]:
+    """Return the volumes that a container mounts: the kubelet ignores the others, whatever is wrong with them."""
+    names = {mount["name"] for one in all_containers(pod).values() for mount in one.get("volumeMounts") or ()}
+    return [volume for volume in pod["spec"].get("volumes") or () if volume["name"] in names]
+
+
 class Volumes:
     """The volumes of one pod below ``folder``; claims are folders below ``claims``, shared by all pods."""
 
-    def __init__(self, folder: Path, claims: Path, sources: Sources) -> None:
+    def __init__(self, folder: Path, claims: Path, sources: Sources, ownership: Ownership) -> None:
         self._folder = folder
         self._claims = claims
         self._sources = sources
+        self._ownership = ownership
         self._written: dict[str, dict[str, File]] = {}
         self._places: dict[str, str] = {}
+        self._tokens: dict[tuple[str | None, int], tuple[str, float]] = {}
 
     def set_up(self, pod: Manifest) -> None:
-        """Make all volumes, or bring the content of those from objects up to date. Raises ``VolumeError``."""
-        for volume in pod["spec"].get("volumes") or ():
+        """Make the volumes that are mounted, or bring the content of those from objects up to date.
+
+        Raises ``VolumeError`` for the first that cannot be made or renewed, after it has tried all.
+        """
+        failed: VolumeError | None = None
+        for volume in mounted_volumes(pod):
             name = volume["name"]
             try:
                 self._places[name] = self._set_up(pod, volume)
             except (ConfigError, OSError) as problem:
-                raise VolumeError(f'MountVolume.SetUp failed for volume "{name}" : {problem}') from problem
+                failed = failed or VolumeError(f'MountVolume.SetUp failed for volume "{name}" : {problem}')
+        if failed is not None:
+            raise failed
 
     def _set_up(self, pod: Manifest, volume: Manifest) -> str:
         if "hostPath" in volume:
@@ -72,10 +113,13 @@ class Volumes:
         folder = self._folder / volume["name"]
         files = self._files(pod, volume)
         if files is None:
-            folder.mkdir(parents=True, exist_ok=True)
-            folder.chmod(0o777)
+            if volume["name"] not in self._places:
+                folder.mkdir(parents=True, exist_ok=True)
+                folder.chmod(0o777)
+                share(folder, self._ownership.group)
         elif self._written.get(volume["name"]) != files:
-            write_atomically(folder, files)
+            _check_paths(files)
+            write_atomically(folder, files, self._ownership)
             self._written[volume["name"]] = files
         return str(folder)
 
@@ -103,16 +147,16 @@ class Volumes:
             raise ConfigError(f'{kind.lower()} "{source["name"]}" not found')
         data = data_of(found)
         if not (items := source.get("items")):
-            return {key: (value, mode) for key, value in data.items()}
+            return {key: File(value, mode) for key, value in data.items()}
         missing = [item["key"] for item in items if item["key"] not in data]
         if missing and not source.get("optional"):
             raise ConfigError(f"references non-existent {kind.lower()} key: {missing[0]}")
         wanted = [item for item in items if item["key"] in data]
-        return {item["path"]: (data[item["key"]], item.get("mode", mode)) for item in wanted}
+        return {item["path"]: File(data[item["key"]], item.get("mode", mode)) for item in wanted}
 
     def _downward(self, pod: Manifest, source: Manifest, mode: int | None) -> dict[str, File]:
         return {
-            item["path"]: (downward(pod, item, self._sources.allocatable).encode(), item.get("mode", mode))
+            item["path"]: File(downward(pod, item, self._sources.allocatable).encode(), item.get("mode", mode))
             for item in source.get("items") or ()
         }
 
@@ -127,51 +171,126 @@ class Volumes:
                 files |= self._downward(pod, source["downwardAPI"], mode)
             elif "serviceAccountToken" in source:
                 wanted = source["serviceAccountToken"]
-                token = self._sources.token(wanted.get("audience"), wanted.get("expirationSeconds") or 3600)
-                files[wanted["path"]] = (token.encode(), mode)
+                token = self._token(wanted.get("audience"), wanted.get("expirationSeconds") or 3600)
+                # with an owner of its own, or a group, the token is for these alone
+                private = self._ownership.user is not None or self._ownership.group is not None
+                files[wanted["path"]] = File(token.encode(), 0o600 if private else mode, self._ownership.user)
             else:
                 raise ConfigError(f"projected source {', '.join(source)} is not known to this kubelet")
         return files
+
+    def _token(self, audience: str | None, seconds: int) -> str:
+        """Return a token, the same one until four fifths of its life are over, or a day."""
+        now = time.time()
+        token, renew_at = self._tokens.get((audience, seconds), ("", 0.0))
+        if now >= renew_at:
+            token = self._sources.token(audience, seconds)
+            self._tokens[audience, seconds] = (token, now + min(TOKEN_LIFE * seconds, TOKEN_LONGEST_S))
+        return token
 
     def _claim(self, pod: Manifest, name: str) -> str:
         if self._sources.lookup("PersistentVolumeClaim", name) is None:
             raise ConfigError(f'persistentvolumeclaim "{name}" not found')
         folder = self._claims / pod["metadata"]["namespace"] / name
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o777)
+        if str(folder) not in self._places.values():
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o777)
+            group = self._ownership.group
+            if group is not None and not (self._ownership.on_root_mismatch and folder.stat().st_gid == group):
+                for path in [*folder.rglob("*"), folder]:
+                    share(path, group)
+            folder.chmod(0o777 | (0 if group is None else stat.S_ISGID))
         return str(folder)
 
     def mounts(self, pod: Manifest, container: Manifest, environment: Mapping[str, str]) -> list[Mount]:
         """Return a container's mounts, outer paths first. Raises ``ConfigError``."""
         volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes") or ()}
         found = []
-        for mount in container.get("volumeMounts") or ():
+        for number, mount in enumerate(container.get("volumeMounts") or ()):
             name = mount["name"]
-            fixed = bool(mount.get("readOnly")) or any(
-                kind in volumes[name] for kind in ("secret", "configMap", "downwardAPI", "projected")
-            )
-            below = mount.get("subPath") or expand(mount.get("subPathExpr") or "", environment)
+            if name not in self._places:  # of an ephemeral container that came later
+                self._places[name] = self._set_up(pod, volumes[name])
+            content = any(kind in volumes[name] for kind in CONTENT)
+            below = _below(mount, container, environment)
+            source = os.path.realpath(self._places[name])
+            if below:
+                source = _sub_path(source, below)
+                if content:
+                    source = self._frozen(source, f"{container['name']}-{number}")
             target = os.path.normpath("/" + mount["mountPath"].lstrip("/"))
-            found.append(Mount(_sub_path(self._places[name], below, fixed), target, fixed))
+            found.append(Mount(source, target, bool(mount.get("readOnly")) or content))
         return sorted(found, key=lambda mount: mount.target.count("/"))
+
+    def _frozen(self, source: str, name: str) -> str:
+        """Return a copy of what a subPath leads to: such a mount keeps its content until the container starts anew."""
+        copy = self._folder.parent / "volume-subpaths" / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if copy.is_dir():
+            shutil.rmtree(copy)
+        copy.unlink(missing_ok=True)
+        (shutil.copytree if os.path.isdir(source) else _copy)(source, str(copy))
+        return str(copy)
 
     def clear(self) -> None:
         """Remove what belongs to this pod alone."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _sub_path(place: str, below: str, fixed: bool) -> str:
-    if not below:
-        return os.path.realpath(place)
+def _copy(source: str, target: str) -> None:
+    shutil.copy2(source, target)
+    given = os.stat(source)
+    with suppress(PermissionError):
+        os.chown(target, given.st_uid, given.st_gid)
+
+
+def _below(mount: Manifest, container: Manifest, environment: Mapping[str, str]) -> str:
+    """Return a mount's subPath, or its subPathExpr expanded; ``ConfigError``: it leads elsewhere."""
+    if path := mount.get("subPath"):
+        return str(path)
+    template = mount.get("subPathExpr") or ""
+    missing = [name for name in references(template) if name not in environment]
+    if missing:
+        raise ConfigError(
+            f'failed to expand subPath for volumeMount "{mount["name"]}": missing value for "{missing[0]}"'
+        )
+    path = expand(template, environment)
+    if os.path.isabs(path):
+        raise ConfigError(f"error SubPath `{path}` must not be an absolute path")
+    if ".." in path.split("/"):
+        raise ConfigError(f"unable to provision SubPath `{path}`: must not contain '..'")
+    return path
+
+
+def _sub_path(place: str, below: str) -> str:
+    """Return a path in a volume, made as a folder if it is not there, with the mode of the volume's."""
     path = os.path.realpath(os.path.join(place, below))
-    if path != os.path.realpath(place) and not path.startswith(os.path.realpath(place) + os.sep):
+    if path != place and not path.startswith(place + os.sep):
         raise ConfigError(f'failed to prepare subPath "{below}": it leads out of the volume')
     if not os.path.exists(path):
-        if fixed:
-            raise ConfigError(f'failed to prepare subPath "{below}": no such file or directory')
-        os.makedirs(path)
-        Path(path).chmod(0o777)
+        whole = os.stat(place)
+        made = ""
+        for part in os.path.relpath(path, place).split(os.sep):
+            made = os.path.join(made, part)
+            folder = os.path.join(place, made)
+            if not os.path.isdir(folder):
+                os.mkdir(folder)
+                with suppress(PermissionError):
+                    os.chown(folder, -1, whole.st_gid)
+                os.chmod(folder, stat.S_IMODE(whole.st_mode))
     return path
+
+
+def share(path: Path, group: int | None) -> None:
+    """Give a file or folder to a group that may read and write it; new files in a folder belong to the group too.
+
+    After ``SetVolumeOwnership`` (``pkg/volume/volume_linux.go``).
+    """
+    if group is None:
+        return
+    os.chown(path, -1, group, follow_symlinks=False)
+    if not path.is_symlink():
+        folder = stat.S_ISGID | 0o110 if path.is_dir() else 0
+        path.chmod(stat.S_IMODE(path.stat().st_mode) | 0o660 | folder)
 
 
 _TYPES: dict[str, tuple[Callable[[int], bool], str]] = {
@@ -199,29 +318,53 @@ def _host_path(source: Manifest) -> str:
     return str(path)
 
 
-def write_atomically(folder: Path, files: Mapping[str, Any]) -> None:
-    """Replace a folder's content by these files (path -> bytes and mode, None is 0644) in one step."""
+def write_atomically(folder: Path, files: Mapping[str, File], ownership: Ownership) -> None:
+    """Replace a folder's content by these files in one step."""
     folder.mkdir(parents=True, exist_ok=True)
     old = os.readlink(folder / "..data") if (folder / "..data").is_symlink() else ""
     number = int(old.rsplit("_", 1)[1]) + 1 if old else 0
     fresh = folder / f"..data_{number}"
-    for path, (content, mode) in files.items():
-        file = fresh / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
-        file.chmod(0o644 if mode is None else mode)
-    fresh.mkdir(exist_ok=True)
+    shutil.rmtree(fresh, ignore_errors=True)  # of a write that failed
+    fresh.mkdir()
+    for path, file in files.items():
+        place = fresh / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(file.content)
+        _own(place, 0o644 if file.mode is None else file.mode, file.owner, ownership.group)
+    for inner in (path for path in [fresh, *fresh.rglob("*")] if path.is_dir()):
+        _own(inner, 0o755, None, ownership.group)
+    _own(folder, 0o1777, None, ownership.group)
     link = folder / "..data_tmp"
     with suppress(FileNotFoundError):
         link.unlink()
     link.symlink_to(fresh.name)
     link.rename(folder / "..data")
-    tops = {path.split("/")[0] for path in files}
-    for name in tops:
+    _link_names(folder, {path.split("/")[0] for path in files})
+    if old:
+        shutil.rmtree(folder / old, ignore_errors=True)
+
+
+def _check_paths(files: Iterable[str]) -> None:
+    """Raise ``ConfigError`` for a path that leads out of the volume or takes a name of the writer's own."""
+    for path in files:
+        if path.startswith(("/", "..")) or ".." in path.split("/"):
+            raise ConfigError(f'invalid path "{path}": must be relative and must not contain ".." nor start with it')
+
+
+def _own(path: Path, mode: int, owner: int | None, group: int | None) -> None:
+    """Set mode, owner and group; a group may read at least, and enter folders, whose new files it gets."""
+    if owner is not None or group is not None:
+        os.chown(path, -1 if owner is None else owner, -1 if group is None else group)
+    if group is not None:
+        mode |= (stat.S_ISGID | 0o550) if path.is_dir() else 0o440
+    path.chmod(mode)
+
+
+def _link_names(folder: Path, names: set[str]) -> None:
+    """Have a link for each name at the top of the content, and none for what is no longer there."""
+    for name in names:
         if not (folder / name).is_symlink():
             (folder / name).symlink_to(f"..data/{name}")
     for entry in folder.iterdir():
-        if entry.is_symlink() and entry.name not in tops and not entry.name.startswith(".."):
+        if entry.is_symlink() and entry.name not in names and not entry.name.startswith(".."):
             entry.unlink()
-    if old:
-        shutil.rmtree(folder / old, ignore_errors=True)

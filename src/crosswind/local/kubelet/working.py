@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import random
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from crosswind.local.kubelet.running import Run
 from crosswind.local.kubelet.starting import host_files, process_spec, write_hosts
 from crosswind.local.kubelet.status import Outlook
 from crosswind.local.kubelet.telling import Reporter
-from crosswind.local.kubelet.volumes import Mount, Sources, VolumeError, Volumes
+from crosswind.local.kubelet.volumes import Mount, Ownership, Sources, VolumeError, Volumes
 from crosswind.types import Manifest
 
 __all__ = ["Ending", "PodWorker"]
@@ -69,6 +70,8 @@ class PodWorker:
         self._ending_begun = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._end_by = 0.0
+        self._refresh_at = 0.0
+        self._synced: list[object] = []
         self._sandbox = self._busy = self._lost = self._over = False
         self._shared: list[Mount] = []
         self._wanted: set[str] = set()  # ended by us, so that no back-off is due
@@ -76,7 +79,7 @@ class PodWorker:
         find = functools.partial(machine.find, metadata["namespace"])
         token = functools.partial(machine.token, pod)
         self._volumes = Volumes(
-            self.folder / "volumes", machine.folder / "claims", Sources(find, token, machine.allocatable())
+            self.folder / "volumes", machine.folder / "claims", Sources(find, token, machine.allocatable()), Ownership()
         )
 
     @property
@@ -143,11 +146,8 @@ class PodWorker:
         run = None if previous else self.runs.get(container)
         return self.folder / "containers" / container / str(number) / "log", run
 
-    def nudge(self, *, objects: bool = False) -> None:
-        """Look again; ``objects``: a Secret or ConfigMap has changed."""
-        if objects and self._sandbox:
-            with contextlib.suppress(VolumeError):
-                self._volumes.set_up(self.pod)
+    def nudge(self) -> None:
+        """A Secret or ConfigMap has changed: try again what waits for one."""
         for sight in self._seen.values():
             if sight.waiting and sight.waiting.reason == "CreateContainerConfigError":
                 sight.not_before = 0
@@ -257,7 +257,24 @@ class PodWorker:
         if plan.finish:
             self.end(Ending())
             return 0
-        return await self._carry_out(plan)
+        self._refresh_volumes(due=bool(plan.start or plan.kill))
+        return min(await self._carry_out(plan), self._refresh_at - time.time())
+
+    def _refresh_volumes(self, *, due: bool = False) -> None:
+        """Bring the volumes up to date when the kubelet does it: when it syncs the pod.
+
+        It does so when the pod itself has changed, when a container starts or is killed, and each ``sync_frequency`` or
+        up to half as much later. A change of a Secret or ConfigMap alone does not call it, and may take a minute.
+        """
+        asked = _asked_for(self.pod)  # compared with the last sync, because our own report may bring the change first
+        if not due and asked == self._synced and time.time() < self._refresh_at:
+            return
+        self._synced = asked
+        self._refresh_at = time.time() + self._machine.settings.sync_frequency * random.uniform(1, 1.5)  # noqa: S311 - no secret
+        try:
+            self._volumes.set_up(self.pod)
+        except VolumeError as problem:
+            self._tell.warn("FailedMount", str(problem))
 
     async def _make_sandbox(self) -> bool:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -276,6 +293,8 @@ class PodWorker:
             except OSError as problem:
                 self._tell.warn("FailedCreatePodSandBox", f"Failed to create pod sandbox: {problem}")
                 return False
+        self._synced = _asked_for(self.pod)
+        self._refresh_at = time.time() + self._machine.settings.sync_frequency
         self._shared = host_files(self.pod, self.folder, self.place, self._services())
         self._sandbox = True
         self._publish()
@@ -529,6 +548,11 @@ class PodWorker:
             disruption=ending.disruption,
         )
         self._tell.publish(self._seen, outlook)
+
+
+def _asked_for(pod: Manifest) -> list[object]:
+    """Return the parts of a pod whose change makes the kubelet sync it; its own reports of the status do not."""
+    return [pod["spec"], *(pod["metadata"].get(key) for key in ("labels", "annotations", "deletionTimestamp"))]
 
 
 async def _all_set(events: list[asyncio.Event]) -> None:
