@@ -1,7 +1,7 @@
 """Starts containers and watches over them: a program that stands alone, run as ``python -I -S launcher.py FD``.
 
-It imports nothing but the standard library and is forked, not started, for each container, so that a start costs a few
-milliseconds. Three kinds of process run this file:
+It imports nothing but the standard library and its neighbour ``rootfs.py``, and is forked, not started, for each
+container, so that a start costs a few milliseconds. Three kinds of process run this file:
 
 * the *forker*, one per kubelet: for each byte that arrives on FD, together with a socket, it forks a supervisor;
 * a *supervisor* per container: unshares namespaces, starts the container's process and the commands exec'ed beside it,
@@ -21,7 +21,6 @@ Without namespaces (``"mode": "none"``) the same works on descendants, orphans a
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import json
@@ -32,8 +31,13 @@ import socket
 import sys
 import termios
 import time
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING or __name__ != "__main__":
+    from crosswind.local.kubelet.rootfs import check, enter_root, libc, new_root, new_user_root
+else:  # alone: importing the package would cost every container's start
+    sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+    from rootfs import check, enter_root, libc, new_root, new_user_root
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = (
     0x20000,
@@ -42,147 +46,11 @@ CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = (
     0x20000000,
     0x40000000,
 )
-MS_RDONLY, MS_NOSUID, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE, MS_RELATIME = 1, 2, 32, 4096, 16384, 1 << 18, 1 << 21
-MNT_DETACH = 2
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-PIVOT_ROOT = {"x86_64": 155, "s390x": 217, "ppc64le": 203, "armv7l": 218}  # all newer machines share 41
-OLD = "/.old"
-OWN = ("/proc", "/sys", "/dev", "/tmp", "/run")  # noqa: S108 - replaced in a container, never written here
-DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 LONGEST = 1 << 20  # bytes of a line that are kept together
 DRAIN_S, WEIGH_S, BEHIND = 2.0, 0.1, 1 << 20
 
-_libc: Any = ctypes.CDLL(None, use_errno=True)
 Message = dict[str, Any]
-
-
-def check(result: int, what: str) -> None:
-    """Turn the -1 of a system call into an OSError that names it."""
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{what}: {os.strerror(number)}")
-
-
-def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
-    """Mount a file system; empty texts are left out."""
-    texts = [text.encode() or None for text in (source, target, kind)]
-    check(_libc.mount(*texts, ctypes.c_ulong(flags), data.encode() or None), f"mount {kind or source} on {target}")
-
-
-def read_only(target: str) -> None:
-    """Make a bind mount read-only, keeping the flags that an unprivileged user may not take away."""
-    have = os.statvfs(target).f_flag
-    keep = have & (2 | 4 | 8 | 1024 | 2048) | (MS_RELATIME if have & 4096 else 0)
-    mount("", target, "", MS_REMOUNT | MS_BIND | MS_RDONLY | keep)
-
-
-def bind(source: str, target: str, *, fixed: bool = False) -> None:
-    """Bind a directory or file, making the mount point if it is missing."""
-    if os.path.isdir(source):
-        os.makedirs(target, exist_ok=True)
-    elif not os.path.lexists(target):
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
-    mount(source, target, "", MS_BIND | MS_REC)
-    if fixed:
-        read_only(target)
-
-
-def below(path: str, roots: tuple[str, ...]) -> bool:
-    """Whether a path is one of these or lies under one."""
-    return any(path == root or path.startswith(root + "/") for root in roots)
-
-
-def mount_points() -> Iterator[str]:
-    """The machine's mount points, parents first, without those that a container gets of its own."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        points = [line.split()[4].encode().decode("unicode_escape") for line in file]
-    return (point for point in dict.fromkeys(points) if point != "/" and not below(point, OWN))
-
-
-def new_root(scratch: str, *, whole: bool) -> str:
-    """Lay overlays over the machine's files: what a container writes stays in memory and goes with it.
-
-    ``whole``: one overlay over /. In a user namespace the kernel refuses that, because mounts lie below: there each
-    folder of / gets its own.
-    """
-    points = list(mount_points())
-    mount("none", "/", "", MS_REC | MS_PRIVATE)
-    mount("tmpfs", scratch, "tmpfs", MS_NOSUID, "mode=755")
-    root = f"{scratch}/root"
-    os.mkdir(root)
-    if not whole:
-        mount("tmpfs", root, "tmpfs", MS_NOSUID, "mode=755")
-    for number, point in enumerate(["/", *points] if whole else [*top_folders(root), *points]):
-        target = root + point.rstrip("/")
-        try:
-            lay_over(point, target, f"{scratch}/{number}", "" if whole else ",userxattr")
-        except OSError:
-            if point == "/":
-                raise
-            with contextlib.suppress(OSError):  # a mount that cannot be passed on is left out
-                mount(point, target, "", MS_BIND if whole else MS_BIND | MS_REC)
-    return root
-
-
-def lay_over(folder: str, target: str, store: str, options: str) -> None:
-    """Mount an overlay over a folder; ``store`` begins the names of the folders that keep what is written."""
-    if not os.path.isdir(folder) or set(folder) & set(":,\\"):
-        raise OSError(errno.EINVAL, f"no overlay over {folder}")
-    os.mkdir(f"{store}.upper")
-    os.mkdir(f"{store}.work")
-    os.makedirs(target, exist_ok=True)
-    layers = f"lowerdir={folder},upperdir={store}.upper,workdir={store}.work{options}"
-    mount("overlay", target, "overlay", 0, layers)
-    os.chmod(target, os.stat(folder).st_mode & 0o7777)
-
-
-def top_folders(root: str) -> list[str]:
-    """Return the folders of /, and put its links into the new root."""
-    folders = []
-    for entry in os.scandir("/"):
-        if entry.is_symlink():
-            os.symlink(os.readlink(entry.path), root + entry.path)
-        elif entry.is_dir():
-            os.mkdir(root + entry.path)
-            if entry.path not in OWN:
-                folders.append(entry.path)
-    return folders
-
-
-def make_dev() -> None:
-    """A /dev with the devices that every container has, the machine's terminals, and nothing else."""
-    mount("tmpfs", "/dev", "tmpfs", MS_NOSUID, "mode=755")
-    for name in DEVICES:
-        bind(f"{OLD}/dev/{name}", f"/dev/{name}")
-    for name in ("pts", "ptmx"):
-        with contextlib.suppress(OSError):
-            bind(f"{OLD}/dev/{name}", f"/dev/{name}")
-    os.makedirs("/dev/shm", exist_ok=True)  # noqa: S108
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        os.symlink(f"/proc/self/fd/{number}", f"/dev/{name}")
-    os.symlink("/proc/self/fd", "/dev/fd")
-
-
-def enter_root(spec: Message) -> None:
-    """Move into the new root and mount what belongs there. Runs as process 1 of the pid namespace."""
-    root = spec["root"]
-    os.makedirs(root + OLD, exist_ok=True)
-    number = PIVOT_ROOT.get(os.uname().machine, 41)
-    check(_libc.syscall(number, root.encode(), (root + OLD).encode()), "pivot_root")
-    os.chdir("/")
-    make_dev()
-    for path, mode in (("/tmp", "1777"), ("/run", "755")):  # noqa: S108
-        os.makedirs(path, exist_ok=True)
-        mount("tmpfs", path, "tmpfs", MS_NOSUID, f"mode={mode}")
-    mount(f"{OLD}/sys", "/sys", "", MS_BIND | MS_REC)
-    mount("proc", "/proc", "proc")
-    for one in spec["mounts"]:
-        bind(OLD + one["source"], one["target"], fixed=one.get("readOnly", False))
-    check(_libc.umount2(OLD.encode(), MNT_DETACH), "umount of the machine's root")
-    os.rmdir(OLD)
-    if spec.get("readOnlyRoot"):
-        read_only("/")
 
 
 def unshare(spec: Message) -> None:
@@ -190,13 +58,16 @@ def unshare(spec: Message) -> None:
     uid, gid = os.getuid(), os.getgid()
     flags = CLONE_NEWNS | CLONE_NEWUTS | (CLONE_NEWUSER if spec["mode"] == "user" else 0)
     flags |= 0 if "pid" in spec.get("fds", ()) else CLONE_NEWPID
-    check(_libc.unshare(flags), "unshare")
+    check(libc.unshare(flags), "unshare")
     if spec["mode"] == "user":
         for name, text in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
             with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
                 file.write(text)
     socket.sethostname(spec["hostname"])
-    spec["root"] = new_root(spec["scratch"], whole=spec["mode"] == "root")
+    if spec["mode"] == "root":
+        spec["root"] = new_root(spec["scratch"])
+    else:
+        spec["root"] = new_user_root(spec["scratch"], [spec["cwd"] or "/", *(one["target"] for one in spec["mounts"])])
 
 
 def go_to(spec: Message) -> None:
@@ -210,7 +81,7 @@ def go_to(spec: Message) -> None:
 def die_with_parent() -> None:
     """Have the kernel kill this process when its supervisor is no more; where there is no prctl, do without."""
     if sys.platform == "linux":
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def redirect(fds: list[int], *, tty: bool) -> None:
@@ -367,9 +238,9 @@ class Supervisor:
         try:
             for name, flag in (("network", CLONE_NEWNET), ("pid", CLONE_NEWPID)):
                 if name in fds:
-                    check(_libc.setns(fds[name], flag), f"setns to the {name} namespace")
+                    check(libc.setns(fds[name], flag), f"setns to the {name} namespace")
             if spec["mode"] == "none":
-                _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) if sys.platform == "linux" else None
+                libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) if sys.platform == "linux" else None
             else:
                 unshare(spec)
         except OSError as problem:

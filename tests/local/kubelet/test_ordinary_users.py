@@ -1,0 +1,30 @@
+"""Containers of an ordinary user: the tests of ``pods_of_a_user.py``, run by one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ordinary_user import command_of_user, environment_of_user, users_home, why_not
+
+TESTS = Path(__file__).with_name("pods_of_a_user.py")
+MAKE_NAMESPACE = "import ctypes, sys; sys.exit(-ctypes.CDLL(None).unshare(0x10000000))"
+
+
+@pytest.mark.timeout(200)
+def test_pods_of_an_ordinary_user_write_and_mount_where_roots_do() -> None:
+    if reason := why_not():
+        pytest.skip(f"no ordinary user here: {reason}")
+    if subprocess.run(command_of_user([sys.executable, "-c", MAKE_NAMESPACE]), timeout=60, check=False).returncode:
+        pytest.skip("the kernel refuses user namespaces to ordinary users")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(TESTS)]
+    with users_home() as home:
+        done = subprocess.run(
+            command_of_user(command), env=environment_of_user(home), capture_output=True, text=True, timeout=180
+        )
+    print(done.stdout, done.stderr)
+    assert done.returncode == 0
+    assert "skipped" not in done.stdout
