@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from crosswind.local.kubelet import launcher
 from crosswind.local.kubelet.logs import last_lines, read_log
 from crosswind.local.seams import LogOptions
 
@@ -110,3 +112,29 @@ def test_the_last_lines_are_limited_in_number_and_bytes(path: Path) -> None:
     assert last_lines(path, 80, 2048) == "".join(f"line {n}\n" for n in range(20, 100))
     assert last_lines(path, 80, 10) == "8\nline 99\n"
     assert last_lines(path.with_name("none"), 80, 10) == ""
+
+
+def written(path: Path, said: dict[str, list[bytes]]) -> list[list[str]]:
+    """Return the records, split into stamp, stream, tag and text, that the launcher writes of such lines."""
+    log = launcher.Log(str(path))
+    log.write(said)
+    os.close(log.file)
+    return [line.split(" ", 3) for line in path.read_text().splitlines()]
+
+
+def test_each_stream_keeps_its_order_and_neighbours_of_two_streams_may_be_out_of_theirs(tmp_path: Path) -> None:
+    said = {stream: [f"F {number}".encode() for number in range(500)] for stream in ("stdout", "stderr")}
+    records = written(tmp_path / "log", said)
+    for stream in said:
+        own = [(stamp, int(text)) for stamp, name, _, text in records if name == stream]
+        assert own == sorted(own)
+        assert [text for _, text in own] == list(range(500))
+    stamps = [stamp for stamp, *_ in records]
+    assert stamps != sorted(stamps)
+    apart = [abs(place - sorted(stamps).index(stamp)) for place, stamp in enumerate(stamps)]
+    assert max(apart) == 1  # only neighbours have changed places
+
+
+def test_one_stream_alone_is_in_the_order_of_its_stamps(tmp_path: Path) -> None:
+    stamps = [stamp for stamp, *_ in written(tmp_path / "log", {"stdout": [b"F line"] * 500})]
+    assert stamps == sorted(stamps)

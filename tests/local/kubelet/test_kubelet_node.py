@@ -125,6 +125,24 @@ async def test_a_start_takes_far_less_than_a_tenth_of_a_second_and_fifty_fit(nod
     assert time.perf_counter() - begun < 10
 
 
+async def test_lines_of_two_streams_are_whole_and_each_stream_is_in_order(node: Node) -> None:
+    script = "i=0; while [ $i -lt 400 ]; do echo out $i; echo err $i >&2; i=$((i + 1)); done; printf rest"
+    node.pod("p", container(script))
+    lines = (await node.log(await node.ended("p"))).splitlines()
+    for stream in ("out", "err"):
+        assert [line for line in lines if line.startswith(stream)] == [f"{stream} {number}" for number in range(400)]
+    assert len(lines) == 801
+    assert "rest" in lines
+
+
+async def test_six_containers_keep_two_kibibytes_of_message_each(node: Node) -> None:
+    script = "awk 'BEGIN { for (i = 0; i < 800; i++) printf \"%05d\", i }' > /dev/termination-log"
+    node.pod("p", *(container(script, f"c{number}") for number in range(6)))
+    pod = await node.ended("p")
+    messages = {state(pod, f"c{number}")["terminated"]["message"] for number in range(6)}
+    assert messages == {"".join(f"{number:05}" for number in range(800))[:2048]}
+
+
 async def test_a_pod_waits_for_its_secret_and_starts_when_it_comes(node: Node) -> None:
     variable = {"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "a"}}}
     node.pod("p", container("test $A = 1", env=[variable]))
@@ -207,6 +225,29 @@ async def test_a_shorter_grace_kills_sooner(node: Node) -> None:
     await asyncio.sleep(0)
     node.registry.delete("Pod", "default", "p", grace_period=1)
     assert state(await gone)["terminated"]["exitCode"] == 137
+
+
+DEAF = {
+    "ignores TERM": ["sh", "-c", "trap '' TERM; while true; do sleep 0.1; done"],
+    "has no handler": ["sleep", "1000"],
+}
+
+
+@pytest.mark.parametrize("sandbox", ["auto", "user", "none"])
+@pytest.mark.parametrize("command", DEAF.values(), ids=DEAF)
+async def test_a_deaf_container_takes_its_whole_grace_and_its_pod_is_there_meanwhile(
+    sandbox: Any, command: list[str]
+) -> None:
+    async with kubelet_of(LocalSettings(sandbox=sandbox)) as node:
+        node.pod("p", {"name": "base", "image": "busybox", "command": command}, terminationGracePeriodSeconds=3)
+        await node.running("p")
+        begun = time.monotonic()
+        node.registry.delete("Pod", "default", "p")
+        pod = node.registry.get("Pod", "default", "p")
+        assert "deletionTimestamp" in pod["metadata"]
+        assert (pod["status"]["phase"], "running" in state(pod)) == ("Running", True)
+        assert state(await node.gone("p"))["terminated"]["exitCode"] == 137
+        assert 2.9 <= time.monotonic() - begun < 10
 
 
 async def test_pre_stop_runs_before_term_and_within_the_grace(node: Node) -> None:

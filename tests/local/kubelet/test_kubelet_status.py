@@ -136,3 +136,20 @@ def test_readiness_gates_hold_back_ready_alone() -> None:
     made = pod_status({"metadata": {"name": "p"}, "spec": spec}, {"b": RUNS}, OUTLOOK)
     assert condition(made, "ContainersReady")["status"] == "True"
     assert condition(made, "Ready")["reason"] == "ReadinessGatesNotReady"
+
+
+@pytest.mark.parametrize(("containers", "kept"), [(1, 4096), (3, 4096), (4, 3072), (6, 2048)])
+def test_the_termination_messages_of_a_pod_share_twelve_kibibytes(containers: int, kept: int) -> None:
+    seen = {
+        f"{kind}{number}": replace(over(1), ended=Ended(1, "Error", "\u00e9" * 2048, NOW, NOW, "c"))
+        for number, kind in enumerate("cis"[number % 3] for number in range(containers))
+    }
+    made = status(seen, outlook=replace(OUTLOOK, over=True))
+    messages = [one["state"]["terminated"]["message"] for one in made["containerStatuses"]]
+    assert {len(message.encode()) for message in messages} == {kept}
+
+
+def test_the_message_of_the_run_before_has_its_share_too() -> None:
+    seen = {f"c{number}": replace(RUNS, last=Ended(1, "Error", "x" * 4096, NOW, NOW, "c")) for number in range(6)}
+    made = status(seen, policy="Always")
+    assert len(made["containerStatuses"][0]["lastState"]["terminated"]["message"]) == 2048

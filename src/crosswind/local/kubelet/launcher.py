@@ -31,6 +31,8 @@ import socket
 import sys
 import termios
 import time
+from collections.abc import Iterator
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __name__ != "__main__":
@@ -130,35 +132,52 @@ def execute(argv: list[str], env: dict[str, str]) -> None:
 
 
 class Log:
-    """Writes what a container says: one record ``TIME STREAM F|P TEXT`` per line; P marks a line without an end."""
+    """Writes what a container says: one record ``TIME STREAM F|P TEXT`` per line; P marks a line without an end.
+
+    A container runtime has a writer per stream, which stamps a line and then writes it. The two do not wait for each
+    other, so that neighbouring lines of different streams may be out of the order of their stamps. ``write`` does the
+    same where both streams have lines at once; the lines of one stream are always in order.
+    """
 
     def __init__(self, path: str) -> None:
         self.file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o640)
         self.pending: dict[str, bytes] = {}
 
-    def add(self, stream: str, chunk: bytes) -> None:
-        """Keep a chunk; lines that are whole are written."""
+    def take(self, stream: str, chunk: bytes) -> list[bytes]:
+        """Return the lines that are whole with this chunk, as tag and text; keep the rest."""
         *lines, rest = (self.pending.get(stream, b"") + chunk).split(b"\n")
-        records = [(b"F", line) for line in lines]
+        records = [b"F " + line for line in lines]
         if len(rest) >= LONGEST:
-            records.append((b"P", rest))
+            records.append(b"P " + rest)
             rest = b""
         self.pending[stream] = rest
-        self._write(stream, records)
+        return records
 
     def end(self, stream: str) -> None:
         """Write what came after the last line's end."""
         if rest := self.pending.pop(stream, b""):
-            self._write(stream, [(b"P", rest)])
+            self.write({stream: [b"P " + rest]})
 
-    def _write(self, stream: str, records: list[tuple[bytes, bytes]]) -> None:
-        now = time.time_ns()
-        seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9))
-        head = f"{seconds}.{now % 10**9:09}Z {stream} ".encode()
-        data = memoryview(b"".join(head + tag + b" " + text + b"\n" for tag, text in records))
+    def write(self, said: dict[str, list[bytes]]) -> None:
+        """Stamp the lines of each stream and write them."""
+        lines: list[bytes] = []
+        for heads in zip_longest(*(self._stamped(stream, records) for stream, records in said.items())):
+            pair = [line for line in heads if line is not None]
+            lines += reversed(pair) if time.time_ns() >> 10 & 1 else pair  # as if by chance: either may come first
+        data = memoryview(b"".join(lines))
         with contextlib.suppress(OSError):  # a full disk costs log lines, not the container
             while data:
                 data = data[os.write(self.file, data) :]
+
+    @staticmethod
+    def _stamped(stream: str, records: list[bytes]) -> Iterator[bytes]:
+        second, text = 0, ""
+        for record in records:
+            now = time.time_ns()
+            if now // 10**9 != second:  # rarely: to write a date takes longer than all the rest
+                second = now // 10**9
+                text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            yield f"{text}.{now % 10**9:09}Z {stream} ".encode() + record + b"\n"
 
 
 class Supervisor:
@@ -198,8 +217,7 @@ class Supervisor:
             if fd == self.wake:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self.wake, 4096)
-            if fd in self.sources:
-                self.pump(fd)
+        self.pump([fd for fd in ready if fd in self.sources])
         self.weigh()
         return self.reap()
 
@@ -269,6 +287,8 @@ class Supervisor:
         """Send a signal to the container's process, or to an exec'ed command's group."""
         for pid, number in self.children.items():
             if number == message["id"]:
+                if number == 0 and self.spec.get("mode") == "none" and not hears(pid, message["number"]):
+                    continue
                 with contextlib.suppress(OSError):
                     (os.killpg if number else os.kill)(pid, message["number"])
 
@@ -331,29 +351,34 @@ class Supervisor:
         self.kill_all()
         end = time.monotonic() + DRAIN_S
         while self.sources and (left := end - time.monotonic()) > 0:
-            for fd in self._wait(set(self.sources), left):
-                self.pump(fd)
+            self.pump(self._wait(set(self.sources), left))
         for stream in list(self.log.pending):
             self.log.end(stream)
         self.send({"id": 0, "exited": exit_code(status), "oom": self.oom})
 
-    def pump(self, fd: int) -> None:
-        """Take over what the container wrote."""
-        stream = self.sources[fd]
-        try:
-            chunk = os.read(fd, 1 << 16)
-        except OSError:  # a terminal whose last user is gone
-            chunk = b""
-        if not chunk:
-            os.close(fd)
-            del self.sources[fd]
-            self.log.end(stream)
-        else:
-            self.log.add(stream, chunk)
+    def pump(self, fds: list[int]) -> None:
+        """Take over what the container wrote to these."""
+        said: dict[str, list[bytes]] = {}
+        ended = []
+        for fd in fds:
+            stream = self.sources[fd]
+            try:
+                chunk = os.read(fd, 1 << 16)
+            except OSError:  # a terminal whose last user is gone
+                chunk = b""
+            if not chunk:
+                os.close(fd)
+                del self.sources[fd]
+                ended.append(stream)
+                continue
+            said[stream] = self.log.take(stream, chunk)
             for listened, waiting in self.tees.values():
                 if listened == stream:
                     waiting += chunk
-        if self.following:
+        self.log.write(said)
+        for stream in ended:
+            self.log.end(stream)
+        if fds and self.following:
             self.send({"logged": True})
 
     def _pass_on(self, fd: int) -> None:
@@ -400,6 +425,20 @@ class Supervisor:
                 with contextlib.suppress(ChildProcessError):
                     while os.waitpid(-1, os.WNOHANG)[0]:
                         pass
+
+
+def hears(pid: int, number: int) -> bool:
+    """Whether a signal reaches a process as it would reach process 1 of a pid namespace: only with a handler for it.
+
+    Without namespaces the container's process is not process 1, and would end on a TERM to which it is deaf elsewhere.
+    """
+    if number in (signal.SIGKILL, signal.SIGSTOP):
+        return True
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as file:
+        for line in file:
+            if line.startswith("SigCgt:"):
+                return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return True
 
 
 def bury() -> None:

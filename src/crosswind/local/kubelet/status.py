@@ -10,13 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from crosswind.local.kubelet.pods import Ended, Sight, Waiting, is_sidecar
+from crosswind.local.kubelet.pods import Ended, Sight, Waiting, all_containers, is_sidecar
 from crosswind.types import Json, Manifest
 
 __all__ = ["LOST", "Outlook", "conditions", "phase_of", "pod_status", "written_time"]
 
 LOST = "The container could not be located when the pod was terminated"
 CONTAINER_ID = "crosswind://"
+POD_MESSAGE_BYTES = 12288
+"""What the termination messages of a pod share, so that its status stays small: each container an equal part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ def container_status(pod: Manifest, container: Manifest, sight: Sight, kind: str
     status: Manifest = {
         "name": container["name"],
         "state": _state(pod, sight),
-        "lastState": {"terminated": _terminated(last)} if last else {},
+        "lastState": {"terminated": _terminated(pod, last)} if last else {},
         "ready": done or (sight.state == "running" and sight.ready and restartable),
         "restartCount": sight.restarts,
         "image": sight.image or container["image"],
@@ -133,14 +135,15 @@ def _state(pod: Manifest, sight: Sight) -> Manifest:
     if sight.state == "running":
         return {"running": {"startedAt": written_time(sight.started_at)}}
     if sight.state == "ended" and sight.ended:
-        return {"terminated": _terminated(sight.ended)}
+        return {"terminated": _terminated(pod, sight.ended)}
     return {"waiting": {"reason": "PodInitializing" if pod["spec"].get("initContainers") else "ContainerCreating"}}
 
 
-def _terminated(ended: Ended) -> Manifest:
+def _terminated(pod: Manifest, ended: Ended) -> Manifest:
     state: Manifest = {"exitCode": ended.code, "reason": ended.reason}
-    if ended.message:
-        state["message"] = ended.message
+    # of the last 4 KiB that a container wrote, the status manager keeps the first bytes (``normalizeStatus``)
+    if message := ended.message.encode()[: POD_MESSAGE_BYTES // len(all_containers(pod))].decode(errors="ignore"):
+        state["message"] = message
     state |= {"startedAt": written_time(ended.started_at), "finishedAt": written_time(ended.finished_at)}
     if ended.container_id:
         state["containerID"] = CONTAINER_ID + ended.container_id
