@@ -98,7 +98,7 @@ def test_version_0_is_a_full_list_whatever_the_limit() -> None:
         ({"continues": "%%%"}, 400, "continue key is not valid"),
         ({"continues": "e30="}, 400, "continue key is not valid"),
         ({"continues": "x", "resourceVersion": "5"}, 400, "not allowed when using continue"),
-        ({"resourceVersion": "x"}, 500, "resourceVersion: Invalid value"),
+        ({"resourceVersion": "x"}, 400, "resourceVersion: Invalid value"),
         ({"resourceVersion": "999999999"}, 504, "Too large resource version: 999999999, current: 1000"),
         ({"resourceVersion": "1", "limit": "1"}, 410, "too old"),
     ],

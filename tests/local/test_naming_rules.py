@@ -14,7 +14,7 @@ LONG = "must be no more than 63 bytes"
         (rules.dns_subdomain, ["a", "a.b", "1-a.b", "x" * 253], ["", "a..b", ".a", "a.", "A.b", "a_b", "x" * 254]),
         (rules.label_value, ["", "A-b_c.1", "x" * 63], ["-a", "a-", "a b", "a:b", "a/b", "ä", "x" * 64]),
         (rules.label_key, ["a", "A.b_c", "a.b/C-d", "x" * 63], ["", "/a", "a/", "a/b/c", "A/b", "a b", "x" * 64]),
-        (rules.config_key, ["a", ".b", "A_b-c.d"], ["", "a b", "a/b", "x" * 254]),
+        (rules.config_key, ["a", ".b", "A_b-c.d"], ["", "a b", "a/b", "x" * 254, ".", "..", "..data"]),
         (rules.env_name, ["A", "a.b-c", "1", "a b"], ["A=B", "ä", "a\n"]),
         (rules.port_name, ["http", "a-1", "x" * 15], ["", "1", "-a", "a-", "a--b", "A", "x" * 16]),
     ],

@@ -187,8 +187,8 @@ def test_directives_and_merge_keys(document: Any, patch: Any, merged: Any) -> No
     ("patch", "code"),
     [
         ([], 400),
-        ({"a": {"$patch": "explode"}}, 500),
-        ({"spec": {"containers": [{"image": "i"}]}}, 500),
+        ({"a": {"$patch": "explode"}}, 422),
+        ({"spec": {"containers": [{"image": "i"}]}}, 422),
         ({"spec": {"containers": ["base"]}}, 400),
     ],
 )

@@ -90,7 +90,7 @@ def test_names_are_generated_and_cut_to_63_characters(registry: ClusterRegistry)
         ("one", {"metadata": {}}, 422, "name or generateName is required"),
         ("one", config(namespace="two"), 400, "the namespace of the provided object does not match"),
         ("two", config(), 404, 'namespaces "two" not found'),
-        ("one", config(resourceVersion="5"), 500, "resourceVersion should not be set on objects to be created"),
+        ("one", config(resourceVersion="5"), 400, "resourceVersion should not be set on objects to be created"),
         ("one", config("Upper"), 422, "metadata.name"),
     ],
 )

@@ -196,3 +196,15 @@ def test_a_jobs_template_is_fixed_but_may_choose_other_nodes_while_suspended():
 )
 def test_other_kinds_have_fixed_fields_too(kind, old, change, wanted):
     assert changed(kind, {"metadata": {"name": "x"}, **old}, change) == wanted
+
+
+@pytest.mark.parametrize("kind", ["ConfigMap", "Secret"])
+def test_what_is_immutable_stays_so(kind):
+    old = made(kind, {"metadata": {"name": "x"}, "data": {"a": "MQ=="}, "immutable": True})
+    told = "Forbidden: field is immutable when `immutable` is set"
+    assert changed(kind, old, set_at(("data", "a"), "Mg==")) == [("data", told)]
+    assert changed(kind, old, set_at(("immutable",), None)) == [("immutable", told)]
+    assert changed(kind, old, set_at(("immutable",), False)) == [("immutable", told)]
+    assert changed(kind, old, set_at(("metadata", "labels"), {"a": "b"})) == []
+    loose = made(kind, {"metadata": {"name": "x"}, "data": {"a": "MQ=="}})
+    assert changed(kind, loose, set_at(("data", "a"), "Mg=="), set_at(("immutable",), True)) == []

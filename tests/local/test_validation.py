@@ -101,6 +101,14 @@ PODS = [
         [(INVALID, "spec.volumes[0].secret.items[0].path", "must be a relative path")],
     ),
     (
+        pod(volumes=[{"name": "v", "secret": {"secretName": "s", "items": [{"key": "k", "path": "..data/a"}]}}]),
+        [(INVALID, "spec.volumes[0].secret.items[0].path", "must not start with '..'")],
+    ),
+    (
+        pod(volumes=[{"name": "v", "hostPath": {"path": "/tmp/../etc"}}]),
+        [(INVALID, "spec.volumes[0].hostPath.path", "must not contain '..'")],
+    ),
+    (
         pod(volumes=[{"name": "v", "hostPath": {"path": "/", "type": "Odd"}}]),
         [(UNSUPPORTED, "spec.volumes[0].hostPath.type", 'Unsupported value: "Odd"')],
     ),

@@ -12,7 +12,7 @@ from typing import Any
 
 from crosswind.local.injection import Injector, injectors
 from crosswind.local.seams import Registry
-from crosswind.local.statuses import StatusError, forbidden
+from crosswind.local.statuses import StatusError, bad_request, forbidden
 from crosswind.settings import LocalSettings
 from crosswind.types import Manifest
 
@@ -146,7 +146,12 @@ def webhooks(injecting: list[Injector]) -> Mutator:
     def inject(pod: Manifest, registry: Registry) -> Manifest:
         namespace = registry.get("Namespace", "", pod["metadata"]["namespace"])
         for one in injecting:
-            pod = one(pod, namespace)
+            try:
+                pod = one(pod, namespace)
+            except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as problem:
+                # a pod that an injector cannot read, such as annotations of its own that make no sense
+                told = f"{type(problem).__name__}: {problem}"
+                raise bad_request(f"the admission webhook of a sidecar injector denied the request: {told}") from None
         return pod
 
     return inject

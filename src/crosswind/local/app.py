@@ -23,10 +23,11 @@ from crosswind.local.kinds import BODIES, Kind
 from crosswind.local.listing import Page, check_version, list_page, read_list_options
 from crosswind.local.metrics import RequestCounter
 from crosswind.local.negotiating import write_bookmark, write_event, write_list, write_one
-from crosswind.local.patching import PATCHES
+from crosswind.local.patching import PATCHES, STRATEGIC
 from crosswind.local.registry import RETURNED, ClusterRegistry
 from crosswind.local.requests import Call, as_json, read_body, read_headers, watch_options
 from crosswind.local.reviews import review
+from crosswind.local.schema import CUSTOM
 from crosswind.local.seams import Runtime
 from crosswind.local.selectors import Selector, select
 from crosswind.local.statuses import (
@@ -254,9 +255,11 @@ class Api:
 
     async def _patch(self, call: Call, receive: Receive) -> Response:
         address = call.address
-        apply = PATCHES.get(call.media)
-        if apply is None:
-            raise unsupported_media_type(tuple(PATCHES))
+        # operators define their kinds without the merge keys that a strategic patch needs
+        served = [media for media in PATCHES if media != STRATEGIC or f"V1{address.kind.kind}" not in CUSTOM]
+        if call.media not in served:
+            raise unsupported_media_type(served)
+        apply = PATCHES[call.media]
         patch = _parse(await read_body(receive))
 
         def make(old: Manifest) -> Manifest:

@@ -33,6 +33,8 @@ Decoder: TypeAlias = Callable[[Any, list[str]], Any]
 SCHEME = "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30"
 ZEROS: dict[str, Any] = {"struct": {}, "string": "", "bytes": "", "quantity": "0"}  # what a null in a list or map is
 INT32, INT64 = 2**31, 2**63
+DEEPEST = 200  # levels of an object: what reads JSON takes 1,024, what writes it 254
+TOO_DEEP = f"exceeded max depth of {DEEPEST}"
 
 
 class Mismatch(Exception):
@@ -68,6 +70,8 @@ def decode(kind: Kind, body: bytes, *, strict: Strictness = "Warn") -> tuple[Man
     if type(parsed) is not dict:
         what = str(Mismatch(_json_type(parsed), "struct { APIVersion string; Kind string }"))
         raise _unrecognized(kind, f"couldn't get version/kind; json parse error: {what}", body)
+    if _too_deep(parsed, body):
+        raise _unrecognized(kind, f"couldn't get version/kind; json parse error: {TOO_DEEP}", body)
     named = _check_kind(kind, parsed)
     try:
         return _decoded(kind, parsed, body, strict)
@@ -81,12 +85,23 @@ def check(kind: Kind, manifest: Manifest, *, strict: Strictness = "Warn") -> tup
 
     Raises ``StatusError``: 422 at the field ``patch``, where a body gets 400.
     """
+    if type(manifest) is not dict:  # a JSON patch replaced the whole of it
+        problem = Mismatch(_json_type(manifest), f"v1.{kind.kind}")
+        raise _wrong_patch(manifest, problem)
     _check_kind(kind, manifest)
     try:
         return _decoded(kind, manifest, b"", strict)
     except Mismatch as problem:
-        told = f"Invalid value: {json.dumps(orjson.dumps(manifest).decode())}: {problem}"
-        raise statuses.invalid("", "", [statuses.Cause("FieldValueInvalid", told, "patch")]) from problem
+        raise _wrong_patch(manifest, problem) from problem
+
+
+def _wrong_patch(patched: Json, problem: Mismatch) -> statuses.StatusError:
+    try:
+        shown = orjson.dumps(patched).decode()
+    except TypeError:  # nested deeper than orjson writes
+        shown = ""
+    told = f"Invalid value: {json.dumps(shown)}: {problem}"
+    return statuses.invalid("", "", [statuses.Cause("FieldValueInvalid", told, "patch")])
 
 
 def _decoded(kind: Kind, manifest: Manifest, body: bytes, strict: Strictness) -> tuple[Manifest, list[str]]:
@@ -97,6 +112,24 @@ def _decoded(kind: Kind, manifest: Manifest, body: bytes, strict: Strictness) ->
     if problems and strict == "Strict":
         raise Mismatch(f"strict decoding error: {', '.join(problems)}")
     return {"kind": kind.kind, "apiVersion": kind.api_version} | decoded, problems
+
+
+def _too_deep(parsed: Json, body: bytes) -> bool:
+    """Tell whether a body is nested deeper than can be stored; most have too few brackets for that."""
+    return body.count(b"{") + body.count(b"[") > DEEPEST and depth(parsed) > DEEPEST
+
+
+def depth(value: Json) -> int:
+    """Return how deep lists and objects are nested in a value."""
+    levels, level = 0, [value]
+    while level := [
+        item
+        for outer in level
+        if isinstance(outer, dict | list)
+        for item in (outer.values() if isinstance(outer, dict) else outer)
+    ]:
+        levels += 1
+    return levels
 
 
 def _check_kind(kind: Kind, body: Manifest) -> bool:
@@ -222,6 +255,12 @@ def _map_decoder(wanted: Type, inner: Type) -> Decoder:
     return decode_map
 
 
+def _any(value: Any, _: list[str]) -> Any:
+    if isinstance(value, dict | list) and depth(value) > DEEPEST - 10:
+        raise Mismatch(TOO_DEEP)
+    return value
+
+
 def _string(value: Any, _: list[str]) -> str:
     if type(value) is not str:
         raise Mismatch(_json_type(value), "string")
@@ -303,7 +342,7 @@ def _time(digits: bool) -> Decoder:
 
 
 SCALARS: dict[str, Decoder] = {
-    "any": lambda value, _: value,
+    "any": _any,
     "bool": _bool,
     "bytes": _bytes,
     "float": _float,

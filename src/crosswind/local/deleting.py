@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 from crosswind.local.kinds import Kind
-from crosswind.local.statuses import Cause, StatusError, bad_request, conflict, failure, forbidden, invalid
+from crosswind.local.listing import read_integer
+from crosswind.local.statuses import Cause, StatusError, conflict, failure, forbidden, invalid
 from crosswind.types import Json, Manifest
 
 __all__ = ["DeleteOptions", "Deletion", "plan_deletion", "read_delete_options", "shortened", "timestamp"]
@@ -91,10 +92,9 @@ def _wrong_propagation(propagation: str, orphan: Json) -> Cause | None:
 
 
 def _seconds(given: Json) -> int | None:
-    try:
-        return None if given is None else int(given)
-    except (TypeError, ValueError) as problem:
-        raise bad_request(f'strconv.ParseInt: parsing "{given}": invalid syntax') from problem
+    if given is None or isinstance(given, int):
+        return given
+    return read_integer(str(given))
 
 
 def plan_deletion(kind: Kind, manifest: Manifest, options: DeleteOptions, now: float) -> Deletion:

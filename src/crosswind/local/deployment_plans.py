@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from math import ceil
 
+from crosswind.local.integers import parse_int
 from crosswind.local.job_plans import Happening
 from crosswind.local.replica_plans import Plan, owned, template_hash
 from crosswind.types import Manifest
@@ -66,7 +67,10 @@ def _replica_set(deployment: Manifest, revision: str, replicas: int) -> Manifest
 
 
 def _revision(replica_set: Manifest) -> int:
-    return int(replica_set["metadata"].get("annotations", {}).get(_REVISION, "0"))
+    try:
+        return parse_int(replica_set["metadata"].get("annotations", {}).get(_REVISION, "0"))
+    except ValueError:  # somebody else wrote it
+        return 0
 
 
 def _annotated(replica_set: Manifest, revision: str) -> dict[str, Manifest]:

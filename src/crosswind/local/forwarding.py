@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from crosswind.local import spdy
+from crosswind.local.integers import parse_uint, shortened
 from crosswind.local.seams import Runtime
 from crosswind.local.websocket import Channels, unless_gone
 from crosswind.types import Manifest
@@ -38,11 +39,18 @@ def read_ports(values: Sequence[str]) -> list[int]:
     if not texts:
         raise ValueError('query parameter "ports" is required')
     for text in texts:
-        if not text.isdecimal() or int(text) > 65535:
-            raise ValueError(f'unable to parse "{text}" as a port: invalid syntax')
-        if int(text) < 1:
-            raise ValueError(f'port "{text}" must be > 0')
-    return [int(text) for text in texts]
+        if not _is_port(text):
+            raise ValueError(f'unable to parse "{shortened(text)}" as a port: invalid syntax')
+        if parse_uint(text) < 1:
+            raise ValueError(f'port "{shortened(text)}" must be > 0')
+    return [parse_uint(text) for text in texts]
+
+
+def _is_port(text: str) -> bool:
+    try:
+        return parse_uint(text) <= 65535
+    except ValueError:
+        return False
 
 
 async def dial(runtime: Runtime, pod: Manifest, port: int) -> Connection | str:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from crosswind.local.integers import parse_int
 from crosswind.types import Manifest
 
 __all__ = ["TRACKING", "Happening", "Plan", "decide", "format_indexes", "parse_indexes"]
@@ -325,7 +326,10 @@ def _indexed(job: Manifest) -> bool:
 
 
 def _index(pod: Manifest) -> int:
-    return int(pod["metadata"].get("annotations", {}).get(INDEX, -1))
+    try:
+        return parse_int(pod["metadata"].get("annotations", {}).get(INDEX, "-1"))
+    except ValueError:  # somebody else wrote it
+        return -1
 
 
 def _condition(status: Manifest, kind: str) -> Manifest | None:

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 
 import orjson
 
+from crosswind.local.integers import parse_int, parse_uint, shortened
 from crosswind.local.kinds import Kind
 from crosswind.local.selectors import EVERYTHING, Selector
-from crosswind.local.statuses import Cause, StatusError, bad_request, expired, failure
+from crosswind.local.statuses import StatusError, bad_request, expired, failure
 from crosswind.local.store import Compacted, Entry, Store
 from crosswind.types import Json
 
-__all__ = ["ListOptions", "Page", "check_version", "list_page", "read_list_options"]
+__all__ = ["ListOptions", "Page", "check_version", "list_page", "read_integer", "read_list_options"]
 
 TOO_OLD = (
     "The provided continue parameter is too old to display a consistent list result. You must start a new list without"
@@ -49,7 +50,7 @@ class Page:
 
 def read_list_options(query: Mapping[str, str], selector: Selector) -> ListOptions:
     """Read the query of a list; raise 400."""
-    limit = _number(query.get("limit") or "0")
+    limit = read_integer(query.get("limit") or "0")
     version, continues = query.get("resourceVersion", ""), query.get("continue", "")
     if continues and version not in {"", "0"}:
         raise bad_request("specifying resource version is not allowed when using continue")
@@ -59,24 +60,24 @@ def read_list_options(query: Mapping[str, str], selector: Selector) -> ListOptio
     return ListOptions(selector, max(limit, 0), continues, _version(version) if version else None, exact)
 
 
-def _number(text: str) -> int:
+def read_integer(text: str) -> int:
+    """Read a number of a query; raise 400 for what is none."""
     try:
-        return int(text)
+        return parse_int(text)
     except ValueError as problem:
-        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from problem
+        raise bad_request(str(problem)) from problem
 
 
 def _version(text: str) -> int:
-    if not text.isdecimal():
-        cause = Cause(
-            "FieldValueInvalid", f'Invalid value: "{text}": strconv.ParseUint: invalid syntax', "resourceVersion"
-        )
-        raise failure(500, "", f"{cause.field}: {cause.message}")
-    return int(text)
+    try:
+        return parse_uint(text)
+    except ValueError as problem:
+        # 500 in Kubernetes, where this check is the storage's
+        raise bad_request(f'resourceVersion: Invalid value: "{shortened(text)}": {problem}') from problem
 
 
 def check_version(store: Store, text: str) -> int | None:
-    """Read a ``resourceVersion``, None if not given; raise 500 for no number, 504 for one that is not reached yet."""
+    """Read a ``resourceVersion``, None if not given; raise 400 for no number, 504 for one that is not reached yet."""
     if not text:
         return None
     wanted = _version(text)

@@ -64,7 +64,7 @@ label_value = _rule(
     "my_value",
     "12345",
 )
-config_key = _rule(
+_key_signs = _rule(
     "[-._a-zA-Z0-9]+",
     253,
     "a valid config key must consist of alphanumeric characters, '-', '_' or '.'",
@@ -72,6 +72,18 @@ config_key = _rule(
     "KEY_NAME",
     "key-name",
 )
+
+
+@lru_cache(4096)
+def config_key(text: str) -> Sequence[str]:
+    """Judge a key of a Secret or ConfigMap: it becomes the name of a file, beside the kubelet's own ``..data``."""
+    if complaints := _key_signs(text):
+        return complaints
+    if text in (".", ".."):
+        return (f"must not be '{text}'",)
+    return ("must not start with '..'",) if text.startswith("..") else ()
+
+
 _NAME = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]"
 _NAMES = ("MyName", "my.name", "123-abc")
 _name_part = _rule(_NAME, 63, f"must consist of {_DASHES}", *_NAMES)

@@ -6,7 +6,7 @@ Source: ``pkg/apis/{core,batch,coordination,rbac}/validation`` of Kubernetes 1.3
 from __future__ import annotations
 
 from crosswind.local import causes, naming_rules
-from crosswind.local.rules import Rule, Whole, at_least, between, keys, one_of
+from crosswind.local.rules import Rule, Whole, at_least, between, descending_path, keys, one_of
 from crosswind.local.statuses import Cause
 from crosswind.types import Json, Manifest
 
@@ -41,6 +41,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         f"V1{kind}Spec": (Rule("replicas", COUNT), Rule("selector", required=True), Rule("template", required=True))
         for kind in ("Deployment", "ReplicaSet", "StatefulSet")
     },
+    "V1LocalVolumeSource": (Rule("path", descending_path, required=True),),
     "V1LeaseSpec": (Rule("leaseDurationSeconds", at_least(1)), Rule("leaseTransitions", COUNT)),
     "V1PolicyRule": (Rule("verbs", required=True, detail="verbs must contain at least one value"),),
     "V1RoleRef": (

@@ -5,16 +5,18 @@ Nothing that is handed in is changed; the outcome may share parts with it.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import TypeAlias
 
 import jsonpatch
 import jsonpointer
+import orjson
 
 from crosswind.local.statuses import StatusError, bad_request, failure
 from crosswind.types import Json, Manifest
 
-__all__ = ["PATCHES", "json_patch", "merge_patch", "strategic_merge_patch"]
+__all__ = ["PATCHES", "STRATEGIC", "json_patch", "merge_object", "merge_patch", "strategic_merge_patch"]
 
 REJECTED = "the server rejected our request due to an error in our request"
 
@@ -62,17 +64,48 @@ DELETE_FROM = "$deleteFromPrimitiveList/"
 DIRECTIVE = "$patch"
 RETAIN = "$retainKeys"
 
+MOST_OPERATIONS = 10_000
+"""Of a JSON patch, as in Kubernetes' API server."""
+
+MOST_COPIED = 10 << 20
+"""Bytes that the copy operations of a JSON patch may copy altogether."""
+
+_UNREADABLE = (
+    jsonpatch.JsonPatchException,
+    jsonpointer.JsonPointerException,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    RecursionError,
+)
+"""What the two packages raise for operations that are none, or that do not fit the object."""
+
 
 def json_patch(document: Manifest, patch: Json) -> Json:
-    """Apply a list of operations; raise 400 for what is no patch, 422 for what cannot be done."""
+    """Apply a list of operations; raise 400 for what is none, 413 for too many, 422 for those that cannot be done."""
+    if not isinstance(patch, list):
+        told = f"cannot unmarshal {_form(patch)} into Go value of type jsonpatch.Patch"
+        raise bad_request(f"error decoding patch: json: {told}")
+    if len(patch) > MOST_OPERATIONS:
+        told = f"The allowed maximum operations in a JSON patch is {MOST_OPERATIONS}, got {len(patch)}"
+        raise failure(413, "RequestEntityTooLarge", f"Request entity too large: {told}")
     try:
-        operations = jsonpatch.JsonPatch(patch)
-    except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError, AttributeError) as problem:
+        operations = [jsonpatch.JsonPatch([operation]) for operation in patch]
+    except _UNREADABLE as problem:
         raise bad_request(f"error decoding patch: {problem}") from problem
+    copied, patched = 0, copy.deepcopy(document)
     try:
-        return operations.apply(document)
-    except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError, KeyError) as problem:
+        for operation, given in zip(operations, patch, strict=True):
+            if given["op"] == "copy":  # a few dozen that each double the object would fill the memory
+                copied += len(orjson.dumps(jsonpointer.resolve_pointer(patched, given["from"])))
+                if copied > MOST_COPIED:
+                    told = f"the operations copy more than {MOST_COPIED} bytes"
+                    raise failure(413, "RequestEntityTooLarge", f"Request entity too large: {told}")
+            patched = operation.apply(patched, in_place=True)
+    except _UNREADABLE as problem:
         raise failure(422, "Invalid", REJECTED, {}) from problem
+    return patched
 
 
 def merge_patch(document: Json, patch: Json) -> Json:
@@ -88,11 +121,29 @@ def merge_patch(document: Json, patch: Json) -> Json:
     return merged
 
 
+def merge_object(document: Manifest, patch: Json) -> Json:
+    """Apply a merge patch to an object; raise 400 for one that is none."""
+    return merge_patch(document, _object(patch))
+
+
 def strategic_merge_patch(document: Manifest, patch: Json) -> Manifest:
-    """Apply a strategic merge patch with the merge keys and directives of Kubernetes' built-in types."""
-    if not isinstance(patch, dict):
-        raise bad_request("invalid patch: a strategic merge patch is an object")
-    return _merge_maps(document, patch, "")
+    """Apply a strategic merge patch with the merge keys and directives of Kubernetes' built-in types.
+
+    Raises 400 or 422 for a patch that is none.
+    """
+    return _merge_maps(document, _object(patch), "")
+
+
+def _object(patch: Json) -> Manifest:
+    if isinstance(patch, dict):
+        return patch
+    told = f"cannot unmarshal {_form(patch)} into Go value of type map[string]interface {{}}"
+    raise bad_request(f"error decoding patch: json: {told}")
+
+
+def _form(value: Json) -> str:
+    names = {str: "string", bool: "bool", int: "number", float: "number", list: "array", dict: "object"}
+    return "null" if value is None else names[type(value)]
 
 
 def _merge_maps(current: Json, patch: Manifest, parent: str) -> Manifest:
@@ -101,7 +152,7 @@ def _merge_maps(current: Json, patch: Manifest, parent: str) -> Manifest:
         return {key: value for key, value in patch.items() if key != DIRECTIVE}
     if directive == "delete":
         return {}
-    if directive not in {None, "merge"}:
+    if directive not in (None, "merge"):
         raise _unknown_directive(directive)
     merged = _retained(current if isinstance(current, dict) else {}, patch)
     for key, value in patch.items():
@@ -109,16 +160,24 @@ def _merge_maps(current: Json, patch: Manifest, parent: str) -> Manifest:
             _merge_field(merged, key, value, patch, parent)
     for key, value in patch.items():
         if key.startswith(DELETE_FROM):
-            _delete_from(merged, key.removeprefix(DELETE_FROM), value)
-        elif key.startswith(ORDER) and (field := key.removeprefix(ORDER)) in merged:
-            merged[field] = _ordered(merged[field], value, MERGE_KEYS.get((parent, field)))
+            _delete_from(merged, key.removeprefix(DELETE_FROM), _list(key, value))
+        elif key.startswith(ORDER):
+            order = _list(key, value)
+            if isinstance(merged.get(field := key.removeprefix(ORDER)), list):
+                merged[field] = _ordered(merged[field], order, MERGE_KEYS.get((parent, field)))
     return merged
+
+
+def _list(directive: str, value: Json) -> list[Json]:
+    if isinstance(value, list):
+        return value
+    raise bad_request(f"invalid patch: {directive} takes a list, not {_form(value)}")
 
 
 def _retained(current: Manifest, patch: Manifest) -> Manifest:
     if RETAIN not in patch:
         return dict(current)
-    kept = frozenset(patch[RETAIN])
+    kept = _list(RETAIN, patch[RETAIN])
     return {key: value for key, value in current.items() if key in kept}
 
 
@@ -131,7 +190,8 @@ def _merge_field(merged: Manifest, key: str, value: Json, patch: Manifest, paren
         else:
             merged[key] = _merge_maps(merged.get(key), value, key)
     elif isinstance(value, list):
-        merged[key] = _merge_lists(merged.get(key) or [], value, key, parent)
+        current = merged.get(key)
+        merged[key] = _merge_lists(current if isinstance(current, list) else [], value, key, parent)
     else:
         merged[key] = value
 
@@ -143,7 +203,7 @@ def _merge_lists(current: list[Json], patch: list[Json], field: str, parent: str
     if merge_key is None:
         return patch
     if {DIRECTIVE: "replace"} in patch:
-        return [item for item in patch if DIRECTIVE not in item]
+        return [item for item in patch if item != {DIRECTIVE: "replace"}]
     return _merge_items(current, patch, field, merge_key)
 
 
@@ -153,10 +213,10 @@ def _merge_items(current: list[Json], patch: list[Json], field: str, merge_key: 
         if not isinstance(item, dict):
             raise bad_request(f"invalid patch: an item of {field} is no object")
         if merge_key not in item:
-            raise failure(500, "", f"map: {item} does not contain declared merge key: {merge_key}")
-        at = next((i for i, one in enumerate(merged) if one.get(merge_key) == item[merge_key]), None)
+            raise failure(422, "Invalid", f"map: {item} does not contain declared merge key: {merge_key}")
+        at = next((i for i, one in enumerate(merged) if _key(one, merge_key) == item[merge_key]), None)
         if item.get(DIRECTIVE) == "delete":
-            merged = [one for one in merged if one.get(merge_key) != item[merge_key]]
+            merged = [one for one in merged if _key(one, merge_key) != item[merge_key]]
         elif at is None:
             merged.append(_merge_maps({}, item, field))
         else:
@@ -164,15 +224,16 @@ def _merge_items(current: list[Json], patch: list[Json], field: str, merge_key: 
     return merged
 
 
-def _delete_from(merged: Manifest, field: str, values: Json) -> None:
-    left = [value for value in merged.get(field) or [] if value not in values]
+def _delete_from(merged: Manifest, field: str, values: list[Json]) -> None:
+    present = merged.get(field)
+    left = [value for value in present if value not in values] if isinstance(present, list) else []
     if left:
         merged[field] = left
     else:
         merged.pop(field, None)
 
 
-def _ordered(items: list[Json], order: Json, merge_key: str | None) -> list[Json]:
+def _ordered(items: list[Json], order: list[Json], merge_key: str | None) -> list[Json]:
     """Put the items that ``order`` names into its order; the others stay behind the one before them."""
     keys = [_key(one, merge_key) for one in order]
     ranks: list[int] = []
@@ -187,14 +248,15 @@ def _key(item: Json, merge_key: str | None) -> Json:
 
 
 def _unknown_directive(directive: Json) -> StatusError:
-    return failure(500, "", f"Unknown patch type: {directive}")
+    return failure(422, "Invalid", f"Unknown patch type: {directive}")
 
 
 Patch: TypeAlias = Callable[[Manifest, Json], Json]
 
+STRATEGIC = "application/strategic-merge-patch+json"
 PATCHES: dict[str, Patch] = {
     "application/json-patch+json": json_patch,
-    "application/merge-patch+json": merge_patch,
-    "application/strategic-merge-patch+json": strategic_merge_patch,
+    "application/merge-patch+json": merge_object,
+    STRATEGIC: strategic_merge_patch,
 }
 """What applies a patch, by its media type."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from crosswind.local.integers import parse_int
 from crosswind.local.quantities import amount
 from crosswind.types import Json, Manifest
 
@@ -130,7 +131,7 @@ def _holds(expression: Json, labels: Mapping[str, str]) -> bool:
     operator, values, found = expression["operator"], expression.get("values", ()), labels.get(expression["key"])
     if operator in ("Gt", "Lt"):
         try:
-            left, right = int(found or ""), int(values[0])
+            left, right = parse_int(found or ""), parse_int(values[0])
         except ValueError:
             return False
         return left > right if operator == "Gt" else left < right

@@ -16,8 +16,10 @@ from crosswind.local.rules import (
     Whole,
     at_least,
     between,
+    descending_path,
     each,
     exactly_one,
+    file_path,
     named,
     one_of,
     relative_path,
@@ -149,12 +151,12 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "V1ConfigMapProjection": (Rule("name", required=True),),
     "V1ServiceAccountTokenProjection": (
         Rule("expirationSeconds", between(600, 2**32, "may not specify a duration less than 10 minutes")),
-        Rule("path", relative_path, required=True),
+        Rule("path", file_path, required=True),
     ),
-    "V1KeyToPath": (Rule("key", required=True), Rule("path", relative_path, required=True), Rule("mode", MODE)),
-    "V1DownwardAPIVolumeFile": (Rule("path", relative_path, required=True), Rule("mode", MODE)),
+    "V1KeyToPath": (Rule("key", required=True), Rule("path", file_path, required=True), Rule("mode", MODE)),
+    "V1DownwardAPIVolumeFile": (Rule("path", file_path, required=True), Rule("mode", MODE)),
     "V1HostPathVolumeSource": (
-        Rule("path", required=True),
+        Rule("path", descending_path, required=True),
         Rule(
             "type",
             one_of("", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"),

@@ -26,7 +26,6 @@ from crosswind.local.statuses import (
     already_exists,
     bad_request,
     conflict,
-    failure,
     forbidden,
     invalid,
     not_found,
@@ -111,8 +110,8 @@ class ClusterRegistry:
         fresh = self._begin(kind, namespace, manifest)
         apply_defaults(kind, fresh)
         self._check_namespace(kind, namespace, fresh["metadata"].get("name", ""))
-        # a pod without containers is refused below, and is none that a mutator could understand
-        if kind.kind == "Pod" and self._mutators and fresh["spec"].get("containers"):
+        # a pod without containers or names is refused below, and is none that a mutator could understand
+        if kind.kind == "Pod" and self._mutators and _is_named(fresh["spec"]):
             for mutate in self._mutators:
                 fresh = mutate(fresh, self)
             apply_defaults(kind, fresh)
@@ -140,7 +139,7 @@ class ClusterRegistry:
 
     def _begin_metadata(self, kind: Kind, namespace: str, given: Manifest) -> Manifest:
         if given.get("resourceVersion"):
-            raise failure(500, "", "resourceVersion should not be set on objects to be created")
+            raise bad_request("resourceVersion should not be set on objects to be created")  # 500 in Kubernetes
         metadata = {key: value for key, value in given.items() if key not in NOT_GIVEN}
         if not metadata.get("name") and metadata.get("generateName"):
             metadata["name"] = self._generate(kind, namespace, metadata["generateName"])
@@ -330,6 +329,12 @@ class ClusterRegistry:
             self._recorder.record(reference, reason, message, kind, source)
 
 
+def _is_named(pod_spec: Manifest) -> bool:
+    """Tell whether a pod has containers, and each of its containers and volumes a name."""
+    named = [part for field in ("containers", "initContainers", "volumes") for part in pod_spec.get(field, ())]
+    return bool(pod_spec.get("containers")) and all(part.get("name") for part in named)
+
+
 def _place(kind: Kind, namespace: str, metadata: Manifest) -> None:
     given = metadata.pop("namespace", "")
     if not kind.namespaced:
@@ -375,6 +380,8 @@ def _combine(kind: Kind, old: Manifest, given: Manifest, subresource: str) -> Ma
     if subresource == "status":
         return {**old, "metadata": metadata, "status": given.get("status", {})}
     new = {"kind": kind.kind, "apiVersion": kind.api_version, **given, "metadata": metadata}
+    if "spec" in old:  # held by value in Go, so that none is an empty one
+        new.setdefault("spec", {})
     if "status" in kind.parts:
         new.pop("status", None)
         if "status" in old:

@@ -13,7 +13,7 @@ from crosswind.local.access import User
 from crosswind.local.addresses import Address
 from crosswind.local.decoding import Strictness
 from crosswind.local.kinds import Kind
-from crosswind.local.listing import check_version
+from crosswind.local.listing import check_version, read_integer
 from crosswind.local.negotiating import View, view_of
 from crosswind.local.protobuf import MEDIA_TYPE, read_protobuf
 from crosswind.local.statuses import Cause, StatusError, bad_request, failure, invalid, unsupported_media_type
@@ -25,6 +25,7 @@ __all__ = ["Call", "as_json", "read_body", "read_headers", "watch_options"]
 BODY_LIMIT = 3 << 20  # bytes, as the API server's --max-request-bytes would have it
 JSON_TYPES = frozenset({"application/json", ""})
 READABLE = ("application/json", MEDIA_TYPE)
+LONGEST_WATCH_S = 365 * 86_400.0  # the event loop's timers take no number of any size
 STRICTNESS: dict[str, Strictness] = {"Strict": "Strict", "Warn": "Warn", "Ignore": "Ignore", "": "Warn"}
 INCLUDED: dict[str, View] = {"Object": "table with objects", "None": "table alone"}
 REPEATED = frozenset({"accept", "impersonate-group"})
@@ -38,7 +39,8 @@ class Call:
 
     def __init__(self, scope: Scope, headers: Mapping[str, str], address: Address, user: User) -> None:
         self.headers = headers
-        self.query = dict(parse_qsl(scope["query_string"].decode(), keep_blank_values=True))
+        # as Go's url.ParseQuery: what is no UTF-8 or wrongly escaped is text all the same
+        self.query = dict(parse_qsl(scope["query_string"].decode(errors="replace"), keep_blank_values=True))
         self.address = address
         self.user = user
         self.verb = ""
@@ -117,7 +119,7 @@ def as_json(kind: Kind, media: str, body: bytes) -> bytes:
 
 
 def watch_options(store: Store, query: Mapping[str, str]) -> WatchOptions:
-    """Read the query of a watch; raise 400, 422 or 500."""
+    """Read the query of a watch; raise 400, 422, or 504 for a version that is not reached yet."""
     initial, bookmarks = query.get("sendInitialEvents", ""), query.get("allowWatchBookmarks") in TRUE
     if initial and query.get("resourceVersionMatch") != "NotOlderThan":
         told = "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
@@ -125,11 +127,7 @@ def watch_options(store: Store, query: Mapping[str, str]) -> WatchOptions:
     version = check_version(store, query.get("resourceVersion", "")) or None
     if initial in TRUE:
         version = None
-    timeout = query.get("timeoutSeconds") or "0"
-    try:
-        seconds = float(timeout)
-    except ValueError as problem:
-        raise bad_request(f'strconv.ParseInt: parsing "{timeout}": invalid syntax') from problem
+    seconds = min(float(read_integer(query.get("timeoutSeconds") or "0")), LONGEST_WATCH_S)
     # without one, the API server too picks at random, so that its clients do not all come back at once
     seconds = seconds or random.uniform(1800, 3600)  # noqa: S311 - no secret
     return WatchOptions(version, seconds, bookmarks, initial in TRUE and bookmarks)

@@ -17,8 +17,10 @@ __all__ = [
     "Whole",
     "at_least",
     "between",
+    "descending_path",
     "each",
     "exactly_one",
+    "file_path",
     "keys",
     "named",
     "one_of",
@@ -78,7 +80,20 @@ def relative_path(value: str, path: str) -> Iterable[Cause]:
     """Check that the path stays below where it begins."""
     if value.startswith("/"):
         return (causes.invalid(path, value, "must be a relative path"),)
+    return descending_path(value, path)
+
+
+def descending_path(value: str, path: str) -> Iterable[Cause]:
+    """Check that no part of the path leads upwards."""
     return (causes.invalid(path, value, "must not contain '..'"),) if ".." in value.split("/") else ()
+
+
+def file_path(value: str, path: str) -> Iterable[Cause]:
+    """Check a file's path in a volume that the kubelet writes: it stays below, and is none of the kubelet's own."""
+    if found := relative_path(value, path):
+        return found
+    # the kubelet's own are ..data and a folder named ..TIME
+    return (causes.invalid(path, value, "must not start with '..'"),) if value.startswith("..") else ()
 
 
 def exactly_one(fields: Iterable[str], missing: str, several: str) -> Whole:

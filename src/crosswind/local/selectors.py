@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from crosswind.local.integers import parse_int
 from crosswind.local.kinds import Kind
 from crosswind.local.statuses import StatusError, bad_request
 from crosswind.types import Json, Manifest
@@ -153,14 +154,17 @@ def _requirement(key: str, operator: str, values: Sequence[str]) -> Requirement:
         return lambda labels: key in labels
     if operator == "doesnotexist":
         return lambda labels: key not in labels
-    bound, above = int(values[0]), operator in {">", "gt"}
+    bound, above = _number(values[0]) or 0, operator in {">", "gt"}
     return lambda labels: (
         (number := _number(labels.get(key))) is not None and (number > bound if above else number < bound)
     )
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text and re.fullmatch(r"[+-]?[0-9]+", text) else None
+    try:
+        return parse_int(text or "")
+    except ValueError:
+        return None
 
 
 def _check_key(key: str) -> None:

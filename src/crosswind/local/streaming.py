@@ -20,6 +20,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from crosswind.local import forwarding
+from crosswind.local.integers import parse_int
 from crosswind.local.seams import LogOptions, Process, Registry, Runtime
 from crosswind.local.statuses import Cause, StatusError, bad_request, invalid
 from crosswind.local.websocket import (
@@ -242,9 +243,9 @@ def log_options(query: Mapping[str, str]) -> LogOptions:
 
 def _number(text: str) -> int:
     try:
-        return int(text)
-    except ValueError:
-        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+        return parse_int(text)
+    except ValueError as problem:
+        raise bad_request(str(problem)) from None
 
 
 def _time(text: str | None) -> str | None:
@@ -344,7 +345,7 @@ async def _listen(channels: Channels, process: Process) -> None:
 
 
 def _resize(process: Process, content: bytes) -> None:
-    with contextlib.suppress(ValueError, KeyError, TypeError):
+    with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError):
         size = orjson.loads(content)
         process.resize(int(size["Width"]), int(size["Height"]))
 

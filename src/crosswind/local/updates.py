@@ -171,8 +171,27 @@ def _ephemeral_containers(old: Manifest, new: Manifest) -> Iterator[Cause]:
             yield causes.forbidden(field, f'existing ephemeral containers "{name}" may not be changed\n')
 
 
+def _unless_immutable(*fields: str, rule: Rule | None = None) -> Rule:
+    """Make the rule that these fields stay as they are once ``immutable`` is set, and that it stays set (KEP-1412)."""
+
+    def judge(old: Manifest, new: Manifest) -> Iterator[Cause]:
+        if rule:
+            yield from rule(old, new)
+        if not old.get("immutable"):
+            return
+        told = "field is immutable when `immutable` is set"
+        if not new.get("immutable"):
+            yield causes.forbidden("immutable", told)
+        for field in fields:
+            if old.get(field) != new.get(field):
+                yield causes.forbidden(field, told)
+
+    return judge
+
+
 RULES: dict[str, Rule] = {
-    "Secret": _fixed("type"),
+    "ConfigMap": _unless_immutable("data", "binaryData"),
+    "Secret": _unless_immutable("data", rule=_fixed("type")),
     "Job": _job,
     "Pod": _pod,
     "RoleBinding": _fixed("roleRef", told="cannot change roleRef"),
