@@ -179,7 +179,8 @@ def test_port_forward_carries_connections(
     run: Callable[..., str], environment: dict[str, str], namespace: str, cluster: Cluster
 ) -> None:
     port = free_port()
-    serve = f"for s in nc 'busybox nc'; do $s -l -p {port} -e cat && exit; done"
+    echo = f"import socket as s; c = s.create_server(('', {port})).accept()[0]\nwhile b := c.recv(9999): c.sendall(b)"
+    serve = f"for s in nc 'busybox nc'; do $s -l -p {port} -e cat && exit; done; python3 -c \"{echo}\" && exit"
     run(f"while true; do {serve}; done")
     command = ["kubectl", "--namespace", namespace, "port-forward", "pod/box", f":{port}"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.shells import SHELLS
 
 from crosswind.pods.known_sidecars import KNOWN, KnownSidecar, Role
 from crosswind.pods.stop_plans import SIGNAL_SCRIPT, Abilities, Step, Target, Way, plan_stop
@@ -213,12 +214,12 @@ def test_every_row_says_where_it_comes_from_and_what_it_is() -> None:
     assert len({known.name for known in KNOWN}) == len(KNOWN)
 
 
-@pytest.mark.parametrize("shell", [["dash"], ["busybox", "sh"], ["bash"]], ids=" ".join)
-def test_the_signal_script_does_nothing_on_a_machine_that_is_not_a_container(shell: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_signal_script_does_nothing_on_a_machine_that_is_not_a_container(shell: str, tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_text(SIGNAL_SCRIPT)
     environment = os.environ | {"HOSTNAME": "another-pod"}
-    done = subprocess.run([*shell, str(script), "TERM"], env=environment, capture_output=True, timeout=10)
+    done = subprocess.run([*shell.split(), str(script), "TERM"], env=environment, capture_output=True, timeout=10)
     assert (done.returncode, done.stderr) == (3, b"")
 
 
@@ -234,7 +235,7 @@ FIRST = {
 }
 
 
-@pytest.mark.parametrize("shell", ["dash", "busybox sh", "bash"])
+@pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("first", FIRST)
 def test_the_signal_script_finds_what_a_container_runs(tmp_path: Path, shell: str, first: str) -> None:
     """In a process namespace of its own, whose process 1 is a shell, ``pause`` or a program without a handler."""

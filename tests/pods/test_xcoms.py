@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.shells import SHELLS
 
 from crosswind.pods.xcoms import CONTAINER, NOTHING, Delivery, add_sidecar, delivered, is_blocking, printed, standing
 
@@ -105,7 +106,7 @@ def test_a_frame_is_found_whole_or_not_at_all() -> None:
     assert printed(b"", None) is None
 
 
-@pytest.mark.parametrize("shell", ["dash", "busybox sh", "bash"])
+@pytest.mark.parametrize("shell", SHELLS)
 def test_the_script_says_by_message_and_log_what_the_file_holds(shell: str, tmp_path: Path) -> None:
     """Runs the script itself, with paths of this test, in the shells that images have."""
     sidecar = add_sidecar(POD, base="work", image="alpine")["spec"]["initContainers"][-1]

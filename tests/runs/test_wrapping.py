@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,13 +76,6 @@ def test_the_commands_exit_code_is_the_wrappers(address: str, command: list[str]
     assert wrap(address, "--mesh", "none", "--", *command).returncode == code
 
 
-def test_the_command_runs_when_the_mesh_is_ready_and_the_mesh_ends_after_it(address: str, start: Start) -> None:
-    proxy = start(*ISTIO, ready_after=0.8)
-    done = wrap(address, "--", sys.executable, "-c", READY % address)
-    assert (done.returncode, done.stderr) == (5, "")
-    assert proxy.wait(5) == 0
-
-
 def test_all_known_sidecars_that_are_there_are_told(address: str, start: Start) -> None:
     sidecars = [
         start(*ISTIO),
@@ -106,24 +100,7 @@ def test_a_mesh_that_is_named_and_does_not_come_is_waited_for_and_told_of(addres
     done = wrap(address, "--mesh", "istio", "--wait-timeout", "0.3", "--", "true")
     assert done.returncode == 0
     assert re.search(r"istio is not there after \d\.\d s; the command runs all the same", done.stderr)
-    assert "istio could not be told to end: it does not answer" in done.stderr
-
-
-def test_a_mesh_that_never_gets_ready_is_not_waited_for_for_ever(address: str, start: Start) -> None:
-    proxy = start(*ISTIO, ready_after=60)
-    done = wrap(address, "--wait-timeout", "0.5", "--", "true")
-    assert done.returncode == 0
-    assert "istio is not ready after" in done.stderr
-    assert proxy.wait(5) == 0
-
-
-def test_a_sidecar_that_comes_up_after_a_short_command_is_told_too(address: str, start: Start) -> None:
-    late: list[subprocess.Popen[str]] = []
-    timer = threading.Timer(0.8, lambda: late.append(start("cloud-sql-proxy", "--quitquitquit")))
-    timer.start()
-    assert wrap(address, "--", "true").returncode == 0
-    timer.join()
-    assert late[0].wait(5) == 0
+    assert "istio could not be asked to quit: it does not answer" in done.stderr
 
 
 def test_a_refusal_is_told_and_not_repeated(address: str, start: Start) -> None:
@@ -131,7 +108,7 @@ def test_a_refusal_is_told_and_not_repeated(address: str, start: Start) -> None:
     began = time.monotonic()
     done = wrap(address, "--mesh", "linkerd", "--", "true")
     assert time.monotonic() - began < 10
-    assert "linkerd could not be told to end: it answered 404" in done.stderr
+    assert "linkerd could not be asked to quit: it answered 404" in done.stderr
 
 
 def test_further_sidecars_are_told_by_requests_of_ones_own(address: str, start: Start) -> None:
@@ -216,12 +193,12 @@ def test_only_the_standard_library_and_click_are_loaded() -> None:
 
 
 def test_what_others_end_is_not_told_unless_named() -> None:
-    assert "kuma" not in {door.sidecar for door in doors_of("auto") if door.quit}
-    assert {door.sidecar for door in doors_of("kuma") if door.quit} == {"kuma"}
+    assert "kuma" not in {door.sidecar for door in doors_of(["auto"]) if door.quit}
+    assert {door.sidecar for door in doors_of(["kuma"]) if door.quit} == {"kuma"}
 
 
 def test_helpers_are_told_before_the_mesh() -> None:
-    order = [door.sidecar for door in doors_of("auto", KNOWN) if door.quit]
+    order = [door.sidecar for door in doors_of(["auto"], KNOWN) if door.quit]
     assert order.index("vault") < order.index("istio")
     assert order.index("cloud-sql") < order.index("linkerd")
 
@@ -236,10 +213,10 @@ TOOLS = ["curl", "wget", "busybox wget", "busybox nc", "bash"]
 def script(tmp_path: Path, address: str) -> Callable[..., list[str]]:
     """Return a command line for the script, with nothing in PATH but a tool and what the command needs."""
 
-    def make(tool: str, kind: str, **settings: str) -> list[str]:
+    def make(tool: str, kind: str, **settings: Any) -> list[str]:
         folder = tmp_path / "bin"
         folder.mkdir()
-        for name in ("sleep", "sh", "true", "timeout", *(("cat", "bash") if tool == "bash" else ())):
+        for name in ("sleep", "date", "sh", "true", "timeout", *(("cat", "bash") if tool == "bash" else ())):
             (folder / name).symlink_to(str(shutil.which(name)))
         if tool not in ("", "bash"):
             source, _, applet = tool.partition(" ")
@@ -257,34 +234,12 @@ def script(tmp_path: Path, address: str) -> Callable[..., list[str]]:
 
 
 @pytest.mark.parametrize("kind", SHELLS)
-@pytest.mark.parametrize("tool", TOOLS)
-def test_the_script_waits_runs_and_tells_with_any_tool(
-    address: str, start: Start, script: Callable[..., list[str]], tool: str, kind: str
-) -> None:
-    proxy = start(*ISTIO, ready_after=0.5)
-    command = script(tool, kind, mesh="istio")
-    done = subprocess.run([*command, sys.executable, "-c", READY % address], capture_output=True, text=True, timeout=25)
-    assert (done.returncode, done.stderr) == (5, "")
-    assert proxy.wait(5) == 0
-
-
-@pytest.mark.parametrize("kind", SHELLS)
-def test_the_script_tells_all_that_it_finds(
-    address: str, start: Start, script: Callable[..., list[str]], kind: str
-) -> None:
-    sidecars = [start(*ISTIO), start("cloud-sql-proxy", "--quitquitquit")]
-    done = subprocess.run([*script("curl", kind), "sh", "-c", "exit 3"], capture_output=True, text=True, timeout=25)
-    assert (done.returncode, done.stderr) == (3, "")
-    assert [one.wait(5) for one in sidecars] == [0, 0]
-
-
-@pytest.mark.parametrize("kind", SHELLS)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 9), (signal.SIGINT, 9), (signal.SIGHUP, 143)])
 def test_the_script_passes_signals_on(
     script: Callable[..., list[str]], kind: str, number: signal.Signals, code: int
 ) -> None:
     text = f"trap 'exit 9' TERM; trap 'exit 143' HUP; echo up; {TWENTY_SECONDS}"
-    command = [*script("curl", kind, mesh="none"), "sh", "-c", text]
+    command = [*script("curl", kind, meshes=("none",)), "sh", "-c", text]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as wrapper:
         assert wrapper.stdout is not None
         assert wrapper.stdout.readline() == "up\n"
@@ -294,14 +249,14 @@ def test_the_script_passes_signals_on(
 
 @pytest.mark.parametrize("kind", SHELLS)
 def test_the_script_hands_its_input_to_the_command(script: Callable[..., list[str]], kind: str) -> None:
-    command = [*script("curl", kind, mesh="none"), "sh", "-c", "read line; echo got $line"]
+    command = [*script("curl", kind, meshes=("none",)), "sh", "-c", "read line; echo got $line"]
     done = subprocess.run(command, input="it\n", capture_output=True, text=True, timeout=20)
     assert done.stdout == "got it\n"
 
 
 @pytest.mark.parametrize("kind", SHELLS)
 def test_the_script_says_what_it_lacks(script: Callable[..., list[str]], kind: str) -> None:
-    done = subprocess.run([*script("", kind, mesh="none"), "true"], capture_output=True, text=True, timeout=20)
+    done = subprocess.run([*script("", kind, meshes=("none",)), "true"], capture_output=True, text=True, timeout=20)
     assert done.returncode == 0
     assert "no curl, wget, nc or bash" in done.stderr or kind == "busybox"  # which has them built in
 
@@ -309,8 +264,129 @@ def test_the_script_says_what_it_lacks(script: Callable[..., list[str]], kind: s
 def test_the_charts_values_keep_its_arguments() -> None:
     import yaml
 
-    values = yaml.safe_load(helm_values(WrapSettings(mesh="istio")))
+    values = yaml.safe_load(helm_values(WrapSettings(meshes=("istio",))))
     assert list(values) == ["migrateDatabaseJob", "createUserJob"]
     for job in values.values():
         assert list(job) == ["command"]
         assert job["command"] == ["crosswind", "wrap", "--wait-timeout", "60", "--mesh", "istio", "--", "/entrypoint"]
+
+
+# One table of behaviours for both forms
+
+FORMS = ["python", "dash with curl", "dash with bash", "dash with busybox wget", "busybox with wget"]
+FORMS += ["busybox with busybox nc"]  # each shell and each tool
+Form = Callable[..., list[str]]
+
+
+@pytest.fixture(params=FORMS)
+def form(request: pytest.FixtureRequest, address: str, script: Callable[..., list[str]]) -> Form:
+    """Return the wrapper's command line in one of its forms, with settings."""
+    kind, _, tool = str(request.param).partition(" with ")
+
+    def make(*, meshes: tuple[str, ...] = ("auto",), look: int = 2, wait_timeout: int = 20) -> list[str]:
+        if kind != "python":
+            return script(tool, kind, meshes=meshes, look=look, wait_timeout=wait_timeout)
+        words = [*WRAP, "--address", address, "--look", str(look), "--wait-timeout", str(wait_timeout)]
+        return [*words, *(word for name in meshes for word in ("--mesh", name)), "--"]
+
+    return make
+
+
+def run(command: list[str], *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*command, *words], capture_output=True, text=True, timeout=25)
+
+
+def later(seconds: float, begin: Callable[[], subprocess.Popen[str]]) -> Callable[[], subprocess.Popen[str]]:
+    """Begin a sidecar after a while, as the kubelet does with containers that are listed later; wait for its start."""
+    begun: list[subprocess.Popen[str]] = []
+    timer = threading.Timer(seconds, lambda: begun.append(begin()))
+    timer.start()
+
+    def process() -> subprocess.Popen[str]:
+        timer.join()
+        return begun[0]
+
+    return process
+
+
+def test_the_command_starts_when_the_mesh_is_ready_and_the_mesh_ends_after_it(
+    address: str, start: Start, form: Form
+) -> None:
+    proxy = start(*ISTIO, ready_after=3.5)  # longer than it looks for sidecars
+    done = run(form(), sys.executable, "-c", READY % address)
+    assert (done.returncode, done.stderr) == (5, "")
+    assert proxy.wait(5) == 0
+
+
+def test_the_command_starts_when_the_last_of_several_sidecars_is_ready(address: str, start: Start, form: Form) -> None:
+    first = start("cloud-sql-proxy", "--quitquitquit", "--health-check", f"--http-address={address}")
+    second = start(*ISTIO, ready_after=2.5)
+    done = run(form(), sys.executable, "-c", READY % address)
+    assert (done.returncode, done.stderr) == (5, "")
+    assert (first.wait(5), second.wait(5)) == (0, 0)
+
+
+def test_a_sidecar_that_begins_after_another_is_ready_is_waited_for_and_ends(
+    address: str, start: Start, form: Form
+) -> None:
+    first = start("cloud-sql-proxy", "--quitquitquit", "--health-check", f"--http-address={address}")
+    second = later(1.0, lambda: start(*ISTIO, ready_after=1.0))
+    done = run(form(look=4), sys.executable, "-c", READY % address)
+    assert (done.returncode, done.stderr) == (5, "")
+    assert (first.wait(5), second().wait(5)) == (0, 0)
+
+
+def test_a_named_sidecar_is_waited_for_however_late_it_begins(address: str, start: Start, form: Form) -> None:
+    proxy = later(2.5, lambda: start(*ISTIO))
+    done = run(form(meshes=("istio",)), sys.executable, "-c", READY % address)
+    assert (done.returncode, done.stderr) == (5, "")
+    assert proxy().wait(5) == 0
+
+
+def test_a_sidecar_that_begins_after_the_command_has_ended_ends_too(start: Start, form: Form) -> None:
+    proxy = later(1.5, lambda: start("cloud-sql-proxy", "--quitquitquit"))  # without health check: not waited for
+    assert run(form(look=4), "sh", "-c", "exit 3").returncode == 3
+    assert proxy().wait(5) == 0
+
+
+def test_a_sidecar_that_is_never_ready_delays_the_command_and_ends(start: Start, form: Form) -> None:
+    proxy = start(*ISTIO, ready_after=60)
+    done = run(form(look=1, wait_timeout=2), "sh", "-c", "exit 4")
+    assert done.returncode == 4
+    assert "istio" in done.stderr
+    assert "the command runs all the same" in done.stderr
+    assert proxy.wait(5) == 0
+
+
+def test_a_sidecar_that_refuses_to_quit_is_named(start: Start, form: Form) -> None:
+    start("linkerd")  # its shutdown endpoint is off
+    done = run(form(), "true")
+    assert done.returncode == 0
+    assert re.search(
+        r"could not be asked to quit.*404|linkerd could not be asked to quit: it answered 404", done.stderr
+    )
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_while_it_waits_ends_the_sidecars_and_the_command_never_runs(
+    address: str, start: Start, form: Form, number: signal.Signals, code: int
+) -> None:
+    proxy = start(*ISTIO, ready_after=60)
+    with subprocess.Popen(
+        [*form(look=3, wait_timeout=60), "echo", "ran"], stdout=subprocess.PIPE, text=True
+    ) as wrapper:
+        assert proxy.stdout is not None
+        handled = "SigBlk:" if "crosswind" in str(wrapper.args) else "SigCgt:"
+        for _ in range(500):  # until it waits: before, a signal ends it as any other program
+            if _mask(wrapper.pid, handled) >> (number - 1) & 1:
+                break
+            time.sleep(0.02)
+        wrapper.send_signal(number)
+        assert wrapper.wait(15) == code
+        assert wrapper.stdout is not None
+        assert wrapper.stdout.read() == ""
+    assert proxy.wait(5) == 0
+
+
+def _mask(pid: int, name: str) -> int:
+    return int(Path(f"/proc/{pid}/status").read_text().partition(name)[2].split()[0], 16)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from crosswind.pods.known_sidecars import KNOWN
-from crosswind.runs.wrapping import Door, WrapSettings, run
+from crosswind.runs.wrapping import LOOK_S, Door, WrapSettings, run
 
 __all__ = ["wrap"]
 
@@ -34,11 +34,20 @@ def _door(value: str) -> Door:
 )
 @click.option(
     "--mesh",
+    "meshes",
     type=click.Choice(["auto", "none", *_MESHES]),
-    default="auto",
-    show_default=True,
+    multiple=True,
+    default=["auto"],
     metavar="NAME",
-    help=f"auto: any known sidecar that shows up within 3 s; none; or one to wait for: {', '.join(_MESHES)}.",
+    help="auto (the default): every known sidecar that comes within --look; none; or a sidecar to wait for, as often"
+    f" as there are sidecars: {', '.join(_MESHES)}.",
+)
+@click.option(
+    "--look",
+    type=click.FloatRange(0),
+    default=LOOK_S,
+    show_default=True,
+    help="Seconds from the start in which auto waits for sidecars that begin late.",
 )
 @click.option(
     "--quit",
@@ -53,12 +62,15 @@ def _door(value: str) -> Door:
 @click.option("--print-helm-values", is_flag=True, help="Print values for the Jobs of Airflow's official chart.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def wrap(command: tuple[str, ...], print_shell: bool, print_helm_values: bool, **given: Any) -> None:
-    """Run COMMAND once the mesh is ready, then tell the sidecars to end.
+    """Run COMMAND once all sidecars are ready, then ask the sidecars to quit.
 
-    Ends with the command's exit code, 128 + n for signal n. Passes signals on and reaps orphans, so that it can be
+    Exits with the command's exit code, 128 + n for signal n. Passes signals on and reaps orphans, so that it can be
     process 1 of a container. Sidecars that listen elsewhere than usual are named by --quit.
     """
-    settings = WrapSettings(given["mesh"], given["wait_timeout"], given["quits"], given["address"])
+    meshes = given["meshes"]
+    if "none" in meshes and len(meshes) > 1:
+        raise click.UsageError("--mesh none goes with no other --mesh")
+    settings = WrapSettings(meshes, given["wait_timeout"], given["look"], given["quits"], given["address"])
     if print_shell or print_helm_values:
         from crosswind.runs import wrap_texts
 

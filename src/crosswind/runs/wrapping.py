@@ -1,9 +1,8 @@
-"""Runs a command among sidecars: waits until they are ready, runs it, tells them to end, ends as the command did.
+"""Runs a command among sidecars: waits until they are ready, runs it, asks them to quit, exits with its exit code.
 
 Made to be process 1 of a Job's container (``crosswind wrap -- CMD``), so it starts fast and needs the standard library
-alone. It talks to loopback only, every wait has an end, and where there is no sidecar it is a mere init process:
-signals are passed on, orphans are reaped. What goes wrong around the command is told on stderr and changes nothing
-else.
+alone. It talks to loopback only, every wait has a deadline, and where there is no sidecar it is a mere init process:
+it passes signals on and reaps orphans. A fault around the command is reported on stderr and changes nothing else.
 """
 
 from __future__ import annotations
@@ -15,15 +14,18 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from crosswind.pods.known_sidecars import KNOWN, Ask, KnownSidecar, Role
 
-__all__ = ["Door", "WrapSettings", "doors_of", "run"]
+__all__ = ["LOOK_S", "QUIT_RETRY_S", "Door", "WrapSettings", "doors_of", "run"]
 
-LOOK_S = 3.0
-"""How long ``auto`` looks for a sidecar: a container that starts beside this one listens within that."""
+LOOK_S = 5.0
+"""How long ``auto`` looks for sidecars: the kubelet starts a pod's containers one after the other, so a container that
+is listed behind this one begins a second or more later."""
+QUIT_RETRY_S = 5.0
+"""How long a sidecar that is there is asked again, when it does not take the request to quit at once."""
 _AGAIN_S = 0.05
 _CALL_S = 2.0
 _KERNEL = 0x80  # si_code of a signal that a terminal sent: it went to the command as well
@@ -34,7 +36,7 @@ _WATCHED = {*_PASSED, signal.SIGCHLD}
 
 @dataclass(frozen=True)
 class Door:
-    """One request to a sidecar: ``quit`` ends it, else it tells whether it is ready."""
+    """One request to a sidecar: ``quit`` ends it, else its answer is whether the sidecar is ready."""
 
     sidecar: str
     method: str
@@ -48,28 +50,36 @@ class Door:
 class WrapSettings:
     """How to wrap. Times in seconds."""
 
-    mesh: str = "auto"
-    """``auto``: whatever known sidecar is found; ``none``: nothing; else the name of one, which is waited for."""
+    meshes: tuple[str, ...] = ("auto",)
+    """``auto``: every known sidecar that is found; ``none``: nothing; else the names of those that are waited for."""
     wait_timeout: float = 60.0
     """How long sidecars that are there may take to be ready; then the command runs all the same."""
+    look: float = LOOK_S
+    """How long ``auto`` waits for sidecars that do not listen yet, from the wrapper's start."""
     quit: tuple[Door, ...] = ()
     """Further requests that end sidecars."""
     address: str = "localhost"
     """Where the pod's sidecars listen."""
 
 
-def doors_of(mesh: str, known: Iterable[KnownSidecar] = KNOWN) -> list[Door]:
-    """Return the requests for one sidecar or (``auto``) all, helpers before the mesh; what others end is not told."""
+def doors_of(meshes: Collection[str], known: Iterable[KnownSidecar] = KNOWN) -> list[Door]:
+    """Return the requests for the named sidecars or (``auto``) all, helpers before the mesh.
+
+    A sidecar that its owner ends (KnownSidecar.owner) gets no request to quit unless it is named.
+    """
     order = list(Role)
-    chosen = sorted((one for one in known if mesh in ("auto", one.name)), key=lambda one: order.index(one.role))
-    found: dict[tuple[str, int, str], Door] = {}
-    for door in (door for one in chosen for door in _doors(one, mesh)):
-        found.setdefault((door.method, door.port, door.path), door)
-    return list(found.values())
+    chosen = sorted(
+        (product for product in known if "auto" in meshes or product.name in meshes),
+        key=lambda product: order.index(product.role),
+    )
+    doors: dict[tuple[str, int, str], Door] = {}
+    for door in (door for product in chosen for door in _doors(product, product.name in meshes)):
+        doors.setdefault((door.method, door.port, door.path), door)
+    return list(doors.values())
 
 
-def _doors(known: KnownSidecar, mesh: str) -> Iterator[Door]:
-    asks: list[tuple[Ask, bool]] = [(ask, True) for ask in known.asks if not known.owner or mesh == known.name]
+def _doors(known: KnownSidecar, named: bool) -> Iterator[Door]:
+    asks: list[tuple[Ask, bool]] = [(ask, True) for ask in known.asks if not known.owner or named]
     for ask, ends in asks + ([(known.ready, False)] if known.ready else []):
         headers = tuple(ask.headers.items())
         yield Door(known.name, ask.method, int(ask.port.default), ask.path.default, ends, headers)
@@ -90,60 +100,71 @@ def _say(text: str) -> None:
 
 
 class _Mesh:
-    """The pod's sidecars, as far as they have been met."""
+    """The pod's sidecars, as far as they have been seen to listen."""
 
     def __init__(self, settings: WrapSettings, known: Iterable[KnownSidecar]) -> None:
         self._settings = settings
         self._began = time.monotonic()
-        doors = [] if settings.mesh == "none" else doors_of(settings.mesh, known)
+        doors = doors_of(settings.meshes, known)
         self._readies = [door for door in doors if not door.quit]
         self._quits = [*settings.quit, *(door for door in doors if door.quit)]
-        self._named = {settings.mesh} - {"auto", "none"}
+        self._named = set(settings.meshes) - {"auto", "none"}
         self._seen: set[str] = set()
-        # how long one that does not listen yet is waited for
-        found_by_looking = min(LOOK_S, settings.wait_timeout) if doors else 0.0
-        self._patience = settings.wait_timeout if self._named else found_by_looking
+        self._window = min(settings.look, settings.wait_timeout) if "auto" in settings.meshes else 0.0
 
     @property
     def _passed(self) -> float:
         return time.monotonic() - self._began
 
     def await_ready(self) -> int:
-        """Wait until all sidecars that are there are ready; return the signal that cut it short, or 0."""
+        """Wait until every sidecar is ready that is named or comes within the window.
+
+        Returns the signal that cut the wait short, else 0.
+        """
         number = 0
         while self._readies and not number and not self._is_settled(waits := self._unready()):
             if self._passed >= self._settings.wait_timeout:
-                _say(f"{', '.join(waits)} is not ready after {self._passed:.0f} s; the command runs all the same")
+                self._say_what_lacks(waits)
                 break
             number = _next_signal(_AGAIN_S, _ENDING)
-        if self._readies and self._named - self._seen and not number:
-            _say(f"{self._settings.mesh} is not there after {self._passed:.1f} s; the command runs all the same")
         return number
 
     def _unready(self) -> list[str]:
-        """Look once; return who is there and not ready."""
+        """Ask every sidecar once; return those that are named or there, and not ready."""
         states = {door.sidecar: _readiness(self._settings.address, door) for door in self._readies}
         self._seen |= {name for name, ready in states.items() if ready is not None}
-        return sorted(name for name in self._seen if not states[name])
+        return sorted(name for name in self._seen | (self._named & states.keys()) if not states[name])
 
     def _is_settled(self, waits: Sequence[str]) -> bool:
-        return not waits if self._seen else self._passed >= self._patience
+        return not waits and self._passed >= self._window
+
+    def _say_what_lacks(self, waits: Sequence[str]) -> None:
+        for what, names in (
+            ("ready", [name for name in waits if name in self._seen]),
+            ("there", [name for name in waits if name not in self._seen]),
+        ):
+            if names:
+                verb = "is" if len(names) == 1 else "are"
+                after = f"after {self._passed:.1f} s; the command runs all the same"
+                _say(f"{', '.join(names)} {verb} not {what} {after}")
 
     def quit_all(self) -> None:
-        """Tell all sidecars to end; one that has not come up yet, but must or may be there, is waited for a while."""
+        """Ask every sidecar to quit, also one that begins to listen only now, as long as the window is open."""
         answers: dict[str, int] = {}
-        expected = (self._seen | self._named) & {door.sidecar for door in self._quits}
+        own = {door.sidecar for door in self._settings.quit}
+        expected = (self._seen | self._named | own) & {door.sidecar for door in self._quits}
+        retry_until = self._passed + QUIT_RETRY_S
         while True:
-            left = [door for door in self._quits if door.sidecar not in answers]
+            left = [door for door in self._quits if not _is_answer(answers.get(door.sidecar, -1))]
             answers |= _quit_once(left, self._settings.address)
-            met = bool(self._seen or self._named) and expected <= answers.keys()
-            if met or self._passed >= self._patience:
+            pending = [name for name in expected | answers.keys() if not _is_answer(answers.get(name, -1))]
+            if self._passed >= max(self._window, retry_until if pending else 0.0):
                 break
             time.sleep(_AGAIN_S)
-        for name in sorted(expected | {door.sidecar for door in self._settings.quit}):
-            if not _is_told(answers.get(name, -1)):
+        for name in sorted(expected | set(pending)):
+            if not _is_accepted(answers.get(name, -1)):
                 answer = f"answered {answers[name]}" if name in answers else "does not answer"
-                _say(f"{name} could not be told to end: it {answer}; see the documentation on sidecars")
+                _say(f"{name} could not be asked to quit: it {answer}; see the documentation on sidecars")
 
 
 def _readiness(address: str, door: Door) -> bool | None:
@@ -204,15 +225,21 @@ def _reap(child: int) -> int | None:
 # The end
 
 
-def _is_told(code: int) -> bool:
+def _is_accepted(code: int) -> bool:
+    """Whether the sidecar quits. One that leaves at once may cut off its answer (0)."""
     return code == 0 or 200 <= code < 300
 
 
+def _is_answer(code: int) -> bool:
+    """Whether asking again changes nothing. A sidecar that is starting or overloaded answers 429 or 5xx."""
+    return code >= 0 and code != 429 and code < 500
+
+
 def _quit_once(doors: Sequence[Door], address: str) -> dict[str, int]:
-    """Tell each sidecar by the first of its requests that works; return the answers by sidecar."""
+    """Ask each sidecar by the first of its requests that it accepts; return the answers by sidecar."""
     answers: dict[str, int] = {}
     for door in doors:
-        if not _is_told(answers.get(door.sidecar, -1)):
+        if not _is_accepted(answers.get(door.sidecar, -1)):
             with contextlib.suppress(OSError):
                 answers[door.sidecar] = request(address, door)
     return answers

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from kubelet_node import Node, container, kubelet_of, status_of
+from tests.shells import needs
 
 from crosswind.local.kubelet import netlink
 from crosswind.local.kubelet.network import BridgedNetwork, SharedNetwork, open_network
@@ -86,6 +87,7 @@ async def test_this_machine_stays_where_pods_know_it_when_others_come_and_go(net
     assert known.read_text() == before
 
 
+@needs("busybox")
 async def test_containers_of_a_pod_share_its_localhost(network: BridgedNetwork) -> None:
     knock = "until busybox wget -qO- http://localhost:8080/x; do sleep 0.05; done"
     async with kubelet_of(LocalSettings(), network) as node:
