@@ -274,12 +274,39 @@ class Answer:
 
 class Canned:
     async def open(self, request: Request, authorization: str | None) -> Answer:
-        return Answer(200, {"method": request.method, "path": request.path})
+        return Answer(200, {"metadata": {"name": request.method, "uid": request.path}})
 
 
 async def test_any_transport_will_do() -> None:
     async with Client(Canned()) as client:
-        assert await client.get(PODS, "a", namespace="n") == {"method": "GET", "path": "/api/v1/namespaces/n/pods/a"}
+        answer = await client.get(PODS, "a", namespace="n")
+        assert answer == {"metadata": {"name": "GET", "uid": "/api/v1/namespaces/n/pods/a"}}
+
+
+@pytest.mark.parametrize("body", [b"null", b"{}", b"[]", b"7", b'"ok"', b'{"metadata": null}', b'{"metadata": {}}'])
+async def test_an_answer_that_is_not_understood_is_no_refusal(serve: Serve, body: bytes) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(body=body, status=201, content_type="application/json")
+
+    client = await serve(handler)
+    for act in (
+        client.create(PODS, pod("a")),
+        client.get(PODS, "a", namespace="n"),
+        client.patch(PODS, "a", {}, namespace="n"),
+    ):
+        with pytest.raises(errors.Unreachable, match="the answer is not understood") as caught:
+            await act
+        assert caught.value.sent, "the pod may have been created"
+
+
+@pytest.mark.parametrize("body", [b"null", b"{}", b"[]", b'{"items": []}', b'{"metadata": {}, "items": [null]}'])
+async def test_what_is_no_list_says_nothing_about_what_there_is(serve: Serve, body: bytes) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(body=body, content_type="application/json")
+
+    client = await serve(handler)
+    with pytest.raises(errors.Unreachable, match="it is no list"):
+        await client.list(PODS, namespace="n")
 
 
 class FailingRenewal:

@@ -40,7 +40,17 @@ def test_an_error_event_is_raised(code: int, kind: type[Exception]) -> None:
         decode_event(line, WATCH)
 
 
-@pytest.mark.parametrize("line", [b"<html>", b"[]", b"{}", b'{"type": "ADDED"}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"<html>",
+        b"[]",
+        b"{}",
+        b'{"type": "ADDED"}',
+        b'{"type": "ADDED", "object": null}',
+        b'{"type": "ADDED", "object": {}}',
+    ],
+)
 def test_a_line_that_is_no_event_breaks_the_watch(line: bytes) -> None:
     with pytest.raises(Unreachable, match="no watch event"):
         decode_event(line, WATCH)

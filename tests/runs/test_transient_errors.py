@@ -175,6 +175,35 @@ def test_a_workload_that_fits_no_secret_fails_alone(engine: Any) -> None:
     assert server.connects == 1
 
 
+class Garbling(Server):
+    """Creates what it is told to, and answers with something else: first to the creation, then that there is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pods: dict[str, Any] = {}
+
+    async def create(self, resource: Any, manifest: Any, **more: Any) -> dict[str, Any]:
+        made = await super().create(resource, manifest, **more)
+        if resource.plural != "pods":
+            return made
+        if manifest["metadata"]["name"] in self.pods:
+            raise errors.Conflict("status 409 without a Status body", status=409)
+        self.pods[manifest["metadata"]["name"]] = made
+        raise errors.Unreachable("POST /pods: the answer is not understood")
+
+    async def get(self, _: Any, name: str, **__: Any) -> dict[str, Any]:
+        return self.pods[name]
+
+
+def test_a_pod_whose_creation_is_answered_with_nonsense_is_taken_for_what_it_is(engine: Any) -> None:
+    server = Garbling()
+    running = engine(server)
+    running.launch([workload(1)])
+    until(lambda: running.figures()["created"] == 1)
+    assert failed(running, []) == []
+    assert len(server.pods) == 1
+
+
 def over(name: str) -> Run:
     task = WorkerTask("dag", "task", "run", 1, name)
     return Run(

@@ -92,8 +92,7 @@ class Client:
 
     async def version(self) -> dict[str, str]:
         """Return ``/version``: ``major``, ``minor``, ``gitVersion``... Needs no permission."""
-        found: dict[str, str] = await self._json(requests.version())
-        return found
+        return await self._manifest(requests.version())
 
     async def text(self, path: str) -> str:
         """Return a document that is no object, such as ``/metrics`` or ``/readyz``."""
@@ -117,11 +116,11 @@ class Client:
         request = requests.create(
             resource, manifest, namespace=namespace, dry_run=dry_run, field_validation=field_validation
         )
-        return await self._manifest(request)
+        return await self._object(request)
 
     async def get(self, resource: Resource, name: str, *, namespace: str | None = None) -> Manifest:
         """Return an object; ``NotFound`` when there is none."""
-        return await self._manifest(requests.get(resource, name, namespace=namespace))
+        return await self._object(requests.get(resource, name, namespace=namespace))
 
     async def list(
         self,
@@ -155,9 +154,9 @@ class Client:
 
         async def page(size: int | None, after: str = "") -> tuple[Listing[T], str]:
             request = requests.list_page(resource, limit=size, version=version, continue_from=after, **selection)
-            found = await self._manifest(request)
-            taken = [take({**kinds, **item}) for item in found.get("items") or ()]
-            return Listing(taken, watching.version_of(found)), found.get("metadata", {}).get("continue") or ""
+            found = await self._json(request)
+            taken = [take({**kinds, **item}) for item in replies.listed(found, request)]
+            return Listing(taken, watching.version_of(found)), found["metadata"].get("continue") or ""
 
         listing, after = await page(min(limit or _PAGE, _PAGE))
         while after and (limit is None or len(listing.items) < limit):
@@ -211,13 +210,13 @@ class Client:
     ) -> Manifest:
         """Change some fields of an object and return the outcome."""
         request = requests.patch(resource, name, patch, namespace=namespace, how=how, subresource=subresource)
-        return await self._manifest(request)
+        return await self._object(request)
 
     async def replace(
         self, resource: Resource, manifest: Manifest, *, namespace: str | None = None, subresource: str = ""
     ) -> Manifest:
         """Write a whole object; ``Conflict`` when it has a ``resourceVersion`` that is no longer current."""
-        return await self._manifest(requests.replace(resource, manifest, namespace=namespace, subresource=subresource))
+        return await self._object(requests.replace(resource, manifest, namespace=namespace, subresource=subresource))
 
     async def delete(
         self,
@@ -320,7 +319,7 @@ class Client:
     async def allowed(self, verb: str, resource: Resource, *, namespace: str | None, subresource: str = "") -> bool:
         """Return whether we may do ``verb``; ``namespace`` None asks for all namespaces. Needs no permission."""
         request = requests.access_review(verb, resource, namespace=namespace, subresource=subresource)
-        return bool((await self._manifest(request)).get("status", {}).get("allowed"))
+        return bool((await self._manifest(request)).get("status", {}).get("allowed"))  # no answer: no
 
     @contextlib.asynccontextmanager
     async def _socket(self, request: Request) -> AsyncIterator[Socket]:
@@ -338,8 +337,11 @@ class Client:
         return replies.decode(body, request)
 
     async def _manifest(self, request: Request) -> Manifest:
-        found: Manifest = await self._json(request)
-        return found
+        """Return an answer that may be an object, a Status or a review; of anything else nothing."""
+        return replies.mapping_of(await self._json(request))
+
+    async def _object(self, request: Request) -> Manifest:
+        return replies.object_of(await self._json(request), request)
 
     @contextlib.asynccontextmanager
     async def _stream(self, request: Request) -> AsyncIterator[Reply]:

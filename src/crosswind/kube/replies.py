@@ -11,10 +11,12 @@ from crosswind import errors
 from crosswind.kube.requests import Request
 from crosswind.types import Json, Manifest
 
-__all__ = ["decode", "error_of", "error_of_status"]
+__all__ = ["decode", "error_of", "error_of_status", "listed", "mapping_of", "object_of"]
 
 _MESSAGE_LIMIT = 1000
 """Characters: a Status can list every field of a pod; the first causes are enough to act on."""
+
+_WHOSE = "; check the server's address and any proxy in between"
 
 _ERRORS: dict[int, type[errors.ApiError]] = {
     401: errors.Unauthorized,
@@ -35,9 +37,40 @@ def decode(body: bytes, request: Request) -> Json:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
         raise errors.Unreachable(
-            f"{request}: the answer is no JSON, so it does not come from a Kubernetes API server;"
-            " check the server's address and any proxy in between"
+            f"{request}: the answer is no JSON, so it does not come from a Kubernetes API server{_WHOSE}"
         ) from None
+
+
+def object_of(found: Json, request: Request) -> Manifest:
+    """Return an answer that is an object with a name and an id; ``Unreachable`` for anything else (``null``, ``{}``).
+
+    Such an answer is no refusal: what was asked for may have been done.
+    """
+    metadata = found.get("metadata") if isinstance(found, dict) else None
+    if isinstance(metadata, dict) and isinstance(metadata.get("name"), str) and isinstance(metadata.get("uid"), str):
+        return found  # type: ignore[no-any-return]  # an object of the API
+    raise errors.Unreachable(f"{request}: the answer is not understood: it is no object of {request.subject}{_WHOSE}")
+
+
+def listed(found: Json, request: Request) -> list[Manifest]:
+    """Return the objects of a list; ``Unreachable`` when the answer is none.
+
+    ``{}`` is no empty list: taken for one, it would say that every pod is gone.
+    """
+    answer = mapping_of(found)
+    items = answer.get("items") or []  # Go writes null for an empty one
+    if (
+        isinstance(answer.get("metadata"), dict)
+        and isinstance(items, list)
+        and all(isinstance(mapping_of(item).get("metadata"), dict) for item in items)
+    ):
+        return items
+    raise errors.Unreachable(f"{request}: the answer is not understood: it is no list of objects{_WHOSE}")
+
+
+def mapping_of(value: Json) -> Manifest:
+    """Return a value if it is an object of JSON, else {}."""
+    return value if isinstance(value, dict) else {}
 
 
 def error_of(request: Request, code: int, headers: Mapping[str, str], body: bytes) -> errors.ApiError:
@@ -51,6 +84,7 @@ def error_of_status(
     status: Manifest, request: Request, *, retry_after: float | None = None, code: int | None = None
 ) -> errors.ApiError:
     """Return the error for a Status body, as an answer has it, an ERROR event of a watch, or exec's last message."""
+    status = mapping_of(status)
     code = code or _integer(status.get("code")) or 500
     reason = str(status.get("reason") or "")
     details = status.get("details")

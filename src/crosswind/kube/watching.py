@@ -38,6 +38,8 @@ def decode_event(line: bytes, request: Request) -> WatchEvent:
     try:
         event = orjson.loads(line)
         kind, manifest = event["type"], event["object"]
+        if kind != "ERROR":
+            manifest["metadata"]["resourceVersion"]  # whoever reads it counts on it
     except (orjson.JSONDecodeError, KeyError, TypeError):
         raise Unreachable(f"{request}: the watch sent a line that is no watch event") from None
     if kind == "ERROR":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import uuid
 from collections import defaultdict
@@ -169,8 +168,13 @@ class Launcher:
             manifest = workload_secret(batch.name, batch.namespace, fresh, manifest["metadata"]["labels"])
             batch.minted_at = _now()
         if wanted:
-            with contextlib.suppress(AlreadyExists):  # by a request whose answer was lost
+            try:
                 await self._client.create(SECRETS, manifest, namespace=batch.namespace)
+            except AlreadyExists:  # made by a request whose answer was lost
+                pass
+            except Conflict:
+                if not batch.doubtful:  # else it is the same, with a Status that a proxy has replaced
+                    raise
         self._close(batch, made=bool(wanted) or batch.doubtful)
         for run in self._users(batch, runs):
             self.create(run)
