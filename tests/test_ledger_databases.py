@@ -7,6 +7,7 @@ import datetime
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,11 +15,18 @@ from airflow import settings
 from airflow.jobs.job import Job
 from airflow.models.base import Base
 from airflow.models.callback import Callback
+from airflow.models.dag import DagModel
+from airflow.models.dag_version import DagVersion
+from airflow.models.dagbundle import DagBundleModel
 from airflow.models.dagrun import DagRun
+from airflow.models.serialized_dag import SerializedDagModel
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskinstancehistory import TaskInstanceHistory
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG
+from airflow.serialization.serialized_objects import LazyDeserializedDAG
 from airflow.utils.db import import_all_models
-from sqlalchemy import Engine, create_engine, event, insert, select, update
+from sqlalchemy import Engine, create_engine, delete, event, insert, select, update
 from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.schema import CreateTable
@@ -95,17 +103,88 @@ def row(state: str | None, external_id: str = "mine", queued_by: int | None = ME
     }
 
 
-def test_each_row_is_read_as_it_stands_and_a_missing_one_is_left_out(session: Session) -> None:
+def test_each_row_is_read_as_it_stands_and_a_missing_one_is_told(session: Session) -> None:
     expected = {
         Standing.QUEUED: row("queued"),
         Standing.RUNNING: row("running", queued_by=None),
-        Standing.RESTARTING: row("restarting"),
+        Standing.UNSERIALIZED: row("restarting"),
     }
     settled = [row("success"), row(None), row("running", external_id="another"), row("queued", queued_by=SIBLING)]
     add_tasks(session, [*expected.values(), *settled])
     asked = {task(one): standing for standing, one in expected.items()}
     asked |= {task(one): Standing.SETTLED for one in settled}
-    assert DatabaseLedger(ME).standings([*asked, task({"id": uuid.uuid4()})]) == asked
+    deleted = task({"id": uuid.uuid4()})
+    assert DatabaseLedger(ME).standings([*asked, deleted]) == asked | {deleted: Standing.DELETED}
+
+
+@pytest.fixture
+def serialized(session: Session) -> Iterator[None]:
+    with DAG("dag", schedule=None) as dag:
+        EmptyOperator(task_id="task")
+    session.add(DagBundleModel(name="tests"))
+    session.flush()
+    session.add(DagModel(dag_id="dag", bundle_name="tests"))
+    session.flush()
+    SerializedDagModel.write_dag(LazyDeserializedDAG.from_dag(dag), "tests", session=session)
+    session.commit()
+    yield
+    for model in (TaskInstance, DagRun, SerializedDagModel, DagVersion, DagModel, DagBundleModel):
+        session.execute(delete(model))
+    session.commit()
+
+
+@pytest.mark.usefixtures("serialized")
+@pytest.mark.parametrize(
+    ("now", "standing"),
+    [
+        ({}, Standing.RESTARTING),
+        ({"try_number": 2}, Standing.SETTLED),
+        ({"external_executor_id": "another"}, Standing.SETTLED),
+        ({"external_executor_id": None}, Standing.SETTLED),
+        ({"queued_by_job_id": SIBLING}, Standing.SETTLED),
+        ({"task_id": "removed"}, Standing.UNSERIALIZED),
+        *(({"state": state}, Standing.SETTLED) for state in (None, "scheduled", "queued", "running", "failed")),
+    ],
+)
+def test_a_row_with_another_id_is_found_by_its_key(session: Session, now: dict[str, Any], standing: Standing) -> None:
+    add_tasks(session, [row("restarting") | {"map_index": -1} | now])
+    asked = task({"id": uuid.uuid4()})
+    asked = replace(asked, task=replace(asked.task, task_id=now.get("task_id", "task")))
+    assert DatabaseLedger(ME).standings([asked]) == {asked: standing}
+
+
+def test_many_rows_with_other_ids_are_found_in_one_call(session: Session) -> None:
+    rows = [row("scheduled") for _ in range(MANY)]
+    add_tasks(session, rows)
+    asked = [task({"id": uuid.uuid4()}) for _ in rows]
+    asked = [replace(one, task=replace(one.task, map_index=index)) for index, one in enumerate(asked)]
+    assert set(DatabaseLedger(ME).standings(asked).values()) == {Standing.SETTLED}
+
+
+@pytest.mark.parametrize(("retries", "tries"), [(0, 1), (1, 2), (3, 4)])
+def test_a_try_that_is_lost_costs_no_retry(session: Session, retries: int, tries: int) -> None:
+    add_tasks(session, [row("running") | {"max_tries": retries}])
+    (ti_id,) = session.scalars(select(TaskInstance.id))
+    DatabaseLedger(ME).again([task({"id": ti_id})])
+    assert session.scalars(select(TaskInstance.max_tries)).all() == [tries]
+
+
+def test_a_cleared_row_is_scheduled_again_under_the_id_that_it_has(session: Session) -> None:
+    cleared = row("restarting") | {"map_index": -1, "max_tries": 1}
+    add_tasks(session, [cleared])
+    asked = task({"id": uuid.uuid4()})
+    assert DatabaseLedger(ME).again([asked]) == [asked]
+    columns = (TaskInstance.id, TaskInstance.state, TaskInstance.max_tries, TaskInstance.external_executor_id)
+    assert [tuple(one) for one in session.execute(select(*columns))] == [(cleared["id"], None, 2, None)]
+    assert session.scalars(select(TaskInstanceHistory.task_id)).all() == []
+
+
+def test_pods_that_wait_are_wanted_while_their_row_waits_or_runs(session: Session) -> None:
+    wanted, unwanted = [row("queued"), row("running")], [row("failed"), row(None), row("scheduled")]
+    add_tasks(session, [*wanted, *unwanted])
+    ids = [str(one["id"]) for one in (*wanted, *unwanted)]
+    gone = str(uuid.uuid4())
+    assert set(DatabaseLedger(ME).unwanted([*ids, gone, "not an id"])) == {*ids[2:], gone}
 
 
 def test_callbacks_are_settled_when_they_are_over_or_gone(session: Session) -> None:
@@ -130,7 +209,8 @@ def test_callbacks_are_settled_when_they_are_over_or_gone(session: Session) -> N
     gone = workload(CallbackClaim(uuid.uuid4()))
     found = DatabaseLedger(ME).standings([*asked, gone])
     over = {one for one, standing in found.items() if standing is Standing.SETTLED}
-    assert over == {gone, *(one for one, state in asked.items() if state in ("success", "failed"))}
+    assert found[gone] is Standing.DELETED
+    assert over == {*(one for one, state in asked.items() if state in ("success", "failed"))}
 
 
 def test_any_number_of_tasks_is_asked_about_in_one_call(session: Session) -> None:
@@ -162,7 +242,7 @@ def states(session: Session) -> dict[int, Any]:
 
 def test_what_is_ours_and_not_over_is_scheduled_again_under_a_new_id(session: Session) -> None:
     ours = [row("queued"), row("running")]
-    others = [row("running", queued_by=SIBLING), row("success"), row("restarting")]
+    others = [row("running", queued_by=SIBLING), row("success"), row("deferred")]
     add_tasks(session, [*ours, *others])
     asked = [task(one) for one in (*ours, *others, {"id": uuid.uuid4()})]
     assert set(DatabaseLedger(ME).again(asked)) == set(asked[:2])
@@ -265,12 +345,14 @@ def test_only_running_schedulers_that_beat_are_alive(session: Session) -> None:
 
 
 TASK_QUERY = """SELECT task_instance.id, task_instance.state, task_instance.external_executor_id, \
-task_instance.queued_by_job_id FROM task_instance WHERE task_instance.id IN (%s, %s)"""
+task_instance.queued_by_job_id, task_instance.try_number FROM task_instance WHERE task_instance.id IN (%s, %s)"""
+KEY_QUERY = """(task_instance.dag_id, task_instance.task_id, task_instance.run_id, task_instance.map_index) \
+IN ((%s, %s, %s, %s), (%s, %s, %s, %s))"""
 CALLBACK_QUERY = "SELECT callback.id, callback.state FROM callback WHERE callback.id IN (%s)"
 OWNER_QUERY = """SELECT task_instance.id, task_instance.queued_by_job_id, task_instance.try_number, \
 task_instance.queue \
 FROM task_instance WHERE task_instance.id IN (%s)"""
-AGAIN_QUERY = """WHERE task_instance.queued_by_job_id = %s AND task_instance.state IN (%s, %s) \
+AGAIN_QUERY = """WHERE task_instance.queued_by_job_id = %s AND task_instance.state IN (%s, %s, %s) \
 AND task_instance.id IN (%s)"""
 REMEMBER = """UPDATE crosswind_watch_position SET version=%s, updated_at=%s WHERE \
 crosswind_watch_position.executor = %s AND crosswind_watch_position.server = %s AND \
@@ -306,7 +388,8 @@ def test_what_mysql_would_be_asked(session: Session) -> None:
         ledger.positions("https://a", 60.0)
     finally:
         event.remove(Session, "do_orm_execute", note)
+    assert asked.pop(1).endswith(KEY_QUERY)
     assert asked[:4] == [TASK_QUERY, CALLBACK_QUERY, OWNER_QUERY, LIVING_QUERY]
-    assert AGAIN_QUERY in asked[4]
-    assert asked[5:] == [REMEMBER, REMEMBER_FIRST, FORGET, POSITION_QUERY]
+    assert AGAIN_QUERY in asked[6]
+    assert asked[7:] == [REMEMBER, REMEMBER_FIRST, FORGET, POSITION_QUERY]
     assert " ".join(str(CreateTable(POSITIONS).compile(dialect=mysql.dialect())).split()) == TABLE

@@ -15,12 +15,14 @@ from uuid import UUID
 from airflow.configuration import conf
 from airflow.jobs.job import Job, JobState
 from airflow.models.callback import Callback
+from airflow.models.dagbag import DBDagBag
+from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
 from airflow.utils.sqlalchemy import UtcDateTime, with_row_locks
 from airflow.utils.state import CallbackState, TaskInstanceState
-from sqlalchemy import Column, Row, Select, String, Table, delete, insert, select, update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Column, Row, Select, String, Table, delete, insert, select, tuple_, update
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import InstrumentedAttribute, Session, lazyload
 
 from crosswind.runs.workloads import Position, Standing, Workload
@@ -37,8 +39,17 @@ _STANDINGS = {
 }
 
 
-_LARGEST = 500
-"""Ids per query: SQLite's smallest usual build takes 999 parameters."""
+_LARGEST, _LARGEST_KEYS = 500, 200
+"""Ids, and keys of four parts, per query: SQLite's smallest usual build takes 999 parameters."""
+
+_KEY = TaskInstance.dag_id, TaskInstance.task_id, TaskInstance.run_id, TaskInstance.map_index
+_COLUMNS = (
+    TaskInstance.id,
+    TaskInstance.state,
+    TaskInstance.external_executor_id,
+    TaskInstance.queued_by_job_id,
+    TaskInstance.try_number,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,23 +115,36 @@ class DatabaseLedger:
         return {**found, **(self._callbacks(callbacks) if callbacks else {})}
 
     def _tasks(self, workloads: list[Workload]) -> dict[Workload, Standing]:
-        query = select(
-            TaskInstance.id, TaskInstance.state, TaskInstance.external_executor_id, TaskInstance.queued_by_job_id
-        )
-        ids = [workload.claim.ti_id for workload in workloads]
-        rows = {row[0]: row[1:] for row in _rows(query, TaskInstance.id, ids)}
-        return {
-            workload: standing_of(workload.claim, self._job_id, *rows[workload.claim.ti_id])
-            for workload in workloads
-            if workload.claim.ti_id in rows
-        }
+        """Read the rows by id; those that are missing by key: a clear gives the row of a running task another id."""
+        with create_session(scoped=False) as session:
+            ids = [workload.claim.ti_id for workload in workloads]
+            by_id = {row[0]: row for row in _rows(session, select(*_COLUMNS), TaskInstance.id, ids)}
+            missing = [workload for workload in workloads if workload.claim.ti_id not in by_id]
+            by_key = _rows_by_key(session, missing) if missing else {}
+            found = {workload: self._standing(workload, by_id, by_key) for workload in workloads}
+            if restarting := [one for one, standing in found.items() if standing is Standing.RESTARTING]:
+                found |= dict.fromkeys(_unserialized(session, restarting), Standing.UNSERIALIZED)
+            return found
+
+    def _standing(self, workload: Workload, by_id: Mapping[UUID, Any], by_key: Mapping[_Key, Any]) -> Standing:
+        claim: TaskClaim = workload.claim
+        if (row := by_id.get(claim.ti_id)) is not None:
+            return standing_of(claim, self._job_id, row.state, row.external_executor_id, row.queued_by_job_id)
+        if (row := by_key.get(_key_of(workload))) is None:
+            return Standing.DELETED
+        if not _is_the_cleared(row, workload):
+            return Standing.SETTLED
+        return standing_of(claim, self._job_id, row.state, row.external_executor_id, row.queued_by_job_id)
 
     def _callbacks(self, workloads: list[Workload]) -> dict[Workload, Standing]:
         ids = [workload.claim.callback_id for workload in workloads]
-        rows = {row[0]: row[1] for row in _rows(select(Callback.id, Callback.state), Callback.id, ids)}
-        over = (CallbackState.SUCCESS, CallbackState.FAILED)
+        with create_session(scoped=False) as session:
+            rows = {row[0]: row[1] for row in _rows(session, select(Callback.id, Callback.state), Callback.id, ids)}
+        standings = {CallbackState.SUCCESS: Standing.SETTLED, CallbackState.FAILED: Standing.SETTLED}
         return {
-            workload: Standing.SETTLED if rows.get(workload.claim.callback_id, over[0]) in over else Standing.RUNNING
+            workload: standings.get(rows[workload.claim.callback_id], Standing.RUNNING)
+            if workload.claim.callback_id in rows
+            else Standing.DELETED
             for workload in workloads
         }
 
@@ -137,7 +161,8 @@ class DatabaseLedger:
     def owners(self, ti_ids: Iterable[UUID]) -> dict[UUID, tuple[int | None, int, str | None]]:
         """Return for task instances the job that queued each, its try number and its queue."""
         query = select(TaskInstance.id, TaskInstance.queued_by_job_id, TaskInstance.try_number, TaskInstance.queue)
-        return {row[0]: (row[1], row[2], row[3]) for row in _rows(query, TaskInstance.id, list(ti_ids))}
+        with create_session(scoped=False) as session:
+            return {row[0]: (row[1], row[2], row[3]) for row in _rows(session, query, TaskInstance.id, list(ti_ids))}
 
     def keep_queued(self, ti_ids: Sequence[UUID]) -> None:
         """Let the time that queued task instances count as waiting (``task_queued_timeout``) begin anew."""
@@ -152,17 +177,26 @@ class DatabaseLedger:
 
         Left out are those whose row is locked, is not ours (yet), or has come further meanwhile.
         """
-        by_id = {workload.claim.ti_id: workload for workload in workloads}
         query = (
             select(TaskInstance)
             .options(lazyload(TaskInstance.dag_run))  # else joined, and its row locked too
             .where(
                 TaskInstance.queued_by_job_id == self._job_id,
-                TaskInstance.state.in_((TaskInstanceState.QUEUED, TaskInstanceState.RUNNING)),
+                TaskInstance.state.in_(
+                    (TaskInstanceState.QUEUED, TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)
+                ),
             )
         )
         done = []
         with create_session(scoped=False) as session:
+            by_id = {workload.claim.ti_id: workload for workload in workloads}
+            living = {row[0] for row in _rows(session, select(TaskInstance.id), TaskInstance.id, list(by_id))}
+            cleared = [workload for ti_id, workload in by_id.items() if ti_id not in living]
+            rows = _rows_by_key(session, cleared) if cleared else {}
+            for workload in cleared:
+                row = rows.get(_key_of(workload))
+                if row is not None and _is_the_cleared(row, workload):
+                    by_id[row.id] = workload
             for part in _parts(list(by_id)):
                 ours = query.where(TaskInstance.id.in_(part))
                 locked = with_row_locks(ours, of=TaskInstance, session=session, skip_locked=True)
@@ -170,6 +204,15 @@ class DatabaseLedger:
                     done.append(by_id[ti.id])
                     _reset(ti, session)
         return done
+
+    def unwanted(self, ti_ids: Collection[str]) -> Collection[str]:
+        """Return those of the task instances' ids that no pod which has not started may run any more."""
+        ids = {ti_id: parsed for ti_id in ti_ids if (parsed := _uuid(ti_id)) is not None}
+        query = select(TaskInstance.id, TaskInstance.state)
+        with create_session(scoped=False) as session:
+            states = {row[0]: row[1] for row in _rows(session, query, TaskInstance.id, list(ids.values()))}
+        wanted = (TaskInstanceState.QUEUED, TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)
+        return [ti_id for ti_id, parsed in ids.items() if states.get(parsed) not in wanted]
 
     def remember(self, positions: Collection[Position]) -> None:
         """Keep positions; where no table can be made they are not kept, which is told once."""
@@ -230,20 +273,77 @@ class DatabaseLedger:
 
 
 def _reset(ti: TaskInstance, session: Session) -> None:
-    """Do what ``SchedulerJobRunner.adopt_or_reset_orphaned_tasks`` does to what is not adopted."""
-    ti.prepare_db_for_next_try(session=session)
+    """Do what ``SchedulerJobRunner.adopt_or_reset_orphaned_tasks`` does to what is not adopted.
+
+    The try that is lost is one more than the task's retries allow for, so that it costs none of them. A row that was
+    cleared while it ran has its new id, and its past try in the history, already.
+    """
+    if ti.state != TaskInstanceState.RESTARTING:
+        ti.prepare_db_for_next_try(session=session)
+    ti.max_tries = max(ti.max_tries + 1, ti.try_number)
     ti.state = None
     ti.queued_by_job_id = None
     ti.external_executor_id = None
     ti.clear_next_method_args()
 
 
+_Key = tuple[str, str, str, int]
+
+
+def _key_of(workload: Workload) -> _Key:
+    task = workload.task
+    return task.dag_id, task.task_id, task.run_id, task.map_index
+
+
+def _is_the_cleared(row: Any, workload: Workload) -> bool:
+    """Whether a row of the workload's key, but with another id, is its own after a clear while it ran.
+
+    Such a clear keeps the try number and the external id. Any other row of that key is a new one: cleared while the
+    task waited, or deleted and made again.
+    """
+    claim: TaskClaim = workload.claim
+    same = row.try_number == workload.task.try_number and row.external_executor_id == claim.external_id
+    return bool(same and row.state == TaskInstanceState.RESTARTING)
+
+
+def _unserialized(session: Session, workloads: Iterable[Workload]) -> list[Workload]:
+    """Return the workloads whose task core will not find, looking for it as core does."""
+    bag, missing = DBDagBag(load_op_links=False), []
+    for workload in workloads:
+        task = workload.task
+        run = session.scalar(select(DagRun).where(DagRun.dag_id == task.dag_id, DagRun.run_id == task.run_id))
+        try:
+            dag = bag.get_dag_for_run(dag_run=run, session=session) if run is not None else None
+        except SQLAlchemyError:
+            raise
+        except Exception:
+            log.exception("The DAG %s cannot be deserialized", task.dag_id)  # core's own attempt fails alike
+            dag = None
+        if dag is None or not dag.has_task(task.task_id):
+            missing.append(workload)
+    return missing
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
 def _rows(
-    query: Select[*tuple[Any, ...]], column: InstrumentedAttribute[Any], ids: Sequence[UUID]
+    session: Session, query: Select[*tuple[Any, ...]], column: InstrumentedAttribute[Any], ids: Sequence[UUID]
 ) -> list[Row[*tuple[Any, ...]]]:
     """Return the rows of a query whose ``column`` is one of these ids, however many."""
-    with create_session(scoped=False) as session:
-        return [row for part in _parts(ids) for row in session.execute(query.where(column.in_(part)))]
+    return [row for part in _parts(ids) for row in session.execute(query.where(column.in_(part)))]
+
+
+def _rows_by_key(session: Session, workloads: Sequence[Workload]) -> dict[_Key, Any]:
+    keys = [_key_of(workload) for workload in workloads]
+    parts = (keys[start : start + _LARGEST_KEYS] for start in range(0, len(keys), _LARGEST_KEYS))
+    query = select(*_COLUMNS, *_KEY)
+    rows = (row for part in parts for row in session.execute(query.where(tuple_(*_KEY).in_(part))))
+    return {(row.dag_id, row.task_id, row.run_id, row.map_index): row for row in rows}
 
 
 def _parts(ids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:

@@ -86,6 +86,10 @@ class EngineSettings:
     settle_interval: float = 15.0
     """How long the scheduler may take to write an outcome to the database before it is told again."""
 
+    compare_interval: float = 10.0
+    """How often pods that have not started are compared with the database: a Pending pod never notices by itself that
+    its task was cleared, marked or deleted."""
+
     tell_after: float = 20.0
     """How long a pod may wait until the task's event log says what for: most have begun by then."""
 

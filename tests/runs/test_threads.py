@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from crosswind.runs.threads import Feed, LoopThread, run_apart
+from crosswind.runs.threads import CallThread, Feed, LoopThread, run_apart
 
 
 async def forever() -> None:
@@ -121,3 +121,30 @@ def test_a_feed_can_be_ended_from_outside() -> None:
 
     with pytest.raises(RuntimeError, match="killed"):
         take(stay, lambda feed, _: feed.end(RuntimeError("killed")))
+
+
+async def test_a_call_that_hangs_holds_up_neither_its_caller_nor_the_calls_after_it() -> None:
+    calls, hang = CallThread("test", timeout=0.2, most=2), threading.Event()
+    try:
+        with pytest.raises(TimeoutError, match=r"within 0.2 seconds"):
+            await calls.call(hang.wait)
+        assert await calls.call(int, "7") == 7
+        with pytest.raises(ValueError, match="invalid literal"):
+            await calls.call(int, "seven")
+        with pytest.raises(TimeoutError):
+            await calls.call(hang.wait)
+        with pytest.raises(TimeoutError, match="have not come back"):
+            await calls.call(int, "7")
+    finally:
+        hang.set()
+        calls.close()
+
+
+async def test_calls_are_made_one_after_the_other_and_all_of_them_before_the_thread_ends() -> None:
+    calls, made = CallThread("test"), []
+    calls.submit(made.append, 1)
+    calls.submit(int, "seven")
+    calls.submit(made.append, 2)
+    await calls.call(made.append, 3)
+    assert made == [1, 2, 3]
+    calls.close()

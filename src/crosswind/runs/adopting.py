@@ -58,7 +58,8 @@ def match(pods: Iterable[Manifest], claims: Iterable[Claim]) -> list[tuple[Claim
     """Return the claims that have a pod, each with the uid of the last one launched and which launch that was.
 
     The task instance's id and the pod's name decide: a task that was deferred has another name after it, so that the
-    pod before is not taken for it. Stock's pods have only the key's parts.
+    pod before is not taken for it. A task that was cleared while it ran has another id, and its pod the name still.
+    Stock's pods have only the key's parts.
     """
     by_id = {claim.ti_id: claim for claim in claims}
     by_key = {claim.key: claim for claim in by_id.values()}
@@ -66,8 +67,10 @@ def match(pods: Iterable[Manifest], claims: Iterable[Claim]) -> list[tuple[Claim
     for pod in pods:
         annotations = pod["metadata"].get("annotations") or {}
         ti_id = annotations.get("task_instance_id")
-        claim = by_id.get(ti_id) if ti_id else by_key.get(_key(annotations))
-        if claim is None or (launch := _launch_of(claim, pod)) is None:
+        claim = by_id.get(ti_id or "") or by_key.get(_key(annotations))
+        if claim is None or (ti_id and ti_id != claim.ti_id and not claim.unique):
+            continue
+        if (launch := _launch_of(claim, pod)) is None:
             continue
         rank = "deletionTimestamp" not in pod["metadata"], launch, pod["metadata"].get("creationTimestamp") or ""
         if claim.ti_id not in found or rank > found[claim.ti_id][0]:

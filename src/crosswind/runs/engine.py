@@ -20,6 +20,7 @@ from crosswind.runs.adopting import Adopter
 from crosswind.runs.archiving import Archive, Archiver
 from crosswind.runs.board import Board
 from crosswind.runs.checking import problems, server_version
+from crosswind.runs.comparing import Comparer
 from crosswind.runs.composing import Composer
 from crosswind.runs.ending import Ender, EndSettings
 from crosswind.runs.following import Follower
@@ -30,7 +31,7 @@ from crosswind.runs.remembering import Rememberer, followed_by
 from crosswind.runs.settling import Settler
 from crosswind.runs.stopping import Stopper
 from crosswind.runs.threads import LoopThread
-from crosswind.runs.workloads import Claim, Ledger, Outcome, Run, Stage, Workload, unique_of
+from crosswind.runs.workloads import Claim, Ledger, Outcome, Released, Run, Stage, Workload, unique_of
 from crosswind.settings import EngineSettings, KubeSettings
 
 __all__ = ["Engine"]
@@ -207,10 +208,12 @@ class Engine:
 
     async def _main(self) -> None:
         while True:
-            self._settler = Settler(self._ledger, self._board, self.settings, self._relaunch)
+            self._settler = Settler(self._ledger, self._board, self.settings, self._relaunch, self._delete)
+            comparer = self._comparer()
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._settler.run())
+                    group.create_task(comparer.run())
                     group.create_task(self._live_again_and_again())
                     if self._meter is not None:
                         group.create_task(metering(self._meter, self._board, self._gauges))
@@ -221,6 +224,10 @@ class Engine:
             except* Exception:
                 log.exception("Crosswind's engine failed and starts again")
                 await asyncio.sleep(1.0)
+
+    def _comparer(self) -> Comparer:
+        interval = self.settings.compare_interval
+        return Comparer(self._ledger, self._board, interval, drop=self._drop, restart=self._restart)
 
     async def _live_again_and_again(self) -> None:
         pause = 1.0
@@ -380,6 +387,13 @@ class Engine:
             if run.revoked:
                 self._parts.stopper.put(run)
 
+    def _delete(self, run: Run) -> None:
+        """Delete a pod that is over, even one that was kept: its task instance was deleted."""
+        if not run.name or self._parts is None:
+            return
+        run.gone, run.could_start = False, True
+        self._parts.stopper.put(run)
+
     def _over(self, run: Run) -> None:
         """Take a run whose base container is over, or that will have none."""
         run.ended_at = _now()
@@ -400,13 +414,36 @@ class Engine:
             self._parts.stopper.put(self._board.spent.pop())
 
     def _revoke(self, key: Hashable) -> None:
-        run = self._latest.pop(key, None)
-        if run is None:
-            return
+        if run := self._latest.get(key):
+            self._abandon(run)
+
+    def _abandon(self, run: Run) -> None:
+        """End a run without an outcome, and delete its pod; one that is being created goes when it is there."""
+        if self._latest.get(run.workload.key) is run:
+            del self._latest[run.workload.key]
         run.revoked = run.settled = True
         run.ended_at = _now()
         if run.stage in (Stage.CREATED, Stage.BEGUN) and self._parts is not None:
             self._parts.stopper.put(run)
+
+    def _drop(self, run: Run) -> None:
+        """Free the slot of a run that nobody wants any more."""
+        self._board.outbox.append(Released(run.workload))
+        self._abandon(run)
+
+    def _restart(self, run: Run) -> None:
+        """Have a task that was cleared, and whose pod has not started, told as ended once there is no pod."""
+        if run.stage is Stage.CREATED and self._parts is not None:
+            run.could_start = True
+            self._parts.stopper.put(run)
+        elif run.stage is Stage.WAITING:
+            self._abandon(run)  # its creation may be under way
+            task = replace(run.task, unique_id=self._unused(run.unique))
+            cleared = Run(run.workload, task, _now(), failed=True, gone=True, message="It was cleared before it began")
+            cleared.stage = Stage.ENDED
+            self._board.add(cleared)
+            if self._settler is not None:
+                self._settler.put(cleared)
 
     def _claim(self, claims: Sequence[Claim]) -> None:
         for claim in claims:

@@ -201,13 +201,31 @@ class Keeper:
         return stray
 
     async def _sweep_pods(self, namespace: str | None, living: set[str]) -> None:
-        """Delete or mark pods that are over and whose executor is no more."""
+        """Delete or mark pods that are over, or that nobody wants, and whose executor is no more."""
         others = ",".join(sorted({*living, label_value(self._settings.executor_id)}))
         ours = ",".join(f"{key}={value}" for key, value in WORKER_LABEL.items())
         labels = f"{ours},airflow-worker notin ({others}),airflow_executor_done!=True"
-        for run in (await self._client.gather(PODS, self._left_over, namespace=namespace, labels=labels)).items:
-            if run is not None:
-                self._stopper.put(run)
+        left = (await self._client.gather(PODS, self._unclaimed, namespace=namespace, labels=labels)).items
+        runs = [run for run in left if run is not None]
+        if waiting := {run.task.ti_id for run in runs if run.could_start}:
+            unwanted = await asyncio.to_thread(self._ledger.unwanted, waiting)
+            runs = [run for run in runs if not run.could_start or run.task.ti_id in unwanted]
+        for run in runs:
+            self._stopper.put(run)
+
+    def _unclaimed(self, pod: Manifest) -> Run | None:
+        """Return a pod of a former executor as a run that is over, None for one whose task runs.
+
+        One that waits yet ``could_start``: whether its task instance still wants it, the database knows.
+        """
+        if (run := self._left_over(pod)) is not None:
+            return run
+        verdict = judge(pod)
+        if verdict.started or "task_instance_id" not in (pod["metadata"].get("annotations") or {}):
+            return None
+        waiting = self._as_over(pod, verdict)
+        waiting.could_start = True
+        return waiting
 
     def _left_over(self, pod: Manifest) -> Run | None:
         """Return a pod as a run that is over, None when it is not."""

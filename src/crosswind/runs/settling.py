@@ -7,10 +7,10 @@ import heapq
 import itertools
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from crosswind.runs.board import Board
+from crosswind.runs.threads import CallThread
 from crosswind.runs.workloads import Ended, Ledger, Notice, Released, Run, Standing, State
 from crosswind.settings import EngineSettings
 
@@ -24,6 +24,8 @@ _LARGEST = 500
 """Workloads per query: SQLite takes 999 parameters."""
 _DATABASE_DOWN = 5.0
 _NOT_YET = 1.0
+_RESTARTING = 3.0
+"""Seconds until SUCCESS is told again: the next try of a cleared task waits for it."""
 
 
 def verdict_of(
@@ -31,13 +33,14 @@ def verdict_of(
 ) -> Literal["settled", "relaunch", "again"] | State:
     """Decide what is to be said of a run that is over, from what the database says.
 
-    ``again``: the task is scheduled once more, for want of what a new pod would need.
+    ``again``: the task is scheduled once more, for want of what a new pod would need, or of a DAG with which Airflow
+    could do it.
     """
-    if standing is Standing.SETTLED:
+    if standing in (Standing.SETTLED, Standing.DELETED):
         return "settled"
     if standing is Standing.RESTARTING:
-        return State.SUCCESS  # core then runs it again; FAILED would cost a try
-    if run.lost:
+        return State.SUCCESS  # core then runs it again; FAILED would cost the retry delay
+    if run.lost or standing is Standing.UNSERIALIZED:
         return "again"
     if run.workload.exit_decides and not run.failed:
         return State.SUCCESS
@@ -48,14 +51,35 @@ def verdict_of(
     return State.FAILED
 
 
-class Settler:
-    """Tells outcomes. ``relaunch`` gets the runs whose task never began and may have another pod."""
+def _why_again(run: Run) -> tuple[str, str]:
+    """Return the event and the message for the author of a task that is scheduled once more."""
+    if run.lost:
+        return "pod lost", run.message
+    if run.workload.payload is None and run.may_relaunch:
+        return "pod relaunched", run.message
+    return "task reset", "It was cleared while it ran, and its DAG has no such task (yet): it runs once the DAG has it"
 
-    def __init__(self, ledger: Ledger, board: Board, settings: EngineSettings, relaunch: Callable[[Run], None]) -> None:
+
+class Settler:
+    """Tells outcomes.
+
+    ``relaunch`` gets the runs whose task never began and may have another pod, ``delete`` those whose pod must not stay
+    because their task instance was deleted.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        board: Board,
+        settings: EngineSettings,
+        relaunch: Callable[[Run], None],
+        delete: Callable[[Run], None] = lambda run: None,
+    ) -> None:
         self._ledger = ledger
         self._board = board
         self._settings = settings
         self._relaunch = relaunch
+        self._delete = delete
         self._due: list[tuple[float, int, Run]] = []
         self._order = itertools.count()
         self._changed = asyncio.Event()
@@ -70,13 +94,13 @@ class Settler:
 
     async def run(self) -> None:
         """Settle until cancelled."""
-        pool = ThreadPoolExecutor(1, thread_name_prefix="crosswind-ledger")
+        thread = CallThread("crosswind-ledger")
         try:
             while True:
                 await self._next_due()
-                await self._settle(self._take(), pool)
+                await self._settle(self._take(), thread)
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            thread.close()
 
     async def _next_due(self) -> None:
         loop = asyncio.get_running_loop()
@@ -96,12 +120,11 @@ class Settler:
                 runs.append(run)
         return runs
 
-    async def _settle(self, runs: list[Run], pool: ThreadPoolExecutor) -> None:
+    async def _settle(self, runs: list[Run], thread: CallThread) -> None:
         if not runs:
             return
-        loop = asyncio.get_running_loop()
         try:
-            found = await loop.run_in_executor(pool, self._ledger.standings, [run.workload for run in runs])
+            found = await thread.call(self._ledger.standings, [run.workload for run in runs])
         except Exception:
             log.exception("The metadata database could not be asked about %d ended tasks; asking again", len(runs))
             for run in runs:
@@ -109,15 +132,17 @@ class Settler:
             return
         decided = [(run, verdict_of(run, found.get(run.workload, Standing.SETTLED), self._settings)) for run in runs]
         for run, verdict in decided:
-            self._act(run, verdict, pool)
+            if found.get(run.workload) is Standing.DELETED:
+                self._delete(run)
+            self._act(run, verdict, thread)
         if again := [run for run, verdict in decided if verdict == "again"]:
-            await self._schedule_again(again, pool)
+            await self._schedule_again(again, thread)
 
-    def _act(self, run: Run, verdict: str, pool: ThreadPoolExecutor) -> None:
+    def _act(self, run: Run, verdict: str, thread: CallThread) -> None:
         if run.settled or run.revoked or verdict == "again":
             return
         if isinstance(verdict, State):
-            self._tell(run, verdict, pool)
+            self._tell(run, verdict, thread)
         elif verdict == "relaunch":
             self._board.notice(run, "pod relaunched", run.message)
             self._relaunch(run)
@@ -130,11 +155,10 @@ class Settler:
         run.settled = True
         self._board.drop_if_over(run)
 
-    async def _schedule_again(self, runs: list[Run], pool: ThreadPoolExecutor) -> None:
+    async def _schedule_again(self, runs: list[Run], thread: CallThread) -> None:
         """Have tasks scheduled once more; those whose rows are locked, or not ours yet, are asked about again soon."""
-        loop = asyncio.get_running_loop()
         try:
-            done = await loop.run_in_executor(pool, self._ledger.again, [run.workload for run in runs])
+            done = await thread.call(self._ledger.again, [run.workload for run in runs])
         except Exception:
             log.exception("%d tasks could not be scheduled once more; trying again", len(runs))
             done = ()
@@ -142,19 +166,20 @@ class Settler:
             if run.settled or run.revoked:
                 continue
             if run.workload in done:
-                self._board.notice(run, "pod lost", run.message)
-                self._act(run, "settled", pool)
+                self._board.notice(run, *_why_again(run))
+                self._act(run, "settled", thread)
             else:
                 self.put(run, min(_NOT_YET, self._settings.settle_interval))
 
-    def _tell(self, run: Run, state: State, pool: ThreadPoolExecutor) -> None:
+    def _tell(self, run: Run, state: State, thread: CallThread) -> None:
         message = run.message if run.failed else f"{run.message}, but Airflow was not told how the task ended."
         if state is State.FAILED and not run.told:
             self._board.outbox.append(Notice(run.workload, "pod failed", message))
-            pool.submit(self._report, run, message)
+            thread.submit(self._report, run, message)
         run.told = True
         self._board.outbox.append(Ended(run.workload, state, message))
-        self.put(run, self._settings.settle_interval)
+        interval = self._settings.settle_interval
+        self.put(run, interval if state is State.FAILED else min(interval, _RESTARTING))
 
     def _report(self, run: Run, message: str) -> None:
         try:

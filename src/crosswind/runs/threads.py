@@ -12,7 +12,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Generic, Self, TypeVar
 
-__all__ = ["Feed", "LoopThread", "run_apart"]
+__all__ = ["CallThread", "Feed", "LoopThread", "run_apart"]
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +124,94 @@ def run_apart(work: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
 
     with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="crosswind-apart") as pool:
         return pool.submit(asyncio.run, bounded()).result()
+
+
+class CallThread:
+    """Runs blocking functions, database calls say, one after the other in a daemon thread, each with a deadline.
+
+    A function that exceeds its deadline cannot be stopped. Its thread is left behind, so that whatever comes after it
+    is not held up, and a new thread takes over. ``most`` such threads are left behind at a time: each may hold a
+    connection of the database's pool. Daemon threads, because Python joins all others before it exits.
+    """
+
+    def __init__(self, name: str, timeout: float = 60.0, most: int = 3) -> None:
+        self._name, self._timeout, self._most = name, timeout, most
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] | None = None
+        self._stuck: list[threading.Thread] = []
+        self._thread: threading.Thread | None = None
+
+    async def call(self, work: Callable[..., T], *args: object) -> T:
+        """Return what ``work(*args)`` returns; raises what it raises, and ``TimeoutError`` after the deadline."""
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[T] = loop.create_future()
+
+        def run() -> None:
+            try:
+                value = work(*args)
+            except BaseException as error:  # an interrupt too belongs to whoever waits
+                _hand_over(loop, result, None, error)
+            else:
+                _hand_over(loop, result, value, None)
+
+        self._put(run)
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await result
+        except TimeoutError:
+            if not result.cancelled():
+                raise
+            self._leave_behind()
+            raise TimeoutError(f"No answer within {self._timeout:g} seconds") from None
+
+    def submit(self, work: Callable[..., object], *args: object) -> None:
+        """Have ``work(*args)`` run behind what was asked before; what it raises is logged."""
+
+        def run() -> None:
+            try:
+                work(*args)
+            except Exception:
+                log.exception("Work in the thread %s failed", self._name)
+
+        self._put(run)
+
+    def close(self) -> None:
+        """Let the thread end when it has done what was asked."""
+        if self._calls is not None:
+            self._calls.put(None)
+        self._calls = self._thread = None
+
+    def _put(self, run: Callable[[], None]) -> None:
+        if self._calls is None:
+            self._stuck = [thread for thread in self._stuck if thread.is_alive()]
+            if len(self._stuck) >= self._most:
+                raise TimeoutError(f"{self._most} calls in threads {self._name} have not come back")
+            calls = self._calls = queue.SimpleQueue()
+            self._thread = threading.Thread(target=_work_off, args=(calls,), name=self._name, daemon=True)
+            self._thread.start()
+        self._calls.put(run)
+
+    def _leave_behind(self) -> None:
+        if self._thread is not None:
+            self._stuck.append(self._thread)
+        self.close()
+
+
+def _work_off(calls: queue.SimpleQueue[Callable[[], None] | None]) -> None:
+    while (run := calls.get()) is not None:
+        run()
+
+
+def _hand_over(loop: asyncio.AbstractEventLoop, result: asyncio.Future[Any], value: Any, error: Any) -> None:
+    def settle() -> None:
+        if result.done():  # its deadline has passed
+            return
+        if error is not None:
+            result.set_exception(error)
+        else:
+            result.set_result(value)
+
+    with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+        loop.call_soon_threadsafe(settle)
 
 
 class Feed(Generic[T]):

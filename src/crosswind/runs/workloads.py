@@ -47,7 +47,11 @@ class Standing(enum.Enum):
     QUEUED = "queued"
     RUNNING = "running"
     RESTARTING = "restarting"
-    """Cleared while it ran: to be told that it ended, so that it runs again."""
+    """Cleared while it ran: Airflow wants to hear SUCCESS, so that it runs again."""
+    UNSERIALIZED = "unserialized"
+    """Cleared while it ran, but its DAG or task is not serialized: Airflow would store SUCCESS as its result."""
+    DELETED = "deleted"
+    """Its row is gone: somebody deleted the task instance, the DAG run or the DAG."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -219,7 +223,7 @@ class Ledger(Protocol):
     """The metadata database, as the engine sees it. Called in a thread where waiting is allowed."""
 
     def standings(self, workloads: Collection[Workload]) -> Mapping[Workload, Standing]:
-        """Return how each workload stands; one that is left out is settled."""
+        """Return how each workload stands; one that is left out, for want of a ``claim``, is settled."""
         ...
 
     def living(self) -> Collection[str]:
@@ -232,6 +236,10 @@ class Ledger(Protocol):
 
     def again(self, workloads: Collection[Workload]) -> Collection[Workload]:
         """Have tasks scheduled once more at no cost of a retry; return those for which that is done by now."""
+        ...
+
+    def unwanted(self, ti_ids: Collection[str]) -> Collection[str]:
+        """Return those of the task instances' ids for which no pod needs to start any more."""
         ...
 
     def remember(self, positions: Collection[Position]) -> None:
