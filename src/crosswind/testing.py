@@ -137,7 +137,7 @@ def _real(config: pytest.Config, context: str, path: Path) -> Cluster:
     import yaml
 
     from crosswind.kube.kubeconfigs import read
-    from crosswind.local.kubeconfigs import write_private
+    from crosswind.ownership import write_new
 
     chosen = read(None, context)
     alone = {
@@ -148,7 +148,7 @@ def _real(config: pytest.Config, context: str, path: Path) -> Cluster:
         "clusters": [{"name": context, "cluster": _absolute(chosen.cluster, chosen.paths)}],
         "users": [{"name": context, "user": _absolute(chosen.user, chosen.paths)}],
     }
-    write_private(path, yaml.safe_dump(alone))
+    write_new(path, yaml.safe_dump(alone))
     given = {kind: config.getoption(f"--cluster-{kind}") for kind in ("image", "airflow-image")}
     images = {kind: name for kind, name in given.items() if name}
     policy = config.getoption("--cluster-pull-policy")

@@ -63,9 +63,12 @@ def test_wrong_use_exits_with_2(arguments: list[str]) -> None:
 def test_wrong_settings_are_one_clear_line(tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
     file.write_text("prot: 1\n")
-    ran = CliRunner().invoke(main, ["local", "up", "--settings", str(file)])
+    arguments = ["local", "up", "--settings", str(file)]
+    ran = CliRunner().invoke(main, arguments)
     assert (ran.exit_code, len(ran.output.splitlines())) == (2, 1)
-    assert ran.output.startswith(f"crosswind: {file}: unknown setting 'prot'; there are: host, port,")
+    assert ran.output == f"crosswind: {file}: unknown setting 'prot'; did you mean port?\n"
+    file.write_text("qqqqqq: 1\n")
+    assert "unknown setting 'qqqqqq'; there are: name, host, port, " in CliRunner().invoke(main, arguments).output
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from crosswind.errors import BadRequest, ConfigError
 from crosswind.kube.client import Client
 from crosswind.kube.resources import CONFIG_MAPS, PODS
 from crosswind.local.certificates import issue
-from crosswind.local.kubeconfigs import write_kubeconfig
 from crosswind.local.serving import LocalCluster
 from crosswind.settings import KubeSettings, LocalSettings
 
@@ -63,17 +62,9 @@ async def test_kubeconfig_of_others_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "config"
     path.write_text("apiVersion: v1\nkind: Config\ncontexts: [{name: work, context: {}}]\n")
     before = path.read_text()
-    with pytest.raises(ConfigError, match="not a kubeconfig of crosswind local"):
+    with pytest.raises(ConfigError, match="was not written by crosswind local up"):
         await LocalCluster(LocalSettings(kubeconfig=path)).__aenter__()
     assert path.read_text() == before
-
-
-def test_kubeconfig_of_ours_is_replaced(tmp_path: Path) -> None:
-    path = tmp_path / "config"
-    for server in ("https://one", "https://two"):
-        config = {"contexts": [{"name": "crosswind-local"}], "clusters": [{"cluster": {"server": server}}]}
-        write_kubeconfig(path, config)
-    assert "https://two" in path.read_text()
 
 
 async def test_state_file_carries_objects_over(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def test_what_has_not_changed_is_not_parsed_again(filled: Any) -> None:
 def test_after_a_change_only_what_has_changed_is_read_anew(filled: Any) -> None:
     def known() -> set[str]:
         (file,) = filled.cache.iterdir()
-        return set(json.loads(file.read_bytes()))
+        return set(json.loads(file.read_bytes())["entries"])
 
     filled.compile()
     before = known()
@@ -74,10 +75,11 @@ def test_a_new_checkout_behind_a_link_finds_what_is_known(filled: Any, tmp_path:
     assert not parses_sql(filled)
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[1, 2]", b"\xff" * 1000])
+@pytest.mark.parametrize("damage", [b"", b'"entries":{', b'"entries":[]}', b"\xff" * 1000])
 def test_a_damaged_cache_is_made_anew(filled: Any, damage: bytes) -> None:
     before = filled.compile()
     (file,) = filled.cache.iterdir()
+    damage = b'{"crosswind":"tasks cache",' + damage
     file.write_bytes(damage)
     assert filled.compile().dags == before.dags
     assert file.read_bytes() != damage
@@ -100,7 +102,25 @@ def test_a_link_in_place_of_the_cache_is_not_followed(filled: Any, tmp_path: Pat
     filled.task("more")
     filled.compile()
     assert target.read_bytes() == kept
-    assert not file.is_symlink()
+    assert file.is_symlink(), "nor replaced: it is not ours"
+
+
+@pytest.mark.parametrize("theirs", [b"", b"{}", b"[1, 2]", b"a: 1\n"])
+def test_a_file_that_is_not_ours_is_left_alone(filled: Any, theirs: bytes) -> None:
+    before = filled.compile()
+    (file,) = filled.cache.iterdir()
+    file.write_bytes(theirs)
+    assert filled.compile().dags == before.dags
+    assert file.read_bytes() == theirs
+
+
+def test_a_pipe_in_place_of_the_cache_holds_nobody_up(filled: Any) -> None:
+    before = filled.compile()
+    (file,) = filled.cache.iterdir()
+    file.unlink()
+    os.mkfifo(file)
+    assert filled.compile().dags == before.dags
+    assert file.is_fifo()
 
 
 def test_readers_and_writers_at_the_same_time_are_safe(filled: Any) -> None:
@@ -129,3 +149,17 @@ def test_the_folder_is_this_users_own_or_as_told() -> None:
     assert cache_folder({"CROSSWIND_CACHE": "/x"}) == Path("/x")
     assert cache_folder({"CROSSWIND_CACHE": ""}) is None
     assert str(os.getuid()) in str(cache_folder({}))
+
+
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_the_folder_in_the_temporary_one_is_not_trusted_when_it_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = cache_folder({})
+    assert folder is not None
+    if kind == "link":
+        folder.symlink_to("/")
+    else:
+        folder.write_text("mine")
+    assert cache_folder({}) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import click
 
+from crosswind import ownership
 from crosswind.errors import ConfigError
 
 __all__ = ["init"]
@@ -34,7 +36,7 @@ _QUESTIONS: tuple[tuple[str, str, str, click.Choice[str] | None], ...] = (
 @click.option(
     "-o", "--output", default="values.yaml", show_default=True, type=click.Path(dir_okay=False, path_type=Path)
 )
-@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.option("--force", is_flag=True, help="Replace a file that is there; links are not followed.")
 @click.option("--image", help="Image of Airflow 3.3 with crosswind.")
 @click.option("--namespace", help="Namespace of everything.")
 @click.option("--database-secret", help="Secret with the database's address.")
@@ -53,15 +55,13 @@ def init(output: Path, force: bool, **given: str | None) -> None:
     from crosswind.deploy.first_values import Answers, first_values
     from crosswind.deploy.values_file import read_values
 
-    if output.exists() and not force:
+    if os.path.lexists(output) and not force:
         raise ConfigError(f"{output} is there already; say --force to replace it, or --output for another")
     answers = _answers(given, ask=sys.stdin.isatty())
     text = first_values(Answers(**{field.name: answers[field.name] for field in fields(Answers)}))
     read_values(text, str(output))
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as problem:
-        raise ConfigError(f"cannot write {output}: {problem}") from problem
+    # Somebody may have made the file in the meantime: without --force none is ours.
+    ownership.write(output, text.encode(), ownership.Mark("crosswind init", lambda content: force))
     click.echo(f"{output} written. Look through it, then: crosswind render {output} -o manifests/")
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import json
 import signal
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,13 +70,19 @@ def read_settings(file: Path | None, overrides: dict[str, Any]) -> LocalSettings
         raise ConfigError(f"{file}: settings are a mapping, this is a {type(content).__name__}")
     known = LocalSettings.__dataclass_fields__
     if unknown := sorted(set(content) - set(known)):
-        raise ConfigError(f"{file}: unknown setting {unknown[0]!r}; there are: {', '.join(known)}")
+        raise ConfigError(f"{file}: unknown setting {unknown[0]!r}; {_offer(unknown[0], known)}")
     try:
         return TypeAdapter(LocalSettings).validate_python({**content, **overrides})
     except ValidationError as problem:
         first = problem.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{file or 'settings'}: {where}: {first['msg']}, not {first['input']!r}") from problem
+
+
+def _offer(unknown: str, known: Iterable[str]) -> str:
+    """Return what was probably meant, else all that there is."""
+    near = difflib.get_close_matches(unknown, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
 
 
 def _loop_factory() -> Any:

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crosswind.errors import ConfigError
+from crosswind import ownership
 
 if TYPE_CHECKING:
     from crosswind.rendering import RenderedPod
 
 __all__ = ["pods"]
+
+MARK_LINE = "# Written by crosswind pods render. Changes are lost: change the DAG, or Airflow's configuration.\n"
+MARK = ownership.line_mark("crosswind pods render", MARK_LINE)
 
 
 @click.group()
@@ -76,11 +79,12 @@ def _yaml(rendered: RenderedPod) -> str:
 
 
 def _write(folder: Path, rendered: list[RenderedPod]) -> None:
-    try:
-        for one in rendered:
-            index = "" if one.map_index < 0 else f".{one.map_index}"
-            path = folder / one.dag_id / f"{one.task_id}{index}.yaml"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(_yaml(one), encoding="utf-8")
-    except OSError as problem:
-        raise ConfigError(f"cannot write to {folder}: {problem}") from problem
+    files = {_place(one): f"{MARK_LINE}{_yaml(one)}" for one in rendered}
+    ownership.check_tree(folder, files, MARK)
+    for path, text in files.items():
+        ownership.write(folder / path, text.encode(), MARK)
+
+
+def _place(rendered: RenderedPod) -> str:
+    index = "" if rendered.map_index < 0 else f".{rendered.map_index}"
+    return f"{rendered.dag_id}/{rendered.task_id}{index}.yaml"

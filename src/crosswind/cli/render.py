@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from crosswind import ownership
 from crosswind.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from crosswind.types import Manifest
 
 __all__ = ["look", "read", "render", "resource_of"]
+
+MARK_LINE = "# Written by crosswind render. Changes are lost: change the values file.\n"
+MARK = ownership.line_mark("crosswind render", MARK_LINE)
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -36,7 +40,7 @@ def render(values: str, folder: Path | None, explain: bool, diff: bool, helm_val
     """Write the Kubernetes manifests of the deployment that the file VALUES describes.
 
     One object per file, each with its reason as a comment: kubectl apply -f FOLDER --recursive. Files of an earlier
-    run that are no longer needed are removed; others in the folder are left alone.
+    run that are no longer needed are removed; files that this command has not written are never touched.
     """
     from crosswind.deploy import tree
 
@@ -60,8 +64,7 @@ def render(values: str, folder: Path | None, explain: bool, diff: bool, helm_val
             "---\n".join(text for path, text in tree.files(objects).items() if path != tree.KUSTOMIZATION), nl=False
         )
         return
-    files = tree.files(objects)
-    removed = _write(folder, files)
+    removed = _write(folder, _marked(tree.files(objects)))
     click.echo(f"{len(objects)} objects written to {folder}" + (f", {removed} removed" if removed else ""))
 
 
@@ -91,7 +94,7 @@ def _helm_text(values: Values) -> str:
 def _file_diff(objects: list[Rendered], folder: Path) -> list[str]:
     from crosswind.deploy import differences, tree
 
-    files = tree.files(objects)
+    files = _marked(tree.files(objects))
     paths = {*files, *_earlier(folder)}
     present = {path: (folder / path).read_text(encoding="utf-8") for path in paths if (folder / path).is_file()}
     return [*differences.file_differences(files, present)]
@@ -142,18 +145,17 @@ def _plural(kind: str) -> str:
     return f"{name}es" if name.endswith("s") else f"{name}s"
 
 
+def _marked(files: dict[str, str]) -> dict[str, str]:
+    return {path: MARK_LINE + text for path, text in files.items()}
+
+
 def _write(folder: Path, files: dict[str, str]) -> int:
-    """Write the tree; return how many files of an earlier one were removed."""
+    """Write the tree; return how many files of an earlier one were removed. Nothing is written if one is not ours."""
+    ownership.check_tree(folder, files, MARK)
     stale = [path for path in _earlier(folder) if path not in files]
-    try:
-        for path, text in files.items():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_text(text, encoding="utf-8")
-        for path in stale:
-            (folder / path).unlink(missing_ok=True)
-    except OSError as problem:
-        raise ConfigError(f"cannot write to {folder}: {problem}") from problem
-    return len(stale)
+    for path, text in files.items():
+        ownership.write(folder / path, text.encode(), MARK)
+    return sum(ownership.remove(folder / path, MARK) for path in stale)
 
 
 def _earlier(folder: Path) -> list[str]:

@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from crosswind import ownership
+
 if TYPE_CHECKING:
     from crosswind.tasks import Compiled
 
 __all__ = ["tasks"]
+
+GRAPH_COMMENTS = {"text": "# {}", "mermaid": "%% {}", "svg": "<!-- {} -->"}
+GRAPH_LINES = {form: text.format("Written by crosswind tasks graph.") + "\n" for form, text in GRAPH_COMMENTS.items()}
+GRAPH_MARK = ownership.Mark(
+    "crosswind tasks graph", lambda content: content.startswith(tuple(line.encode() for line in GRAPH_LINES.values()))
+)
 
 FOLDER = click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 
@@ -66,7 +73,10 @@ def check(folder: Path, strict: bool, output: str) -> None:
 @click.option("--format", "form", type=click.Choice(["text", "mermaid", "svg"]), default="text", show_default=True)
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="File to write.")
 def graph(folder: Path, form: str, output: Path | None) -> None:
-    """Draw the tables and tasks of FOLDER."""
+    """Draw the tables and tasks of FOLDER.
+
+    A file that this command has not written is never replaced.
+    """
     from crosswind.tasks.drawing import as_mermaid, as_svg, as_text
 
     compiled = _compiled(folder)
@@ -75,7 +85,7 @@ def graph(folder: Path, form: str, output: Path | None) -> None:
     if output is None:
         click.echo(text)
     else:
-        _replace(output, text)
+        ownership.write(output, (GRAPH_LINES[form] + text).encode(), GRAPH_MARK)
 
 
 @tasks.command("compile")
@@ -104,33 +114,26 @@ def compile_(folder: Path, dags: Path) -> None:
 
 def _write_all(folder: Path, files: Mapping[str, str]) -> tuple[int, int]:
     """Bring the folder up to date; return how many files were written and removed."""
-    from crosswind.errors import ConfigError
     from crosswind.tasks.python_files import MARK
 
-    folder.mkdir(parents=True, exist_ok=True)
-    there = {path.name: path.read_text(errors="replace") for path in folder.glob("*.py")}
-    if foreign := sorted(name for name in files.keys() & there.keys() if not there[name].startswith(MARK)):
-        raise ConfigError(f"{folder / foreign[0]} was not written by this command; move it, or choose another folder")
+    mark = ownership.line_mark("crosswind tasks compile", MARK)
+    ownership.check_tree(folder, files, mark)
+    there = {path.name: _text(path) for path in folder.glob("*.py") if path.is_file() and not path.is_symlink()}
     stale = [name for name, text in there.items() if text.startswith(MARK) and name not in files]
     changed = [name for name, text in files.items() if there.get(name) != text]
+    folder.mkdir(parents=True, exist_ok=True)
     for name in changed:
-        _replace(folder / name, files[name])
-    for name in stale:
-        (folder / name).unlink()
-    return len(changed), len(stale)
+        # 0644 whatever the umask: another user's DAG processor reads it
+        ownership.write(folder / name, files[name].encode(), mark, mode=0o644)
+    return len(changed), sum(ownership.remove(folder / name, mark) for name in stale)
 
 
-def _replace(path: Path, text: str) -> None:
-    """Write a file in one step: readers see the old text or the new one, and the file's mode is that of a new file."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+def _text(path: Path) -> str:
+    """Return what a file says; nothing when it cannot be read, for then it is not ours either."""
     try:
-        with os.fdopen(handle, "w") as opened:
-            opened.write(text)
-            os.fchmod(handle, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 @tasks.command()

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 import uvicorn
 
+from crosswind import ownership
 from crosswind.errors import ConfigError
 from crosswind.local import quota
 from crosswind.local.admission import mutators
@@ -26,7 +27,7 @@ from crosswind.local.certificates import issue
 from crosswind.local.garbage import GarbageCollector
 from crosswind.local.injection import switch_on
 from crosswind.local.jobs import JobController
-from crosswind.local.kubeconfigs import kubeconfig, write_kubeconfig, write_private
+from crosswind.local.kubeconfigs import MARK, kubeconfig, remove_kubeconfig, write_kubeconfig
 from crosswind.local.kubelet import Kubelet, Network, open_network
 from crosswind.local.namespaces import SYSTEM_NAMESPACES, NamespaceController
 from crosswind.local.nodes import node_manifest
@@ -40,6 +41,7 @@ from crosswind.local.slicing import EndpointSliceController
 from crosswind.local.store import Store
 from crosswind.local.tokens import TokenIssuer
 from crosswind.local.upgrading import UpgradingWebSocket
+from crosswind.ownership import Owner, write_new
 from crosswind.settings import LocalSettings
 from crosswind.types import Manifest
 
@@ -69,6 +71,7 @@ class LocalCluster:
     def __init__(self, settings: LocalSettings | None = None) -> None:
         self.settings = settings or LocalSettings()
         self.token = secrets.token_urlsafe(24)
+        self._owner = Owner.this_process()
         # versions begin above those of an earlier cluster, so that a client of that one is told to list again
         store = Store(history_length=self.settings.history_length, begin=int(time.time()) * 1000)
         self.registry = ClusterRegistry(store, mutators(self.settings), [quota.admit])
@@ -101,6 +104,12 @@ class LocalCluster:
             raise RuntimeError("a part of the local cluster has ended")
 
     async def _open(self, stack: contextlib.AsyncExitStack) -> None:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="crosswind-")))
+        self.kubeconfig = (self.settings.kubeconfig or folder / "kubeconfig").absolute()
+        # Before anything starts; it is checked again when it is written, for others may have been faster.
+        ownership.check(self.kubeconfig, MARK, self._owner)
+        if self.settings.pods_folder and not self.settings.simulate:
+            ownership.check_folder(self.settings.pods_folder, MARK.command)
         listener = stack.enter_context(_listen(self.settings.host, self.settings.port))
         port = listener.getsockname()[1]
         listeners = [listener]
@@ -111,16 +120,15 @@ class LocalCluster:
             listeners.append(stack.enter_context(_listen(self.host_address, port)))
         certificates = issue([self.settings.host, self.host_address])
         self.url = f"https://{_bracketed(self.settings.host)}:{port}"
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="crosswind-")))
-        self.kubeconfig = self.settings.kubeconfig or folder / "kubeconfig"
         self.token_file, self.authority_file = folder / "token", folder / "ca.crt"
-        write_private(self.token_file, self.token)
-        write_private(self.authority_file, certificates.authority)
-        write_private(folder / "server.pem", certificates.server + certificates.key)
+        write_new(self.token_file, self.token)
+        write_new(self.authority_file, certificates.authority)
+        write_new(folder / "server.pem", certificates.server + certificates.key)
         await self._open_parts(stack, listeners, certificates.authority, folder / "server.pem")
         # Last, so that whoever waits for the file finds a server that answers.
-        write_kubeconfig(self.kubeconfig, kubeconfig(self.url, self.token, certificates.authority))
-        stack.callback(self.kubeconfig.unlink, missing_ok=True)
+        config = kubeconfig(self.url, self.token, certificates.authority, self.settings.name)
+        write_kubeconfig(self.kubeconfig, config, self._owner)
+        stack.callback(remove_kubeconfig, self.kubeconfig, self._owner)
 
     async def _open_parts(
         self, stack: contextlib.AsyncExitStack, listeners: list[socket.socket], authority: str, certificate: Path
@@ -150,10 +158,10 @@ class LocalCluster:
         """Load the kept state, if there is to be one; return what keeps it."""
         if not self.settings.state_file:
             return []
-        state = StateFile(self.settings.state_file)
+        state = StateFile(self.settings.state_file, self._owner)
         state.load(self.registry.store)
         # closed last: what the kubelet says while it ends belongs to the state
-        stack.callback(state.save, self.registry.store)
+        stack.callback(state.close, self.registry.store)
         return [functools.partial(state.run, self.registry.store)]
 
     def _nodes(self, tokens: TokenIssuer) -> tuple[_Part, Runtime]:

@@ -1,9 +1,10 @@
 """What was read before, by content: task files and queries that have not changed are not parsed again.
 
 One JSON file for each folder of task files. It is an aid and never needed: when it cannot be read or written, is
-damaged or of another version, everything is parsed. Writers replace it in one step, so that readers always see a whole
-file; the last of several writers wins. Entries are found by the digest of what they were made from and of the versions
-that made them, so nothing has to be invalidated; entries that a load did not use are left out when it writes.
+damaged or of another version, everything is parsed. A file that does not begin as ours is left alone. Writers replace
+it in one step, so that readers always see a whole file; the last of several writers wins. Entries are found by the
+digest of what they were made from and of the versions that made them, so nothing has to be invalidated; entries that a
+load did not use are left out when it writes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -18,6 +20,8 @@ from pathlib import Path
 
 import orjson
 
+from crosswind.errors import ConfigError
+from crosswind.ownership import Mark, write
 from crosswind.tasks.documents import Document, DocumentError, read_document
 from crosswind.tasks.facts import QueryFacts
 from crosswind.types import Json
@@ -25,18 +29,26 @@ from crosswind.types import Json
 __all__ = ["Cache", "cache_folder"]
 
 _FORMAT = "1"
+_HEAD = b'{"crosswind":"tasks cache",'
+_MARK = Mark("crosswind tasks", lambda content: content.startswith(_HEAD))
 _MAX_BYTES = 256 * 1024 * 1024
 
 
 def cache_folder(environment: Mapping[str, str]) -> Path | None:
     """Return where caches are: ``CROSSWIND_CACHE`` or a folder of this user's own in the temporary one.
 
-    An empty ``CROSSWIND_CACHE`` turns caching off: None.
+    An empty ``CROSSWIND_CACHE`` turns caching off: None. So does a folder in the temporary one that somebody else has
+    made there, or a link: what another user can write is not trusted.
     """
     given = environment.get("CROSSWIND_CACHE")
     if given is not None:
         return Path(given) if given else None
-    return Path(tempfile.gettempdir()) / f"crosswind-cache-{os.getuid()}"
+    folder = Path(tempfile.gettempdir()) / f"crosswind-cache-{os.getuid()}"
+    try:
+        status = folder.lstat()
+    except OSError:
+        return folder
+    return folder if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() else None
 
 
 class Cache:
@@ -79,8 +91,9 @@ class Cache:
         """Write if there is anything new or superfluous; a folder that cannot be written is left."""
         kept = self._used if kind is None else {**self._known, **self._used}
         if self._file is not None and kept.keys() != self._known.keys():
-            with contextlib.suppress(OSError):
-                _write(self._file, orjson.dumps(kept))
+            with contextlib.suppress(ConfigError, OSError):
+                self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                write(self._file, orjson.dumps({"crosswind": "tasks cache", "entries": kept}), _MARK, mode=0o600)
 
     def _entry(self, key: str, make: Callable[[], Json]) -> Json:
         if key not in self._used:
@@ -121,23 +134,12 @@ def _wrong_dialect(dialect: str) -> str:
 def _read(file: Path) -> dict[str, Json]:
     """Return what the file holds; nothing when it is not there, not ours, or no cache."""
     with contextlib.suppress(OSError, ValueError):
-        handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
+        handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe must not hold us up
         with os.fdopen(handle, "rb") as opened:
             status = os.fstat(handle)
-            if status.st_uid not in (os.getuid(), 0) or status.st_size > _MAX_BYTES:
+            if not stat.S_ISREG(status.st_mode) or status.st_uid not in (os.getuid(), 0) or status.st_size > _MAX_BYTES:
                 return {}
             held = orjson.loads(opened.read())
-        return held if isinstance(held, dict) else {}
+        entries = held.get("entries") if isinstance(held, dict) else None
+        return entries if isinstance(entries, dict) else {}
     return {}
-
-
-def _write(file: Path, data: bytes) -> None:
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(handle, "wb") as opened:
-            opened.write(data)
-        os.replace(name, file)
-    except OSError:
-        Path(name).unlink(missing_ok=True)
-        raise

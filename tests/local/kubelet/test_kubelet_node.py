@@ -16,6 +16,7 @@ import psutil
 import pytest
 from kubelet_node import Node, container, kubelet_of, state, status_of, waits_for
 
+from crosswind.ownership import Owner, claim_folder
 from crosswind.settings import LocalSettings
 
 UNTIL_TERM = "trap 'exit 0' TERM; while true; do sleep 0.1; done"
@@ -396,12 +397,15 @@ async def test_containers_of_an_earlier_kubelet_are_lost(settings: LocalSettings
     await asyncio.wait({task})
 
 
-async def test_folders_of_a_crashed_kubelet_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_folders_of_a_crashed_kubelet_are_removed_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    crashed, alive = tmp_path / "crosswind-pods-4194399-x", tmp_path / f"crosswind-pods-{os.getpid()}-x"
-    for folder in (crashed, alive):
-        (folder / "pods").mkdir(parents=True)
+    crashed, alive, theirs = (tmp_path / f"crosswind-pods-4194399-{name}" for name in ("crashed", "alive", "theirs"))
+    claim_folder(crashed, "crosswind local up", Owner(4194399, 1))
+    claim_folder(alive, "crosswind local up", Owner.this_process())
+    (theirs / "pods").mkdir(parents=True)
     async with kubelet_of(LocalSettings(sandbox="none")) as node:
         node.pod("p", container("exit 0"))
         await node.ended("p")
-    assert (crashed.exists(), alive.exists()) == (False, True)
+    assert (crashed.exists(), alive.exists(), theirs.exists()) == (False, True, True)

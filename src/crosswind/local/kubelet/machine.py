@@ -16,20 +16,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-import psutil
-
 from crosswind.local.injection.images import sidecar_images
 from crosswind.local.kubelet.containers import Container, Forker, StartError
 from crosswind.local.kubelet.images import image_table
 from crosswind.local.kubelet.network import Network
 from crosswind.local.seams import Registry
 from crosswind.local.statuses import StatusError
+from crosswind.ownership import Owner, claim_folder, folder_owner, release_folder
 from crosswind.settings import LocalImage, LocalSettings
 from crosswind.types import Manifest
 
 __all__ = ["Machine", "Tokens", "below", "rewritten"]
 
 PREFIX = "crosswind-pods-"
+COMMAND = "crosswind local up"
 MACHINE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OWN = ("/tmp", "/run", "/dev", "/proc", "/sys")  # noqa: S108 - what a container has of its own
 AIRFLOW_ENTRYPOINT = 'case "$1" in bash|sh|python*|airflow|/*) exec "$@";; *) exec airflow "$@";; esac'
@@ -85,13 +85,16 @@ class Machine:
         return self
 
     async def _open(self) -> None:
+        owner = Owner.this_process()
         if self.settings.pods_folder is None:
             await asyncio.to_thread(_sweep)
             temporary = tempfile.TemporaryDirectory(prefix=f"{PREFIX}{os.getpid()}-", ignore_cleanup_errors=True)
             self.folder = Path(self._stack.enter_context(temporary)).resolve()
+            claim_folder(self.folder, COMMAND, owner)
         else:
+            claim_folder(self.settings.pods_folder, COMMAND, owner)
             self.folder = self.settings.pods_folder.resolve()
-            self.folder.mkdir(0o700, parents=True, exist_ok=True)
+            self._stack.callback(release_folder, self.folder, COMMAND, owner)
         self._stack.callback(self.forker.close)
         self.images = image_table(await asyncio.to_thread(self._builtin_images), self.settings.images)
         self.mode = await self._best_mode()
@@ -225,10 +228,10 @@ def _busybox(folder: Path) -> LocalImage:
 
 
 def _sweep() -> None:
-    """Remove the folders of kubelets that crashed."""
+    """Remove the folders of kubelets that crashed: those that carry our mark and the name of a dead process."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        pid = folder.name.removeprefix(PREFIX).split("-")[0]
-        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+        owner = folder_owner(folder, COMMAND)
+        if owner is not None and not owner.is_alive:
             shutil.rmtree(folder, ignore_errors=True)
 
 
