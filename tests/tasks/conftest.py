@@ -61,7 +61,8 @@ def facts() -> Callable[..., Mapping[str, Any]]:
 
     def read(sql: str, dialect: str = "", schema: str = "") -> Mapping[str, Any]:
         found = read_query(sql, [], dialect, schema)
-        assert found.problem is None
+        assert not found.unread
+        assert found.no_query is None
         return {"reads": list(found.reads), "writes": list(found.writes)}
 
     return read

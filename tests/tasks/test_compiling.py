@@ -70,9 +70,32 @@ def test_a_setting_says_how_bad_that_is(folder: Any, inputs: str, fatal: list[bo
     assert [problem.fatal for problem in folder.compile(inputs=inputs).problems] == fatal
 
 
+def test_a_text_that_is_no_query_is_an_error_even_where_tables_are_only_compared(folder: Any) -> None:
+    folder.task("orders")
+    folder.task("daily", "orders", "\nselec * form orders")
+    (told,) = folder.told()
+    assert told == "daily.yaml:2: daily.sql:2: this is no query: selec * form orders; did you mean SELECT?"
+    assert folder.told(inputs="ignore") == []
+
+
+def test_nobody_is_told_to_take_a_table_out_when_the_sql_is_not_understood(folder: Any) -> None:
+    for number, sql in enumerate(
+        [
+            "CALL refresh_orders()",
+            "WOBBLE TABLE orders",
+            "INSERT INTO x SELECT * FROM {{ params.table }}",
+            "SELECT * FRM (",
+        ]
+    ):
+        folder.task(f"task_{number}", "orders", sql)
+    assert not [told for told in folder.told() if "take it out" in told]
+    folder.task("clear", "orders", "INSERT INTO y SELECT 1")
+    assert "clear.yaml:3: warning: tables has orders, which clear.sql does not read; take it out" in folder.told()
+
+
 def test_sql_that_cannot_be_read_is_told_and_what_was_declared_counts(folder: Any) -> None:
     folder.task("orders")
-    folder.task("daily", "orders", "SELEC * FRM (")
+    folder.task("daily", "orders", "SELECT * FRM (")
     (told,) = folder.told()
     assert told.startswith("daily.yaml:2: warning: daily.sql:1 cannot be read as SQL")
     assert folder.edges()["shop"]["daily"] == ["orders"]

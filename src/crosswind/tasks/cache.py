@@ -28,7 +28,7 @@ from crosswind.types import Json
 
 __all__ = ["Cache", "cache_folder"]
 
-_FORMAT = "1"
+_FORMAT = "2"
 _HEAD = b'{"crosswind":"tasks cache",'
 _MARK = Mark("crosswind tasks", lambda content: content.startswith(_HEAD))
 _MAX_BYTES = 256 * 1024 * 1024
@@ -76,9 +76,10 @@ class Cache:
         """Return ``read_query`` of the arguments."""
         key = _digest("query", self._versions, dialect, default_schema, "\n".join(names), sql)
         entry = self._entry(key, lambda: _facts_entry(sql, names, dialect, default_schema))
-        problem = entry["problem"]
+        unread = tuple((line, reason) for line, reason in entry["unread"])
+        no_query = (entry["no_query"][0], entry["no_query"][1]) if entry["no_query"] else None
         writes, asked = tuple(entry["writes"]), tuple(entry["names"])
-        return QueryFacts(entry["reads"], writes, asked, (problem[0], problem[1]) if problem else None)
+        return QueryFacts(entry["reads"], writes, asked, unread, no_query, entry["complete"])
 
     def wrong_dialect(self, dialect: str) -> str:
         """Return ``check_dialect`` of the name."""
@@ -122,7 +123,7 @@ def _facts_entry(sql: str, names: list[str], dialect: str, default_schema: str) 
     from crosswind.tasks.queries import read_query  # a third of a second: sqlglot
 
     found = read_query(sql, names, dialect, default_schema)
-    return {"reads": found.reads, "writes": found.writes, "names": found.names, "problem": found.problem}
+    return {name: getattr(found, name) for name in ("reads", "writes", "names", "unread", "no_query", "complete")}
 
 
 def _wrong_dialect(dialect: str) -> str:

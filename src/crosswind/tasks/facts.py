@@ -15,5 +15,9 @@ class QueryFacts:
     writes: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     """The names that were asked for, in their order, normalised."""
-    problem: tuple[int, str] | None = None
-    """Line and reason, when the SQL cannot be read."""
+    unread: tuple[tuple[int, str], ...] = ()
+    """Line and reason of each statement that is not understood; the others count."""
+    no_query: tuple[int, str] | None = None
+    """Line and reason, when the text is surely no SQL."""
+    complete: bool = True
+    """Whether ``reads`` is surely all: nothing is unread, made up by a template, or run from elsewhere."""

@@ -115,6 +115,10 @@ def _compare(graph: Graph, node: Node, source: Source) -> None:
     how = node.settings.inputs
     if how == "ignore":
         return
+    if source.facts.no_query:
+        line, reason = source.facts.no_query
+        graph.fail(node, source.lines["query"], f"{_query_place(source, line)}: {reason}")
+        return
     found = _differences(node, source)
     for line, message in found:
         if how == "error":
@@ -126,10 +130,14 @@ def _compare(graph: Graph, node: Node, source: Source) -> None:
 def _differences(node: Node, source: Source) -> list[tuple[int, str]]:
     """Return the lines where what is declared differs from what the query reads."""
     facts, declared = source.facts, source.declared
-    if facts.problem:
-        line, reason = facts.problem
-        told = f"{_query_place(source, line)} cannot be read as SQL ({reason}), tables are not checked"
-        return [(source.lines["query"], told)]
+    unread = [
+        (
+            source.lines["query"],
+            f"{_query_place(source, line)} cannot be read as SQL ({reason}); what that statement reads and makes is "
+            "not known, so name it in tables and produces",
+        )
+        for line, reason in facts.unread
+    ]
     missing = [
         (source.lines["tables"], f"tables lacks {table}, which {_query_place(source, line)} reads; add it")
         for table, line in facts.reads.items()
@@ -141,9 +149,9 @@ def _differences(node: Node, source: Source) -> list[tuple[int, str]]:
             f"tables has {table}, which {source.query_path} does not read; take it out",
         )
         for index, table in enumerate(declared)
-        if table not in facts.reads
+        if facts.complete and table not in facts.reads
     ]
-    return missing + needless
+    return unread + missing + needless
 
 
 def _query_place(source: Source, line: int) -> str:

@@ -224,7 +224,7 @@ class _Reader:
         if len(data) > MAX_SQL_BYTES:
             raise _Bad((line, f"query {query} is larger than {MAX_SQL_BYTES // 1024} KiB; load data by other means"))
         try:
-            return os.path.relpath(real, self.root).replace(os.sep, "/"), data.decode()
+            return os.path.relpath(real, self.root).replace(os.sep, "/"), data.decode("utf-8-sig")
         except UnicodeDecodeError:
             raise _Bad((line, f"query {query} is not UTF-8; save it in that encoding")) from None
 

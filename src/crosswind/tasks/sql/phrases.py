@@ -1,0 +1,256 @@
+"""Statements that a SQL parser only passes through, by their wording: what each does to the tables that it names.
+
+A phrase is written as manuals write syntax: capitals are words, ``[ ]`` may be left out, ``|`` parts alternatives,
+``a``, ``b`` are names of tables, ``s`` that of a schema, ``q`` is a query, ``…`` is anything. The first phrase that
+matches counts. Sources: the SQL references of the databases named at each group.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+__all__ = ["CONTROL", "IGNORED", "LATE", "NAME", "SWALLOWED", "Match", "match_phrase", "phrase_words", "words"]
+
+NAME_PART = r"(?:[\w$#@\-]+(?:\(\w*\))?|\"[^\"]*\"|`[^`]*`|\[[^\]]*\])"
+NAME = rf"{NAME_PART}(?:\s*\.+\s*{NAME_PART})*"
+STRING = r"(?:N?'(?:[^']|'')*'|\"[^\"]*\"|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)"
+
+
+def words(text: str) -> frozenset[str]:
+    """Return the words of a list that is written as a text."""
+    return frozenset(text.split())
+
+
+IGNORED = words(
+    """SHOW GRANT REVOKE DENY VACUUM OPTIMIZE EXPLAIN DESCRIBE DESC ANALYZE ANALYSE LOCK UNLOCK MSCK ADD LIST INSTALL
+    COMMIT ROLLBACK SAVEPOINT RELEASE START ABORT CHECKPOINT CLUSTER REINDEX COMMENT KILL FLUSH RESET DISCARD LISTEN
+    NOTIFY UNLISTEN SYSTEM DETACH ATTACH PRAGMA UNCACHE CLEAR CHECK REPAIR CHECKSUM COLLECT HELP BT ET DBCC RECONFIGURE
+    BACKUP RESTORE SECURITY REASSIGN UNSET PUT GET REMOVE RM LS TRUNCATE AUDIT NOAUDIT PURGE FSCK GENERATE WAITFOR
+    RELOAD RECOVER REFRESH INVALIDATE COMPUTE EXPORT DO SAVE STOP DISABLE ENABLE DIAGNOSTIC REVERT ASSOCIATE
+    DISASSOCIATE DELIMITER VALIDATE SUSPEND RESUME"""
+)
+"""Statements of maintenance and of the session: what no phrase says of them neither reads nor makes a table."""
+
+CONTROL = words(
+    """RETURN RAISE LEAVE ITERATE CONTINUE BREAK EXIT PRINT THROW RAISERROR GOTO NULL FETCH CLOSE DEALLOCATE LET ASSERT
+    SIGNAL RESIGNAL DECLARE OPEN CURSOR UNTIL SET MOVE PERFORM"""
+)
+"""Statements of scripts: of what they hold, only queries read tables."""
+
+SWALLOWED = words("PROCEDURE PROC FUNCTION TRIGGER PACKAGE EVENT TASK MACRO TYPE METHOD")
+"""What CREATE writes down without running it."""
+
+LATE = frozenset({"COPY"})
+"""Words of phrases that count only where the statement cannot be read as a syntax tree."""
+
+_TABLE_WORDS = (
+    r"(?:TABLES?|(?:MATERIALIZED |DYNAMIC |EXTERNAL |LIVE )?VIEWS?|DYNAMIC TABLE|EXTERNAL TABLE|ICEBERG TABLE)"
+)
+
+# Each line: dialects (none: all), phrase, effects.
+_PHRASES = """
+# PostgreSQL, Redshift, Snowflake, Hive, Spark, MySQL, Oracle, Teradata, ClickHouse: tables that move
+| ALTER <T> [IF EXISTS] [ONLY] a RENAME (TO|AS) b | rename a b
+mysql | ALTER TABLE a RENAME b | rename a b
+| ALTER <T> [IF EXISTS] a SWAP WITH b | swap a b
+| ALTER <T> [IF EXISTS] a SET SCHEMA s | move a s
+| ALTER SCHEMA s TRANSFER a | move a s
+| RENAME (OBJECT|TABLE|TABLES|VIEW|DICTIONARY)? [IF EXISTS] l | renames l
+| EXCHANGE (TABLES|DICTIONARIES) a AND b … | swap a b
+tsql,fabric | (EXEC|EXECUTE) [sys.]sp_rename [@objname =] x , [@newname =] y | sp_rename x y
+# Partitions and files that become part of a table
+| ALTER TABLE [IF EXISTS] a EXCHANGE (PARTITION|SUBPARTITION) … WITH TABLE b … | read b, change a
+| ALTER TABLE a SWITCH … TO b … | read a, change b
+| ALTER TABLE a APPEND FROM b … | read b, change a
+| ALTER TABLE [IF EXISTS] [ONLY] a ATTACH PARTITION … FROM b … | read b, change a
+| ALTER TABLE [IF EXISTS] [ONLY] a ATTACH PARTITION b … | read b, change a
+| ALTER TABLE a … REPLACE PARTITION … FROM b … | read b, change a
+| ALTER TABLE a … MOVE PARTITION … TO TABLE b … | read a, change b
+clickhouse | ALTER TABLE a … (UPDATE|DELETE) … | change a, queries
+| ALTER (MATERIALIZED VIEW|DYNAMIC TABLE|EXTERNAL TABLE) [IF EXISTS] a (REFRESH|REBUILD) … | change a
+| ALTER VIEW a [(…)] AS q | query q, make a
+# PostgreSQL, Trino, Redshift, Oracle, Databricks, Hive: what is computed again
+| REFRESH (MATERIALIZED VIEW|STREAMING TABLE|DYNAMIC TABLE) [CONCURRENTLY] a … | change a
+bigquery | CALL BQ.REFRESH_MATERIALIZED_VIEW(x) | refresh x
+# MySQL, T-SQL, Hive, PostgreSQL, Redshift, Athena: files
+| LOAD (DATA|XML) … INFILE … INTO TABLE a … | change a
+| LOAD DATA … INTO TABLE a … | change a
+| BULK INSERT a FROM … | change a
+| IMPORT [EXTERNAL] TABLE a … FROM … | make a
+| IMPORT FOREIGN SCHEMA … | nothing
+| IMPORT INTO a … | change a, queries
+| EXPORT TABLE a … TO … | read a
+| EXPORT DATA … AS q | query q
+| UNLOAD ( x ) TO … | literal x
+| UNLOAD ( q ) TO … | query q
+| COPY INTO a [(…)] FROM ( q ) … | query q, change a
+| COPY INTO a … FROM … | change a
+| COPY ( q ) TO … | query q
+| COPY FROM DATABASE … | nothing
+| COPY a [(…)] FROM … | change a
+| COPY a [(…)] TO … | read a
+# BigQuery, Snowflake, Redshift, Databricks: other things that are made of tables
+| CREATE [OR REPLACE] SNAPSHOT TABLE [IF NOT EXISTS] a CLONE b … | read b, make a
+| CREATE [OR REPLACE] STREAM [IF NOT EXISTS] a … ON (TABLE|VIEW|DYNAMIC TABLE|EXTERNAL TABLE) b … | read b, make a
+| CREATE MODEL a FROM ( q ) … | query q, make a
+| CREATE MODEL a FROM b … | read b, make a
+| CREATE [OR REPLACE] [OR REFRESH] [TEMPORARY] [STREAMING] LIVE (TABLE|VIEW) a … AS q | query q, make a
+| CREATE [OR REPLACE] [OR ALTER] [PUBLIC] SYNONYM [IF NOT EXISTS] a FOR b | read b, make a
+| CONVERT TO DELTA a … | change a
+| RESTORE [TABLE] a TO (VERSION|TIMESTAMP) … | change a
+| FLASHBACK TABLE a TO … | change a
+| UNDROP (TABLE|VIEW) a | change a
+oracle | UPDATE ( q ) SET r | through q, queries r
+oracle | UPDATE ( q ) t SET r | through q, queries r
+mysql | HANDLER a … | read a
+# SQL inside of SQL
+| EXECUTE IMMEDIATE x [USING …|INTO …] | literal x
+| EXECUTE IMMEDIATE … | dynamic
+| EXPLAIN ANALYZE q | query q
+| PREPARE … FROM x | literal x
+| PREPARE … AS q | query q
+| PREPARE … FROM … | dynamic
+tsql,fabric | (EXEC|EXECUTE) [sys.]sp_executesql [@stmt =] x [, …] | literal x
+tsql,fabric | (EXEC|EXECUTE) [sys.]sp_executesql … | dynamic
+tsql,fabric | (EXEC|EXECUTE) ( x ) … | literal x
+tsql,fabric | (EXEC|EXECUTE) ( … | dynamic
+postgres | EXECUTE x … | literal x
+| DO [LANGUAGE …] x [LANGUAGE …] | literal x
+| SUBMIT (TASK|JOB) … AS q | query q
+| (CALL|EXEC|EXECUTE|EXECUTION) … | hidden
+# The session
+| USE (WAREHOUSE|ROLE|SECONDARY) … | nothing
+| USE (CATALOG|DATABASE) s | catalog s
+| USE (SCHEMA|NAMESPACE) s | schema s
+snowflake,tsql,fabric | USE s . t | schema s.t
+snowflake,tsql,fabric | USE s | catalog s
+| USE s | schema s
+| DATABASE s | schema s
+| SET SESSION DATABASE s | schema s
+| SET [SESSION|LOCAL] search_path (TO|=) DEFAULT | reset
+| SET [SESSION|LOCAL] search_path (TO|=) p | path p
+| RESET (search_path|ALL) | reset
+| SET [CURRENT] SCHEMA [=] s | schema s
+| SET CATALOG s | catalog s
+| SET @@dataset_id = s | schema s
+| SET @@dataset_project_id = s | catalog s
+oracle | ALTER SESSION SET CURRENT_SCHEMA = s | schema s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Phrase:
+    dialects: frozenset[str]
+    pattern: re.Pattern[str]
+    effects: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A phrase that a statement is: its effects, and what its parts are, each with where it begins in the text."""
+
+    effects: tuple[tuple[str, ...], ...]
+    parts: dict[str, tuple[str, int]]
+
+
+_WORDS = {
+    "a": rf"(?P<a>{NAME})",
+    "b": rf"(?P<b>{NAME})",
+    "s": rf"(?P<s>(?:'[^']*'|{NAME}))",
+    "t": rf"(?P<t>{NAME})",
+    "l": r"(?P<l>.+)",
+    "p": r"(?P<p>.+)",
+    "r": r"(?P<r>.+)",
+    "q": r"(?P<q>.+?)",
+    "x": rf"(?P<x>{STRING})",
+    "y": r"(?P<y>N?'(?:[^']|'')*')",
+    "…": r".*?",
+    "<T>": _TABLE_WORDS,
+    ".": r"\.",
+    "=": r"=",
+    ",": r",",
+}
+_PIECE = re.compile(r"\[|\]|\(…\)|\(\||…|<T>|[()|?]|[^\s\[\]()|?]+")
+
+
+def _compiled(phrase: str) -> re.Pattern[str]:
+    """Return the pattern of a phrase: words with spaces between, where spaces are free beside signs."""
+    out = []
+    pieces = _PIECE.findall(phrase)
+    for index, piece in enumerate(pieces):
+        group = piece == "(" and "|" in pieces[index : _closing(pieces, index)]
+        if piece == "[" or group:
+            out.append("(?:")
+        elif piece == "]":
+            out.append(r")?\s*")
+        elif piece == ")" and _opens_group(pieces, index):
+            out.append(r")\s*")
+        elif piece in "|?":
+            out[-1] = out[-1].removesuffix(r"\s*") if piece == "?" else out[-1]
+            out.append(piece + (r"\s*" if piece == "?" else ""))
+        elif piece in "()":
+            out.append(rf"\{piece}\s*")
+        elif piece == "(…)":
+            out.append(r"\([^()]*\)\s*")
+        else:
+            word = _WORDS.get(piece) or (rf"\b{_word(piece)}" if piece[0].isalpha() else re.escape(piece))
+            out.append(rf"{word}\s*")
+    return re.compile("".join(out) + r"\Z", re.IGNORECASE | re.DOTALL)
+
+
+def _word(piece: str) -> str:
+    text = piece.removesuffix("S?")
+    return rf"{re.escape(piece)}(?!\w)" if text == piece else rf"{text}S?\b"
+
+
+def _closing(pieces: Sequence[str], index: int) -> int:
+    depth = 0
+    for place in range(index, len(pieces)):
+        depth += (pieces[place] == "(") - (pieces[place] == ")")
+        if depth == 0:
+            return place
+    return len(pieces)
+
+
+def _opens_group(pieces: Sequence[str], index: int) -> bool:
+    depth = 0
+    for place in range(index, -1, -1):
+        depth += (pieces[place] == ")") - (pieces[place] == "(")
+        if depth == 0:
+            return "|" in pieces[place:index]
+    return False
+
+
+@lru_cache(maxsize=1)
+def _by_word() -> dict[str, list[_Phrase]]:
+    found: dict[str, list[_Phrase]] = {}
+    for line in _PHRASES.strip().splitlines():
+        if line.startswith("#"):
+            continue
+        dialects, rest = line.split("|", 1)
+        text, effects = rest.rsplit(" | ", 1)
+        done = tuple(tuple(effect.split()) for effect in effects.split(","))
+        phrase = _Phrase(frozenset(dialects.strip().split(",")) - {""}, _compiled(text.strip()), done)
+        first = text.split()[0]
+        for word in first.strip("()").split("|"):
+            found.setdefault(word, []).append(phrase)
+    return found
+
+
+def match_phrase(text: str, word: str, dialect: str) -> Match | None:
+    """Return the phrase that ``text``, a statement without comments whose first word is ``word``, is."""
+    for phrase in _by_word().get(word, ()):
+        if phrase.dialects and dialect not in phrase.dialects:
+            continue
+        if found := phrase.pattern.match(text):
+            groups: Iterable[str] = (name for name, value in found.groupdict().items() if value is not None)
+            return Match(phrase.effects, {name: (found[name].strip(), found.start(name)) for name in groups})
+    return None
+
+
+def phrase_words() -> Collection[str]:
+    """Return the words that phrases begin with."""
+    return _by_word().keys()

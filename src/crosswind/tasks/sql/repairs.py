@@ -1,0 +1,94 @@
+"""Syntax that sqlglot does not take, rewritten into syntax of the same meaning for the tables. Lines stay.
+
+Tried only on a statement that cannot be read as it is: first all rewritings of the dialect together, then what a
+template leaves open as nothing, or as a number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from crosswind.tasks.sql.names import HOLE
+from crosswind.tasks.sql.phrases import NAME
+
+__all__ = ["repaired"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Repair:
+    dialects: frozenset[str]
+    pattern: re.Pattern[str]
+    replacement: str
+
+
+def _repair(dialects: str, pattern: str, replacement: str) -> _Repair:
+    return _Repair(frozenset(dialects.split()), re.compile(pattern, re.IGNORECASE | re.DOTALL), replacement)
+
+
+_REPAIRS = [
+    # MySQL, SQLite: REPLACE is an INSERT; Teradata: REPLACE VIEW is CREATE OR REPLACE
+    _repair("", r"\A(\s*)REPLACE(\s+)VIEW\b", r"\1CREATE OR REPLACE\2VIEW"),
+    _repair("", r"\A(\s*)REPLACE\b(?!\s*\()(\s+(?:LOW_PRIORITY|DELAYED))?(\s+INTO\b)?", r"\1INSERT INTO "),
+    _repair("", r"\A(\s*)UPSERT\b(\s+INTO\b)?", r"\1INSERT INTO"),
+    _repair("mysql", r"\A(\s*INSERT)\s+(?:LOW_PRIORITY|DELAYED|HIGH_PRIORITY)\b", r"\1"),
+    _repair(
+        "mysql", r"\A(\s*(?:INSERT|REPLACE)\b(?:\s+IGNORE)?(?:\s+INTO)?\s+" + NAME + r")\s+SET\b.*", r"\1 SELECT 1"
+    ),
+    _repair("mysql doris starrocks", r"\bINTO\s+(?:OUTFILE|DUMPFILE)\s+'[^']*'(?:(?!\bFROM\b).)*", " "),
+    # Oracle: clauses of MERGE, of errors, of rows that come back
+    _repair("oracle", r"\bDELETE\s+WHERE\b(?:(?!\bWHEN\b|\bLOG\b).)*", " "),
+    _repair("oracle", r"\bLOG\s+ERRORS\b.*", " "),
+    _repair("oracle", r"\bRETURNING\b.*?\bINTO\b.*", " "),
+    _repair("oracle", r"\bPARTITION\s+FOR\s*\([^()]*\)", " "),
+    # T-SQL: files as tables, hints
+    _repair(
+        "tsql fabric", r"\bOPENROWSET\s*\(\s*BULK\b(?:[^()]|\([^()]*\))*\)(\s*WITH\s*\((?:[^()]|\([^()]*\))*\))?", "f()"
+    ),
+    _repair("tsql fabric", r"\bOPTION\s*\((?:[^()]|\([^()]*\))*\)\s*\Z", " "),
+    _repair("tsql fabric", r"\bFOR\s+(?:XML|JSON)\b[^()]*(?:\([^()]*\)[^()]*)*\Z", " "),
+    _repair("tsql fabric", r"\bUPDATE\s+TOP\s*\([^()]*\)(?:\s*PERCENT)?", "UPDATE "),
+    _repair("tsql fabric", r"\bDELETE\s+TOP\s*\([^()]*\)(?:\s*PERCENT)?", "DELETE "),
+    _repair("tsql fabric", r"\bINSERT\s+TOP\s*\([^()]*\)(?:\s*PERCENT)?", "INSERT "),
+    # A table as an argument: f(TABLE a.b, …)
+    _repair("", r"(?<=[(,])(\s*)TABLE\s+(" + NAME + r")(?=\s*[,)])", r"\1(SELECT * FROM \2)"),
+    _repair("", r"(=>\s*)TABLE\s+(" + NAME + r")(?=\s*[,)])", r"\1(SELECT * FROM \2)"),
+    # DuckDB: statements that stand for queries
+    _repair("duckdb", r"\bAS(\s+)((?:PIVOT|UNPIVOT|SUMMARIZE)\b.*)", r"AS\1SELECT * FROM (\2)"),
+    _repair("duckdb", r"(\bINSERT\s+INTO\s+" + NAME + r"\s+)((?:PIVOT|UNPIVOT)\b.*)", r"\1SELECT * FROM (\2)"),
+    # Teradata: what stands between a table's name and AS, and sampling
+    _repair("teradata", r"\bWITH\s+(?:NO\s+)?DATA\b.*", r"WITH DATA"),
+    # Hive, Spark: what stands behind the partition
+    _repair("hive spark databricks", r"(\bPARTITION\s*\([^()]*\))\s*IF\s+NOT\s+EXISTS\b", r"\1"),
+]
+
+_LONE = re.compile(rf"(?<![\w.\"'`\[$]){HOLE}(?![\w.\"'`\]$(])")
+_AFTER_OPERAND = re.compile(r"([\w)\"'`\]]\s+)" + _LONE.pattern)
+_NOT_OPERANDS = re.compile(
+    r"\b(?:SELECT|FROM|WHERE|AND|OR|ON|BY|IN|NOT|LIKE|BETWEEN|LIMIT|THEN|ELSE|WHEN|CASE|AS|SET|INTO|JOIN|TABLE|VALUES|"
+    r"HAVING|USING|UNION|ALL|DISTINCT|INTERVAL|OFFSET|TOP|IS|VIEW|EXISTS)\s+\Z",
+    re.IGNORECASE,
+)
+
+
+def repaired(text: str, dialect: str) -> Iterator[str]:
+    """Yield other forms of a statement without comments, the likeliest first."""
+    base = text
+    for repair in _REPAIRS:
+        if not repair.dialects or dialect in repair.dialects:
+            base = repair.pattern.sub(repair.replacement, base)
+    if base != text:
+        yield base
+    if not _LONE.search(base):
+        return
+    trailing = _AFTER_OPERAND.sub(_blanked, base)
+    yield trailing
+    yield _LONE.sub("1", trailing)
+    yield _LONE.sub(" ", base)
+    yield _LONE.sub("1", base)
+
+
+def _blanked(found: re.Match[str]) -> str:
+    before = found.string[: found.start()] + found[1]
+    return found[0] if _NOT_OPERANDS.search(before[-40:]) else found[1]

@@ -1,0 +1,113 @@
+"""From the bytes of a query to text that a parser takes: marks of editors and clients, variables, depth. Lines stay."""
+
+from __future__ import annotations
+
+import re
+
+from crosswind.tasks.sql.names import HOLE, VALUE
+
+__all__ = ["MAX_DEPTH", "TOO_DEEP", "clean", "mask_variables", "nests_deeply", "without_comments"]
+
+MAX_DEPTH = 500
+TOO_DEEP = "nested too deeply"
+
+_SIGNS = re.compile(r"[^\w\s:,]")
+_JOINS = re.compile(r"\b(?:JOIN|ON|USING|SELECT)\b", re.IGNORECASE)
+
+_DOLLAR_BRACE = re.compile(r"(?<!\$)\$\{[^{}\n]*\}")
+_NAMED_VALUE = re.compile(r"%\(\w+\)s")
+_VALUE = re.compile(
+    r"((?:[=<>,(]|\b(?:IN|LIMIT|OFFSET|BETWEEN|AND|OR|LIKE|VALUES|SET|THEN|ELSE|WHEN|BY)\b)\s*)%s\b", re.I
+)
+_SQLCMD = re.compile(r"\$\(\w+\)")
+_AMPERSAND = re.compile(r"&&?\{?[A-Za-z_]\w*\}?\.?")
+_VARIABLES = re.compile(r"[$%&]")
+
+_CLIENT_LINES = {
+    "tsql": re.compile(r"^[ \t]*:(?:setvar|r|connect|on\s+error)\b[^\n]*", re.I | re.M),
+    "teradata": re.compile(r"^[ \t]*\.(?=[A-Za-z])[^\n;]*;?", re.M),
+    "oracle": re.compile(
+        r"^[ \t]*(?:WHENEVER\s+\w+ERROR|SET\s+(?:SERVEROUTPUT|DEFINE|ECHO|FEEDBACK|VERIFY|TIMING|HEADING|PAGESIZE|"
+        r"LINESIZE|TERMOUT|TRIMSPOOL|SQLBLANKLINES|AUTOCOMMIT)|SPOOL|PROMPT|DEFINE|UNDEFINE|REM|EXIT|QUIT)\b[^\n]*",
+        re.I | re.M,
+    ),
+    "postgres": re.compile(r"^[ \t]*\\(?:set|unset|timing|echo|pset|connect|c|i|x|q|encoding)\b[^\n]*", re.M),
+    "redshift": re.compile(r"^[ \t]*\\(?:set|unset|timing|echo|pset|connect|c|i|x|q|encoding)\b[^\n]*", re.M),
+    "mysql": re.compile(r"^[ \t]*DELIMITER\b[^\n]*", re.I | re.M),
+    "snowflake": re.compile(r"^[ \t]*!(?:set|define|print|exit|quit|options)\b[^\n]*", re.I | re.M),
+}
+"""Lines that the database's own command-line client takes for itself, by dialect."""
+_BATCH_END = {
+    "tsql": re.compile(r"^[ \t]*GO(?:[ \t]+\d+)?[ \t]*(?:--[^\n]*)?$", re.I | re.M),
+    "oracle": re.compile(r"^[ \t]*/[ \t]*$", re.M),
+    "mysql": re.compile(r"^[ \t]*(?:\$\$|//)[ \t]*$", re.M),
+}
+"""Lines that end a batch, as a semicolon does."""
+
+_COMMENT = re.compile(
+    r"'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.|\"\")*\"|`[^`]*`|\$\$.*?\$\$|--[^\n]*|/\*.*?\*/", re.DOTALL
+)
+
+
+def clean(sql: str, dialect: str) -> str:
+    """Return the text without the byte order mark, with plain line ends, and without lines of a client."""
+    sql = sql.removeprefix("\ufeff")
+    if "\r" in sql:
+        sql = sql.replace("\r\n", "\n").replace("\r", "\n")
+    if dialect in _CLIENT_LINES:
+        sql = _CLIENT_LINES[dialect].sub("", sql)
+    if dialect in _BATCH_END:
+        sql = _BATCH_END[dialect].sub(";", sql)
+    return sql
+
+
+def mask_variables(sql: str, dialect: str) -> str:
+    """Replace what a client or a driver fills in by a name that stands for it."""
+    if not _VARIABLES.search(sql):
+        return sql
+    sql = _DOLLAR_BRACE.sub(HOLE, sql)
+    sql = _NAMED_VALUE.sub(VALUE, sql)
+    sql = _VALUE.sub(rf"\1{VALUE}", sql)
+    if dialect in {"tsql", "fabric"}:
+        sql = _SQLCMD.sub(HOLE, sql)
+    if dialect in {"oracle", "snowflake"}:
+        sql = _outside_strings(_AMPERSAND, HOLE, sql)
+    return sql
+
+
+def _outside_strings(pattern: re.Pattern[str], replacement: str, sql: str) -> str:
+    parts, at = [], 0
+    for held in _COMMENT.finditer(sql):
+        parts += [pattern.sub(replacement, sql[at : held.start()]), held[0]]
+        at = held.end()
+    return "".join([*parts, pattern.sub(replacement, sql[at:])])
+
+
+def without_comments(sql: str) -> str:
+    """Replace each comment by the line breaks in it and a space."""
+
+    def replacement(found: re.Match[str]) -> str:
+        text = found[0]
+        return " " + "\n" * text.count("\n") if text.startswith(("--", "/*")) else text
+
+    return _COMMENT.sub(replacement, sql) if "--" in sql or "/*" in sql else sql
+
+
+def nests_deeply(sql: str) -> bool:
+    """Whether brackets, types or joins nest so deeply that sqlglot might exhaust the stack.
+
+    Python would raise ``RecursionError``; the compiled parser takes the whole process down.
+    """
+    if sum(map(sql.count, "([{<")) + len(_JOINS.findall(sql)) <= MAX_DEPTH:
+        return False
+    depth = angles = joins = 0
+    for sign in _SIGNS.findall(sql):
+        depth = max(0, depth + (sign in "([{") - (sign in ")]}"))
+        angles = angles + 1 if sign == "<" else 0  # ARRAY<ARRAY<…, with nothing but words between
+        if depth > MAX_DEPTH or angles > MAX_DEPTH:
+            return True
+    for word in map(str.upper, _JOINS.findall(sql)):
+        joins = 0 if word == "SELECT" else max(0, joins + (1 if word == "JOIN" else -1))  # a JOIN b JOIN c … ON … ON …
+        if joins > MAX_DEPTH:
+            return True
+    return False
