@@ -33,6 +33,12 @@ from crosswind.pods.recognising import is_injected, is_on, known_sidecar, recogn
         ("vector", "timberio/vector:0.43.0-alpine", "vector"),
         ("worker-kerberos", "apache/airflow:3.3.2", "airflow-kerberos"),
         ("scheduler-log-groomer", "apache/airflow:3.3.2", "airflow-log-groomer"),
+        ("db", "gcr.io/alloydb-connectors/alloydb-auth-proxy:1.14.0", "alloydb"),
+        ("db", "mirror.example/gcp/cloud-sql-proxy@sha256:0", "cloud-sql"),
+        ("db", "cloud-sql-proxy:2.25.3", "cloud-sql"),
+        ("linkerd-proxy", "mirror.example/linkerd-proxy:2.18", "linkerd"),
+        ("daprd", "mirror.example/daprd:1.15.0", "dapr"),
+        ("front", "mirror.example/envoy:v1.31.0", "envoy"),
         ("base", "apache/airflow:3.3.2", None),
     ],
 )
@@ -73,7 +79,14 @@ PORT = Setting("1", ("port-of",), ("admin-port",), ("ADMIN_PORT", "CONFIG:port")
         ({"port-of": "2"}, {"args": ["--admin-port=3"]}, "2"),
         ({}, {"command": ["proxy", "--admin-port=3"]}, "3"),
         ({}, {"args": ["-admin-port", "3"]}, "3"),
-        ({}, {"args": ["--admin-port"]}, "true"),
+        ({}, {"args": ["--admin-port"]}, ""),
+        ({}, {"args": ["--admin-port=3", "--admin-port=4"]}, "4"),
+        (
+            {},
+            {"command": ["/bin/sh", "-c", "exec proxy --admin-port=$P x:y:z"], "env": [{"name": "P", "value": "8"}]},
+            "8",
+        ),
+        ({}, {"args": ["--admin-port=$(P)"], "env": [{"name": "P", "value": "7"}]}, "7"),
         ({}, {"args": ["--admin-port-range=9"]}, "1"),
         ({}, {"env": [{"name": "ADMIN_PORT", "value": "4"}]}, "4"),
         ({}, {"env": [{"name": "ADMIN_PORT", "valueFrom": {}}, {"name": "CONFIG", "value": '{"port": 5}'}]}, "5"),
@@ -95,3 +108,29 @@ def test_a_switch_may_be_unknown() -> None:
 )
 def test_durations_are_seconds_or_those_of_go(text: str, value: float) -> None:
     assert seconds(text, 7) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("container", "known"),
+    [
+        ({"name": "db", "command": ["/cloud-sql-proxy", "--port=5432", "p:europe-west1:i"]}, "cloud-sql"),
+        ({"name": "db", "args": ["--quitquitquit", "p:europe-west1:i"]}, "cloud-sql"),
+        ({"name": "db", "env": [{"name": "CSQL_PROXY_PORT", "value": "5432"}]}, "cloud-sql"),
+        ({"name": "db", "command": ["sh", "-c", "sleep 1; exec /alloydb-auth-proxy --port 5432 $DB"]}, "alloydb"),
+        ({"name": "db", "args": ["--port=5432", "projects/p/locations/l/clusters/c/instances/i"]}, "alloydb"),
+        ({"name": "db", "command": ["/cloud_sql_proxy", "-instances=p:r:i=tcp:5432"]}, "cloud-sql-v1"),
+        ({"name": "istio-proxy", "args": ["proxy", "sidecar", "--domain", "x"]}, "istio"),
+        ({"name": "linkerd-proxy", "env": [{"name": "LINKERD2_PROXY_LOG", "value": "warn"}]}, "linkerd"),
+        ({"name": "vault-agent", "command": ["/bin/sh", "-ec"], "args": ["vault agent -config=/x"]}, "vault"),
+        ({"name": "daprd", "command": ["/daprd"], "args": ["--dapr-http-port", "3500"]}, "dapr"),
+        ({"name": "front", "command": ["/usr/local/bin/envoy", "-c", "/etc/envoy.yaml"]}, "envoy"),
+        ({"name": "logs", "command": ["/fluent-bit/bin/fluent-bit", "-c", "/x"]}, "fluent-bit"),
+        ({"name": "otc", "command": ["/otelcol-contrib"], "args": ["--config=/x"]}, "otel-collector"),
+        ({"name": "app", "command": ["python", "-m", "app", "--port=5432"]}, None),
+    ],
+)
+def test_a_mirrored_image_of_another_name_is_known_by_what_its_container_starts(
+    container: dict[str, object], known: str | None
+) -> None:
+    found = known_sidecar({"image": "mirror.example/tools/image:7", **container})
+    assert (found.name if found else None) == known

@@ -70,6 +70,10 @@ class KnownSidecar:
     images: tuple[str, ...]
     """Patterns of the image, registry and tag included."""
     role: Role = Role.HELPER
+    commands: tuple[str, ...] = ()
+    """Patterns of the command line, the program's folder left out: they tell a mirrored image of another name."""
+    variables: tuple[str, ...] = ()
+    """Patterns of the variables that only this product reads."""
     marks: tuple[str, ...] = ()
     """Annotations or labels that the injector leaves on a pod that it changed."""
     native: Mapping[str, str] = field(default_factory=dict)
@@ -105,8 +109,8 @@ class KnownSidecar:
 
 
 def _image(*names: str) -> tuple[str, ...]:
-    """Patterns of an image with and without tag or digest."""
-    return tuple(name + end for name in names for end in ("", ":*", "@*"))
+    """Patterns of an image in any registry, with and without tag or digest."""
+    return tuple(folder + name + end for name in names for folder in ("", "*/") for end in ("", ":*", "@*"))
 
 
 def _ask(port: Setting | str, path: Setting | str, method: str = "POST") -> Ask:
@@ -129,8 +133,10 @@ KNOWN: tuple[KnownSidecar, ...] = (
     KnownSidecar(
         "istio",
         ("istio-proxy",),
-        _image("*/proxyv2"),
+        _image("proxyv2"),
         Role.MESH,
+        commands=("proxy sidecar*", "pilot-agent proxy *"),
+        variables=("ISTIO_META_*", "PROXY_CONFIG"),
         marks=("sidecar.istio.io/status",),
         native={"sidecar.istio.io/nativeSidecar": "true"},
         asks=(Ask(_ISTIO_PORT, _QUIT), _ask("15000", "/quitquitquit")),
@@ -146,8 +152,9 @@ KNOWN: tuple[KnownSidecar, ...] = (
     KnownSidecar(
         "linkerd",
         ("linkerd-proxy",),
-        _image("*/linkerd/proxy"),
+        _image("linkerd/proxy", "linkerd-proxy"),
         Role.MESH,
+        variables=("LINKERD2_PROXY_*",),
         marks=("linkerd.io/proxy-version",),
         native={
             "config.linkerd.io/proxy-enable-native-sidecar": "true",
@@ -179,6 +186,7 @@ KNOWN: tuple[KnownSidecar, ...] = (
         "vault",
         ("vault-agent",),
         ("*vault*",),
+        commands=("*vault agent *",),
         marks=("vault.hashicorp.com/agent-inject-status",),
         helps={
             "vault.hashicorp.com/agent-pre-populate-only": "true",
@@ -199,9 +207,35 @@ KNOWN: tuple[KnownSidecar, ...] = (
         sources=("hashicorp/vault-k8s agent-inject/agent/annotations.go",),
     ),
     KnownSidecar(
+        "alloydb",
+        ("*",),
+        _image("alloydb-auth-proxy"),
+        commands=("*alloydb-auth-proxy *", "*projects/*/locations/*/clusters/*/instances/*", "*-exit-zero-sigterm*"),
+        variables=("ALLOYDB_PROXY_*",),
+        asks=(
+            Ask(
+                Setting("9091", (), ("admin-port",), ("ALLOYDB_PROXY_ADMIN_PORT",)),
+                _QUIT,
+                enabled=Setting("false", (), ("quitquitquit",), ("ALLOYDB_PROXY_QUITQUITQUIT",)),
+            ),
+        ),
+        client=("/alloydb-auth-proxy", "shutdown", "--admin-port={port}"),
+        shells=("*-alpine*", "*-bookworm*", "*-bullseye*", "*-buster*"),
+        wait=Setting("10", (), ("max-sigterm-delay",), ("ALLOYDB_PROXY_MAX_SIGTERM_DELAY",)),
+        signal_code=143,
+        signal_zero=Setting("false", (), ("exit-zero-sigterm",), ("ALLOYDB_PROXY_EXIT_ZERO_SIGTERM",)),
+        ready=_ask(Setting("9090", (), ("http-port",), ("ALLOYDB_PROXY_HTTP_PORT",)), "/startup", "GET"),
+        note="By the authors of Cloud SQL's proxy, with the same endpoint; the switch for TERM has another name.",
+        sources=(
+            "GoogleCloudPlatform/alloydb-auth-proxy docs/cmd/alloydb-auth-proxy.md, alloydb-auth-proxy_shutdown.md",
+        ),
+    ),
+    KnownSidecar(
         "cloud-sql",
         ("*",),
-        ("*/cloud-sql-connectors/cloud-sql-proxy*",),
+        _image("cloud-sql-proxy", "cloudsql-proxy"),
+        commands=("*cloud-sql-proxy *", "*-quitquitquit*", "*-exit-zero-on-sigterm*"),
+        variables=("CSQL_PROXY_*",),
         asks=(
             Ask(
                 _SQL_PORT,
@@ -222,7 +256,8 @@ KNOWN: tuple[KnownSidecar, ...] = (
     KnownSidecar(
         "cloud-sql-v1",
         ("*",),
-        ("*/cloudsql-docker/gce-proxy*",),
+        _image("gce-proxy"),
+        commands=("*cloud_sql_proxy *", "*-instances=*:*:*"),
         shells=("*-alpine*", "*-buster*"),
         wait=Setting("10", (), ("term_timeout",)),
         signal_code=0,
@@ -245,8 +280,10 @@ KNOWN: tuple[KnownSidecar, ...] = (
     KnownSidecar(
         "consul",
         ("consul-dataplane", "consul-dataplane-*"),
-        _image("*/consul-dataplane", "*/consul-dataplane-*"),
+        _image("consul-dataplane", "consul-dataplane-*"),
         Role.MESH,
+        commands=("*consul-dataplane *", "*-graceful-port*"),
+        variables=("DP_*",),
         marks=("consul.hashicorp.com/connect-inject-status",),
         native={"consul.hashicorp.com/enable-consul-dataplane-as-sidecar": "true"},
         asks=(
@@ -278,8 +315,10 @@ KNOWN: tuple[KnownSidecar, ...] = (
     KnownSidecar(
         "kuma",
         ("kuma-sidecar",),
-        _image("*/kuma-dp"),
+        _image("kuma-dp"),
         Role.LAST,
+        commands=("kuma-dp *", "run *"),
+        variables=("KUMA_*",),
         marks=("kuma.io/sidecar-injected",),
         asks=(_ask("9901", "/quitquitquit"),),
         shells=(),
@@ -294,7 +333,8 @@ KNOWN: tuple[KnownSidecar, ...] = (
     KnownSidecar(
         "dapr",
         ("daprd",),
-        _image("*/dapr/daprd"),
+        _image("daprd"),
+        commands=("*daprd *", "*-dapr-http-port*"),
         marks=("dapr.io/sidecar-injected",),
         native={"dapr.io/enable-native-sidecar": "true"},
         asks=(Ask(_DAPR_PORT, Setting("/v1.0/shutdown")),),
@@ -308,8 +348,9 @@ KNOWN: tuple[KnownSidecar, ...] = (
     KnownSidecar(
         "envoy",
         ("*",),
-        _image("*envoyproxy/envoy"),
+        _image("envoy"),
         Role.MESH,
+        commands=("envoy *", "*/envoy *"),
         asks=(_ask(Setting("9901", (), ("admin-port",), ("ENVOY_ADMIN_PORT",)), "/quitquitquit"),),
         shells=("*:v[0-9]*[0-9]", "*-dev", "*-debug"),
         wait=Setting("10"),
@@ -321,8 +362,9 @@ KNOWN: tuple[KnownSidecar, ...] = (
     KnownSidecar(
         "app-mesh",
         ("envoy",),
-        _image("*/aws-appmesh-envoy"),
+        _image("aws-appmesh-envoy"),
         Role.MESH,
+        variables=("APPMESH_*",),
         asks=(_ask(Setting("9901", (), (), ("ENVOY_ADMIN_ACCESS_PORT",)), "/quitquitquit"),),
         wait=Setting("25"),
         asked_code=None,
@@ -333,7 +375,7 @@ KNOWN: tuple[KnownSidecar, ...] = (
     KnownSidecar(
         "osm",
         ("envoy",),
-        _image("*envoyproxy/envoy-distroless"),
+        _image("envoy-distroless"),
         Role.MESH,
         asks=(_ask("15000", "/quitquitquit"),),
         shells=(),
@@ -355,8 +397,9 @@ KNOWN: tuple[KnownSidecar, ...] = (
     KnownSidecar(
         "fluent-bit",
         ("*",),
-        ("*/fluent-bit:*", "*/fluent-bit@*", "*/aws-for-fluent-bit*"),
+        (*_image("fluent-bit"), "*/aws-for-fluent-bit*"),
         Role.SHIPPER,
+        commands=("fluent-bit*",),
         shells=("*-debug", "*aws-for-fluent-bit*"),
         wait=Setting("8"),
         signal_code=0,
@@ -366,8 +409,9 @@ KNOWN: tuple[KnownSidecar, ...] = (
     KnownSidecar(
         "fluentd",
         ("*",),
-        ("*/fluentd:*", "*/fluentd@*", "*/fluentd-*"),
+        (*_image("fluentd"), "*/fluentd-*"),
         Role.SHIPPER,
+        commands=("fluentd*",),
         signal_code=143,
         note="Has no endpoint.",
         sources=("fluent/fluentd-docker-image issue 86",),
@@ -375,8 +419,9 @@ KNOWN: tuple[KnownSidecar, ...] = (
     KnownSidecar(
         "otel-collector",
         ("*",),
-        ("*/opentelemetry-collector*",),
+        ("*/opentelemetry-collector*", *_image("otelcol", "otelcol-*")),
         Role.SHIPPER,
+        commands=("otelcol*",),
         shells=(),
         note="Has no endpoint, and nothing but itself in its image. Injected as a native sidecar since operator 0.132.",
         sources=("open-telemetry/opentelemetry-operator CHANGELOG.md",),
@@ -398,6 +443,7 @@ KNOWN: tuple[KnownSidecar, ...] = (
         "git-sync",
         ("git-sync", "git-sync-*", "gitsync*"),
         ("*git-sync*",),
+        commands=("git-sync *",),
         shells=("*git-sync:v[0-3]*",),
         note="Has no endpoint. In worker pods it belongs among the init containers, with --one-time.",
         sources=("kubernetes/git-sync README",),
@@ -407,6 +453,7 @@ KNOWN: tuple[KnownSidecar, ...] = (
         ("vector",),
         ("*vector*",),
         Role.SHIPPER,
+        commands=("vector *",),
         shells=("*-alpine*", "*-debian*"),
         signal_code=0,
         note="Ships logs in the pods of some Airflow operators. Has no endpoint.",

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+from crosswind.pods import command_lines
 from crosswind.pods.known_sidecars import KNOWN, KnownSidecar, Setting
 from crosswind.types import Json
 
@@ -18,9 +19,21 @@ _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6,
 
 
 def known_sidecar(container: Mapping[str, Json], known: Iterable[KnownSidecar] = KNOWN) -> KnownSidecar | None:
-    """Return the product that a container of a spec or status belongs to by name and image, None for an unknown one."""
+    """Return the product that a container of a spec or status belongs to; None for an unknown one.
+
+    By its name and image; where an image is mirrored under another name, by its name and command line or variables.
+    """
     name, image = str(container.get("name", "")), str(container.get("image", ""))
-    return next((one for one in known if any_match(name, one.containers) and any_match(image, one.images)), None)
+    named = [product for product in known if any_match(name, product.containers)]
+    by_image = next((product for product in named if any_match(image, product.images)), None)
+    return by_image or next((product for product in named if _runs(container, product)), None)
+
+
+def _runs(container: Mapping[str, Json], product: KnownSidecar) -> bool:
+    """Whether a container starts a product's program, or has variables that only this product reads."""
+    if any_match(command_lines.command_line(container), product.commands):
+        return True
+    return any(any_match(name, product.variables) for name in command_lines.variables(container))
 
 
 def recognise(
@@ -49,17 +62,21 @@ def is_injected(pod: Mapping[str, Json], container: Mapping[str, Json], known: S
     return "*" not in found.images or marked(pod, str(container.get("name", "")), found)
 
 
-def said(setting: Setting, pod: Mapping[str, Json], container: Mapping[str, Json]) -> str:
-    """Return a setting's value for a container, from its pod's annotations, command line or variables."""
+def said(setting: Setting, pod: Mapping[str, Json], container: Mapping[str, Json], *, switch: bool = False) -> str:
+    """Return a setting's value for a container, from its pod's annotations, command line or variables.
+
+    ``switch``: its flags are on or off and take no further word.
+    """
     annotations = _texts(pod, "annotations")
     for name in setting.annotations:
         if name in annotations:
             return annotations[name]
-    words = [str(word) for field in ("command", "args") for word in container.get(field) or ()]
-    for flag in setting.flags:
-        if (value := _flag(words, flag)) is not None:
-            return value
-    variables = {one.get("name"): one.get("value") for one in container.get("env") or () if isinstance(one, Mapping)}
+    if setting.flags:
+        words, read = command_lines.words(container), command_lines.switch if switch else command_lines.flag
+        for name in setting.flags:
+            if (value := read(words, name)) is not None:
+                return value
+    variables = command_lines.variables(container) if setting.env else {}
     for name in setting.env:
         if value := _variable(variables, name):
             return value
@@ -68,7 +85,7 @@ def said(setting: Setting, pod: Mapping[str, Json], container: Mapping[str, Json
 
 def is_on(setting: Setting, pod: Mapping[str, Json], container: Mapping[str, Json]) -> bool | None:
     """Tell whether a switch is on; None when neither the pod nor the default says."""
-    value = said(setting, pod, container).lower()
+    value = said(setting, pod, container, switch=True).lower()
     return value in ("true", "enabled", "1", "t", "yes", "on") if value else None
 
 
@@ -101,15 +118,6 @@ def _lists(mark: str, name: str) -> bool:
     if not isinstance(listed, dict) or "containers" not in listed:
         return True
     return name in [*(listed.get("containers") or ()), *(listed.get("initContainers") or ())]
-
-
-def _flag(words: Sequence[str], flag: str) -> str | None:
-    for place, word in enumerate(words):
-        name, equals, value = word.lstrip("-").partition("=")
-        if word.startswith("-") and name == flag:
-            following = words[place + 1] if place + 1 < len(words) else "-"
-            return value if equals else "true" if following.startswith("-") else following
-    return None
 
 
 def _variable(variables: Mapping[Any, Any], name: str) -> str:
