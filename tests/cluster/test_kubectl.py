@@ -212,3 +212,41 @@ def test_delete_waits_until_the_pod_is_gone(kubectl: Kubectl, run: Callable[...,
     run(UNTIL_TERM)
     kubectl("delete", "pod", "box", WAIT)
     assert "NotFound" in kubectl("get", "pod", "box", code=1).stderr
+
+
+CREATED = {
+    "clusterrole": ["--verb=get,list", "--resource=pods", "--resource-name=a"],
+    "configmap": ["--from-literal=a=1"],
+    "cronjob": ["--image=busybox", "--schedule=0 5 31 2 *", "--", "true"],
+    "deployment": ["--image=busybox", "--replicas=0", "--port=80"],
+    "ingress": ["--rule=example.org/*=web:80,tls=secret", "--class=none", "--annotation=a=b"],
+    "job": ["--image=busybox", "--dry-run=server", "--", "true"],
+    "poddisruptionbudget": ["--selector=app=web", "--min-available=50%"],
+    "priorityclass": ["--value=0", "--description=d", "--preemption-policy=Never"],
+    "quota": ["--hard=pods=5,requests.cpu=1500m", "--scopes=BestEffort"],
+    "role": ["--verb=get", "--resource=pods,deployments.apps"],
+    "rolebinding": ["--role=a", "--user=u", "--group=g", "--serviceaccount=default:default"],
+    "secret generic": ["--from-literal=a=1"],
+    "secret docker-registry": ["--docker-username=u", "--docker-password=p"],
+    "service clusterip": ["--tcp=80:8080"],
+    "service externalname": ["--external-name=example.org"],
+    "service nodeport": ["--tcp=80"],
+    "serviceaccount": [],
+}
+
+
+@pytest.mark.parametrize("what", CREATED)
+def test_create_makes_an_object_of_each_kind(kubectl: Kubectl, namespace: str, what: str) -> None:
+    name = f"{namespace}-{what.split()[-1]}"  # some kinds are in no namespace
+    made = json.loads(kubectl("create", *what.split(), name, "-o", "json", *CREATED[what]).stdout)
+    assert made["metadata"]["name"] == name
+    kind = what.split()[0]
+    if kind in ("clusterrole", "priorityclass"):
+        kubectl("delete", kind, name)
+
+
+def test_create_reads_zeros_and_shares_as_they_were_meant(kubectl: Kubectl) -> None:
+    options = ("--image=busybox", "--replicas=0")
+    assert json.loads(kubectl("create", "deployment", "d", *options, "-o", "json").stdout)["spec"]["replicas"] == 0
+    options = ("--selector=a=b", "--max-unavailable=0")
+    assert json.loads(kubectl("create", "pdb", "p", *options, "-o", "json").stdout)["spec"]["maxUnavailable"] == 0

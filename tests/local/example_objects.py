@@ -159,7 +159,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "PersistentVolumeClaim": {"spec": CLAIM_SPEC},
     "Pod": {"spec": POD_SPEC},
     "PodDisruptionBudget": {"spec": {"minAvailable": "50%", "selector": SELECTOR}},
-    "PriorityClass": {"value": 5, "globalDefault": False},
+    "PriorityClass": {"value": 5, "description": "d"},
     "ReplicaSet": {"spec": WORKLOAD},
     "ResourceQuota": {"spec": {"hard": {"pods": "50", "requests.cpu": "9"}, "scopes": ["NotTerminating"]}},
     "Role": {"rules": [RULE]},

@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import base64
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.local.example_objects import EXAMPLES
 
 from crosswind.local.decoding import decode
-from crosswind.local.kinds import BODIES, KINDS
+from crosswind.local.field_table import wire_fields
+from crosswind.local.kinds import BODIES, KINDS, Kind
 from crosswind.local.protobuf import MAGIC, read_protobuf
+from crosswind.local.schema import CUSTOM, Type, struct, type_of
 from crosswind.local.statuses import StatusError
 
 # what kubectl 1.32 sent, to the byte
@@ -176,3 +180,74 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     for body in (data, MAGIC + data, envelope("v1", "Pod", data)):
         with suppress(StatusError):
             read_protobuf(KINDS["Pod"], body)
+
+
+# every kind
+
+
+def reachable(name: str, seen: set[str]) -> set[str]:
+    """The types of the package that are in a type."""
+    if name not in seen:
+        seen.add(name)
+        for field in struct(name).fields.values():
+            inner = field.type.inner or field.type
+            if inner.form == "struct":
+                reachable(inner.name, seen)
+    return seen
+
+
+def names(owner: str) -> set[str]:
+    inlined = [field.name for field in wire_fields(owner).values() if field.inlined]
+    own = {field.name for field in wire_fields(owner).values() if not field.inlined}
+    return own.union(*map(names, inlined)) if inlined else own
+
+
+IN_PROTOBUF = [kind for kind in (*KINDS.values(), *BODIES.values()) if f"V1{kind.kind}" not in CUSTOM]
+
+
+@pytest.mark.parametrize("kind", IN_PROTOBUF, ids=lambda kind: kind.kind)
+def test_each_field_of_a_kind_has_its_number(kind: Kind) -> None:
+    for name in reachable(type_of(kind.kind, kind.group).name, set()):
+        assert struct(name).fields.keys() - {"kind", "apiVersion"} <= names(name), name
+
+
+def encoded(name: str, value: dict[str, Any], numbers: str = "") -> bytes:
+    """Write a message as Go does, without the zeros."""
+    shape, out = struct(name).fields, b""
+    for number, field in sorted(wire_fields(numbers or name).items()):
+        if field.inlined:
+            out += put(number, encoded(name, value, field.name))
+        elif field.name in value:
+            wanted, item = shape[field.name].type, value[field.name]
+            if wanted.form == "list":
+                out += b"".join(put(number, wire(wanted.inner, one)) for one in item)
+            elif wanted.form == "map":
+                out += b"".join(put(number, put(1, key) + put(2, wire(wanted.inner, one))) for key, one in item.items())
+            else:
+                out += put(number, wire(wanted, item))
+    return out
+
+
+def wire(wanted: Type | None, value: Any) -> int | str | bytes:
+    assert wanted is not None
+    match wanted.form:
+        case "struct":
+            return encoded(wanted.name, value)
+        case "bytes":
+            return base64.b64decode(value)
+        case "quantity":
+            return put(1, value)
+        case "port":
+            return put(1, 0) + put(2, value) if isinstance(value, int) else put(1, 1) + put(3, value)
+        case "time" | "micro":
+            moment = datetime.fromisoformat(value)
+            return put(1, int(moment.timestamp())) + put(2, moment.microsecond * 1000)
+    return int(value) if isinstance(value, bool | int) else str(value)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in IN_PROTOBUF if kind.kind in EXAMPLES], ids=lambda kind: kind.kind)
+def test_an_object_of_each_kind_is_read_as_from_json(kind: Kind) -> None:
+    made = {**EXAMPLES[kind.kind], "metadata": {"name": "x", "labels": {"a": "b"}}}
+    content = encoded(type_of(kind.kind, kind.group).name, made)
+    body = orjson.dumps(read_protobuf(kind, envelope(kind.api_version, kind.kind, content)))
+    assert decode(kind, body, strict="Strict") == decode(kind, orjson.dumps(made), strict="Strict")

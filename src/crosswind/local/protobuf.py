@@ -1,7 +1,7 @@
 """Bodies in Kubernetes' protobuf form, read as JSON values: what ``kubectl create`` and other typed Go clients send.
 
 Answers are always JSON, which those clients accept too. Source: ``k8s.io/apimachinery/pkg/runtime/generated.proto``;
-the numbers of the fields are in ``protobuf_fields.txt``.
+``field_table`` has the numbers of the fields.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import base64
 import struct as binary
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from functools import cache
-from importlib.resources import files
 from typing import TypeAlias
 
+import orjson
+
+from crosswind.local.field_table import wire_fields
 from crosswind.local.kinds import Kind
 from crosswind.local.schema import Type, struct, type_of
 from crosswind.local.statuses import bad_request
@@ -34,7 +35,7 @@ def read_protobuf(kind: Kind, body: bytes) -> Manifest:
         envelope = dict(_fields(body[len(MAGIC) :]))
         named = {number: _text(value) for number, value in _fields(_bytes(envelope.get(1, b"")))}
         content = _message(type_of(kind.kind, kind.group).name, _bytes(envelope.get(2, b"")))
-    except (ValueError, IndexError, KeyError, TypeError, OverflowError, binary.error) as problem:
+    except (ValueError, IndexError, KeyError, TypeError, OverflowError, OSError, binary.error) as problem:
         raise bad_request(f"unable to decode the protobuf message: {problem}; send JSON") from problem
     heads = {"kind": named.get(2, ""), "apiVersion": named.get(1, "")}
     return {**{key: value for key, value in heads.items() if value}, **content}
@@ -69,31 +70,19 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             return value, at
 
 
-@cache
-def _numbers() -> dict[str, dict[int, str]]:
-    """Return field names by type and number."""
-    lines = files("crosswind.local").joinpath("protobuf_fields.txt").read_text().splitlines()
-    table = {}
-    for name, *fields in (line.split() for line in lines if not line.startswith("#")):
-        table[name] = {int(number): field for field, _, number in (one.partition("=") for one in fields)}
-    return table
-
-
-def _message(name: str, data: bytes, numbers: str = "") -> Manifest:
-    """Read a message of a type, by the numbers of another when its fields stand in it."""
-    shape = struct(name)
-    known = _numbers()[numbers or shape.go]
+def _message(name: str, data: bytes, inlined: str = "") -> Manifest:
+    """Read a message of a type, or of one that is inlined in it: its fields are then those of the outer type."""
+    shape, known = struct(name), wire_fields(inlined or name)
     out: Manifest = {}
     for number, wire in _fields(data):
         field = known.get(number)
         if field is None:
             if wire:  # refused and not dropped; Go writes out what has no value too
                 raise ValueError(f"field {number} of {shape.go} is unknown")
-        elif field.startswith("+"):
-            out |= _message(name, _bytes(wire), field[1:])
+        elif field.inlined:
+            out |= _message(name, _bytes(wire), field.name)
         else:
-            plain = field.removesuffix("?")
-            _add(out, plain, shape.fields[plain].type, wire, kept=field != plain)
+            _add(out, field.name, shape.fields[field.name].type, wire, kept=field.kept)
     return out
 
 
@@ -129,6 +118,9 @@ def _value(wanted: Type, wire: Wire) -> Json:
             return _time(dict(_fields(_bytes(wire))), wanted.form == "micro")
         case "list":  # in a map: a message around it
             return [_text(item) for _, item in _fields(_bytes(wire))]
+        case "any":  # JSON as it is: FieldsV1, RawExtension
+            raw: Json = orjson.loads(_bytes(dict(_fields(_bytes(wire))).get(1, b"null")))
+            return raw
         case form:
             raise ValueError(f"a field of form {form} is not read")
 

@@ -3,7 +3,7 @@
 That package has one generated module per type with two tables, ``openapi_types`` and ``attribute_map``. The modules are
 read as text: importing them costs two seconds and 100 MB, and a pod needs a tenth of them. The tables hold names and
 types but lump some of Kubernetes' types together; what they lose (quantities, bytes, 64-bit numbers, microseconds) is
-in the small tables below.
+told by ``field_table``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+
+from crosswind.local.field_table import form_of
 
 __all__ = ["Field", "Struct", "Type", "describe", "parse_type", "struct", "type_of"]
 
@@ -48,55 +50,6 @@ class Struct:
     fields: dict[str, Field]
 
 
-QUANTITIES = {
-    "V1EmptyDirVolumeSource.sizeLimit",
-    "V1LimitRangeItem.default",
-    "V1LimitRangeItem.defaultRequest",
-    "V1LimitRangeItem.max",
-    "V1LimitRangeItem.maxLimitRequestRatio",
-    "V1LimitRangeItem.min",
-    "V1NodeStatus.allocatable",
-    "V1NodeStatus.capacity",
-    "V1PersistentVolumeClaimStatus.allocatedResources",
-    "V1PersistentVolumeClaimStatus.capacity",
-    "V1PersistentVolumeSpec.capacity",
-    "V1PodSpec.overhead",
-    "V1ResourceFieldSelector.divisor",
-    "V1ResourceQuotaSpec.hard",
-    "V1ResourceQuotaStatus.hard",
-    "V1ResourceQuotaStatus.used",
-    "V1ResourceRequirements.limits",
-    "V1ResourceRequirements.requests",
-    "V1VolumeResourceRequirements.limits",
-    "V1VolumeResourceRequirements.requests",
-    "V1ContainerStatus.allocatedResources",
-    "V1PodStatus.allocatedResources",
-}
-BYTES = {"V1Secret.data", "V1ConfigMap.binaryData"}
-MICROS = {
-    "V1LeaseSpec.acquireTime",
-    "V1LeaseSpec.renewTime",
-    "CoreV1Event.eventTime",
-    "CoreV1EventSeries.lastObservedTime",
-    "EventsV1Event.eventTime",
-    "EventsV1EventSeries.lastObservedTime",
-}
-LONGS = {
-    "activeDeadlineSeconds",
-    "containerGeneration",
-    "deletionGracePeriodSeconds",
-    "expirationSeconds",
-    "fsGroup",
-    "generation",
-    "gracePeriodSeconds",
-    "observedGeneration",
-    "runAsGroup",
-    "runAsUser",
-    "sizeBytes",
-    "supplementalGroups",
-    "terminationGracePeriodSeconds",
-    "tolerationSeconds",
-}
 # the package's names for types that exist in several groups; all others are "V1" and the kind
 KINDS = {"Event": "CoreV1Event", "TokenRequest": "AuthenticationV1TokenRequest"}
 SCALARS = {"str": "string", "bool": "bool", "float": "float", "datetime": "time", "object": "any", "int": "int32"}
@@ -168,15 +121,10 @@ def parse_type(text: str) -> Type:
 
 
 def _field_type(owner: str, field: str, text: str) -> Type:
-    path, plain = f"{owner}.{field}", parse_type(text)
-    for fields, form in ((QUANTITIES, "quantity"), (BYTES, "bytes"), (MICROS, "micro")):
-        if path in fields:
-            return Type("map", Type(form)) if plain.form == "map" else Type(form)
-    if field in LONGS:
-        return Type("list", Type("int64")) if plain.form == "list" else Type("int64")
-    if plain.form == "any" and field in ("port", "targetPort"):
-        return Type("port")
-    return plain
+    plain, form = parse_type(text), form_of(owner, field)
+    if not form:
+        return plain
+    return Type(plain.form, Type(form)) if plain.form in ("list", "map") else Type(form)
 
 
 def _go_name(name: str) -> str:

@@ -1,0 +1,59 @@
+"""``protobuf_fields.txt`` as data: what Kubernetes' Go types tell of their fields and the package ``kubernetes`` loses.
+
+The file is written by ``tools/protobuf_fields.py``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+__all__ = ["WireField", "form_of", "wire_fields"]
+
+_FIELD = re.compile(r"(?P<inlined>\+?)(?P<name>\w+)(?P<kept>\??)=(?P<number>\d+):?(?P<form>\w*)")
+
+
+@dataclass(frozen=True, slots=True)
+class WireField:
+    """A field in protobuf. ``kept``: a zero is not the same as not given.
+
+    ``inlined``: its own fields stand in JSON beside the others, and ``name`` is its type. ``form``: as in
+    ``schema.Type``, "" where the package tells the right one.
+    """
+
+    name: str
+    number: int
+    kept: bool
+    inlined: bool
+    form: str
+
+
+@cache
+def _lines() -> dict[str, str]:
+    text = files("crosswind.local").joinpath("protobuf_fields.txt").read_text()
+    return dict(line.split(" ", 1) for line in text.splitlines() if " " in line and not line.startswith("#"))
+
+
+@cache
+def wire_fields(name: str) -> dict[int, WireField]:
+    """Return the fields of a type, such as ``V1Container``, by number; none for a type that the file lacks."""
+    found = (match.groupdict() for match in _FIELD.finditer(_lines().get(name, "")))
+    fields = (
+        WireField(one["name"], int(one["number"]), bool(one["kept"]), bool(one["inlined"]), one["form"])
+        for one in found
+    )
+    return {field.number: field for field in fields}
+
+
+@cache
+def form_of(owner: str, name: str) -> str:
+    """Return the form of a field of a type, also of an inlined one; "" where the package tells the right one."""
+    for field in wire_fields(owner).values():
+        if field.inlined:
+            if form := form_of(field.name, name):
+                return form
+        elif field.name == name:
+            return field.form
+    return ""
