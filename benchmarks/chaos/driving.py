@@ -1,7 +1,7 @@
 """An executor driven as the scheduler drives it, on a simulated cluster behind a proxy, with a real metadata database.
 
 The part of the scheduler's loop that matters here is the real one: ``SchedulerJobRunner.process_executor_events``, on
-rows that it may lock, and the saving of the tasks' event logs.
+rows that it may lock. The tasks' event logs the executor writes itself; they are read back from the table.
 """
 
 from __future__ import annotations
@@ -83,11 +83,10 @@ class Drive:
         self.executor.heartbeat()
         self.longest = max(self.longest, time.perf_counter() - begun)
         self.emitted.update(self.executor.event_buffer.keys())
-        if self.executor.event_buffer or self.executor._task_event_logs:
+        if self.executor.event_buffer:
             try:
                 with create_session() as session:
                     SchedulerJobRunner.process_executor_events(self.executor, _JOB, DBDagBag(), session)
-                    SchedulerJobRunner._process_task_event_logs(self.executor._task_event_logs, session)
             except DBAPIError:
                 self.refused += 1
 

@@ -25,6 +25,7 @@ from sqlalchemy import Column, Row, Select, String, Table, delete, insert, selec
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import InstrumentedAttribute, Session, lazyload
 
+from crosswind.runs.texts import storable
 from crosswind.runs.workloads import Position, Standing, Workload
 from crosswind.tables import METADATA, make_tables
 
@@ -221,7 +222,11 @@ class DatabaseLedger:
         now, table = datetime.datetime.now(datetime.UTC), POSITIONS
         with create_session(scoped=False) as session:
             for position in positions:
-                key = {"executor": position.executor, "server": position.server, "namespace": position.namespace or ""}
+                key = {
+                    "executor": position.executor,
+                    "server": _server(position.server),
+                    "namespace": position.namespace or "",
+                }
                 value = {"version": position.version, "updated_at": now}
                 here = [table.c[name] == part for name, part in key.items()]
                 if not session.execute(update(table).where(*here).values(value)).rowcount:  # type: ignore[attr-defined]
@@ -233,7 +238,7 @@ class DatabaseLedger:
             return ()
         now, table = datetime.datetime.now(datetime.UTC), POSITIONS
         since = now - datetime.timedelta(seconds=within)
-        query = select(table).where(table.c.server == server, table.c.updated_at >= since)
+        query = select(table).where(table.c.server == _server(server), table.c.updated_at >= since)
         with create_session(scoped=False) as session:
             session.execute(delete(table).where(table.c.updated_at < now - _FORGOTTEN))
             rows = session.execute(query).mappings()
@@ -265,7 +270,7 @@ class DatabaseLedger:
             "timestamp": datetime.datetime.now(datetime.UTC).isoformat(),
             "level": "error",
             "logger": "crosswind",
-            "event": message,
+            "event": storable(message),
         }
         os.makedirs(path.parent, exist_ok=True)
         with path.open("a", encoding="utf-8") as log:
@@ -322,6 +327,10 @@ def _unserialized(session: Session, workloads: Iterable[Workload]) -> list[Workl
         if dag is None or not dag.has_task(task.task_id):
             missing.append(workload)
     return missing
+
+
+def _server(address: str) -> str:
+    return storable(address, most_chars=255)
 
 
 def _uuid(text: str) -> UUID | None:

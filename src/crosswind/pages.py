@@ -30,7 +30,7 @@ from crosswind.types import Manifest
 __all__ = ["app"]
 
 _EXECUTOR = "crosswind.executor.KubernetesExecutor"
-_EVENTS = ("pod waits", "pod relaunched", "pod lost", "pod failed")
+_EVENTS = ("pod waits", "pod relaunched", "pod lost", "pod failed", "task reset")
 _HIDDEN = ("passw", "secret", "token", "api_key", "apikey", "private_key", "airflow_conn_", "sql_alchemy_conn")
 """Parts of names of environment variables whose values are not shown: they belong into Secrets."""
 

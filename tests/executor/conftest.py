@@ -128,6 +128,14 @@ class Bench:
         assert state == "failed"
         return str(reason)
 
+    def event_log(self, executor: KubernetesExecutor | None = None) -> list[tuple[str, str, str]]:
+        """Return event, text and task of each row of Airflow's event log, when all of them are written."""
+        chosen, end = executor or self.executor, time.monotonic() + 20
+        while len(chosen._event_log):
+            assert time.monotonic() < end, "the events are not written"
+            time.sleep(0.02)
+        return self.rows("select event, extra, task_id from log order by id")
+
     def is_empty(self) -> bool:
         """Whether the engine knows of no pod and no Secret."""
         assert self.executor._engine is not None
@@ -175,6 +183,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     yield bench
     bench.database("delete from task_instance")
     bench.end()
+    bench.database("delete from log")
 
 
 @pytest.fixture

@@ -139,8 +139,8 @@ def test_a_task_without_a_trace_of_a_pod_is_scheduled_again_at_no_cost_of_a_retr
     assert after.events == {}
     query = "select state, queued_by_job_id, external_executor_id from task_instance where id != ?"
     assert after.rows(query, after.ids[key]) == [(None, None, None)]
-    (row,) = [row for row in after.executor._task_event_logs if row.event == "pod lost"]
-    assert "no trace of its pod" in row.extra
+    (text,) = [extra for event, extra, _ in after.event_log() if event == "pod lost"]
+    assert "no trace of its pod" in text
 
 
 def test_a_task_that_ended_meanwhile_and_has_no_pod_frees_its_slot_without_an_event(after: Any) -> None:

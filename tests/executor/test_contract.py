@@ -172,12 +172,35 @@ def test_the_end_of_a_pod_before_does_not_touch_a_task_that_runs_again(
     assert executor.get_event_buffer() == {}
 
 
-def test_a_failure_says_why_in_the_event_and_in_the_event_log(executor: KubernetesExecutor, make_workload: Any) -> None:
+def test_a_failure_says_why_in_the_event_and_in_the_event_log(
+    executor: KubernetesExecutor, make_workload: Any, bench: Any
+) -> None:
     key = queue(executor, make_workload("task"))
     workload = launched(executor)
     tell(executor, Notice(workload, "pod failed", "why"), Ended(workload, State.FAILED, "why"))
     assert executor.get_event_buffer() == {key: (TaskInstanceState.FAILED, "why")}
-    assert [(row.event, row.extra) for row in executor._task_event_logs] == [("pod failed", "why")]
+    assert bench.event_log(executor) == [("pod failed", "why", "task")]
+    assert not executor._task_event_logs  # core's own way of writing them loses them
+
+
+def test_no_text_reaches_the_database_that_it_refuses(
+    executor: KubernetesExecutor, make_workload: Any, bench: Any
+) -> None:
+    key = queue(executor, make_workload("task"))
+    workload, text = launched(executor), "core dumped \0 at \udcff" + "x" * 100_000
+    tell(executor, Notice(workload, "pod failed", text), Ended(workload, State.FAILED, text))
+    ((_, info),) = executor.get_event_buffer().values()
+    ((_, extra, _),) = bench.event_log(executor)
+    for stored, most in ((info, 32_768), (extra, 65_535)):
+        assert stored.startswith("core dumped \ufffd at \ufffdxxx")
+        assert len(stored.encode()) <= most
+    executor.fail(key, "lost \0")
+    assert executor.get_event_buffer() == {key: (TaskInstanceState.FAILED, "lost \ufffd")}
+
+
+def test_events_of_callbacks_are_left_out_as_core_does(executor: KubernetesExecutor, bench: Any) -> None:
+    executor.log_task_event(event="pod failed", extra="why", ti_key=CallbackKey("0"))
+    assert bench.event_log(executor) == []
 
 
 def test_the_external_executor_id_is_never_overwritten(executor: KubernetesExecutor, make_workload: Any) -> None:
@@ -266,9 +289,9 @@ def test_what_waits_for_its_queue_is_told_why_and_never_counts_as_stuck(
     bench.database("update task_instance set queued_dttm = '2020-01-01 00:00:00'")
     limited._turns.choose(limited.queued_tasks.items(), lambda item: item.ti.queue, ["gpu"], -100.0)
     limited.heartbeat()
-    (event,) = limited._task_event_logs
-    assert (event.task_id, event.event) == ("gpu1", "pod waits")
-    assert "queue gpu has 1 pods in flight" in str(event.extra)
+    ((event, extra, task_id),) = bench.event_log(limited)
+    assert (task_id, event) == ("gpu1", "pod waits")
+    assert "queue gpu has 1 pods in flight" in extra
     rows = bench.rows("select task_id, queued_dttm > '2020-01-02' from task_instance order by task_id")
     assert rows == [("gpu0", 0), ("gpu1", 1)]
     limited.revoke_task(ti=SimpleNamespace(key=keys[1]))  # type: ignore[arg-type]

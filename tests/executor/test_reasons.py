@@ -132,7 +132,7 @@ def impatient(running: Any) -> Iterator[Any]:
 
 def events(bench: Any, key: Any) -> list[tuple[str, str]]:
     """Return what the task's event log says."""
-    return [(row.event, row.extra) for row in bench.executor._task_event_logs if row.task_id == key.task_id]
+    return [(event, extra) for event, extra, task_id in bench.event_log() if task_id == key.task_id]
 
 
 def log_of(bench: Any, key: Any) -> str:

@@ -74,8 +74,7 @@ def test_a_heartbeat_waits_for_nothing_though_the_server_does_not_answer(bench: 
 def test_the_reason_is_in_the_event_log_and_in_the_tasks_own_log(bench: Any) -> None:
     bench.start()
     reason = bench.failure(bench.queue())
-    rows = [(row.event, row.extra, row.task_id) for row in bench.executor._task_event_logs]
-    assert rows == [("pod failed", reason, "task")]
+    assert bench.event_log() == [("pod failed", reason, "task")]
     log = bench.folder / "logs" / "dag_id=dag" / "task_id=task" / "attempt=1.log"
     bench.until(log.exists)
     line = json.loads(log.read_text().splitlines()[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -12,6 +13,9 @@ from crosswind.runs.tallies import Tally
 from crosswind.runs.workloads import Notice, Outcome, Released, Run, Stage
 
 __all__ = ["Board"]
+
+_NOTICE_AGAIN = 1800.0
+"""Seconds after which the same reason is worth another row in the task's event log."""
 
 
 class Board:
@@ -84,11 +88,16 @@ class Board:
         run.batch = name
         self.batches.join(run.namespace, name, run.unique, run.workload.renew)
 
-    def notice(self, run: Run, event: str, message: str) -> None:
-        """Tell the task's author something, once per message."""
-        if message and message not in run.noticed and not run.revoked:
-            run.noticed |= {message}
-            self.outbox.append(Notice(run.workload, event, message))
+    def notice(self, run: Run, event: str, message: str, reason: str = "") -> None:
+        """Report something to the task's author: when the reason changes, and the same one again after half an hour.
+
+        Wordings change more often than reasons: a quota's message has the pods in use in it, the scheduler's the nodes.
+        """
+        now, topic, noticed = time.monotonic(), (event, reason), run.noticed or {}
+        if not message or run.revoked or noticed.get(topic, -math.inf) > now - _NOTICE_AGAIN:
+            return
+        run.noticed = {**noticed, topic: now}
+        self.outbox.append(Notice(run.workload, event, message))
 
     def at(self, *stages: Stage) -> Iterable[Run]:
         """Return the runs that are at one of these stages."""

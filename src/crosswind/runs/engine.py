@@ -379,7 +379,8 @@ class Engine:
         """Give the task of a run that never began another pod."""
         attempt = run.attempt + 1
         unique = unique_of(run.workload.task.unique_id, attempt)
-        self._start(Run(run.workload, replace(run.task, unique_id=unique), _now(), attempt=attempt))
+        task = replace(run.task, unique_id=unique)
+        self._start(Run(run.workload, task, _now(), attempt=attempt, noticed=run.noticed))
 
     def _created(self, run: Run) -> None:
         if self._parts is not None:

@@ -13,6 +13,7 @@ from crosswind.runs.attending import events_of
 from crosswind.runs.board import Board
 from crosswind.runs.workloads import Run, Stage
 from crosswind.settings import EngineSettings
+from crosswind.types import Manifest
 
 __all__ = ["Inquirer"]
 
@@ -52,6 +53,12 @@ class Inquirer:
         except NotFound:
             return
         fatal = self._settings.fatal_reasons
-        told = why(pod, await events_of(self._client, pod), fatal=fatal)
+        events = await events_of(self._client, pod)
+        told = why(pod, events, fatal=fatal)
         if run.stage is Stage.CREATED and told != why(pod, fatal=fatal):
-            run.waits_for = partial(str, told)
+            run.waits_for, run.held_up = partial(str, told), _reason(events)
+
+
+def _reason(events: list[Manifest]) -> str:
+    """Return one word for what events, the oldest first, say: the reason of the newest that warns."""
+    return next((str(event.get("reason")) for event in reversed(events) if event.get("type") == "Warning"), "")

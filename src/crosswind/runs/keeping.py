@@ -101,7 +101,7 @@ class Keeper:
         before = _now() - self._settings.tell_after
         for run in self._board.at(Stage.WAITING, Stage.CREATED):
             if run.waits_for is not None and run.asked_at < before:
-                self._board.notice(run, "pod waits", run.waits_for())
+                self._board.notice(run, "pod waits", run.waits_for(), run.held_up)
 
     async def _find_unseen(self) -> None:
         """Ask for pods that the watch never told of, such as those whose labels an admission webhook took away."""

@@ -144,7 +144,7 @@ class Settler:
         if isinstance(verdict, State):
             self._tell(run, verdict, thread)
         elif verdict == "relaunch":
-            self._board.notice(run, "pod relaunched", run.message)
+            self._board.notice(run, "pod relaunched", run.message, run.reason)
             self._relaunch(run)
             self._close(run)
         else:

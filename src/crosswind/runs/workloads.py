@@ -143,8 +143,8 @@ class Run:
     """Of a run that another executor began, until its pod carries our label."""
     lost: bool = False
     """There is no trace of its pod: how far its task came is not known."""
-    noticed: frozenset[str] = frozenset()
-    """What its task's author was told."""
+    noticed: Mapping[tuple[str, str], float] | None = None
+    """Events and reasons that its task's author has read, and when, as monotonic seconds."""
 
     @property
     def unique(self) -> str:
