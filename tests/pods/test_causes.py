@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from test_verdicts import CASES, PULL, RUNNING, disrupted, ended, make_pod, waiting
 
+from crosswind.pods.authors import OPERATOR
 from crosswind.pods.causes import exit_code_meaning, why, why_refused
 from crosswind.pods.verdicts import judge
 
@@ -231,3 +234,44 @@ def test_a_refusal_of_the_api_server_is_explained(message: str, sentence: str) -
 )
 def test_an_exit_code_is_explained_where_it_says_something(code: int, meaning: str) -> None:
     assert exit_code_meaning(code).startswith(meaning)
+
+
+MEMORY = {"name": "base", "resources": {"limits": {"memory": "1Gi"}}}
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        (
+            "pods is forbidden: maximum memory usage per Container is 32Mi, but limit is 64Mi",
+            "memory in container_resources",
+        ),
+        ("failed quota: q: must specify limits.memory for: base", "set it in container_resources"),
+        ('serviceaccount "none" not found', "or correct service_account_name"),
+        ("no PriorityClass with name top was found", "or correct priority_class_name"),
+    ],
+)
+def test_a_refusal_names_the_operator_s_keywords(message: str, said: str) -> None:
+    sentence = why_refused(message, OPERATOR)
+    assert said in sentence
+    assert "template" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}, "raise limits.memory in container_resources"),
+        ({"waiting": {"reason": "ErrImagePull", "message": "denied"}}, "in image_pull_secrets"),
+        (
+            {"waiting": {"reason": "CreateContainerConfigError", "message": "image runs as root, runAsNonRoot"}},
+            "container_security",
+        ),
+        ({"terminated": {"exitCode": 128, "reason": "StartError", "message": "no such file"}}, "has the program"),
+    ],
+)
+def test_a_failure_names_the_operator_s_keywords(state: dict[str, Any], said: str) -> None:
+    status = {"phase": "Pending", "containerStatuses": [{"name": "base", "state": state}]}
+    pod = {"metadata": {"name": "pod"}, "spec": {"restartPolicy": "Never", "containers": [MEMORY]}, "status": status}
+    sentence = why(pod, author=OPERATOR)
+    assert said in sentence
+    assert not {"pod_override", "template", "Airflow"} & set(sentence.replace(",", " ").split())

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from crosswind.pods.authors import EXECUTOR, Author
 from crosswind.pods.states import ContainerReport, Kind, containers, mapping, mappings, text
 from crosswind.pods.verdicts import FATAL_REASONS, Stage, Verdict, is_transient_pull, judge
 from crosswind.types import Json
 
-__all__ = ["exit_code_meaning", "why", "why_refused"]
+__all__ = ["exit_code_meaning", "is_known_refusal", "why", "why_refused"]
 
 _LONGEST = 400
 """Characters of Kubernetes' own text in one sentence."""
@@ -25,6 +26,7 @@ class _Case:
     pod: Mapping[str, Any]
     verdict: Verdict
     base: str
+    author: Author
     events: tuple[Mapping[str, Any], ...]
 
     @property
@@ -65,26 +67,33 @@ def why(
     base: str = "base",
     fatal: Iterable[str] = FATAL_REASONS,
     deleted: bool = False,
+    author: Author = EXECUTOR,
 ) -> str:
     """Return one sentence on why the pod failed, or waits; "" when it runs, or ended well.
 
     ``events``: Event objects about the pod, in any order; they name causes that the status does not hold (volumes,
     networks). ``base``, ``fatal``, ``deleted``: as for ``verdicts.judge``.
+    ``author``: whose words the mend has.
     """
     verdict = judge(pod, base, fatal=frozenset(fatal), deleted=deleted)
     if verdict.succeeded or (verdict.stage is Stage.RUNNING and not verdict.reason):
         return ""
-    case = _Case(mapping(pod), verdict, base, tuple(mappings(list(events))))
+    case = _Case(mapping(pod), verdict, base, author, tuple(mappings(list(events))))
     return next((sentence for rule in _RULES if (sentence := rule(case))), "")
 
 
-def why_refused(message: str) -> str:
-    """Return cause and mend for a pod that the API server refused, from the text of its error."""
+def why_refused(message: str, author: Author = EXECUTOR) -> str:
+    """Return cause and mend for a pod that the API server refused, from its error's text, in the author's words."""
     for pattern, cause in _REFUSALS:
         if match := re.search(pattern, message, re.IGNORECASE):
             groups = {name: value for name, value in match.groupdict().items() if value}
-            return cause.format(**groups, message=_short(message))
+            return cause.format(**groups, message=_short(message), author=author)
     return f"the API server refused the pod: {_short(message)}"
+
+
+def is_known_refusal(message: str) -> bool:
+    """Whether ``why_refused`` has a cause for a message, rather than the message alone."""
+    return any(re.search(pattern, message, re.IGNORECASE) for pattern, _ in _REFUSALS)
 
 
 def exit_code_meaning(code: int) -> str:
@@ -120,19 +129,21 @@ def _out_of_memory(case: _Case) -> str:
     if limit is None:
         return (
             f"{case.base} was killed because {case.node} ran out of memory (OOMKilled), and it has no limit "
-            f"of its own; set "
-            f"resources.requests.memory and limits.memory of {case.base} to what the task needs"
+            f"of its own; set {case.author.memory.format(base=case.base)} to what the task needs"
         )
     return (
         f"{case.base} was killed because it used more memory than its limit of {limit} (OOMKilled); raise "
-        f"resources.limits.memory of {case.base} in the task's pod_override or in the template, or let "
-        f"it hold less at once"
+        f"{case.author.memory_limit.format(base=case.base)}, or let it hold less at once"
     )
 
 
 def _disrupted(case: _Case) -> str:
     template = _DISRUPTIONS.get(case.verdict.reason)
-    return template.format(node=case.node, told=case.told, reason=case.verdict.reason) if template else ""
+    return (
+        template.format(node=case.node, told=case.told, reason=case.verdict.reason, author=case.author)
+        if template
+        else ""
+    )
 
 
 _NOT_ADMITTED = (
@@ -142,25 +153,23 @@ _NOT_ADMITTED = (
 )
 _DISRUPTIONS: Mapping[str, str] = {
     "Evicted": (
-        "{node} evicted the pod{told}; set resources.requests (memory, ephemeral-storage) of base to "
+        "{node} evicted the pod{told}; set {author.own_requests} to "
         "what the task needs: "
         "pods that use more than they request go first"
     ),
     "TerminationByKubelet": (
-        "{node} ended the pod to save itself (memory, disk or shutdown){told}; set resources.requests "
-        "of base to what the "
-        "task needs"
+        "{node} ended the pod to save itself (memory, disk or shutdown){told}; set {author.own_requests} "
+        "to what the task needs"
     ),
     "PreemptionByScheduler": (
         "a pod of higher priority took the place of this one on {node}{told}; give it a "
-        "priorityClassName, or the cluster "
-        "more nodes"
+        "{author.priority}, or the cluster more nodes"
     ),
     "Preempting": (
-        "{node} ended the pod to make room for a critical one{told}; set resources.requests so that nodes "
+        "{node} ended the pod to make room for a critical one{told}; set {author.requests} so that nodes "
         "are not overfull"
     ),
-    "Preempted": "a pod of higher priority took the place of this one on {node}{told}; give it a priorityClassName",
+    "Preempted": "a pod of higher priority took the place of this one on {node}{told}; give it a {author.priority}",
     "EvictionByEvictionAPI": (
         "the pod was evicted by request, as draining {node} does (upgrade, autoscaler){told}; keep long "
         "tasks by the annotation "
@@ -195,8 +204,8 @@ def _deadline(case: _Case) -> str:
         return ""
     limit = case.spec.get("activeDeadlineSeconds", "its")
     return (
-        f"the pod lived longer than its activeDeadlineSeconds ({limit}), waiting included; raise it in the template or "
-        "pod_override, or take it out and use the task's execution_timeout"
+        f"the pod lived longer than its activeDeadlineSeconds ({limit}), waiting included; {case.author.deadline}, "
+        "or take it out and use the task's execution_timeout"
     )
 
 
@@ -211,16 +220,17 @@ def _image(case: _Case) -> str:
     ):
         return ""
     image = text(case.container(verdict.container).get("image"))
+    secrets = case.author.pull_secrets
     start = f"image {image!r} of container {verdict.container} cannot be pulled{case.told}"
     if verdict.reason == "InvalidImageName":
         return f"image {image!r} of container {verdict.container} is no valid image name; write REGISTRY/NAME:TAG"
     if verdict.reason == "ErrImageNeverPull":
         return f"{start}; it is not on {case.node} and imagePullPolicy is Never: load it there or change the policy"
     if re.search(r"unauthori[sz]ed|authentication|forbidden|denied|403|401", verdict.message, re.IGNORECASE):
-        return f"{start}; name a Secret with the registry's credentials in imagePullSecrets, and check the image's name"
+        return f"{start}; name a Secret with the registry's credentials in {secrets}, and check the image's name"
     if is_transient_pull(verdict.message):
         return f"{start}; the registry is busy or out of reach, Kubernetes tries again"
-    return f"{start}; check its name and tag, and imagePullSecrets if the registry is private"
+    return f"{start}; check its name and tag, and {secrets} if the registry is private"
 
 
 def _missing_object(case: _Case) -> str:
@@ -234,8 +244,8 @@ def _missing_object(case: _Case) -> str:
     if match := re.search(r"find key (\S+) in (secret|configmap) (\S+)", message, re.IGNORECASE):
         return f"{start}; add the key {match[1]} to the {match[2].lower()} {match[3]}, or correct the reference"
     if "runAsNonRoot" in message:
-        return f"{start}; set securityContext.runAsUser to a number other than 0 (50000 in Airflow's images)"
-    return f"{start}; mend what it names in the template or pod_override"
+        return f"{start}; set {case.author.user}"
+    return f"{start}; mend what it names in {case.author.spec}"
 
 
 def _not_started(case: _Case) -> str:
@@ -243,8 +253,7 @@ def _not_started(case: _Case) -> str:
         return ""
     return (
         f"the command of container {case.verdict.container} could not be started{case.told}; check "
-        f"command, args and that the "
-        "image has the program (base needs python and Airflow)"
+        f"command, args and that the image has the program{case.author.program}"
     )
 
 
@@ -277,14 +286,16 @@ def _unschedulable(case: _Case) -> str:
     if case.verdict.reason != "Unschedulable":
         return ""
     message = case.verdict.message
-    mends = [mend for pattern, mend in _SCHEDULING if re.search(pattern, message, re.IGNORECASE)]
+    mends = [
+        mend.format(author=case.author) for pattern, mend in _SCHEDULING if re.search(pattern, message, re.IGNORECASE)
+    ]
     return f"no node takes the pod{case.told}; {' or '.join(mends[:2]) or 'see what the scheduler names'}"
 
 
 _SCHEDULING = (
-    (r"Insufficient|Too many pods", "lower resources.requests, or give the cluster more or larger nodes"),
-    (r"untolerated taint", "add a toleration for the taint"),
-    (r"node affinity|node selector|didn't match", "correct nodeSelector or affinity"),
+    (r"Insufficient|Too many pods", "lower {author.requests}, or give the cluster more or larger nodes"),
+    (r"untolerated taint", "{author.toleration}"),
+    (r"node affinity|node selector|didn't match", "{author.placement}"),
     (r"persistentvolumeclaim|volume node affinity|PersistentVolume", "check the persistentVolumeClaim and its zone"),
 )
 
@@ -294,7 +305,7 @@ def _held_up(case: _Case) -> str:
     if case.verdict.over or case.verdict.stage is Stage.RUNNING:
         return ""
     if message := case.event("FailedMount", "FailedAttachVolume"):
-        return f"a volume cannot be mounted ({message}); create what it names, or correct the volume in the template"
+        return f"a volume cannot be mounted ({message}); create what it names, or correct {case.author.volume}"
     if message := case.event("FailedCreatePodSandBox", "NetworkNotReady"):
         return f"the pod's network cannot be set up ({message}); look at {case.node} and its network plug-in"
     return ""
@@ -356,11 +367,11 @@ _REFUSALS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"failed quota: (?P<quota>[^:]+): must specify (?P<what>[^\"]+)",
-        "the ResourceQuota {quota} wants every container to state {what}; set it under resources in the template",
+        "the ResourceQuota {quota} wants every container to state {what}; set it in {author.resources}",
     ),
     (
         r"(maximum|minimum) (?P<what>\S+) usage per (Container|Pod)",
-        "a LimitRange of the namespace refuses the pod ({message}); set {what} under resources within its bounds",
+        "a LimitRange of the namespace refuses the pod ({message}); set {what} in {author.resources} within its bounds",
     ),
     (
         r"violates PodSecurity \"?(?P<level>[^\"]+)\"?",
@@ -381,11 +392,11 @@ _REFUSALS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"serviceaccount \"?(?P<name>[\w./-]+)\"? not found",
-        "the service account {name} does not exist; create it, or correct serviceAccountName in the template",
+        "the service account {name} does not exist; create it, or correct {author.service_account}",
     ),
     (
         r"no PriorityClass with name (?P<name>\S+) was found",
-        "the PriorityClass {name} does not exist; create it, or correct priorityClassName",
+        "the PriorityClass {name} does not exist; create it, or correct {author.priority}",
     ),
     (
         r"namespace (?P<name>\S+) because it is being terminated",
@@ -393,7 +404,11 @@ _REFUSALS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"namespaces \"?(?P<name>[\w.-]+)\"? not found",
-        "namespace {name} does not exist; create it, or correct namespace in the template or configuration",
+        "namespace {name} does not exist; create it, or correct {author.namespace}",
+    ),
+    (
+        r"is invalid: (?P<field>[\w.\[\]]+): ",
+        "the pod is not valid ({message}); correct {field} in {author.spec}",
     ),
 )
 

@@ -15,6 +15,7 @@ from crosswind.kube.loglines import LogCursor, LogLine
 from crosswind.kube.requests import LogOptions
 from crosswind.kube.resources import EVENTS, PODS
 from crosswind.kube.retry import is_transient, pause_after
+from crosswind.pods.authors import OPERATOR
 from crosswind.pods.causes import why
 from crosswind.pods.states import ContainerReport, Kind, State, containers, mapping, mappings
 from crosswind.pods.verdicts import Stage, Verdict, judge
@@ -231,7 +232,7 @@ class _Attendance:
         started, scheduled = "start within startup_timeout_seconds", "be scheduled within schedule_timeout_seconds"
         what, limit, cause = started if self._scheduled else scheduled, self._start_limit(), ""
         if pod is not None:
-            cause = why(pod, await events_of(self._client, pod), base=self._wanted.base, fatal=FATAL)
+            cause = why(pod, await events_of(self._client, pod), base=self._wanted.base, fatal=FATAL, author=OPERATOR)
         return f"Pod {self._namespace}/{self._name} did not {what} = {limit:g}. {cause}".strip()
 
     def _start_limit(self) -> float:
