@@ -7,35 +7,31 @@ One import swaps it in::
 
 from __future__ import annotations
 
+import inspect
 import json
-import re
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import pendulum
 from airflow.providers.cncf.kubernetes.callbacks import ExecutionMode
-from airflow.providers.cncf.kubernetes.operators.pod import FoundMoreThanOnePodFailure
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator as StockOperator
-from airflow.providers.cncf.kubernetes.utils.container import container_is_completed, container_is_succeeded
-from airflow.providers.cncf.kubernetes.utils.pod_manager import OnFinishAction
 from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException, conf
-from kubernetes.client import ApiClient, ApiException, Configuration
+from kubernetes.client import ApiException
+from urllib3.exceptions import HTTPError
 
 from crosswind.config import read_pod_settings
-from crosswind.errors import CrosswindError, PodTimeout, XComError
-from crosswind.kube.client import Client
+from crosswind.errors import CrosswindError, XComError
 from crosswind.kube.loglines import LogCursor
+from crosswind.pod_launching import PodLauncher, plain
 from crosswind.pods import xcoms
-from crosswind.pods.naming import mesh_labels
-from crosswind.pods.sidecars import native_requests, quit_requests
-from crosswind.pods.verdicts import Stage, Verdict, judge
+from crosswind.pods.verdicts import Stage, judge
 from crosswind.runs.attending import FATAL, Line, News, Seen, Told, Wanted, attend
 from crosswind.runs.collecting import collect_xcom
-from crosswind.runs.departing import delete_pod, explain, keep_pod, name_is_taken
+from crosswind.runs.departing import explain
 from crosswind.runs.overrides import to_pod
-from crosswind.runs.threads import Feed, run_apart
-from crosswind.settings import KubeSettings
+from crosswind.runs.printing import LogStyle, is_group_mark, level_of
+from crosswind.runs.threads import Feed
 from crosswind.triggers import PodTrigger
 from crosswind.types import Manifest
 
@@ -45,15 +41,23 @@ if TYPE_CHECKING:
 
 __all__ = ["KubernetesPodOperator"]
 
-T = TypeVar("T")
+_NEVER_CALLED: Mapping[str, str] = {
+    "convert_config_file_to_dict": "no kubeconfig is put into a trigger's row",
+    "is_istio_enabled": "the base container decides, with any sidecar",
+    "kill_istio_sidecar": "sidecars are ended by [crosswind] sidecars_file and docs/sidecars.md",
+    "pod_manager": "pods are followed by crosswind itself; override hook or client",
+    "_clean": "override post_complete_action or cleanup",
+    "_write_logs": "use log_formatter or a callback",
+    "_handle_api_exception": "credentials are renewed by crosswind itself",
+    "_refresh_cached_properties": "credentials are renewed by crosswind itself",
+    "_read_pod_events": "use log_events_on_failure or a callback",
+    "_read_pod_container_states": "use a callback",
+    "_get_most_recent_pod_index": "override process_duplicate_label_pods",
+}
+"""Stock's methods that nothing calls here, each with what to do instead of overriding it."""
 
-_APP = "airflow-pod-operator"
-_LEVEL = re.compile(r"\s*\[?(DEBUG|INFO|WARN|WARNING|ERROR|CRITICAL|FATAL)\]?\b", re.IGNORECASE)
-_AFTERWARDS_S = 600.0
-"""How long what follows base's end may take in all; each part has a shorter limit of its own."""
 
-
-class KubernetesPodOperator(StockOperator):
+class KubernetesPodOperator(PodLauncher):
     """Run a task in a pod.
 
     Takes all that stock's ``KubernetesPodOperator`` takes, and works as it does, but:
@@ -65,114 +69,26 @@ class KubernetesPodOperator(StockOperator):
 
     ``xcom_sidecar``: how the content of ``/airflow/xcom/return.json`` is fetched. ``native`` (default; up to 10 MB;
     Kubernetes 1.29) by a native sidecar that hands it over, ``stock`` by stock's sidecar and ``pods/exec``.
+
+    A subclass may override what it may override of stock's operator. ``TypeError`` names a method of stock's that is
+    overridden and that nothing would call here.
     """
 
     def __init__(self, *, xcom_sidecar: Literal["native", "stock"] = "native", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if xcom_sidecar not in ("native", "stock"):
             raise ValueError(f"xcom_sidecar must be native or stock, is {xcom_sidecar!r}")
+        _refuse_what_is_never_called(type(self))
         self.xcom_sidecar = xcom_sidecar
-        self._seen: Seen | None = None
+        self._seen = None
         self._feed: Feed[News] | None = None
+        self._news: Iterator[News] = iter(())
+        self._plan = Wanted()
+        self._is_known = False
         self._was_killed = False
+        self._failure: AirflowException | None = None
 
     # --- before ---------------------------------------------------------------------------------------------------
-
-    def build_pod_request_obj(self, context: Context | None = None, *, dry_run: bool = False) -> V1Pod:
-        """Return the pod: stock's, with labels that meshes accept and the sidecar that XCom needs."""
-        native = self.do_xcom_push and self.xcom_sidecar == "native"
-        wished, self.do_xcom_push = self.do_xcom_push, self.do_xcom_push and not native
-        try:
-            pod = super().build_pod_request_obj(context, dry_run=dry_run)
-        finally:
-            self.do_xcom_push = wished
-        labels, annotations = pod.metadata.labels or {}, pod.metadata.annotations or {}
-        pod.metadata.labels = labels | mesh_labels(labels, _APP)
-        wishes = native_requests(annotations, read_pod_settings(conf).ask_native)
-        pod.metadata.annotations = annotations | wishes | quit_requests(annotations)
-        if native:
-            self._add_xcom(pod.spec)
-        return pod
-
-    def _add_xcom(self, spec: Any) -> None:
-        """Add the XCom sidecar and its volume, and leave all else as it is: models may hold dicts of the author's."""
-        base = next(one for one in spec.containers if one.name == self.base_container_name)
-        context = self.xcom_sidecar_container_security_context
-        if context is None:
-            context = self.hook.get_xcom_sidecar_container_security_context() or base.security_context
-        bare = {"spec": {"containers": [{"name": base.name}]}}
-        made = xcoms.add_sidecar(
-            bare,
-            base=base.name,
-            image=self.hook.get_xcom_sidecar_container_image() or xcoms.IMAGE,
-            resources=_plain(self.hook.get_xcom_sidecar_container_resources()),
-            security_context=_plain(context),
-        )
-        parts = to_pod(made).spec
-        base.volume_mounts = [*(base.volume_mounts or []), *parts.containers[0].volume_mounts]
-        spec.volumes = [*(spec.volumes or []), *parts.volumes]
-        spec.init_containers = [*(spec.init_containers or []), *parts.init_containers]
-
-    def get_or_create_pod(self, pod_request_obj: V1Pod, context: Context) -> V1Pod:
-        """Return the pod of an earlier try that lost its worker, or create one.
-
-        A finished one is taken over when its base container succeeded; when it failed, a new one is made.
-        """
-        earlier = self._find_earlier(pod_request_obj.metadata.namespace, context)
-        if earlier is not None and container_is_completed(earlier, self.base_container_name):
-            if container_is_succeeded(earlier, self.base_container_name):
-                self.log.info("Taking over pod %s, whose task has succeeded", earlier.metadata.name)
-                return earlier
-            self.patch_already_checked(earlier, reraise=False)  # while it goes, nothing shall attach to it
-            self._put_away(Seen(_plain(earlier), Verdict(Stage.ENDED)))
-        if not self.random_name_suffix:
-            self._await_name(pod_request_obj)  # stock would insist for a quarter of a minute
-        try:
-            return super().get_or_create_pod(pod_request_obj, context)
-        except ApiException as error:
-            if error.status != 409:
-                raise
-            return self._settle_name(pod_request_obj, context)
-
-    def _find_earlier(self, namespace: str, context: Context) -> V1Pod | None:
-        if not self.reattach_on_restart:
-            return None
-        try:
-            return self.find_pod(namespace, context=context)
-        except FoundMoreThanOnePodFailure:
-            return None  # what stock remembers by name may tell which one it is
-        except ApiException as error:
-            if error.status != 403:
-                raise
-            raise AirflowException(
-                f"Pods of namespace {namespace} may not be listed, so that the pod of an earlier try cannot be found:"
-                " grant list on pods, or set durable=False"
-            ) from error
-
-    def _await_name(self, request: V1Pod) -> Manifest | None:
-        """Return the pod of this task that has the request's name, None when the name is, or gets, free.
-
-        Raises ``AirflowException`` when another pod keeps it.
-        """
-        name, namespace = request.metadata.name, request.metadata.namespace
-        taken = self._apart(lambda client: name_is_taken(client, name, namespace))
-        if taken is None:
-            return None
-        labels = taken["metadata"].get("labels") or {}
-        own = {key: value for key, value in (request.metadata.labels or {}).items() if key != "try_number"}
-        going = "deletionTimestamp" in taken["metadata"]
-        if going or self.POD_CHECKED_KEY in labels or not own.items() <= labels.items():
-            raise AirflowException(_name_taken(taken))
-        return taken
-
-    def _settle_name(self, request: V1Pod, context: Context) -> V1Pod:
-        """Return this task's pod although its name was taken: by itself, when the answer to its creation was lost."""
-        taken = self._await_name(request)
-        if taken is None:
-            return super().get_or_create_pod(request, context)
-        if not (self.random_name_suffix or self.reattach_on_restart):
-            raise AirflowException(_name_taken(taken))
-        return to_pod(taken)
 
     def _launch(self, context: Context) -> None:
         if self.pod_request_obj is None:
@@ -192,17 +108,39 @@ class KubernetesPodOperator(StockOperator):
 
     def execute_sync(self, context: Context) -> Any:
         """Launch the pod, follow it to its base container's end and return its XCom."""
+        result = None
         try:
             self._launch(context)
-            self._attend(context, self._wanted())
-            return self._conclude(context)
+            assert self.pod is not None
+            self._plan = self._wanted()
+            self.await_pod_start(pod=self.pod)
+            self.await_init_containers_completion(pod=self.pod)
+            self._call_when_started(context)
+            self.await_pod_completion(pod=self.pod)
+            self._follow(lambda: False)  # to the end, whatever an override has waited for
+            result = self._conclude(context)
         finally:
-            self._leave(context)
+            self._leave(context, result)
+        return result
+
+    def await_pod_start(self, pod: V1Pod) -> None:
+        """Follow the pod until its base container has started, or never will."""
+        self._follow(lambda: self._seen is not None and (self._seen.verdict.started or self._seen.verdict.over))
+
+    def await_init_containers_completion(self, pod: V1Pod) -> None:  # type: ignore[override]  # stock's is decorated
+        """Do nothing: init containers have ended when base starts, and their lines were printed on the way."""
+
+    def await_pod_completion(self, pod: V1Pod) -> None:  # type: ignore[override]  # stock's is decorated
+        """Follow the pod until its base container has ended and all lines are printed."""
+        self._follow(lambda: False)
 
     def execute_async(self, context: Context) -> None:
         """Launch the pod and wait for its end in the triggerer."""
         self._launch(context)
-        self.invoke_defer_method(context=context)
+        if "context" in inspect.signature(self.invoke_defer_method).parameters:
+            self.invoke_defer_method(context=context)
+        else:  # an override of the time before stock passed the context
+            self.invoke_defer_method()
 
     def invoke_defer_method(self, last_log_time: Any = None, context: Context | None = None) -> None:
         """Hand the pod over to the triggerer. The trigger's row holds no credentials."""
@@ -211,9 +149,16 @@ class KubernetesPodOperator(StockOperator):
         if self.execution_timeout is not None and context is not None:
             # a minute more than the trigger takes, so that it is the trigger that notices
             started = context["ti"].start_date or datetime.now().astimezone()
-            deadline = (started + self.execution_timeout).timestamp()
-            left = max(0.0, deadline - datetime.now().timestamp())
+            left = max(0.0, (started + self.execution_timeout - datetime.now().astimezone()).total_seconds())
+            deadline = self._apart(lambda client: client.now()) + left
             timeout = timedelta(seconds=left + 60)
+        style = LogStyle(self.container_name_log_prefix_enabled, self.log_formatter)
+        follow = bool(self.get_logs and self.logging_interval)
+        if follow and not style.travels:
+            self.log.warning(
+                "log_formatter is no function at the top of a module, so the triggerer cannot import it:"
+                " the log is printed when the pod has ended"
+            )
         trigger = PodTrigger(
             pod_name=self.pod.metadata.name,
             pod_namespace=self.pod.metadata.namespace,
@@ -225,7 +170,8 @@ class KubernetesPodOperator(StockOperator):
             schedule_timeout=self.schedule_timeout_seconds,
             startup_timeout=self.startup_timeout_seconds,
             deadline=deadline,
-            follow_logs=bool(self.get_logs and self.logging_interval),
+            follow_logs=follow and style.travels,
+            log_style=style.to_json() if follow and style.travels else None,
             on_kill_action=self.on_kill_action.value,
             termination_grace_period=self.termination_grace_period,
             trigger_kwargs=self.trigger_kwargs,
@@ -236,25 +182,33 @@ class KubernetesPodOperator(StockOperator):
         """Go on where the trigger stopped: read the logs, fetch the XCom, clean up."""
         stub = {"metadata": {"name": event["name"], "namespace": event["namespace"]}}
         self.pod = to_pod(event.get("pod") or stub)
+        result = None
         try:
             self._call("on_operator_resuming", context, pod=self._live(), event=event)
             late = event["status"] == "timeout"
             if event["status"] == "error":
                 self.log.warning("The triggerer could not follow the pod, this worker does: %s", event.get("message"))
             last, count = event.get("log_cursor") or ("", 0)
-            self._attend(context, self._wanted(LogCursor(last, count), at_once=late), known=self._known(event))
+            self._plan = self._wanted(LogCursor(last, count), at_once=late)
+            self._know(event)
+            self.await_pod_start(pod=self.pod)
+            self._call_when_started(context)
+            self._follow(lambda: False)
             if late:
                 raise AirflowException(event["message"])
-            return self._conclude(context)
+            result = self._conclude(context)
+            if self._failure is not None:
+                raise self._failure
         finally:
-            self._leave(context)
+            self._leave(context, result)
+        return result
 
-    def _known(self, event: Mapping[str, Any]) -> Seen | None:
-        """Return what the trigger saw: all there is when the pod has been removed meanwhile."""
-        if not event.get("pod"):
-            return None
-        pod, deleted = event["pod"], bool(event.get("deleted"))
-        return Seen(pod, judge(pod, self.base_container_name, fatal=FATAL, deleted=deleted, restarts=True), deleted)
+    def _know(self, event: Mapping[str, Any]) -> None:
+        """Take what the trigger saw: all there is when the pod has been removed meanwhile."""
+        if event.get("pod"):
+            pod, deleted = event["pod"], bool(event.get("deleted"))
+            verdict = judge(pod, self.base_container_name, fatal=FATAL, deleted=deleted, restarts=True)
+            self._seen, self._is_known = Seen(pod, verdict, deleted), True
 
     def _wanted(self, cursor: LogCursor | None = None, *, at_once: bool = False) -> Wanted:
         return Wanted(
@@ -268,37 +222,41 @@ class KubernetesPodOperator(StockOperator):
             at_once=at_once,
         )
 
-    def _attend(self, context: Context, wanted: Wanted, known: Seen | None = None) -> None:
-        """Print the pod's logs until its base container has ended; ``known``: what the trigger saw."""
+    def _follow(self, enough: Callable[[], bool]) -> None:
+        """Take the pod's news until ``enough`` holds, or base has ended and its log is printed."""
+        if self._feed is None:
+            self._open()
+        try:
+            while not enough():
+                news = next(self._news, None)
+                if news is None:
+                    return
+                self._take(news)
+        except CrosswindError as error:
+            raise AirflowException(str(error)) from error
+
+    def _open(self) -> None:
+        """Start following the pod, in a thread that ``_leave`` ends."""
         assert self.pod is not None
-        name, namespace = self.pod.metadata.name, self.pod.metadata.namespace
-        self._seen = known
+        name, namespace, plan = self.pod.metadata.name, self.pod.metadata.namespace, self._plan
 
         async def work(hand: Callable[[News], Awaitable[None]]) -> None:
             async with await self._connect() as client:
-                await attend(client, name, namespace, wanted, hand)
+                await attend(client, name, namespace, plan, hand)
 
-        started = False
         self._ready()
-        with Feed(work) as feed:
-            self._feed = feed
-            if self._was_killed:
-                feed.end(AirflowException("The task was killed"))
-            try:
-                for news in feed:
-                    if isinstance(news, Seen):
-                        if not (known and news.deleted):
-                            self._seen = news
-                            self._check_xcom(news)
-                        if news.verdict.started and not started:
-                            started = True
-                            self._call("on_pod_starting", context, pod=self._live())
-                    else:
-                        self._print(news)
-            except (PodTimeout, CrosswindError) as error:
-                raise AirflowException(str(error)) from error
-            finally:
-                self._feed = None
+        feed = Feed(work)
+        feed.__enter__()
+        self._feed, self._news = feed, iter(feed)
+        if self._was_killed:
+            feed.end(AirflowException("The task was killed"))
+
+    def _take(self, news: News) -> None:
+        if not isinstance(news, Seen):
+            self._print(news)
+        elif not (self._is_known and news.deleted):
+            self._seen = news
+            self._check_xcom(news)
 
     def _check_xcom(self, seen: Seen) -> None:
         """Fail early where the XCom sidecar would be an init container that never ends."""
@@ -323,19 +281,14 @@ class KubernetesPodOperator(StockOperator):
                 timestamp=pendulum.instance(datetime.fromisoformat(news.stamp)) if news.stamp else None,
                 pod=self.pod,
             )
-        if news.text.startswith(("::group::", "::endgroup::")):
+        if is_group_mark(news.text):
             print(news.text)
             return
-        level = _LEVEL.match(news.text)
-        if self.log_formatter:
-            line = self.log_formatter(news.container, news.text)
-        else:
-            line = f"[{news.container}] {news.text}" if self.container_name_log_prefix_enabled else news.text
-        self.log.log(_LEVELS[level[1].upper()] if level else 20, "%s", line)
+        style = LogStyle(self.container_name_log_prefix_enabled, self.log_formatter)
+        self.log.log(level_of(news.text), "%s", style.line(news.container, news.text))
 
     def on_kill(self) -> None:
         """End the wait and, unless ``on_kill_action`` says otherwise, delete the pod."""
-        self._was_killed = True
         super().on_kill()
         if self._feed is not None:
             self._feed.end(AirflowException("The task was killed"))
@@ -343,29 +296,40 @@ class KubernetesPodOperator(StockOperator):
     # --- after ----------------------------------------------------------------------------------------------------
 
     def _conclude(self, context: Context) -> Any:
-        """Judge the end: return the XCom, or raise."""
+        """Judge the end: return the XCom; how the task failed is what ``cleanup`` raises, as stock's does."""
         seen = self._seen
         assert seen is not None
         live = self._live()
         self._call("on_pod_completion", context, pod=live)
         self._call("on_pod_teardown", context, pod=live)
         if seen.verdict.succeeded:
-            return self._result(seen) if self.do_xcom_push else None
+            return self._result(live) if self.do_xcom_push else None
         if seen.verdict.exit_code is not None and seen.verdict.exit_code in self.skip_on_exit_code:
             name = live.metadata.name
-            raise AirflowSkipException(f"Pod {name} returned exit code {seen.verdict.exit_code}. Skipping.")
+            self._failure = AirflowSkipException(f"Pod {name} returned exit code {seen.verdict.exit_code}. Skipping.")
+            return None
         self._push_in_spite(context, seen)
-        raise AirflowException(self._cause(seen))
+        self._failure = AirflowException(self._cause(seen))
+        return None
 
-    def _result(self, seen: Seen) -> Any:
+    def _result(self, pod: V1Pod) -> Any:
         if self.xcom_sidecar == "stock":
-            self.pod_manager.await_xcom_sidecar_container_start(pod=self.pod)
-            return self.extract_xcom(self.pod)
-        pod = seen.pod
-        assert pod is not None  # or base would not have been seen to end
-        may_delete, ending = self._is_deleted(seen), read_pod_settings(conf).ending
+            self.pod_manager.await_xcom_sidecar_container_start(pod=pod)
+        return self.extract_xcom(pod=pod)
+
+    def extract_xcom(self, pod: V1Pod, *, ignore_kill_failure: bool = True) -> Any:
+        """Return what the task wrote to ``/airflow/xcom/return.json``, None when it wrote nothing.
+
+        Raises ``XComError`` when the value is lost or no JSON.
+        """
+        if self.xcom_sidecar == "stock":
+            return super().extract_xcom(pod, ignore_kill_failure=ignore_kill_failure)
+        seen = self._seen
+        assert seen is not None
+        assert seen.pod is not None  # or base would not have been seen to end
+        manifest, may_delete, ending = seen.pod, self._is_deleted(seen), read_pod_settings(conf).ending
         content = self._apart(
-            lambda client: collect_xcom(client, pod, self.base_container_name, ending, may_delete=may_delete)
+            lambda client: collect_xcom(client, manifest, self.base_container_name, ending, may_delete=may_delete)
         )
         if content is None:
             self.log.warning("The pod was removed before its XCom could be read")
@@ -382,17 +346,11 @@ class KubernetesPodOperator(StockOperator):
         """Push the XCom of a task that failed, if it left one."""
         if not self.do_xcom_push or not seen.verdict.over or not seen.verdict.started or seen.deleted:
             return
+        assert self.pod is not None
         try:
-            value = self._result(seen)
+            self._push_xcom_with_fan_out(context["ti"], self._result(self.pod))
         except Exception as error:
             self.log.info("The failed task left no XCom: %s", error)
-            return
-        if value is None:
-            return
-        if self.multiple_outputs and isinstance(value, Mapping):
-            for key, part in value.items():
-                context["ti"].xcom_push(str(key), part)
-        context["ti"].xcom_push("return_value", value)
 
     def _cause(self, seen: Seen) -> str:
         assert self.pod is not None
@@ -405,54 +363,54 @@ class KubernetesPodOperator(StockOperator):
             self.log.info("The pod as last seen:\n%s", json.dumps(_without_fields(seen.pod), indent=1))
         return f"{where} failed: {cause or 'it is gone, and nobody saw its end'}"
 
-    def _leave(self, context: Context) -> None:
-        """Delete the pod or keep it, as ``on_finish_action`` says; what goes wrong here fails no task."""
-        if self.pod is None or self._was_killed:
-            return
-        stub = {"metadata": {"name": self.pod.metadata.name, "namespace": self.pod.metadata.namespace}}
-        self._put_away(self._seen or Seen(stub, Verdict(Stage.WAITING)))
-        self._call("on_pod_cleanup", context, pod=self.pod)
+    def _leave(self, context: Context, result: Any) -> None:
+        """Stop following the pod, and let stock's hooks put it away."""
+        if self._feed is not None:
+            self._feed.__exit__()
+            self._feed, self._news = None, iter(())
+        if self.pod is not None:
+            known = self._seen.pod if self._seen is not None and not self._seen.deleted else None
+            self.remote_pod = self.pod if known is None else to_pod(known)
+        self.post_complete_action(
+            pod=self.pod or self.pod_request_obj, remote_pod=self.remote_pod, context=context, result=result
+        )
 
-    def _put_away(self, seen: Seen) -> None:
-        pod, delete = seen.pod, self._is_deleted(seen)
-        if pod is None or seen.deleted:
-            return
-        base, over = self.base_container_name, seen.verdict.over
-        self.log.info("%s pod %s", "Deleting" if delete else "Keeping", pod["metadata"]["name"])
+    def post_complete_action(
+        self, *, pod: V1Pod, remote_pod: V1Pod, context: Context, result: Any, **kwargs: Any
+    ) -> None:
+        """Put the pod away; the callbacks hear of it when the task has failed, too."""
         try:
-            ending = read_pod_settings(conf).ending
-            self._apart(
-                lambda client: delete_pod(client, pod) if delete else keep_pod(client, pod, base, ending, over=over)
-            )
-        except (CrosswindError, TimeoutError) as error:
-            self.log.warning("The pod is left over: %s", error)
+            self.cleanup(pod=pod, remote_pod=remote_pod, xcom_result=result, context=context)
+        finally:
+            if pod is not None:
+                self._call("on_pod_cleanup", context, pod=pod)
 
-    def _is_deleted(self, seen: Seen) -> bool:
-        match self.on_finish_action:
-            case OnFinishAction.DELETE_POD:
-                return True
-            case OnFinishAction.DELETE_SUCCEEDED_POD:
-                return seen.verdict.succeeded
-            case OnFinishAction.DELETE_ACTIVE_POD:
-                return not seen.verdict.over
-        return False
+    def cleanup(self, pod: V1Pod, remote_pod: V1Pod, xcom_result: Any = None, context: Context | None = None) -> None:
+        """Delete the pod or keep it, as ``on_finish_action`` says, and raise how the task failed, if it did."""
+        if self._was_killed or not remote_pod:
+            return
+        self._put_away(self._last_look(remote_pod))
+        if context is not None:
+            self._write_used(context)
+        if self._failure is not None:
+            raise self._failure
 
-    # --- doors ----------------------------------------------------------------------------------------------------
+    def _last_look(self, pod: V1Pod) -> Seen:
+        """Return how the pod is; one that was not seen to end is looked at again, for it may have begun meanwhile."""
+        if self._seen is not None and (self._seen.deleted or self._seen.verdict.over):
+            return self._seen
+        try:
+            return self._judged(plain(self.hook.get_pod(pod.metadata.name, pod.metadata.namespace)))
+        except (ApiException, HTTPError) as error:
+            known = self._seen or self._judged(plain(pod))
+            gone = isinstance(error, ApiException) and error.status == 404
+            return Seen(known.pod, known.verdict._replace(stage=Stage.GONE), True) if gone else known
 
-    def _ready(self) -> None:
-        """Make the hook's client in this thread, where Airflow's connections can be read."""
-        _ = self.client
+    # --- callbacks ------------------------------------------------------------------------------------------------
 
-    async def _connect(self) -> Client:
-        return await Client.borrowing(self.client.api_client.configuration, KubeSettings())
-
-    def _apart(self, ask: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
-        async def work() -> T:
-            async with await self._connect() as client:
-                return await ask(client)
-
-        self._ready()
-        return run_apart(work, _AFTERWARDS_S)
+    def _call_when_started(self, context: Context) -> None:
+        if self._seen is not None and self._seen.verdict.started:
+            self._call("on_pod_starting", context, pod=self._live())
 
     def _live(self) -> V1Pod:
         """Return the pod as it is now, for callbacks; as it was last when it is gone or nobody asks."""
@@ -470,28 +428,19 @@ class KubernetesPodOperator(StockOperator):
             getattr(callback, name)(client=self.client, mode=ExecutionMode.SYNC, operator=self, context=context, **what)
 
 
-_LEVELS = {"DEBUG": 10, "INFO": 20, "WARN": 30, "WARNING": 30, "ERROR": 40, "CRITICAL": 50, "FATAL": 50}
-
-
-def _name_taken(pod: Manifest) -> str:
-    metadata = pod["metadata"]
-    labels = metadata.get("labels") or {}
-    whose = [f"{key} {labels[key]}" for key in ("dag_id", "task_id", "run_id", "try_number") if key in labels]
-    return (
-        f"Pod {metadata['namespace']}/{metadata['name']} is there already"
-        f" ({', '.join(whose) or 'not made by Airflow'}): delete it, or let names differ by random_name_suffix=True"
-    )
+def _refuse_what_is_never_called(kind: type[KubernetesPodOperator]) -> None:
+    for name, instead in _NEVER_CALLED.items():
+        if inspect.getattr_static(kind, name) is not inspect.getattr_static(StockOperator, name):
+            raise TypeError(
+                f"{kind.__module__}.{kind.__qualname__} overrides {name}, which crosswind's KubernetesPodOperator never"
+                f" calls: {instead}"
+            )
 
 
 def _names(given: Any) -> Literal[True] | Sequence[str]:
     if given is True:
         return True
     return (given,) if isinstance(given, str) else tuple(given or ())
-
-
-def _plain(value: Any) -> Any:
-    """Return a model, a dict or (from a connection) JSON text as JSON."""
-    return json.loads(value) if isinstance(value, str) else ApiClient(Configuration()).sanitize_for_serialization(value)
 
 
 def _without_fields(pod: Manifest) -> Manifest:

@@ -13,13 +13,16 @@ import orjson
 from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
+from structlog.contextvars import get_contextvars
 
-from crosswind.errors import PodTimeout
+from crosswind.errors import CrosswindError, PodTimeout
+from crosswind.kube.client import Client
 from crosswind.kube.loglines import LogCursor
 from crosswind.pods.states import mapping, mappings
 from crosswind.pods.xcoms import awaited
 from crosswind.runs.attending import Line, News, Seen, Wanted, attend
-from crosswind.runs.departing import delete_pod
+from crosswind.runs.departing import delete_pod, mark_pod
+from crosswind.runs.printing import LogStyle, is_group_mark, level_of
 from crosswind.runs.sharing import SharedWatch, hub
 from crosswind.settings import KubeSettings
 from crosswind.types import Manifest
@@ -36,7 +39,8 @@ class PodTrigger(BaseTrigger):
     """Fires when the base container has ended, the pod is gone, or time is up.
 
     Its row names the connection (or context and file of a kubeconfig) and holds no credentials. Times in seconds;
-    ``deadline``: seconds since 1970. ``follow_logs``: print base's log into the triggerer's while waiting.
+    ``deadline``: seconds since 1970 by the API server's clock, so that those of worker and triggerer may differ.
+    ``follow_logs``: print base's log into the triggerer's while waiting, as ``log_style`` (``LogStyle.to_json``) says.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class PodTrigger(BaseTrigger):
         startup_timeout: float = 120,
         deadline: float | None = None,
         follow_logs: bool = False,
+        log_style: dict[str, Any] | None = None,
         on_kill_action: str = "delete_pod",
         termination_grace_period: int | None = None,
         trigger_kwargs: dict[str, Any] | None = None,
@@ -70,12 +75,14 @@ class PodTrigger(BaseTrigger):
             "startup_timeout": startup_timeout,
             "deadline": deadline,
             "follow_logs": follow_logs,
+            "log_style": log_style,
             "on_kill_action": on_kill_action,
             "termination_grace_period": termination_grace_period,
             "trigger_kwargs": trigger_kwargs,
         }
         self._name, self._namespace, self._base = pod_name, pod_namespace, base_container_name
         self._deadline, self._follow_logs = deadline, follow_logs
+        self._style = LogStyle()
         self._cursor = LogCursor()
         self._seen: Seen | None = None
         self._fired = False
@@ -105,7 +112,8 @@ class PodTrigger(BaseTrigger):
         if self._seen is not None and self._seen.pod is not None:
             pod = self._seen.pod
         async with hub().watch(await self.settings(), self._namespace) as shared:
-            await delete_pod(shared.client, pod, self._arguments["termination_grace_period"])
+            if await delete_pod(shared.client, pod, self._arguments["termination_grace_period"]):
+                await mark_pod(shared.client, pod)
 
     async def settings(self) -> KubeSettings:
         """Return how to reach the cluster: by the arguments, then the connection, then what surrounds this process."""
@@ -113,11 +121,16 @@ class PodTrigger(BaseTrigger):
 
     async def _wait(self) -> tuple[str, str]:
         settings = await self.settings()
-        left = None if self._deadline is None else self._deadline - time.time()
+        self._prepare_printing()
         try:
-            async with asyncio.timeout(left), hub().watch(settings, self._namespace) as shared:
+            async with asyncio.timeout(None) as limit, hub().watch(settings, self._namespace) as shared:
+                if self._deadline is not None:
+                    left = self._deadline - await _now(shared.client)
+                    limit.reschedule(asyncio.get_running_loop().time() + left)
                 await self._attend(shared)
         except TimeoutError:
+            if not limit.expired():
+                raise
             return "timeout", f"Pod {self._namespace}/{self._name} did not end within the task's execution_timeout"
         assert self._seen is not None
         return ("success", "") if self._seen.verdict.succeeded else ("failed", self._seen.verdict.reason)
@@ -138,7 +151,25 @@ class PodTrigger(BaseTrigger):
         if isinstance(news, Seen):
             self._seen = news
         elif isinstance(news, Line) and news.text:
-            self.log.info("[%s] %s", news.container, news.text)
+            self._print(news)
+
+    def _prepare_printing(self) -> None:
+        """Import the formatter of the lines; without it they are left to the worker, which has it."""
+        try:
+            self._style = LogStyle.from_json(self._arguments["log_style"])
+        except Exception as error:
+            self.log.warning(
+                "The log is printed when the pod has ended: its log_formatter cannot be imported: %s", error
+            )
+            self._follow_logs = False
+
+    def _print(self, line: Line) -> None:
+        if not is_group_mark(line.text):
+            self.log.log(level_of(line.text), "%s", self._style.line(line.container, line.text))
+        elif "trigger_id" in get_contextvars():
+            self.log.info("%s", line.text)  # in a triggerer only what is logged reaches the task's log
+        else:
+            print(line.text)
 
     async def _linger(self, shared: SharedWatch) -> None:
         """Wait a moment for what the XCom sidecar says at its end."""
@@ -181,6 +212,14 @@ def kube_settings(arguments: Mapping[str, Any], extras: Mapping[str, Any]) -> Ku
         context=argument("cluster_context", "cluster_context"),
         verify_ssl=str(field("disable_verify_ssl")).lower() != "true",
     )
+
+
+async def _now(client: Client) -> float:
+    """Return the time of the API server's clock, of ours while it cannot be asked."""
+    try:
+        return await client.now()
+    except CrosswindError:
+        return time.time()
 
 
 async def _extras(connection_id: str | None) -> dict[str, Any]:

@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import pytest
-import tenacity
 from airflow.providers.cncf.kubernetes.callbacks import KubernetesPodOperatorCallback
-from airflow.providers.cncf.kubernetes.utils.pod_manager import PodManager
 from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException
 from kubernetes.client import ApiException
 from kubernetes.client import models as k8s
@@ -162,7 +160,6 @@ def test_a_pod_whose_creation_was_answered_too_late_is_this_try_s(stand: Any, mo
         raise ApiException(status=504, reason="the answer was lost")
 
     monkeypatch.setattr(operator.client, "create_namespaced_pod", lost)
-    monkeypatch.setattr(PodManager.create_pod.retry, "wait", tenacity.wait_none())
     operator.execute(stand.context)
     assert stand.pods() == []
 

@@ -89,3 +89,20 @@ def test_without_patch_the_sidecars_of_a_kept_pod_end_all_the_same(restricted: A
     pod = stand.beside(STAYS)
     stand.run("true", config_file=stand.kubeconfig, on_finish_action="keep_pod", full_pod_spec=pod)
     assert [pod["status"]["phase"] for pod in stand.pods()] == ["Succeeded"]
+
+
+def test_without_patch_core_remembers_which_results_are_used(restricted: Any, printed: Any) -> None:
+    stand = restricted(without=("patch",))
+    context = stand.context | {"task_state_store": Store()}
+    given = {"config_file": stand.kubeconfig, "on_finish_action": "keep_pod"}
+    for number in (1, 2):
+        stand.instance.try_number = number
+        stand.operator(f"echo try {number}", **given).execute(context)
+    assert printed.lines() == ["try 1", "try 2"]
+
+
+class Store(dict[str, Any]):
+    """Core's task state store of one task instance."""
+
+    def set(self, key: str, value: Any, **_: Any) -> None:
+        self[key] = value

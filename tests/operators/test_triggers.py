@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
+from benchmarks.operator_cells import first_event as execute_trigger
 
 from crosswind.kube.client import Client
 from crosswind.kube.resources import PODS
@@ -126,6 +128,52 @@ async def test_the_deadline_ends_the_wait(stand: Any) -> None:
         await client.create(PODS, pod("long", "sleep 20", stand.cluster.image), namespace=stand.namespace)
         event = await first(trigger(stand, "long", deadline=time.time() + 1))
         assert (event["status"], "execution_timeout" in event["message"]) == ("timeout", True)
+
+
+@pytest.mark.cluster
+async def test_the_deadline_is_one_of_the_api_server_s_clock(stand: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with client_of(stand) as client:
+        await client.create(PODS, pod("short", "sleep 1", stand.cluster.image), namespace=stand.namespace)
+        deadline = await client.now() + 30
+        now = time.time
+        monkeypatch.setattr(time, "time", lambda: now() + 3600)  # the triggerer's own clock is an hour ahead
+        assert (await first(trigger(stand, "short", deadline=deadline)))["status"] == "success"
+
+
+SAYS = "echo '::group::Load'; echo 'ERROR: row 7'; echo 'WARNING: slow'; echo plain; echo '::endgroup::'"
+
+
+def shout(container: str, text: str) -> str:
+    """Format a line, as a ``log_formatter`` at the top of a module does."""
+    return f"{container}! {text}"
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(
+    ("style", "lines"),
+    [
+        ({}, ["[base] ERROR: row 7", "[base] WARNING: slow", "[base] plain"]),
+        ({"container_name_log_prefix_enabled": False}, ["ERROR: row 7", "WARNING: slow", "plain"]),
+        ({"log_formatter": shout}, ["base! ERROR: row 7", "base! WARNING: slow", "base! plain"]),
+    ],
+)
+def test_the_triggerer_prints_as_a_worker_does(stand: Any, capsys: Any, style: Any, lines: list[str]) -> None:
+    with pytest.raises(TaskDeferred) as deferred:
+        stand.operator(SAYS, deferrable=True, logging_interval=1, **style).execute(stand.context)
+    capsys.readouterr()
+    asyncio.run(execute_trigger(*deferred.value.trigger.serialize()))
+    printed = capsys.readouterr().out
+    assert re.findall(r"^::\w+::.*$", printed, re.MULTILINE) == ["::group::Load", "::endgroup::"]
+    found = re.findall(r"^\S+Z \[(\w+) *\] (.*?) *\[", printed.replace("[base]", "<base>"), re.MULTILINE)
+    texts = [(level, text.replace("<base>", "[base]")) for level, text in found]
+    assert [one for one in texts if one[1] in lines] == list(zip(["error", "warning", "info"], lines, strict=True))
+
+
+@pytest.mark.cluster
+def test_a_formatter_that_cannot_travel_leaves_the_log_to_the_worker(stand: Any, printed: Any) -> None:
+    given = {"deferrable": True, "logging_interval": 1, "log_formatter": lambda container, text: f"[base] <{text}>"}
+    stand.run("echo one; sleep 0.3; echo two", **given)
+    assert printed.lines() == ["<one>", "<two>"]
 
 
 @pytest.mark.cluster

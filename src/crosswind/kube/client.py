@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Generic, Self, TypeAlias, TypeVar, Unpack
 
@@ -93,6 +94,19 @@ class Client:
     async def version(self) -> dict[str, str]:
         """Return ``/version``: ``major``, ``minor``, ``gitVersion``... Needs no permission."""
         return await self._manifest(requests.version())
+
+    async def now(self) -> float:
+        """Return the API server's own time, in seconds since 1970; this machine's when its answers have no date.
+
+        Its clock is the one that processes on several machines share. Needs no permission.
+        """
+        async with self._stream(requests.version()) as reply:
+            await reply.read()
+            stamp = reply.headers.get("Date", "")
+        try:
+            return parsedate_to_datetime(stamp).timestamp()
+        except ValueError:
+            return time.time()
 
     async def text(self, path: str) -> str:
         """Return a document that is no object, such as ``/metrics`` or ``/readyz``."""

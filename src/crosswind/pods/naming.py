@@ -18,6 +18,7 @@ from crosswind.types import Json
 __all__ = [
     "MAX_LENGTH",
     "bad_label",
+    "dns_label",
     "is_unique_id",
     "label_value",
     "mesh_labels",
@@ -79,6 +80,16 @@ def label_value(text: str) -> str:
         return safe
     digest = md5(text.encode(), usedforsecurity=False).hexdigest()[:9]
     return f"{safe[: MAX_LENGTH - len(digest) - 1]}-{digest}" if safe else digest
+
+
+def dns_label(name: str, text: str) -> str:
+    """Return a pod's name that begins and ends with a letter or digit; of ``text``, an id, when ``name`` has neither.
+
+    An id without any ASCII letter leaves nothing but dashes when all that is not allowed becomes a dash.
+    """
+    if name[:1].isalnum() and name[-1:].isalnum():
+        return name
+    return name.strip("-.") or f"task-{md5(text.encode(), usedforsecurity=False).hexdigest()[:9]}"
 
 
 def team_label(team: str) -> dict[str, str]:

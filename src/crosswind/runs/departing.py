@@ -9,18 +9,17 @@ import logging
 from crosswind.errors import Conflict, CrosswindError, NotFound
 from crosswind.kube.client import Client
 from crosswind.kube.resources import PODS
+from crosswind.pods.authors import OPERATOR
 from crosswind.pods.causes import why
-from crosswind.pods.states import held_by
+from crosswind.pods.reattaching import CHECKED
+from crosswind.pods.states import held_by, mapping
 from crosswind.runs.attending import FATAL, Seen, events_of, pod_states
 from crosswind.runs.ending import Ender, EndSettings
 from crosswind.types import Manifest
 
-__all__ = ["delete_pod", "explain", "keep_pod", "name_is_taken"]
+__all__ = ["delete_pod", "end_sidecars", "explain", "mark_pod", "name_is_taken"]
 
 log = logging.getLogger(__name__)
-
-_CHECKED = {"metadata": {"labels": {"already_checked": "True"}}}
-"""As stock marks a pod that no later try may attach to."""
 
 _GOING_S = 120.0
 _END_S = 300.0
@@ -30,15 +29,18 @@ _END_S = 300.0
 async def explain(client: Client, seen: Seen, base: str) -> tuple[str, list[Manifest]]:
     """Return in a sentence why the task's container did not end well, and the pod's events."""
     events = await events_of(client, seen.pod) if seen.pod is not None else []
-    cause = why(seen.pod or {}, events, base=base, fatal=FATAL, deleted=seen.deleted)
+    cause = why(seen.pod or {}, events, base=base, fatal=FATAL, deleted=seen.deleted, author=OPERATOR)
     return cause, events
 
 
-async def delete_pod(client: Client, pod: Manifest, grace_period: int | None = None) -> None:
-    """Delete this very pod; one that is gone, or another of its name, is nothing."""
+async def delete_pod(client: Client, pod: Manifest, grace_period: int | None = None) -> bool:
+    """Delete this very pod; return whether it is still there, for its containers end first.
+
+    One that is gone, or another of its name, is nothing.
+    """
     metadata = pod["metadata"]
     try:
-        await client.delete(
+        left = await client.delete(
             PODS,
             metadata["name"],
             namespace=metadata["namespace"],
@@ -47,6 +49,22 @@ async def delete_pod(client: Client, pod: Manifest, grace_period: int | None = N
         )
     except (NotFound, Conflict):
         log.debug("Pod %s/%s is gone already", metadata["namespace"], metadata["name"])
+        return False
+    marked = mapping(mapping(left).get("metadata"))
+    return bool(marked.get("finalizers")) or marked.get("deletionGracePeriodSeconds") != 0
+
+
+async def mark_pod(client: Client, pod: Manifest) -> None:
+    """Label a pod as dealt with, so that no later try goes on with it; one that may not be changed stays as it is."""
+    metadata = pod["metadata"]
+    try:
+        await client.patch(
+            PODS, metadata["name"], {"metadata": {"labels": {CHECKED: "True"}}}, namespace=metadata["namespace"]
+        )
+    except NotFound:
+        pass
+    except CrosswindError as error:
+        log.warning("Pod %s/%s is not marked as dealt with: %s", metadata["namespace"], metadata["name"], error)
 
 
 async def name_is_taken(client: Client, name: str, namespace: str) -> Manifest | None:
@@ -62,27 +80,14 @@ async def name_is_taken(client: Client, name: str, namespace: str) -> Manifest |
     return pod
 
 
-async def _mark(client: Client, metadata: Manifest) -> None:
-    """Mark a pod as dealt with; one that may not be changed is dealt with all the same."""
-    try:
-        await client.patch(PODS, metadata["name"], _CHECKED, namespace=metadata["namespace"])
-    except NotFound:
-        raise
-    except CrosswindError as error:
-        log.warning("Pod %s/%s is not marked as dealt with: %s", metadata["namespace"], metadata["name"], error)
-
-
-async def keep_pod(client: Client, pod: Manifest, base: str, settings: EndSettings, *, over: bool) -> None:
-    """Mark a pod as dealt with and, when its base container is ``over``, end the sidecars that still run.
-
-    Native ones the kubelet ends by itself: they are not waited for.
-    """
+async def end_sidecars(client: Client, pod: Manifest, base: str, settings: EndSettings) -> None:
+    """End the sidecars that still run in a pod that is kept; native ones the kubelet ends by itself."""
     metadata = pod["metadata"]
+    if "uid" not in metadata or not held_by(pod, base):
+        return
     try:
-        await _mark(client, metadata)
-        if over and "uid" in metadata and held_by(pod, base):
-            async with asyncio.timeout(_END_S):
-                await Ender(client, base=base, settings=settings).end(pod)
+        async with asyncio.timeout(_END_S):
+            await Ender(client, base=base, settings=settings).end(pod)
     except NotFound:
         log.debug("Pod %s/%s is gone already", metadata["namespace"], metadata["name"])
     except (CrosswindError, TimeoutError) as error:

@@ -1,0 +1,110 @@
+"""Which pod of an earlier try a new try goes on with, and which it leaves alone. Pure.
+
+A pod that is being deleted, or was given up, is nobody's living pod: its program was told to end, and the exit
+code that follows says nothing about the task's work.
+"""
+
+from __future__ import annotations
+
+import datetime
+import enum
+from collections.abc import Collection, Iterable, Sequence
+
+from crosswind.pods.states import mapping, mappings, number, text
+from crosswind.pods.verdicts import Stage, Verdict, judge
+from crosswind.types import Json
+
+__all__ = ["CHECKED", "Standing", "could_start", "preferred", "standing", "was_stopped"]
+
+CHECKED = "already_checked"
+"""Stock's label of a pod that a try has dealt with: its result was used, or it was given up."""
+
+
+class Standing(enum.IntEnum):
+    """What a pod of an earlier try is to a new one, the best first."""
+
+    LIVING = 0
+    """It runs, or will: the new try follows it."""
+    SUCCEEDED = 1
+    """Its base container did the work, and no try has used the result: the new try does."""
+    LEAVING = 2
+    """It is being deleted before its work was done; somebody else has seen to it."""
+    DEAD = 3
+    """It failed, or never can start; the new try puts it away."""
+    USED = 4
+    """A try has dealt with it."""
+
+
+def standing(pod: Json, base: str, fatal: Collection[str], used: Collection[str] = ()) -> Standing:
+    """Return what a pod is to a new try.
+
+    ``fatal``: as for ``verdicts.judge``. ``used``: uids of pods that were dealt with although they have no label.
+    """
+    metadata = mapping(mapping(pod).get("metadata"))
+    if mapping(metadata.get("labels")).get(CHECKED) == "True" or metadata.get("uid") in used:
+        return Standing.USED
+    verdict = judge(pod, base, fatal=fatal, restarts=True)
+    if verdict.deleting:
+        done = verdict.succeeded and _ended_before_deletion(pod, base)
+        return Standing.SUCCEEDED if done else Standing.LEAVING
+    if verdict.over:
+        return Standing.SUCCEEDED if verdict.succeeded else Standing.DEAD
+    return Standing.LIVING
+
+
+def preferred(pods: Sequence[Json], standings: Sequence[Standing]) -> int:
+    """Return the index of the pod to look at: the best standing, then the newest try, then the newest pod."""
+
+    def rank(index: int) -> tuple[int, int, str]:
+        metadata = mapping(mapping(pods[index]).get("metadata"))
+        tries = text(mapping(metadata.get("labels")).get("try_number"))
+        return -standings[index], int(tries) if tries.isdecimal() else 0, text(metadata.get("creationTimestamp"))
+
+    return max(range(len(pods)), key=rank)
+
+
+def was_stopped(events: Iterable[Json], base: str) -> bool:
+    """Whether the kubelet reports that it stopped the base container, which therefore had not ended by itself.
+
+    Unlike ``_ended_before_deletion`` this compares no clocks of two machines.
+    """
+    field = f"{{{base}}}"
+    return any(
+        event.get("reason") == "Killing" and text(mapping(event.get("involvedObject")).get("fieldPath")).endswith(field)
+        for event in mappings(list(events))
+    )
+
+
+def could_start(pod: Json, verdict: Verdict) -> bool:
+    """Whether a pod that its try gives up may still run its program: when its image comes, say, or a node."""
+    phase = mapping(mapping(pod).get("status")).get("phase")
+    return verdict.stage is not Stage.GONE and not verdict.started and phase not in ("Succeeded", "Failed")
+
+
+def _ended_before_deletion(pod: Json, base: str) -> bool:
+    """Whether base ended in an earlier second than the one in which the pod's deletion was asked for.
+
+    ``deletionTimestamp`` is the end of the grace period. In the same second the two cannot be told apart: the
+    program may have been stopped.
+    """
+    metadata = mapping(mapping(pod).get("metadata"))
+    deadline, ended = _time(metadata.get("deletionTimestamp")), _finished(pod, base)
+    if deadline is None or ended is None:
+        return False
+    grace = number(metadata.get("deletionGracePeriodSeconds")) or 0
+    return ended < deadline - datetime.timedelta(seconds=grace)
+
+
+def _finished(pod: Json, base: str) -> datetime.datetime | None:
+    for status in mappings(mapping(mapping(pod).get("status")).get("containerStatuses")):
+        if status.get("name") == base:
+            return _time(mapping(mapping(status.get("state")).get("terminated")).get("finishedAt"))
+    return None
+
+
+def _time(stamp: Json) -> datetime.datetime | None:
+    try:
+        moment = datetime.datetime.fromisoformat(text(stamp))
+    except ValueError:
+        return None
+    return moment.replace(microsecond=0) if moment.tzinfo else None

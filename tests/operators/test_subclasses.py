@@ -1,0 +1,114 @@
+"""Overrides of stock's methods are called where stock calls them, or refused."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator as StockOperator
+from airflow.providers.common.compat.sdk import AirflowException
+
+from crosswind import operators, pod_launching
+from crosswind.operators import KubernetesPodOperator
+
+CALLED = (
+    "get_or_create_pod",
+    "find_pod",
+    "await_pod_start",
+    "await_init_containers_completion",
+    "await_pod_completion",
+    "extract_xcom",
+    "post_complete_action",
+    "cleanup",
+    "process_pod_deletion",
+)
+
+
+def noting(*names: str) -> Any:
+    """Return a subclass that notes the calls of its overrides."""
+    calls: list[str] = []
+
+    def override(name: str) -> Any:
+        def call(self: Any, *args: Any, **given: Any) -> Any:
+            calls.append(name)
+            return getattr(KubernetesPodOperator, name)(self, *args, **given)
+
+        return call
+
+    return type("Mine", (KubernetesPodOperator,), {name: override(name) for name in names} | {"calls": calls})
+
+
+@pytest.mark.cluster
+def test_overrides_are_called_in_stock_s_order(stand: Any) -> None:
+    kind = noting(*CALLED)
+    assert stand.run("echo 1 > /airflow/xcom/return.json", kind=kind, do_xcom_push=True) == 1
+    assert kind.calls == list(CALLED)
+
+
+@pytest.mark.cluster
+def test_overrides_are_called_when_the_task_was_deferred(stand: Any) -> None:
+    kind = noting(*CALLED, "invoke_defer_method")
+    given = {"kind": kind, "do_xcom_push": True, "deferrable": True}
+    assert stand.run("echo 1 > /airflow/xcom/return.json", **given) == 1
+    assert {"invoke_defer_method", "extract_xcom", "post_complete_action", "cleanup"} <= set(kind.calls)
+    assert kind.calls.index("extract_xcom") < kind.calls.index("post_complete_action") < kind.calls.index("cleanup")
+
+
+@pytest.mark.cluster
+def test_a_cleanup_may_turn_a_failure_into_something_else(stand: Any) -> None:
+    class Mine(KubernetesPodOperator):
+        def cleanup(self, pod: Any, remote_pod: Any, xcom_result: Any = None, context: Any = None) -> None:
+            try:
+                super().cleanup(pod, remote_pod, xcom_result, context)
+            except AirflowException as error:
+                raise RuntimeError(f"mine: {error}") from error
+
+    with pytest.raises(RuntimeError, match=r"mine: .*exit code 3"):
+        stand.run("exit 3", kind=Mine)
+    assert stand.pods() == []
+
+
+@pytest.mark.cluster
+def test_the_pod_is_followed_to_its_end_although_an_override_did_not_wait(stand: Any, printed: Any) -> None:
+    class Hasty(KubernetesPodOperator):
+        def await_pod_start(self, pod: Any) -> None:
+            pass
+
+        def await_pod_completion(self, pod: Any) -> None:
+            pass
+
+    stand.run("echo begin; sleep 0.5; echo end", kind=Hasty)
+    assert printed.lines() == ["begin", "end"]
+
+
+@pytest.mark.cluster
+def test_a_deferral_written_before_there_was_a_context_still_works(stand: Any) -> None:
+    class Old(KubernetesPodOperator):
+        def invoke_defer_method(self, last_log_time: Any = None) -> None:  # type: ignore[override]
+            super().invoke_defer_method(last_log_time)
+
+    stand.run("true", kind=Old, deferrable=True)
+
+
+@pytest.mark.parametrize("name", sorted(operators._NEVER_CALLED))
+def test_a_method_that_is_never_called_is_refused_with_its_name(name: str) -> None:
+    kind = type("Mine", (KubernetesPodOperator,), {name: lambda self, *args, **given: None})
+    with pytest.raises(TypeError, match=rf"Mine overrides {name}, which .* never calls"):
+        kind(task_id="task")
+
+
+def test_each_method_of_stock_s_is_ours_called_or_refused() -> None:
+    """Looks at the source: a method that a new version of the provider brings shows up here."""
+    source = inspect.getsource(operators) + inspect.getsource(pod_launching)
+    ours = {**vars(pod_launching.PodLauncher), **vars(KubernetesPodOperator)}
+    within = {"execute", "dry_run", "container_logs", "_incluster_namespace", "_do_render_template_fields"}
+    within |= {"_render_nested_template_fields", "_set_name"}  # called by stock's or core's own code
+    names = {name for name, value in vars(StockOperator).items() if callable(value) or hasattr(value, "func")}
+    names = {name for name in names if not name.startswith("__")}
+    neither = {
+        name
+        for name in names - set(ours) - set(operators._NEVER_CALLED) - within
+        if f".{name}(" not in source and f"self.{name}" not in source
+    }
+    assert neither == set()
