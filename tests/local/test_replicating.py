@@ -123,3 +123,13 @@ def test_selector_that_does_not_match_the_template_is_refused(kubectl: Kubectl) 
     wrong = workload("Deployment", "wrong", "sleep", "1", selector={"matchLabels": {"app": "other"}})
     with pytest.raises(AssertionError, match="`selector` does not match template `labels`"):
         kubectl.apply(wrong)
+
+
+def test_counts_of_zero_are_absent_from_a_status(kubectl: Kubectl) -> None:
+    kubectl("create", "deployment", "none", "--image=busybox", "--replicas=0", "--", "sleep", "60")
+    kubectl("wait", "deployment/none", "--for=condition=Progressing", "--timeout=20s")
+    counts = yaml.safe_load(kubectl("get", "deployment", "none", "-o", "yaml"))["status"]
+    assert not [field for field in counts if field.endswith("Replicas") or field == "replicas"]
+    [replica_set] = yaml.safe_load(kubectl("get", "replicaset", "-l", "app=none", "-o", "yaml"))["items"]
+    assert replica_set["status"].keys() == {"replicas", "observedGeneration", "terminatingReplicas"}
+    kubectl("delete", "deployment", "none")

@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeAlias
 import orjson
 
 from crosswind.local import statuses
+from crosswind.local.field_table import omits_zero
 from crosswind.local.kinds import Kind
 from crosswind.local.quantities import canonical
 from crosswind.local.schema import Field, Type, struct, type_of
@@ -196,7 +197,7 @@ class _Fields(dict[str, "Decoder | type | None"]):
 @cache
 def _struct_decoder(name: str) -> Decoder:
     shape = struct(name)
-    fields, go = _Fields(shape.fields), shape.go
+    fields, go, omitted = _Fields(shape.fields), shape.go, omits_zero(name)
 
     def decode_struct(value: Any, unknown: list[str]) -> dict[str, Any]:
         if type(value) is not dict:
@@ -205,7 +206,8 @@ def _struct_decoder(name: str) -> Decoder:
         for key, item in value.items():
             decoder = fields[key]
             if type(item) is decoder:
-                out[key] = item
+                if item or key not in omitted:
+                    out[key] = item
             elif item is None or decoder is None:
                 if decoder is None:
                     unknown.append(key)
@@ -216,7 +218,7 @@ def _struct_decoder(name: str) -> Decoder:
                     decoded = decoder(item, unknown)
                 except Mismatch as problem:
                     raise problem.within(go, key) from None
-                if decoded or fields.known[key].type.form not in ("list", "map"):
+                if decoded or key not in omitted or fields.known[key].type.form in ("struct", "port", "any"):
                     out[key] = decoded
         return out
 

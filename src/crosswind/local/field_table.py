@@ -10,22 +10,23 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-__all__ = ["WireField", "form_of", "wire_fields"]
+__all__ = ["WireField", "form_of", "omits_zero", "wire_fields"]
 
-_FIELD = re.compile(r"(?P<inlined>\+?)(?P<name>\w+)(?P<kept>\??)=(?P<number>\d+):?(?P<form>\w*)")
+_FIELD = re.compile(r"(?P<inlined>\+?)(?P<name>\w+)(?P<zero>[?!]?)=(?P<number>\d+):?(?P<form>\w*)")
 
 
 @dataclass(frozen=True, slots=True)
 class WireField:
-    """A field in protobuf. ``kept``: a zero is not the same as not given.
+    """A field in protobuf. ``zero``: what becomes of "", 0 and false.
 
+    "?": a value of its own, held by pointer. "!": written although it is the same as not given. "": left out.
     ``inlined``: its own fields stand in JSON beside the others, and ``name`` is its type. ``form``: as in
     ``schema.Type``, "" where the package tells the right one.
     """
 
     name: str
     number: int
-    kept: bool
+    zero: str
     inlined: bool
     form: str
 
@@ -41,10 +42,17 @@ def wire_fields(name: str) -> dict[int, WireField]:
     """Return the fields of a type, such as ``V1Container``, by number; none for a type that the file lacks."""
     found = (match.groupdict() for match in _FIELD.finditer(_lines().get(name, "")))
     fields = (
-        WireField(one["name"], int(one["number"]), bool(one["kept"]), bool(one["inlined"]), one["form"])
-        for one in found
+        WireField(one["name"], int(one["number"]), one["zero"], bool(one["inlined"]), one["form"]) for one in found
     )
     return {field.number: field for field in fields}
+
+
+@cache
+def omits_zero(owner: str) -> frozenset[str]:
+    """Return the fields of a type that Go leaves out of JSON when they are "", 0 or false."""
+    fields = wire_fields(owner).values()
+    inlined = [omits_zero(field.name) for field in fields if field.inlined]
+    return frozenset(field.name for field in fields if not field.inlined and not field.zero).union(*inlined)
 
 
 @cache

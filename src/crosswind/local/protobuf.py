@@ -82,19 +82,23 @@ def _message(name: str, data: bytes, inlined: str = "") -> Manifest:
         elif field.inlined:
             out |= _message(name, _bytes(wire), field.name)
         else:
-            _add(out, field.name, shape.fields[field.name].type, wire, kept=field.kept)
+            _add(out, field.name, shape.fields[field.name].type, wire, field.zero)
     return out
 
 
-def _add(out: Manifest, field: str, wanted: Type, wire: Wire, *, kept: bool) -> None:
+def _add(out: Manifest, field: str, wanted: Type, wire: Wire, zero: str) -> None:
     if wanted.form == "list" and wanted.inner:
         out.setdefault(field, []).append(_value(wanted.inner, wire))
     elif wanted.form == "map" and wanted.inner:
         entry = dict(_fields(_bytes(wire)))
         out.setdefault(field, {})[_text(entry.get(1, b""))] = _value(wanted.inner, entry.get(2, b""))
     # Go writes a zero for each field that it holds by value, where JSON leaves it out
-    elif (value := _value(wanted, wire)) not in (0, "", None) or (kept and value is not None):
+    elif (value := _value(wanted, wire)) not in (0, "", None) or _is_kept(value, zero):
         out[field] = value
+
+
+def _is_kept(value: Json, zero: str) -> bool:
+    return value is not None and (zero == "?" or (zero == "!" and value != ""))
 
 
 def _value(wanted: Type, wire: Wire) -> Json:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from crosswind.local.deployment_plans import decide_deployment
+from crosswind.local.field_table import omits_zero
 from crosswind.local.job_plans import Happening
 from crosswind.local.patching import merge_patch
 from crosswind.local.replica_plans import Plan, decide_replica_set, decide_stateful_set
@@ -94,8 +95,11 @@ class ReplicaController:
         """Do what was planned; return after how many seconds to look again."""
         kind, metadata = owner["kind"], owner["metadata"]
         makes, namespace = _KINDS[kind].makes, metadata["namespace"]
+        omitted = omits_zero(f"V1{kind}Status")
         own = {
-            "status": plan.status,
+            "status": {
+                field: None if field in omitted and not value else value for field, value in plan.status.items()
+            },
             **({"metadata": {"annotations": dict(plan.annotations)}} if plan.annotations else {}),
         }
         self._patch(kind, namespace, metadata["name"], own)
