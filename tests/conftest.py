@@ -16,6 +16,7 @@ os.environ |= {
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{_HOME}/airflow.db",
+    "XDG_STATE_HOME": str(_HOME / "state"),  # where local clusters are listed
     "AIRFLOW__API_AUTH__JWT_SECRET": "only-for-tests-" * 5,
 }
 

@@ -171,8 +171,9 @@ class LocalImage:
 class LocalSettings:
     """The one-machine cluster: where it serves, what it remembers, what its nodes have."""
 
-    name: str = "local"
-    """Name of the cluster; in kubeconfigs its cluster, user and context are called ``crosswind-NAME``."""
+    name: str | None = None
+    """Name of the cluster, ``local`` by default; in kubeconfigs cluster, user and context are called
+    ``crosswind-NAME``."""
 
     host: str = "127.0.0.1"
     """Address that the API is served on; loopback, because the token is the only guard."""

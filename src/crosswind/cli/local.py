@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import difflib
 import json
+import os
+import shlex
 import signal
-from collections.abc import Iterable
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from pydantic import TypeAdapter, ValidationError
 
-from crosswind.errors import ConfigError
+from crosswind.errors import ConfigError, CrosswindError
 from crosswind.settings import LocalSettings
 
 if TYPE_CHECKING:
+    from crosswind.local.clusters import ClusterEntry, ClusterList
     from crosswind.local.serving import LocalCluster
 
 __all__ = ["local", "read_settings"]
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+_OUTPUT = click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+
+
+def _complete_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the name of a cluster on the command line."""
+    return [entry.name for entry in _clusters().entries() if entry.name.startswith(incomplete)]
 
 
 @click.group()
@@ -43,14 +59,19 @@ def local() -> None:
 @click.option(
     "--settings", "file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="YAML file of settings."
 )
-@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def up(file: Path | None, output: str, inject: tuple[str, ...], **given: Any) -> None:
+@click.option("--name", help="Name of the cluster, for list, stop and kubeconfig; local by default.")
+@click.option("--detach", is_flag=True, help="Serve in the background, until crosswind local stop NAME.")
+@_OUTPUT
+def up(file: Path | None, output: str, inject: tuple[str, ...], detach: bool, **given: Any) -> None:
     """Serve until Ctrl-C.
 
-    With --output json one line tells url, kubeconfig and token_file as soon as the API answers.
+    With --output json one line tells url, kubeconfig, token_file, name and pid as soon as the API answers.
     """
     options = {name: value for name, value in given.items() if value is not None}
     settings = read_settings(file, {**options, **({"inject": inject} if inject else {})})
+    if detach:
+        _detach(settings.name, [*(["--settings", str(file)] if file else []), *_arguments(inject, options)], output)
+        return
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(settings, output))
 
@@ -99,22 +120,163 @@ async def _serve(settings: LocalSettings, output: str) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with LocalCluster(settings) as cluster:
-        _announce(cluster, output)
-        await cluster.serve_until(stop)
+    with _listed(settings.name) as announce:
+        async with LocalCluster(settings) as cluster:
+            name = announce(cluster)
+            _announce({**_facts(cluster), "name": name, "pid": os.getpid()}, output, "Ctrl-C ends it.")
+            await cluster.serve_until(stop)
 
 
-def _announce(cluster: LocalCluster, output: str) -> None:
+def _clusters() -> ClusterList:
+    from crosswind.local.clusters import ClusterList, clusters_folder
+
+    return ClusterList(clusters_folder(os.environ))
+
+
+@contextlib.contextmanager
+def _listed(name: str | None) -> Iterator[Callable[[LocalCluster], str]]:
+    """List the cluster of this process while it is served; give a function that tells where, and returns its name.
+
+    A cluster without a name needs no list: where the list cannot be written it is not in it.
+    """
+    from crosswind.local.clusters import DEFAULT, ClusterEntry, checked_name
+    from crosswind.ownership import Owner
+
+    clusters = _clusters()
+    entry: ClusterEntry | None = ClusterEntry(
+        checked_name(DEFAULT if name is None else name), Owner.this_process(), begun=time.time()
+    )
+    assert entry
+    try:
+        if name is None:
+            entry = clusters.put_unnamed(entry)
+        else:
+            clusters.put(entry)
+        with contextlib.suppress(ConfigError):  # it can be damaged, and is not what was asked for
+            clusters.forget_merged(entry.name)  # of an earlier cluster that died
+    except ConfigError:
+        if name is not None:
+            raise
+        entry = None
+
+    def announce(cluster: LocalCluster) -> str:
+        if entry is not None:
+            clusters.put(replace(entry, url=cluster.url, kubeconfig=str(cluster.kubeconfig)))
+        return entry.name if entry else DEFAULT
+
+    try:
+        yield announce
+    finally:
+        if entry is not None:
+            clusters.take_off(entry.name, entry.owner)
+
+
+def _facts(cluster: LocalCluster) -> dict[str, Any]:
+    return {"url": cluster.url, "kubeconfig": str(cluster.kubeconfig), "token_file": str(cluster.token_file)}
+
+
+def _announce(facts: dict[str, Any], output: str, end: str) -> None:
     if output == "json":
-        facts = {
-            "url": cluster.url,
-            "kubeconfig": str(cluster.kubeconfig),
-            "token_file": str(cluster.token_file),
-        }
         click.echo(json.dumps(facts))
         return
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"Kubernetes API at [bold]{cluster.url}[/bold]. Ctrl-C ends it. In another terminal:\n")
-    console.print(f"  export KUBECONFIG={cluster.kubeconfig}\n  kubectl get nodes\n")
+    console.print(f"Kubernetes API at [bold]{facts['url']}[/bold]. {end} In another terminal:\n")
+    console.print(f"  export KUBECONFIG={shlex.quote(facts['kubeconfig'])}\n  kubectl get nodes\n", markup=False)
+
+
+def _arguments(inject: tuple[str, ...], options: dict[str, Any]) -> list[str]:
+    """Return the command line that ``options`` came from, for the process in the background."""
+    flags = {"state_file": "--state"}
+    given = [(flags.get(name, f"--{name}"), str(value)) for name, value in options.items() if name != "name"]
+    return [word for pair in (*given, *(("--inject", mesh) for mesh in inject)) for word in pair]
+
+
+def _detach(name: str | None, arguments: list[str], output: str) -> None:
+    """Start the cluster in a process of its own and wait until it answers."""
+    from crosswind.local.clusters import DEFAULT
+
+    clusters, name = _clusters(), DEFAULT if name is None else name
+    clusters.require_free(name)
+    log = clusters.new_log(name)
+    line = [sys.executable, "-m", "crosswind", "local", "up", "--output", "json", "--name", name, *arguments]
+    with log.open("ab") as errors:
+        process = subprocess.Popen(
+            line, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, start_new_session=True
+        )
+    assert process.stdout is not None
+    with process.stdout:
+        told = process.stdout.readline()
+    if not told:
+        code = process.wait()
+        text = clusters.log(name).strip().removeprefix("crosswind: ")
+        raise (ConfigError if code == 2 else CrosswindError)(text or f"the cluster {name} ended with {code}: see {log}")
+    _announce(json.loads(told), output, f"End it: crosswind local stop {name}.")
+
+
+@local.command("list")
+@_OUTPUT
+def list_(output: str) -> None:
+    """List the clusters that run on this machine, of this user."""
+    entries = _clusters().entries()
+    if output == "json":
+        keys = ("name", "url", "kubeconfig")
+        facts = [
+            {key: getattr(one, key) for key in keys} | {"pid": one.owner.pid, "status": _status(one)} for one in entries
+        ]
+        click.echo(json.dumps(facts, indent=2))
+        return
+    rows = [("NAME", "STATUS", "PID", "URL", "KUBECONFIG")]
+    rows += [(one.name, _status(one), str(one.owner.pid), one.url, one.kubeconfig) for one in entries]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _status(entry: ClusterEntry) -> str:
+    if not entry.is_alive:
+        return "Died"
+    return "Running" if entry.url else "Starting"
+
+
+@local.command()
+@click.argument("names", nargs=-1, shell_complete=_complete_names)
+@click.option("--all", "every", is_flag=True, help="All that are listed.")
+def stop(names: tuple[str, ...], every: bool) -> None:
+    """End clusters and wait until they have ended.
+
+    NAMES: those to end, local by default. Contexts that kubeconfig --merge has added are taken out again.
+    """
+    from crosswind.local.clusters import DEFAULT
+
+    clusters = _clusters()
+    if every:
+        names = tuple(entry.name for entry in clusters.entries())
+    for name in names or (() if every else (DEFAULT,)):
+        ended = clusters.stop(name)
+        click.echo(f"{name} has ended" if ended else f"{name} had died; what it left in the list is removed")
+
+
+@local.command()
+@click.argument("name", default="local", shell_complete=_complete_names)
+@click.option("--merge", is_flag=True, help="Add the cluster to the first file of KUBECONFIG, else to ~/.kube/config.")
+@click.option("--switch", is_flag=True, help="With --merge: make it the current context.")
+def kubeconfig(name: str, merge: bool, switch: bool) -> None:
+    """Print the kubeconfig of the cluster NAME, or add it to yours.
+
+    --merge adds one cluster, user and context named crosswind-NAME; the file as it was is kept with the ending .bak.
+    The end of the cluster takes them out again.
+    """
+    from crosswind.local.kubeconfigs import context_name, dumped
+    from crosswind.local.user_kubeconfigs import first_kubeconfig
+
+    if switch and not merge:
+        raise click.UsageError("--switch goes with --merge")
+    if not merge:
+        click.echo(dumped(_clusters().kubeconfig(name)), nl=False)
+        return
+    path = first_kubeconfig(os.environ)
+    _clusters().merge(name, path, switch=switch)
+    use = "it is the current one" if switch else f"use it: kubectl --context {context_name(name)} get nodes"
+    click.echo(f"context {context_name(name)} added to {path}; {use}")

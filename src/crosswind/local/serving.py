@@ -126,7 +126,7 @@ class LocalCluster:
         write_new(folder / "server.pem", certificates.server + certificates.key)
         await self._open_parts(stack, listeners, certificates.authority, folder / "server.pem")
         # Last, so that whoever waits for the file finds a server that answers.
-        config = kubeconfig(self.url, self.token, certificates.authority, self.settings.name)
+        config = kubeconfig(self.url, self.token, certificates.authority, self.settings.name or "local")
         write_kubeconfig(self.kubeconfig, config, self._owner)
         stack.callback(remove_kubeconfig, self.kubeconfig, self._owner)
 

@@ -1,0 +1,26 @@
+"""``crosswind completion``: what a shell needs to complete commands, options and names of local clusters."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import get_completion_class
+
+__all__ = ["completion"]
+
+_HELP = """Print the completion script for a shell.
+
+\b
+bash, in ~/.bashrc:                    eval "$(crosswind completion bash)"
+zsh, in ~/.zshrc, after compinit:      eval "$(crosswind completion zsh)"
+fish, in ~/.config/fish/config.fish:   crosswind completion fish | source
+"""
+
+
+@click.command(help=_HELP)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print the completion script for a shell."""
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(ctx.find_root().command, {}, "crosswind", "_CROSSWIND_COMPLETE").source())
