@@ -1,6 +1,5 @@
 import json
 
-import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -214,16 +213,16 @@ def test_zeros_are_left_out_where_go_leaves_them_out():
     status = {"replicas": 0, "readyReplicas": 0, "observedGeneration": 0}
     spec = {"replicas": 0, "minReadySeconds": 0, "paused": False, "template": {"spec": {"hostNetwork": False}}}
     made = {"metadata": {"name": "x", "generation": 0}, "spec": spec, "status": status}
-    deployment, _ = decode(KINDS["Deployment"], orjson.dumps(made))
+    deployment, _ = decode("Deployment", made)
     assert deployment["metadata"] == {"name": "x"}
     assert deployment["spec"] == {"replicas": 0, "template": {"spec": {}}}
     assert deployment["status"] == {}
-    replica_set, _ = decode(KINDS["ReplicaSet"], orjson.dumps({"status": status}))
+    replica_set, _ = decode("ReplicaSet", {"status": status})
     assert replica_set["status"] == {"replicas": 0}
 
 
 def test_zeros_that_mean_something_are_kept():
     security = {"privileged": False, "runAsUser": 0, "runAsNonRoot": False}
     containers = [{"name": "", "securityContext": security, "ports": [{"containerPort": 0}]}]
-    pod, _ = decode(KINDS["Pod"], orjson.dumps({"spec": {"containers": containers, "restartPolicy": ""}}))
+    pod, _ = decode("Pod", {"spec": {"containers": containers, "restartPolicy": ""}})
     assert pod["spec"] == {"containers": containers}
