@@ -11,7 +11,7 @@ from crosswind.tasks.facts import QueryFacts
 from crosswind.tasks.sql.names import Names, names_of
 from crosswind.tasks.sql.session import Session
 from crosswind.tasks.sql.statements import effects_in
-from crosswind.tasks.sql.text import clean, mask_variables, nests_deeply
+from crosswind.tasks.sql.text import clean, mask_variables, nests_deeply, spell_out
 
 __all__ = ["check_dialect", "read_query"]
 
@@ -80,7 +80,7 @@ def _sessions(sql: str, rules: Names) -> Iterator[tuple[Session, _Choices]]:
 
 def _run(sql: str, rules: Names) -> Session:
     session = Session(rules)
-    for effects in effects_in(mask_variables(sql, rules.name), rules):
+    for effects in effects_in(spell_out(mask_variables(sql, rules.name), rules.name), rules):
         session.run(effects)
     return session
 

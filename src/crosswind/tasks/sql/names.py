@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from sqlglot import exp
 from sqlglot.dialects.dialect import Dialect
-from sqlglot.errors import SqlglotError
+from sqlglot.errors import ErrorLevel, SqlglotError
 
 __all__ = ["HOLE", "VALUE", "Names", "Parts", "made_up", "names_of"]
 
@@ -49,6 +49,7 @@ class Names:
     def __init__(self, dialect: Dialect, name: str, default_schema: str) -> None:
         self.dialect, self.name = dialect, name
         self.parser = dialect.parser()
+        self.lenient = dialect.parser(error_level=ErrorLevel.IGNORE)
         self.in_script = False
         """Whether the text is the body of a script, where ``SELECT … INTO`` fills a variable."""
         self._known: dict[str, str] = {}
@@ -84,7 +85,7 @@ class Names:
         """Return one part, normalised."""
         part.meta["is_table"] = True  # BigQuery has case in names of tables and not in others
         name = str(self.dialect.normalize_identifier(part).name)
-        if part.args.get("temporary"):
+        if part.args.get("temporary") or part.args.get("global_"):
             return f"{'##' if part.args.get('global_') else '#'}{name}"
         if "$" in name[1:] and self.name in {"bigquery", "trino", "presto", "athena"}:
             return name[: name.index("$", 1)]  # a partition of the table, or what the connector tells of it
@@ -113,6 +114,8 @@ class Names:
 
     def is_file(self, table: exp.Table, parts: Parts) -> bool:
         """Whether it is a path that stands where a table's name may: ``parquet.`/a/b``` or ``'x.csv'``."""
+        if len(parts) == 1 and ("://" in parts[0] or parts[0].startswith("/")):
+            return True
         if len(parts) == 2 and parts[0].lower() in _FILE_FORMATS and ("/" in parts[1] or "." in parts[1]):
             return True
         quoted = isinstance(table.this, exp.Identifier) and table.this.args.get("quoted")

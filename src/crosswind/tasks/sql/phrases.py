@@ -16,7 +16,10 @@ __all__ = ["CONTROL", "IGNORED", "LATE", "NAME", "SWALLOWED", "Match", "match_ph
 
 NAME_PART = r"(?:[\w$#@\-]+(?:\(\w*\))?|\"[^\"]*\"|`[^`]*`|\[[^\]]*\])"
 NAME = rf"{NAME_PART}(?:\s*\.+\s*{NAME_PART})*"
-STRING = r"(?:N?'(?:[^']|'')*'|\"[^\"]*\"|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)"
+STRING = (
+    r"(?:[Nn]?'(?:[^']|'')*'|\"[^\"]*\"|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$"
+    r"|[Qq]'(?:\[.*?\]|\(.*?\)|\{.*?\}|<.*?>|(?P<sign>\S).*?(?P=sign))')"
+)
 
 
 def words(text: str) -> frozenset[str]:
@@ -65,7 +68,7 @@ tsql,fabric | (EXEC|EXECUTE) [sys.]sp_rename [@objname =] x , [@newname =] y | s
 | ALTER TABLE [IF EXISTS] a EXCHANGE (PARTITION|SUBPARTITION) … WITH TABLE b … | read b, change a
 | ALTER TABLE a SWITCH … TO b … | read a, change b
 | ALTER TABLE a APPEND FROM b … | read b, change a
-| ALTER TABLE [IF EXISTS] [ONLY] a ATTACH PARTITION … FROM b … | read b, change a
+| ALTER TABLE [IF EXISTS] [ONLY] a … ATTACH PARTITION … FROM b … | read b, change a
 | ALTER TABLE [IF EXISTS] [ONLY] a ATTACH PARTITION b … | read b, change a
 | ALTER TABLE a … REPLACE PARTITION … FROM b … | read b, change a
 | ALTER TABLE a … MOVE PARTITION … TO TABLE b … | read a, change b
@@ -112,12 +115,14 @@ mysql | HANDLER a … | read a
 | EXPLAIN ANALYZE q | query q
 | PREPARE … FROM x | literal x
 | PREPARE … AS q | query q
+trino,presto,athena | PREPARE … FROM q | query q
 | PREPARE … FROM … | dynamic
 tsql,fabric | (EXEC|EXECUTE) [sys.]sp_executesql [@stmt =] x [, …] | literal x
 tsql,fabric | (EXEC|EXECUTE) [sys.]sp_executesql … | dynamic
 tsql,fabric | (EXEC|EXECUTE) ( x ) … | literal x
 tsql,fabric | (EXEC|EXECUTE) ( … | dynamic
-postgres | EXECUTE x … | literal x
+plpgsql | EXECUTE x [USING …|INTO …] | literal x
+plpgsql | EXECUTE … | dynamic
 | DO [LANGUAGE …] x [LANGUAGE …] | literal x
 | SUBMIT (TASK|JOB) … AS q | query q
 | (CALL|EXEC|EXECUTE|EXECUTION) … | hidden

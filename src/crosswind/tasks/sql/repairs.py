@@ -51,9 +51,30 @@ _REPAIRS = [
     _repair("tsql fabric", r"\bUPDATE\s+TOP\s*\([^()]*\)(?:\s*PERCENT)?", "UPDATE "),
     _repair("tsql fabric", r"\bDELETE\s+TOP\s*\([^()]*\)(?:\s*PERCENT)?", "DELETE "),
     _repair("tsql fabric", r"\bINSERT\s+TOP\s*\([^()]*\)(?:\s*PERCENT)?", "INSERT "),
+    # Redshift: MERGE without WHEN
+    _repair("redshift", r"\bREMOVE\s+DUPLICATES\s*\Z", "WHEN MATCHED THEN DELETE"),
+    # ClickHouse: files of the client
+    _repair("clickhouse", r"\bFROM\s+INFILE\s+'[^']*'.*", "SELECT 1"),
+    _repair("clickhouse duckdb", r"\bINTO\s+OUTFILE\s+'[^']*'.*", " "),
+    # Databricks, Spark: words of MERGE, directories
+    _repair("databricks spark", r"\bWITH\s+SCHEMA\s+EVOLUTION\b", " "),
+    _repair(
+        "hive spark databricks",
+        r"\A(\s*)INSERT\s+OVERWRITE\s+(?:LOCAL\s+)?DIRECTORY\b.*?(?=\bSELECT\b|\bWITH\s+\w+\s+AS\b|\bFROM\b|\bVALUES\b)",
+        r"\1",
+    ),
+    # Teradata: locks before a statement
+    _repair(
+        "teradata",
+        r"\bLOCK(?:ING)?\s+(?:ROW|(?:TABLE|VIEW|DATABASE)?\s*"
+        + NAME
+        + r")\s+(?:FOR|IN)\s+\w+(?:\s+MODE)?(?:\s+NOWAIT|\s+OVERRIDE)?",
+        " ",
+    ),
     # A table as an argument: f(TABLE a.b, …)
-    _repair("", r"(?<=[(,])(\s*)TABLE\s+(" + NAME + r")(?=\s*[,)])", r"\1(SELECT * FROM \2)"),
-    _repair("", r"(=>\s*)TABLE\s+(" + NAME + r")(?=\s*[,)])", r"\1(SELECT * FROM \2)"),
+    _repair("", r"(?<=[(,])(\s*)(?:TABLE|MODEL)\s+(" + NAME + r")(?=\s*[,)])", r"\1(SELECT * FROM \2)"),
+    _repair("", r"(=>\s*)TABLE\s*\(\s*(" + NAME + r")\s*\)[^,()]*(?=[,)])", r"\1(SELECT * FROM \2)"),
+    _repair("", r"(=>\s*)TABLE\s+(" + NAME + r")[^,()]*(?=[,)])", r"\1(SELECT * FROM \2)"),
     # DuckDB: statements that stand for queries
     _repair("duckdb", r"\bAS(\s+)((?:PIVOT|UNPIVOT|SUMMARIZE)\b.*)", r"AS\1SELECT * FROM (\2)"),
     _repair("duckdb", r"(\bINSERT\s+INTO\s+" + NAME + r"\s+)((?:PIVOT|UNPIVOT)\b.*)", r"\1SELECT * FROM (\2)"),

@@ -15,16 +15,16 @@ _RECURSIVE_UNSAID = {"tsql", "fabric", "oracle", "snowflake"}
 """Where a common table expression may name itself without the word RECURSIVE."""
 _FIELDS_IN_FROM = {"bigquery", "redshift"}
 """Where ``alias.column`` in FROM is an array of the row, not a table of a schema."""
-_NOT_READ = (exp.Reference, exp.ForeignKey, exp.UserDefinedFunction, exp.LockingProperty)
+_NOT_READ = (exp.Reference, exp.ForeignKey, exp.UserDefinedFunction, exp.LockingProperty, exp.Hint)
 
 
 def reads_in(tree: exp.Expr, names: Names, skip: Set[int] = frozenset()) -> Iterator[Effect]:
     """Yield what ``tree`` reads. ``skip``: ids of nodes that are targets, or aliases of targets."""
-    for node in tree.find_all(exp.Table, exp.In):
-        table = node if isinstance(node, exp.Table) else _set_of(node, names) if isinstance(node, exp.In) else None
-        if table is None or id(table) in skip or not isinstance(table.this, exp.Identifier):
+    for node in tree.find_all(exp.Table, exp.In, exp.Anonymous):
+        table = node if isinstance(node, exp.Table) else _named_otherwise(node, names)
+        if table is None or id(table) in skip or not isinstance(table.this, exp.Identifier | exp.Dot):
             continue
-        if _is_local(table, node, names) or isinstance(table.parent, _NOT_READ):
+        if node.find_ancestor(*_NOT_READ) or _is_local(table, node, names):
             continue
         effect = read_effect(table, names)
         if not names.is_file(table, effect.table):
@@ -38,15 +38,26 @@ def read_effect(table: exp.Table, names: Names) -> Effect:
 
 def line_of(table: exp.Table) -> int:
     """Return the line of a table's name in the text, 0 if it is not known."""
-    return int(table.this.meta.get("line") or 0)
+    return int(table.parts[-1].meta.get("line") or 0)
 
 
-def _set_of(node: exp.In, names: Names) -> exp.Table | None:
-    """Return the table in ClickHouse's ``x IN table``."""
-    column = node.args.get("field")
-    if names.name != "clickhouse" or not isinstance(column, exp.Column):
+_TAKE_TABLES = {"TABLE", "TABLE_CHANGES", "QUERY_TABLE"}
+
+
+def _named_otherwise(node: exp.Expr, names: Names) -> exp.Table | None:
+    """Return the table of ClickHouse's ``x IN table``, of ``f(TABLE(table))`` or of a function of a table's name."""
+    column: object = None
+    if isinstance(node, exp.In):
+        column = node.args.get("field") if names.name == "clickhouse" else None
+    elif isinstance(node, exp.Anonymous) and node.name.upper() in _TAKE_TABLES and node.expressions:
+        column = node.expressions[0]
+        if isinstance(column, exp.Literal) and column.is_string and node.name.upper() != "TABLE":
+            return exp.to_table(column.name, dialect=names.dialect)
+        if node.find_ancestor(exp.Anonymous) is None:
+            return None
+    if not isinstance(column, exp.Column):
         return None
-    table = exp.Table(this=column.this.copy(), db=column.args.get("table"))
+    table = exp.Table(this=column.this.copy(), db=column.args.get("table"), catalog=column.args.get("db"))
     table.this.meta.update(column.this.meta)
     return table
 

@@ -11,7 +11,18 @@ __all__ = ["Session"]
 
 _HIDING = {"mysql", "snowflake", "teradata", "oracle", "hive", "doris", "starrocks", "singlestore"}
 """Where a temporary table belongs to a schema, and hides the table of the same full name."""
-_SESSION_SCHEMAS = {"pg_temp", "_session", "temp", "global_temp", "session"}
+_SESSION_SCHEMAS = {
+    "postgres": "pg_temp",
+    "redshift": "pg_temp",
+    "bigquery": "_session",
+    "duckdb": "temp",
+    "sqlite": "temp",
+    "spark": "global_temp",
+    "databricks": "global_temp",
+    "hive": "global_temp",
+    "": "session",
+}
+"""The schema by which a temporary table may be named."""
 _MOVES_TO_CURRENT = {"mysql", "hive", "snowflake"}
 """Where the new name of a renamed table, given without schema, is in the session's schema."""
 
@@ -22,7 +33,8 @@ class Session:
     def __init__(self, names: Names) -> None:
         self._names = names
         self._default = names.default
-        self._temporary: set[Parts] = set()
+        self._temporary: dict[Parts, str] = {}
+        """Names of the session, with the full name that each had where it was made."""
         self._made: set[str] = set()
         """Tables that are there because the file has created them."""
         self.reads: dict[str, int] = {}
@@ -42,12 +54,12 @@ class Session:
     def _is_temporary(self, parts: Parts) -> bool:
         if parts[-1].startswith("#") or parts in self._temporary:
             return True
-        if len(parts) == 2 and parts[0].lower() in _SESSION_SCHEMAS and (parts[1],) in self._temporary:
+        if self._in_session_schema(parts):
             return True
-        if self._names.name in _HIDING:
-            full = self._full(parts)
-            return any(self._full(own) == full for own in self._temporary)
-        return False
+        return self._names.name in _HIDING and self._full(parts) in self._temporary.values()
+
+    def _in_session_schema(self, parts: Parts) -> bool:
+        return len(parts) == 2 and parts[0].lower() == _SESSION_SCHEMAS.get(self._names.name)
 
     def _outside(self, parts: Parts) -> str:
         """Return the full name of a table outside of the session, or "" if there is no such name."""
@@ -69,11 +81,13 @@ class Session:
             self.reads.setdefault(name, effect.line)
 
     def _make(self, effect: Effect) -> None:
-        self._temporary.discard(effect.table)
-        if effect.table and effect.table[-1].startswith("#"):
+        if not effect.table or effect.table[-1].startswith("#"):
             return
-        if effect.table:
-            self._made.add(self._full(effect.table))
+        if self._in_session_schema(effect.table):
+            self._make_temporary(effect)
+            return
+        self._temporary.pop(effect.table, None)
+        self._made.add(self._full(effect.table))
         self._change(effect)
 
     def _change(self, effect: Effect) -> None:
@@ -82,13 +96,13 @@ class Session:
 
     def _make_temporary(self, effect: Effect) -> None:
         table = effect.table
-        if len(table) == 2 and table[0].lower() in _SESSION_SCHEMAS:
+        if self._in_session_schema(table):
             table = table[1:]
-        self._temporary.add(table)
+        self._temporary[table] = self._full(table)
 
     def _drop(self, effect: Effect) -> None:
         if effect.table in self._temporary:
-            self._temporary.discard(effect.table)
+            del self._temporary[effect.table]
         elif effect.table and not self._is_temporary(effect.table):
             name = self._full(effect.table)
             self._made.discard(name)
@@ -97,8 +111,8 @@ class Session:
     def _rename(self, effect: Effect) -> None:
         old, new = effect.table, self._moved(effect.table, effect.other)
         if self._is_temporary(old):
-            self._temporary.discard(old)
-            self._temporary.add(effect.other)
+            self._temporary.pop(old, None)
+            self._temporary[effect.other] = self._full(effect.other)
             return
         name, new_name = self._full(old), self._full(new)
         if name in self._made:

@@ -10,6 +10,7 @@ from sqlglot.dialects.dialect import Dialect
 from sqlglot.tokenizer_core import Token, TokenType
 
 from crosswind.tasks.sql.phrases import CONTROL, SWALLOWED, words
+from crosswind.tasks.sql.text import BATCH_END
 
 __all__ = [
     "STARTERS",
@@ -52,19 +53,17 @@ def word(tokens: Tokens, index: int = 0) -> str:
     """Return a token's text in capitals, or "" behind the end; "" too for what is quoted."""
     if index >= len(tokens) or tokens[index].token_type in (TokenType.STRING, TokenType.IDENTIFIER):
         return ""
-    return str(tokens[index].text).upper()
+    return str(tokens[index].text).split(" ", 1)[0].upper()  # sqlglot has tokens of two words, such as UNLOCK TABLES
 
 
 def chunks(tokens: Tokens, dialect: str) -> Iterator[list[Token]]:
     """Yield what stands between semicolons; the body of a procedure stays with its CREATE."""
     chunk: list[Token] = []
-    depth: int | None = None
     for token in tokens:
         if token.token_type is not TokenType.SEMICOLON:
             chunk.append(token)
             continue
-        depth = _open_blocks(chunk, dialect)
-        if depth:
+        if defines(chunk) and _open_blocks(chunk, dialect):
             chunk.append(token)
             continue
         if chunk:
@@ -76,10 +75,10 @@ def chunks(tokens: Tokens, dialect: str) -> Iterator[list[Token]]:
 
 def _open_blocks(chunk: Tokens, dialect: str) -> int:
     """Return how many blocks of a definition, such as CREATE PROCEDURE, are open at the end of ``chunk``."""
-    if word(chunk) not in {"CREATE", "ALTER", "REPLACE"} or not defines(chunk):
-        return 0
+    if dialect in {"tsql", "fabric"}:
+        return 0 if chunk[-1].text == BATCH_END else 1
     words = [word(chunk, index) for index in range(len(chunk))]
-    depth = 0
+    depth = sum((one.token_type is TokenType.L_PAREN) - (one.token_type is TokenType.R_PAREN) for one in chunk)
     began = False
     for index, one in enumerate(words):
         if one == "BEGIN" and (index + 1 >= len(words) or words[index + 1] not in _TRANSACTION):
@@ -99,7 +98,9 @@ def _unquoted_body(words: Sequence[str]) -> bool:
 
 
 def defines(chunk: Tokens) -> bool:
-    """Whether a CREATE only writes down something that runs later."""
+    """Whether it only writes down something that runs later, as CREATE PROCEDURE does."""
+    if word(chunk) not in {"CREATE", "ALTER", "REPLACE"}:
+        return False
     for index in range(1, min(len(chunk), 8)):
         if word(chunk, index) in SWALLOWED:
             return True

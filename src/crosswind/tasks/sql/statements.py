@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from sqlglot import exp
-from sqlglot.errors import SqlglotError, TokenError
+from sqlglot.errors import ParseError, SqlglotError, TokenError
 
 from crosswind.tasks.sql.definitions import created, dropped
 from crosswind.tasks.sql.effects import Did, Effect
@@ -26,17 +26,20 @@ from crosswind.tasks.sql.splitting import (
     tokenize,
     word,
 )
-from crosswind.tasks.sql.text import TOO_DEEP, nests_deeply, without_comments
+from crosswind.tasks.sql.text import BATCH_END, TOO_DEEP, nests_deeply, without_comments
 from crosswind.tasks.sql.writers import KNOWN, effects_of
 
 __all__ = ["effects_in"]
 
 _MAX_NESTING = 4
 _UNENDED = {"tsql", "fabric"}
+_PG = {"postgres", "redshift"}
 _VERBS = words(
     """SELECT INSERT UPDATE DELETE MERGE CREATE REPLACE WITH DROP ALTER TRUNCATE EXPLAIN DECLARE COMMIT REFRESH GRANT
     VALUES COPY LOAD UNLOAD EXECUTE"""
 )
+_ARGUMENTS = re.compile(r"Required keyword|number of provided arguments")
+"""sqlglot knows another function of that name; how many arguments one has does not change which tables are read."""
 _OUTPUT = re.compile(
     rf"\bOUTPUT\b(?:(?!\bINTO\b|\bWHERE\b|\bFROM\b|\bVALUES\b|\bSELECT\b).)*\bINTO\s+(?P<name>@\w+|{NAME}(?<!\)))"
     r"(?:\s*\([^()]*\))?",
@@ -57,7 +60,16 @@ def effects_in(sql: str, names: Names, *, nesting: int = 0) -> Iterator[list[Eff
         yield [_unknown(_line_in(str(error)), _plain(error))]
         return
     reader = _Statements(sql, names, nesting)
+    declaring = False
     for chunk in chunks(tokens, names.name):
+        if chunk[0].text == BATCH_END:
+            declaring = False
+            continue
+        if (declaring or word(chunk) == "DECLARE") and reader.declares() and word(chunk) != "BEGIN":
+            declaring = True
+            yield reader.declared(chunk)
+            continue
+        declaring = False
         for statement in [chunk] if defines(chunk) else peel(chunk, names.name):
             yield from reader.read(statement)
 
@@ -103,6 +115,14 @@ class _Statements:
                     begin = end
                     break
 
+    def declares(self) -> bool:
+        """Whether DECLARE begins a list of variables that goes on to BEGIN."""
+        return self.names.name in {"oracle", "snowflake"} or (self.names.in_script and self.names.name in _PG)
+
+    def declared(self, tokens: Tokens) -> list[Effect]:
+        """Return what the declarations of a block read."""
+        return self._queries(tokens)
+
     def one(self, tokens: Tokens, *, whole: bool = False) -> list[Effect]:
         """Return what one statement does. ``whole``: what may be the first half of a statement counts as unknown."""
         first = word(tokens)
@@ -117,7 +137,8 @@ class _Statements:
         return self._parsed(tokens, whole)
 
     def _by_phrase(self, tokens: Tokens) -> list[Effect] | None:
-        match = match_phrase(self._text(tokens), word(tokens), self.names.name)
+        plpgsql = self.names.in_script and self.names.name in {"postgres", "redshift"} and word(tokens) == "EXECUTE"
+        match = match_phrase(self._text(tokens), word(tokens), "plpgsql" if plpgsql else self.names.name)
         return None if match is None else list(self._phrase(match, tokens))
 
     def _text(self, tokens: Tokens) -> str:
@@ -137,7 +158,14 @@ class _Statements:
         return []
 
     def _tree(self, tokens: Tokens, sql: str) -> exp.Expr | None:
-        trees = self.names.parser.parse(list(tokens), sql)
+        try:
+            trees = self.names.parser.parse(list(tokens), sql)
+        except ParseError as error:
+            if not _ARGUMENTS.search(str(error)):
+                raise
+            trees = self.names.lenient.parse(list(tokens), sql)
+            if self.names.lenient.errors:
+                raise
         return next((tree for tree in trees if tree is not None), None)
 
     def _parsed(self, tokens: Tokens, whole: bool) -> list[Effect]:
@@ -289,7 +317,7 @@ def _half(tree: exp.Expr) -> bool:
         return str(tree.args.get("kind")).upper() == "VIEW" and tree.args.get("expression") is None
     if isinstance(tree, exp.Merge):
         whens = tree.args.get("whens")
-        return whens is None or not whens.expressions
+        return whens is None or any(when.args.get("then") is None for when in whens.expressions)
     return False
 
 
@@ -297,6 +325,8 @@ def _unquoted(text: str) -> str:
     """Return what a literal holds."""
     if found := re.match(r"\$(\w*)\$(.*)\$\1\$\Z", text, re.DOTALL):
         return found[2]
+    if text[0] in "qQ":  # Oracle: q'[…]'
+        return text[3:-2]
     quote = text.lstrip("Nn")[0]
     inner = text[text.index(quote) + 1 : -1]
     return inner.replace(quote * 2, quote)

@@ -6,7 +6,16 @@ import re
 
 from crosswind.tasks.sql.names import HOLE, VALUE
 
-__all__ = ["MAX_DEPTH", "TOO_DEEP", "clean", "mask_variables", "nests_deeply", "without_comments"]
+__all__ = [
+    "BATCH_END",
+    "MAX_DEPTH",
+    "TOO_DEEP",
+    "clean",
+    "mask_variables",
+    "nests_deeply",
+    "spell_out",
+    "without_comments",
+]
 
 MAX_DEPTH = 500
 TOO_DEEP = "nested too deeply"
@@ -37,7 +46,9 @@ _CLIENT_LINES = {
     "snowflake": re.compile(r"^[ \t]*!(?:set|define|print|exit|quit|options)\b[^\n]*", re.I | re.M),
 }
 """Lines that the database's own command-line client takes for itself, by dialect."""
-_BATCH_END = {
+BATCH_END = "end_of_batch"
+"""Stands where a client ends a batch, as a statement of its own."""
+_BATCH_ENDS = {
     "tsql": re.compile(r"^[ \t]*GO(?:[ \t]+\d+)?[ \t]*(?:--[^\n]*)?$", re.I | re.M),
     "oracle": re.compile(r"^[ \t]*/[ \t]*$", re.M),
     "mysql": re.compile(r"^[ \t]*(?:\$\$|//)[ \t]*$", re.M),
@@ -56,8 +67,8 @@ def clean(sql: str, dialect: str) -> str:
         sql = sql.replace("\r\n", "\n").replace("\r", "\n")
     if dialect in _CLIENT_LINES:
         sql = _CLIENT_LINES[dialect].sub("", sql)
-    if dialect in _BATCH_END:
-        sql = _BATCH_END[dialect].sub(";", sql)
+    if dialect in _BATCH_ENDS:
+        sql = _BATCH_ENDS[dialect].sub(f";{BATCH_END};", sql)
     return sql
 
 
@@ -73,6 +84,21 @@ def mask_variables(sql: str, dialect: str) -> str:
     if dialect in {"oracle", "snowflake"}:
         sql = _outside_strings(_AMPERSAND, HOLE, sql)
     return sql
+
+
+_LITERAL_NAME = re.compile(
+    r"\bIDENTIFIER\s*\(\s*('[^']*'(?:\s*\|\|\s*'[^']*')*)\s*\)|(?<=\bFROM )TABLE\s*\(\s*('[\w.]+')\s*\)", re.I
+)
+_OPEN_NAME = re.compile(r"\bIDENTIFIER\s*\(\s*[^()']*(?:\([^()]*\))?[^()']*\)|\bTABLE\s*\(\s*[$:]\w+\s*\)", re.I)
+_NAME_FUNCTIONS = re.compile(r"\bIDENTIFIER\s*\(|\bTABLE\s*\(\s*[$:']", re.I)
+
+
+def spell_out(sql: str, dialect: str) -> str:
+    """Write the names plainly that Snowflake and Databricks take as text: ``IDENTIFIER('a.b')``."""
+    if dialect not in {"snowflake", "databricks", "spark"} or not _NAME_FUNCTIONS.search(sql):
+        return sql
+    sql = _LITERAL_NAME.sub(lambda found: "".join(re.findall(r"'([^']*)'", found[1] or found[2])), sql)
+    return _OPEN_NAME.sub(HOLE, sql)
 
 
 def _outside_strings(pattern: re.Pattern[str], replacement: str, sql: str) -> str:

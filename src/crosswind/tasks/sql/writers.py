@@ -289,7 +289,8 @@ _DEFINITIONS = {"FUNCTION", "PROCEDURE", "MACRO", "TRIGGER", "INDEX", "SEQUENCE"
 def effects_of(tree: exp.Expr, names: Names) -> list[Effect]:
     """Return what the statement does, reads first."""
     if isinstance(tree, exp.Create) and str(tree.args.get("kind") or "").upper() not in _MADE:
-        return list(reads_in(tree, names)) if _temporary(tree) and tree.expression else []
+        body = tree.args.get("expression")
+        return list(reads_in(body, names)) if _temporary(tree) and isinstance(body, exp.Expr) else []
     reader = _Reader(tree, names)
     for node in tree.find_all(*_WRITERS, bfs=False):
         _WRITERS[type(node)](reader, node)

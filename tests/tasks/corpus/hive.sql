@@ -1,0 +1,149 @@
+-- name: dynamic partitions and a lateral view
+-- reads: raw.visits
+-- writes: mart.visits_by_tag
+SET hive.exec.dynamic.partition.mode=nonstrict;
+INSERT OVERWRITE TABLE mart.visits_by_tag PARTITION (ds)
+SELECT tag, COUNT(*), ds FROM raw.visits LATERAL VIEW OUTER explode(tags) t AS tag
+WHERE ds = '${hiveconf:ds}' GROUP BY tag, ds DISTRIBUTE BY ds SORT BY tag;
+
+-- name: FROM with several inserts
+-- reads: raw.visits, raw.users
+-- writes: mart.a, mart.b
+FROM (SELECT v.*, u.country FROM raw.visits v JOIN raw.users u ON u.id = v.user_id) x
+INSERT OVERWRITE TABLE mart.a PARTITION (ds='2026-01-01') SELECT x.id WHERE x.country = 'DE'
+INSERT INTO TABLE mart.b SELECT x.id, x.country;
+
+-- name: load data
+-- reads:
+-- writes: raw.visits
+LOAD DATA INPATH '/landing/visits' OVERWRITE INTO TABLE raw.visits PARTITION (ds='2026-01-01');
+
+-- name: use
+-- reads: sales.orders
+-- writes: sales.revenue
+USE sales;
+INSERT INTO TABLE revenue SELECT * FROM orders;
+
+-- name: partition exchange
+-- reads: stage.visits
+-- writes: mart.visits
+ALTER TABLE mart.visits EXCHANGE PARTITION (ds='2026-01-01') WITH TABLE stage.visits;
+
+-- name: export and import
+-- reads: mart.visits
+-- writes: raw.visits_copy
+EXPORT TABLE mart.visits PARTITION (ds='2026-01-01') TO '/out/visits';
+IMPORT TABLE raw.visits_copy FROM '/out/visits';
+
+-- name: directory
+-- reads: mart.visits
+-- writes:
+INSERT OVERWRITE LOCAL DIRECTORY '/tmp/out' ROW FORMAT DELIMITED FIELDS TERMINATED BY ',' SELECT * FROM mart.visits;
+
+-- name: jars, temporary functions, repair
+-- reads: raw.o
+-- writes: mart.o
+ADD JAR s3://libs/udf.jar;
+ADD FILE s3://libs/map.py;
+CREATE TEMPORARY FUNCTION f AS 'com.acme.F';
+INSERT OVERWRITE TABLE mart.o PARTITION (ds) SELECT f(v), ds FROM raw.o;
+MSCK REPAIR TABLE mart.o;
+
+-- name: transform by a script
+-- reads: raw.o
+-- writes: mart.o
+FROM (SELECT TRANSFORM (id, v) USING 'python map.py' AS (id, w) FROM raw.o) t
+INSERT OVERWRITE TABLE mart.o SELECT t.id, t.w;
+
+-- name: temporary table
+-- reads: raw.o
+-- writes: mart.o
+CREATE TEMPORARY TABLE held STORED AS ORC AS SELECT * FROM raw.o;
+INSERT INTO TABLE mart.o SELECT * FROM held;
+DROP TABLE held;
+
+-- name: external table with a storage handler
+-- reads:
+-- writes: raw.hb
+CREATE EXTERNAL TABLE IF NOT EXISTS raw.hb (key STRING, v INT)
+STORED BY 'org.apache.hadoop.hive.hbase.HBaseStorageHandler' WITH SERDEPROPERTIES ('hbase.columns.mapping' = ':key,cf:v')
+TBLPROPERTIES ('hbase.table.name' = 'hb');
+
+-- name: like another table
+-- reads: mart.o
+-- writes: test.o
+CREATE EXTERNAL TABLE test.o LIKE mart.o LOCATION '/test/o';
+
+-- name: WITH and FROM first
+-- reads: raw.o
+-- writes: mart.o
+WITH q AS (SELECT * FROM raw.o WHERE v > 0)
+FROM q INSERT OVERWRITE TABLE mart.o SELECT q.*;
+
+-- name: table as select with buckets
+-- reads: raw.o
+-- writes: mart.o
+CREATE TABLE mart.o STORED AS PARQUET TBLPROPERTIES ('parquet.compression'='SNAPPY') AS SELECT id, v FROM raw.o CLUSTER BY id;
+
+-- name: values and a struct
+-- reads:
+-- writes: mart.o
+INSERT INTO TABLE mart.o PARTITION (ds = '2026-01-01') VALUES (1, 'a'), (2, 'b');
+
+-- name: merge
+-- reads: stage.o
+-- writes: mart.o
+MERGE INTO mart.o AS t USING stage.o AS s ON t.id = s.id
+WHEN MATCHED AND s.op = 'D' THEN DELETE
+WHEN MATCHED THEN UPDATE SET v = s.v
+WHEN NOT MATCHED THEN INSERT VALUES (s.id, s.v);
+
+-- name: semi join and a sampled table
+-- reads: raw.a, raw.b
+-- writes: mart.c
+INSERT INTO mart.c SELECT a.* FROM raw.a TABLESAMPLE (BUCKET 1 OUT OF 10 ON id) a LEFT SEMI JOIN raw.b b ON a.id = b.id;
+
+-- name: materialized view
+-- reads: mart.o
+-- writes: mart.mv
+CREATE MATERIALIZED VIEW mart.mv STORED AS ORC AS SELECT ds, COUNT(*) AS n FROM mart.o GROUP BY ds;
+ALTER MATERIALIZED VIEW mart.mv REBUILD;
+
+-- name: rename
+-- reads: raw.o
+-- writes: mart.o
+CREATE TABLE mart.o_new AS SELECT * FROM raw.o;
+DROP TABLE IF EXISTS mart.o;
+ALTER TABLE mart.o_new RENAME TO mart.o;
+
+-- name: partitions are added and dropped
+-- reads: raw.o
+-- writes: mart.o
+ALTER TABLE mart.o DROP IF EXISTS PARTITION (ds < '2025-01-01') PURGE;
+INSERT INTO TABLE mart.o PARTITION (ds = '2026-01-01') SELECT id FROM raw.o;
+ANALYZE TABLE mart.o PARTITION (ds = '2026-01-01') COMPUTE STATISTICS;
+
+-- name: a variable makes up the database
+-- reads: raw.o
+-- writes:
+INSERT INTO TABLE ${hivevar:db}.o SELECT * FROM raw.o JOIN ${hivevar:db}.dim USING (id);
+
+-- name: union in a subquery, windows
+-- reads: raw.a, raw.b
+-- writes: mart.c
+INSERT OVERWRITE TABLE mart.c
+SELECT id, ROW_NUMBER() OVER (PARTITION BY id ORDER BY ts DESC) AS rn
+FROM (SELECT id, ts FROM raw.a UNION ALL SELECT id, ts FROM raw.b) u;
+
+-- name: macro and a view with columns
+-- reads: raw.o
+-- writes: mart.v
+CREATE TEMPORARY MACRO half(x DOUBLE) x / 2;
+CREATE VIEW IF NOT EXISTS mart.v (id COMMENT 'key', h) PARTITIONED ON (ds) AS SELECT id, half(v), ds FROM raw.o;
+
+-- name: explain reads nothing
+-- reads:
+-- writes:
+EXPLAIN EXTENDED SELECT * FROM raw.o;
+DESCRIBE FORMATTED raw.o;
+SHOW PARTITIONS raw.o;

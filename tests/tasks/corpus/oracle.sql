@@ -1,0 +1,209 @@
+-- name: hints and a row limit
+-- reads: raw.orders
+-- writes: mart.rev
+INSERT /*+ APPEND PARALLEL(8) */ INTO mart.rev SELECT /*+ FULL(o) */ o.id, NVL(o.v, 0) FROM raw.orders o WHERE ROWNUM <= 10
+
+-- name: merge with a delete clause and logged errors
+-- reads: stage.users
+-- writes: mart.users
+MERGE INTO mart.users t USING (SELECT id, name, gone FROM stage.users) s ON (t.id = s.id)
+WHEN MATCHED THEN UPDATE SET t.name = s.name WHERE t.name <> s.name DELETE WHERE s.gone = 1
+WHEN NOT MATCHED THEN INSERT (id, name) VALUES (s.id, s.name) WHERE s.gone = 0
+LOG ERRORS INTO mart.err$_users ('nightly') REJECT LIMIT UNLIMITED;
+
+-- name: insert all
+-- reads: raw.orders
+-- writes: mart.big, mart.all_orders
+INSERT ALL
+  WHEN amount > 1000 THEN INTO mart.big (id, amount) VALUES (id, amount)
+  WHEN 1 = 1 THEN INTO mart.all_orders
+SELECT id, amount FROM raw.orders;
+
+-- name: insert all without conditions from dual
+-- reads:
+-- writes: mart.a, mart.b
+INSERT ALL INTO mart.a (id) VALUES (1) INTO mart.b (id) VALUES (2) SELECT * FROM dual;
+
+-- name: update of a join
+-- reads: stage.prices, ref.vat
+-- writes: mart.products
+UPDATE (SELECT p.price, s.price AS new_price FROM mart.products p JOIN stage.prices s ON s.sku = p.sku)
+SET price = new_price * (SELECT rate FROM ref.vat);
+
+-- name: correlated update of several columns
+-- reads: stage.users
+-- writes: mart.users
+UPDATE mart.users u SET (name, country) = (SELECT s.name, s.country FROM stage.users s WHERE s.id = u.id)
+WHERE EXISTS (SELECT 1 FROM stage.users s WHERE s.id = u.id);
+
+-- name: delete of an inline view
+-- reads:
+-- writes: mart.users
+DELETE FROM (SELECT * FROM mart.users WHERE gone = 1);
+
+-- name: global temporary table keeps its rows to the session
+-- reads: raw.orders
+-- writes: mart.orders
+CREATE GLOBAL TEMPORARY TABLE gtt_orders (id NUMBER, v NUMBER) ON COMMIT PRESERVE ROWS;
+INSERT INTO gtt_orders SELECT id, v FROM raw.orders;
+INSERT INTO mart.orders SELECT * FROM gtt_orders;
+
+-- name: private temporary table
+-- reads: raw.orders
+-- writes: mart.orders
+CREATE PRIVATE TEMPORARY TABLE ora$ptt_orders ON COMMIT DROP DEFINITION AS SELECT * FROM raw.orders;
+INSERT INTO mart.orders SELECT * FROM ora$ptt_orders;
+
+-- name: schema of the session
+-- reads: sales.orders
+-- writes: sales.revenue
+ALTER SESSION SET CURRENT_SCHEMA = sales;
+ALTER SESSION SET NLS_DATE_FORMAT = 'YYYY-MM-DD';
+INSERT INTO revenue SELECT * FROM orders;
+
+-- name: anonymous block
+-- reads: ops.runs, raw.orders
+-- writes: mart.orders, ops.runs_log
+DECLARE
+  v_last DATE;
+  v_count PLS_INTEGER := 0;
+BEGIN
+  SELECT MAX(ts) INTO v_last FROM ops.runs;
+  INSERT INTO mart.orders SELECT * FROM raw.orders WHERE ts > v_last;
+  v_count := SQL%ROWCOUNT;
+  INSERT INTO ops.runs_log (n) VALUES (v_count);
+  COMMIT;
+EXCEPTION
+  WHEN NO_DATA_FOUND THEN
+    NULL;
+  WHEN OTHERS THEN
+    ROLLBACK;
+    RAISE;
+END;
+/
+
+-- name: loop over a cursor
+-- reads: raw.shops, raw.orders
+-- writes: mart.per_shop
+BEGIN
+  FOR r IN (SELECT id FROM raw.shops) LOOP
+    INSERT INTO mart.per_shop SELECT r.id, COUNT(*) FROM raw.orders WHERE shop_id = r.id;
+  END LOOP;
+END;
+/
+
+-- name: text that is run
+-- reads: raw.orders
+-- writes: mart.orders
+BEGIN
+  EXECUTE IMMEDIATE 'TRUNCATE TABLE mart.orders';
+  EXECUTE IMMEDIATE q'[INSERT INTO mart.orders SELECT * FROM raw.orders WHERE kind = 'a']';
+END;
+/
+
+-- name: text that is put together
+-- reads:
+-- writes:
+-- unknown: 2
+BEGIN
+  EXECUTE IMMEDIATE 'INSERT INTO ' || v_table || ' SELECT 1 FROM dual';
+END;
+/
+
+-- name: statistics by a package
+-- reads: raw.orders
+-- writes: mart.orders
+INSERT INTO mart.orders SELECT * FROM raw.orders;
+BEGIN
+  DBMS_STATS.GATHER_TABLE_STATS(ownname => 'MART', tabname => 'ORDERS');
+END;
+/
+
+-- name: a procedure only writes down
+-- reads: raw.orders
+-- writes: mart.orders
+CREATE OR REPLACE PROCEDURE ops.load (p_day DATE) IS
+  v_n NUMBER;
+  CURSOR c IS SELECT id FROM raw.unused;
+BEGIN
+  INSERT INTO mart.unused SELECT * FROM raw.unused;
+  IF v_n > 0 THEN
+    NULL;
+  END IF;
+END load;
+/
+INSERT INTO mart.orders SELECT * FROM raw.orders;
+
+-- name: old outer joins and hierarchies
+-- reads: raw.a, raw.b
+-- writes: mart.c
+INSERT INTO mart.c SELECT a.id, b.v, LEVEL FROM raw.a a, raw.b b WHERE a.id = b.id (+) START WITH a.parent IS NULL CONNECT BY PRIOR a.id = a.parent;
+
+-- name: partitions, flashback, samples
+-- reads: raw.a, raw.b, raw.c
+-- writes: mart.d
+INSERT INTO mart.d
+SELECT * FROM raw.a PARTITION (p202601)
+UNION ALL SELECT * FROM raw.b AS OF TIMESTAMP SYSTIMESTAMP - INTERVAL '1' HOUR
+UNION ALL SELECT * FROM raw.c SAMPLE (5);
+
+-- name: partition exchange
+-- reads: stage.orders
+-- writes: mart.orders
+ALTER TABLE mart.orders EXCHANGE PARTITION p202601 WITH TABLE stage.orders INCLUDING INDEXES WITHOUT VALIDATION;
+
+-- name: build and rename
+-- reads: raw.orders
+-- writes: orders
+CREATE TABLE orders_new NOLOGGING PARALLEL 4 COMPRESS AS SELECT * FROM raw.orders;
+DROP TABLE orders PURGE;
+RENAME orders_new TO orders;
+
+-- name: materialized view
+-- reads: mart.orders
+-- writes: mart.by_day
+CREATE MATERIALIZED VIEW mart.by_day BUILD IMMEDIATE REFRESH FAST ON COMMIT ENABLE QUERY REWRITE AS SELECT day, COUNT(*) n FROM mart.orders GROUP BY day;
+
+-- name: another database by link
+-- reads: raw.orders@lake
+-- writes: mart.orders
+INSERT INTO mart.orders SELECT * FROM raw.orders@lake;
+
+-- name: recursive WITH with columns
+-- reads: raw.nodes
+-- writes: mart.tree
+INSERT INTO mart.tree
+WITH t (id, parent) AS (
+  SELECT id, parent FROM raw.nodes WHERE parent IS NULL
+  UNION ALL SELECT n.id, n.parent FROM raw.nodes n JOIN t ON n.parent = t.id)
+SELECT id, parent FROM t;
+
+-- name: table functions, XML, JSON, pivot
+-- reads: raw.docs, mart.sales
+-- writes: mart.flat
+INSERT INTO mart.flat
+SELECT d.id, j.tag FROM raw.docs d, JSON_TABLE(d.body, '$.tags[*]' COLUMNS (tag VARCHAR2(50) PATH '$')) j
+UNION ALL SELECT id, q1 FROM mart.sales PIVOT (SUM(v) FOR q IN ('1' AS q1))
+UNION ALL SELECT 1, COLUMN_VALUE FROM TABLE(split('a,b'));
+
+-- name: client settings and substitution
+-- reads: raw.orders
+-- writes: mart.orders
+SET SERVEROUTPUT ON
+WHENEVER SQLERROR EXIT FAILURE
+INSERT INTO mart.orders SELECT * FROM raw.orders WHERE day = '&1' AND region = &region;
+PROMPT done
+COMMIT;
+
+-- name: synonym and comment, grant, lock
+-- reads: mart.orders
+-- writes: app.orders
+CREATE OR REPLACE SYNONYM app.orders FOR mart.orders;
+COMMENT ON TABLE mart.orders IS 'all';
+GRANT SELECT ON mart.orders TO app;
+LOCK TABLE mart.orders IN EXCLUSIVE MODE;
+
+-- name: case in quotes
+-- reads: raw."Mixed Case"
+-- writes: mart.plain
+INSERT INTO mart.plain SELECT * FROM raw."Mixed Case";

@@ -1,0 +1,154 @@
+-- name: three parts in every name, unnest
+-- reads: hive.raw.orders, pg.public.customers
+-- writes: hive.mart.daily
+CREATE TABLE IF NOT EXISTS hive.mart.daily WITH (format = 'ORC', partitioned_by = ARRAY['ds']) AS
+SELECT c.country, approx_distinct(o.id) AS n, o.ds FROM hive.raw.orders AS o
+JOIN pg.public.customers AS c ON c.id = o.customer_id CROSS JOIN UNNEST(o.lines) WITH ORDINALITY AS t (line, n) GROUP BY 1, 3;
+
+-- name: refresh
+-- reads:
+-- writes: mart.daily_mv
+REFRESH MATERIALIZED VIEW mart.daily_mv;
+
+-- name: materialized view
+-- reads: raw.orders
+-- writes: mart.daily_mv
+CREATE OR REPLACE MATERIALIZED VIEW mart.daily_mv GRACE PERIOD INTERVAL '1' DAY COMMENT 'x' WITH (format = 'PARQUET') AS SELECT ds, count(*) AS n FROM raw.orders GROUP BY ds;
+
+-- name: catalog and schema of the session
+-- reads: lake.sales.orders
+-- writes: lake.sales.revenue
+USE lake.sales;
+INSERT INTO revenue SELECT * FROM orders;
+
+-- name: partitions and properties of a table
+-- reads: lake.raw.orders
+-- writes:
+SELECT * FROM lake.raw."orders$partitions" WHERE ds > '2026-01-01';
+
+-- name: time travel
+-- reads: lake.raw.orders
+-- writes: lake.mart.diff
+INSERT INTO lake.mart.diff SELECT * FROM lake.raw.orders FOR VERSION AS OF 123 EXCEPT SELECT * FROM lake.raw.orders FOR TIMESTAMP AS OF TIMESTAMP '2026-01-01 00:00:00 UTC';
+
+-- name: maintenance of Iceberg
+-- reads: raw.o
+-- writes: mart.o
+INSERT INTO mart.o SELECT * FROM raw.o;
+ALTER TABLE mart.o EXECUTE optimize(file_size_threshold => '100MB') WHERE ds = '2026-01-01';
+ALTER TABLE mart.o EXECUTE expire_snapshots(retention_threshold => '7d');
+ANALYZE mart.o WITH (columns = ARRAY['id']);
+
+-- name: query passed through to another database
+-- reads: mart.dim
+-- writes: mart.o
+INSERT INTO mart.o SELECT q.* FROM TABLE(pg.system.query(query => 'SELECT * FROM public.hidden')) q JOIN mart.dim d ON d.id = q.id;
+
+-- name: table function that takes a table
+-- reads: raw.o
+-- writes: mart.o
+CREATE TABLE mart.o AS SELECT * FROM TABLE(exclude_columns(input => TABLE(raw.o), columns => DESCRIPTOR(secret)));
+
+-- name: insert from a table
+-- reads: raw.o
+-- writes: mart.o
+INSERT INTO mart.o TABLE raw.o;
+
+-- name: merge
+-- reads: stage.o
+-- writes: mart.o
+MERGE INTO mart.o t USING stage.o s ON t.id = s.id
+WHEN MATCHED AND s.op = 'D' THEN DELETE
+WHEN MATCHED THEN UPDATE SET v = s.v
+WHEN NOT MATCHED THEN INSERT (id, v) VALUES (s.id, s.v);
+
+-- name: update and delete with subqueries
+-- reads: raw.gone, raw.v
+-- writes: mart.a, mart.b
+DELETE FROM mart.a WHERE id IN (SELECT id FROM raw.gone);
+UPDATE mart.b SET v = (SELECT max(v) FROM raw.v) WHERE id = 1;
+
+-- name: text that is run
+-- reads: raw.o
+-- writes: mart.o
+EXECUTE IMMEDIATE 'INSERT INTO mart.o SELECT * FROM raw.o WHERE ds = ?' USING '2026-01-01';
+
+-- name: prepared
+-- reads: raw.o
+-- writes: mart.o
+PREPARE load_o FROM INSERT INTO mart.o SELECT * FROM raw.o WHERE ds = ?;
+EXECUTE load_o USING '2026-01-01';
+DEALLOCATE PREPARE load_o;
+
+-- name: procedures of a connector
+-- reads: raw.o
+-- writes: mart.o
+CALL hive.system.sync_partition_metadata('raw', 'o', 'FULL');
+INSERT INTO mart.o SELECT * FROM raw.o;
+
+-- name: rename in its schema
+-- reads: raw.o
+-- writes: hive.mart.o
+CREATE TABLE hive.mart.o_new AS SELECT * FROM raw.o;
+DROP TABLE IF EXISTS hive.mart.o;
+ALTER TABLE hive.mart.o_new RENAME TO o;
+
+-- name: inline function
+-- reads: raw.o
+-- writes:
+WITH FUNCTION half(x double) RETURNS double RETURN x / 2
+SELECT half(v) FROM raw.o;
+
+-- name: match recognize
+-- reads: raw.ticks
+-- writes: mart.patterns
+INSERT INTO mart.patterns
+SELECT * FROM raw.ticks MATCH_RECOGNIZE (PARTITION BY s ORDER BY ts MEASURES A.ts AS begun ONE ROW PER MATCH PATTERN (A B+) DEFINE B AS price < PREV(price));
+
+-- name: recursive WITH
+-- reads: raw.nodes
+-- writes:
+WITH RECURSIVE t(id, parent) AS (SELECT id, parent FROM raw.nodes WHERE parent IS NULL UNION ALL SELECT n.id, n.parent FROM raw.nodes n JOIN t ON t.id = n.parent)
+SELECT * FROM t;
+
+-- name: lateral, values, sample
+-- reads: raw.a, raw.b
+-- writes: mart.c
+INSERT INTO mart.c
+SELECT a.id, x.v, v.k FROM raw.a a TABLESAMPLE BERNOULLI (10)
+CROSS JOIN LATERAL (SELECT max(v) AS v FROM raw.b WHERE b.id = a.id) x
+JOIN (VALUES (1, 'a')) AS v (id, k) ON v.id = a.id;
+
+-- name: JSON table
+-- reads: raw.docs
+-- writes:
+SELECT j.* FROM raw.docs, JSON_TABLE(body, 'lax $.items[*]' COLUMNS (sku varchar PATH 'lax $.sku')) AS j;
+
+-- name: system catalog
+-- reads:
+-- writes: ops.queries
+INSERT INTO ops.queries SELECT query_id, state FROM system.runtime.queries;
+
+-- name: session settings
+-- reads: raw.o
+-- writes: mart.o
+SET SESSION query_max_run_time = '2h';
+SET ROLE admin IN hive;
+INSERT INTO mart.o SELECT * FROM raw.o;
+RESET SESSION query_max_run_time;
+
+-- name: view with a security mode
+-- reads: mart.users
+-- writes: share.users
+CREATE OR REPLACE VIEW share.users COMMENT 'x' SECURITY INVOKER AS SELECT id FROM mart.users;
+
+-- name: like and truncate
+-- reads: mart.o
+-- writes: test.o
+CREATE TABLE test.o (LIKE mart.o INCLUDING PROPERTIES, extra varchar) WITH (format = 'ORC');
+TRUNCATE TABLE test.o;
+
+-- name: unload of Athena
+-- reads: mart.o
+-- writes:
+UNLOAD (SELECT * FROM mart.o WHERE ds = '2026-01-01') TO 's3://out/o/' WITH (format = 'PARQUET');

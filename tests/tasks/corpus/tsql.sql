@@ -1,0 +1,232 @@
+-- name: select into a temporary table of the name of a real one
+-- reads: dbo.orders
+-- writes: dbo.revenue
+-- schema: dbo
+SELECT id, amount INTO #orders FROM dbo.orders WHERE amount > 0;
+INSERT INTO dbo.revenue SELECT SUM(amount) FROM #orders;
+
+-- name: statements without semicolons
+-- reads: dbo.Orders, dbo.Customers
+-- writes: dbo.DailySales
+SET NOCOUNT ON
+DECLARE @day date = CAST(GETDATE() AS date)
+SELECT o.Id, o.Amount
+INTO #today
+FROM [dbo].[Orders] AS o WITH (NOLOCK)
+WHERE o.Day = @day
+DELETE FROM dbo.DailySales
+WHERE Day = @day
+INSERT INTO [dbo].[DailySales] ([Country], [Amount])
+SELECT c.Country, SUM(t.Amount)
+FROM #today AS t
+CROSS APPLY (SELECT TOP 1 Country FROM dbo.Customers AS c WHERE c.Id = t.Id) AS c
+GROUP BY c.Country
+OPTION (MAXDOP 4)
+DROP TABLE #today
+
+-- name: update by alias
+-- reads: stage.prices
+-- writes: dbo.products
+UPDATE p SET p.price = s.price FROM dbo.products AS p INNER JOIN stage.prices AS s ON s.sku = p.sku WHERE s.price <> p.price;
+
+-- name: delete by alias
+-- reads: stage.gone
+-- writes: dbo.users
+DELETE u FROM dbo.users u JOIN stage.gone g ON g.id = u.id;
+
+-- name: delete through WITH
+-- reads:
+-- writes: dbo.users
+WITH d AS (SELECT *, ROW_NUMBER() OVER (PARTITION BY id ORDER BY ts DESC) AS rn FROM dbo.users)
+DELETE FROM d WHERE rn > 1;
+
+-- name: update through WITH that joins
+-- reads: stage.prices
+-- writes: dbo.products
+WITH p AS (SELECT t.price, s.price AS new_price FROM dbo.products t JOIN stage.prices s ON s.sku = t.sku)
+UPDATE p SET price = new_price;
+
+-- name: rows that go into a second table
+-- reads:
+-- writes: dbo.events, archive.events
+DELETE FROM dbo.events OUTPUT deleted.id, deleted.body INTO archive.events (id, body) WHERE ts < '2025-01-01';
+
+-- name: merge with output
+-- reads: stage.users
+-- writes: dbo.users, dbo.user_log
+MERGE dbo.users WITH (HOLDLOCK) AS t
+USING stage.users AS s ON t.id = s.id
+WHEN MATCHED AND t.name <> s.name THEN
+    UPDATE SET name = s.name
+WHEN NOT MATCHED BY TARGET THEN
+    INSERT (id, name) VALUES (s.id, s.name)
+WHEN NOT MATCHED BY SOURCE THEN
+    DELETE
+OUTPUT $action, inserted.id INTO dbo.user_log;
+
+-- name: batches
+-- reads: other.dbo.z
+-- writes: other.dbo.x, other.dbo.y
+USE Warehouse
+GO
+SET ANSI_NULLS ON
+GO
+INSERT INTO Other.dbo.x SELECT 1
+GO 5
+-- schema-less below
+INSERT INTO Other.dbo.y SELECT * FROM Other.dbo.z
+GO
+
+-- name: a database for the session
+-- reads: sales.dbo.orders
+-- writes: sales.dbo.revenue
+-- schema: dbo
+USE Sales;
+INSERT INTO revenue SELECT * FROM dbo.orders;
+
+-- name: switch of a partition
+-- reads: stage.orders
+-- writes: dbo.orders
+ALTER TABLE stage.orders SWITCH TO dbo.orders PARTITION 5 WITH (WAIT_AT_LOW_PRIORITY (MAX_DURATION = 1 MINUTES, ABORT_AFTER_WAIT = NONE));
+
+-- name: rename by procedure
+-- reads: raw.orders
+-- writes: dbo.orders
+SELECT * INTO dbo.orders_new FROM raw.orders;
+DROP TABLE IF EXISTS dbo.orders;
+EXEC sp_rename 'dbo.orders_new', 'orders';
+
+-- name: move to a schema
+-- reads: raw.orders
+-- writes: mart.orders
+SELECT * INTO stage.orders FROM raw.orders;
+ALTER SCHEMA mart TRANSFER stage.orders;
+
+-- name: bulk insert
+-- reads:
+-- writes: stage.orders
+BULK INSERT stage.orders FROM 'D:\landing\orders.csv' WITH (FIRSTROW = 2, FIELDTERMINATOR = ',', FORMAT = 'CSV');
+
+-- name: files by OPENROWSET
+-- reads:
+-- writes: stage.orders
+INSERT INTO stage.orders SELECT r.* FROM OPENROWSET(BULK 'https://x/y.parquet', FORMAT = 'PARQUET') WITH (id INT, v FLOAT) AS r;
+
+-- name: table variable
+-- reads: dbo.a
+-- writes: dbo.b
+DECLARE @t TABLE (id INT, v FLOAT);
+INSERT INTO @t SELECT id, v FROM dbo.a;
+INSERT INTO dbo.b SELECT * FROM @t;
+
+-- name: conditions and blocks
+-- reads: dbo.runs, dbo.a
+-- writes: dbo.b, dbo.log
+IF EXISTS (SELECT 1 FROM dbo.runs WHERE day = CAST(GETDATE() AS date))
+BEGIN
+    PRINT 'again'
+    DELETE FROM dbo.b
+    INSERT INTO dbo.b SELECT * FROM dbo.a
+END
+ELSE
+    INSERT INTO dbo.log VALUES ('first')
+
+-- name: try, catch, transaction
+-- reads: dbo.a
+-- writes: dbo.b, dbo.errors
+BEGIN TRY
+    BEGIN TRANSACTION
+    INSERT INTO dbo.b SELECT * FROM dbo.a
+    COMMIT TRANSACTION
+END TRY
+BEGIN CATCH
+    IF @@TRANCOUNT > 0 ROLLBACK TRANSACTION
+    INSERT INTO dbo.errors VALUES (ERROR_MESSAGE())
+    ;THROW
+END CATCH
+
+-- name: cursor and loop
+-- reads: dbo.shops, dbo.orders
+-- writes: dbo.per_shop
+DECLARE @id INT
+DECLARE c CURSOR LOCAL FAST_FORWARD FOR SELECT id FROM dbo.shops
+OPEN c
+FETCH NEXT FROM c INTO @id
+WHILE @@FETCH_STATUS = 0
+BEGIN
+    INSERT INTO dbo.per_shop SELECT @id, COUNT(*) FROM dbo.orders WHERE shop = @id
+    FETCH NEXT FROM c INTO @id
+END
+CLOSE c
+DEALLOCATE c
+
+-- name: dynamic SQL as text
+-- reads: dbo.a
+-- writes: dbo.b
+EXEC sp_executesql N'INSERT INTO dbo.b SELECT * FROM dbo.a WHERE v = @v', N'@v INT', @v = 1;
+
+-- name: dynamic SQL from a variable is not known
+-- reads:
+-- writes:
+-- unknown: 2
+DECLARE @sql NVARCHAR(MAX) = N'INSERT INTO dbo.' + @t + N' SELECT 1';
+EXEC (@sql);
+
+-- name: rows of a procedure
+-- reads:
+-- writes: dbo.b
+INSERT INTO dbo.b (id, v)
+EXEC ops.get_rows @day = '2026-01-01';
+
+-- name: a procedure only writes down, to the end of its batch
+-- reads: dbo.a
+-- writes: dbo.b
+CREATE OR ALTER PROCEDURE ops.load @day date AS
+SET NOCOUNT ON;
+DELETE FROM dbo.x WHERE day = @day;
+INSERT INTO dbo.x SELECT * FROM dbo.y WHERE day = @day;
+GO
+INSERT INTO dbo.b SELECT * FROM dbo.a;
+
+-- name: another server and a database without schema
+-- reads: srv.lake.dbo.orders, lake.dbo.users
+-- writes: dbo.b
+INSERT INTO dbo.b SELECT * FROM srv.lake.dbo.orders o JOIN lake..users u ON u.id = o.user_id;
+
+-- name: variable, XML, JSON, strings
+-- reads: dbo.a, dbo.tags
+-- writes: dbo.b
+DECLARE @max INT;
+SELECT @max = MAX(id) FROM dbo.a;
+INSERT INTO dbo.b
+SELECT a.id, STUFF((SELECT ',' + t.name FROM dbo.tags t WHERE t.id = a.id FOR XML PATH('')), 1, 1, ''), j.value
+FROM dbo.a a CROSS APPLY OPENJSON(a.body) AS j WHERE a.id > @max;
+
+-- name: recursive WITH without the word
+-- reads: dbo.nodes
+-- writes: dbo.tree
+WITH tree AS (
+    SELECT id, parent FROM dbo.nodes WHERE parent IS NULL
+    UNION ALL
+    SELECT n.id, n.parent FROM dbo.nodes n JOIN tree ON tree.id = n.parent)
+INSERT INTO dbo.tree SELECT id, parent FROM tree OPTION (MAXRECURSION 100);
+
+-- name: create table as select of Synapse, rename of Synapse
+-- reads: stage.orders
+-- writes: dbo.orders
+CREATE TABLE dbo.orders_new WITH (DISTRIBUTION = HASH(id), CLUSTERED COLUMNSTORE INDEX) AS SELECT * FROM stage.orders;
+RENAME OBJECT dbo.orders TO orders_old;
+RENAME OBJECT dbo.orders_new TO orders;
+DROP TABLE dbo.orders_old;
+
+-- name: copy of Synapse
+-- reads:
+-- writes: stage.orders
+COPY INTO stage.orders FROM 'https://x.blob.core.windows.net/landing/*.csv' WITH (FILE_TYPE = 'CSV', FIRSTROW = 2);
+
+-- name: global temporary table, tempdb
+-- reads: dbo.a
+-- writes: dbo.b
+IF OBJECT_ID('tempdb..##held') IS NOT NULL DROP TABLE ##held;
+SELECT * INTO ##held FROM dbo.a;
+INSERT INTO dbo.b SELECT * FROM tempdb..##held;
