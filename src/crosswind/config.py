@@ -8,7 +8,6 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from crosswind.errors import ConfigError
@@ -16,6 +15,7 @@ from crosswind.pods.declared_sidecars import parse_sidecars
 from crosswind.pods.known_sidecars import KNOWN
 from crosswind.pods.queues import Queue, join_coordinators, parse_queues
 from crosswind.pods.workers import WorkerSettings
+from crosswind.regular_files import read_text
 from crosswind.runs.composing import Composer
 from crosswind.runs.ending import EndSettings
 from crosswind.runs.overrides import to_json, to_pod
@@ -374,8 +374,8 @@ def _ending(reader: _Reader) -> EndSettings:
     path, known = reader.text("sidecars_file", section="crosswind"), KNOWN
     try:
         if path:
-            known = (*parse_sidecars(Path(path).read_text(encoding="utf-8"), path), *KNOWN)
-    except (OSError, UnicodeDecodeError, ConfigError) as error:
+            known = (*parse_sidecars(read_text(path), path), *KNOWN)
+    except ConfigError as error:
         reader.problems.append(f"[crosswind] sidecars_file cannot be used: {error}")
     return EndSettings(known, reader.text("sidecar_swap_image", section="crosswind"))
 

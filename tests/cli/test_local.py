@@ -73,7 +73,7 @@ def test_wrong_settings_are_one_clear_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("port: eighty", "port: .* not 'eighty'"), ("- 1", "settings are a mapping"), ("a: [", "cannot read settings")],
+    [("port: eighty", "port: .* not 'eighty'"), ("- 1", "settings are a mapping"), ("a: [", "not readable as YAML")],
 )
 def test_settings_that_cannot_be_read_are_refused(tmp_path: Path, text: str, told: str) -> None:
     file = tmp_path / "settings.yaml"

@@ -72,7 +72,7 @@ def test_sidecars_of_ones_own_are_planned_for(file: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("- a\n", "is not one Pod"), ("kind: Job\nspec: {}\n", "is not one Pod"), ("a: [\n", "cannot read")],
+    [("- a\n", "is not one Pod"), ("kind: Job\nspec: {}\n", "is not one Pod"), ("a: [\n", "not readable as YAML")],
 )
 def test_what_is_no_pod_is_refused(tmp_path: Path, text: str, told: str) -> None:
     path = tmp_path / "pod.yaml"

@@ -82,8 +82,8 @@ def served(url: str) -> dict[str, Any]:
         (without("users", users={"u": "SECRET"}), None, "is not a kubeconfig: it needs the lists"),
         ("just words SECRET", None, "is not a kubeconfig: it needs the lists"),
         ("", None, "is not a kubeconfig"),
-        ("users:\n- {name: u, token: SECRET\nx: [", None, "config is not YAML in line 3, column"),
-        ("a: b: SECRET", None, "config is not YAML in line 1, column 5: mapping values are not allowed here"),
+        ("users:\n- {name: u, token: SECRET\nx: [", None, r"config:3: not readable as YAML"),
+        ("a: b: SECRET", None, r"config:1: not readable as YAML: mapping values are not allowed"),
     ],
 )
 def test_what_is_wrong_is_said_with_the_file_and_without_its_secrets(
@@ -96,7 +96,7 @@ def test_what_is_wrong_is_said_with_the_file_and_without_its_secrets(
 
 
 def test_a_folder_in_place_of_a_file_is_said(tmp_path: Path) -> None:
-    with pytest.raises(KubeconfigError, match="cannot be read: Is a directory"):
+    with pytest.raises(KubeconfigError, match="cannot be read: it is a directory"):
         kubeconfigs.read(str(tmp_path), None)
 
 

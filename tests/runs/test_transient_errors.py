@@ -192,7 +192,7 @@ class Garbling(Server):
         raise errors.Unreachable("POST /pods: the answer is not understood")
 
     async def get(self, _: Any, name: str, **__: Any) -> dict[str, Any]:
-        return self.pods[name]
+        return self.pods.get(name, {})
 
 
 def test_a_pod_whose_creation_is_answered_with_nonsense_is_taken_for_what_it_is(engine: Any) -> None:

@@ -21,6 +21,7 @@ import click
 from pydantic import TypeAdapter, ValidationError
 
 from crosswind.errors import ConfigError, CrosswindError
+from crosswind.regular_files import read_text
 from crosswind.settings import LocalSettings
 
 if TYPE_CHECKING:
@@ -81,12 +82,9 @@ def read_settings(file: Path | None, overrides: dict[str, Any]) -> LocalSettings
 
     Raises ``ConfigError`` for what is no setting or has the wrong type.
     """
-    import yaml
+    from crosswind.bounded_yaml import parse
 
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {} if file else {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
-        raise ConfigError(f"cannot read settings {file}: {problem}") from problem
+    content = parse(read_text(file, what="settings", pipes=True), str(file)) or {} if file else {}
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: settings are a mapping, this is a {type(content).__name__}")
     known = LocalSettings.__dataclass_fields__

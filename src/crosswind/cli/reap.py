@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from crosswind.errors import ConfigError
+from crosswind.regular_files import read_text
 from crosswind.settings import KubeSettings, ReapSettings
 
 if TYPE_CHECKING:
@@ -183,4 +184,4 @@ def _known(file: Path | None) -> tuple[KnownSidecar, ...]:
     from crosswind.pods.declared_sidecars import parse_sidecars
     from crosswind.pods.known_sidecars import KNOWN
 
-    return (*(parse_sidecars(file.read_text(encoding="utf-8"), str(file)) if file else ()), *KNOWN)
+    return (*(parse_sidecars(read_text(file, pipes=True), str(file)) if file else ()), *KNOWN)

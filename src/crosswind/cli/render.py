@@ -10,6 +10,7 @@ import click
 
 from crosswind import ownership
 from crosswind.errors import ConfigError
+from crosswind.regular_files import read_text
 
 if TYPE_CHECKING:
     from crosswind.deploy.objects import Rendered
@@ -72,12 +73,7 @@ def read(values: str) -> Values:
     """Return what a values file says; "-" is standard input."""
     from crosswind.deploy.values_file import read_values
 
-    try:
-        with click.open_file(values, encoding="utf-8") as stream:
-            text = stream.read()
-    except (OSError, UnicodeDecodeError) as problem:
-        raise ConfigError(f"cannot read {values}: {problem}") from problem
-    return read_values(text, values)
+    return read_values(read_text(values, what="values file", pipes=True), values)
 
 
 def _helm_text(values: Values) -> str:
@@ -96,7 +92,7 @@ def _file_diff(objects: list[Rendered], folder: Path) -> list[str]:
 
     files = _marked(tree.files(objects))
     paths = {*files, *_earlier(folder)}
-    present = {path: (folder / path).read_text(encoding="utf-8") for path in paths if (folder / path).is_file()}
+    present = {path: read_text(folder / path) for path in paths if (folder / path).is_file()}
     return [*differences.file_differences(files, present)]
 
 
@@ -160,13 +156,14 @@ def _write(folder: Path, files: dict[str, str]) -> int:
 
 def _earlier(folder: Path) -> list[str]:
     """Return the files of the tree that is there: those that its list names."""
-    import yaml
-
+    from crosswind.bounded_yaml import parse
     from crosswind.deploy.tree import KUSTOMIZATION
 
     try:
-        listed = yaml.safe_load((folder / KUSTOMIZATION).read_text(encoding="utf-8"))["resources"]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        tree = parse(read_text(folder / KUSTOMIZATION), KUSTOMIZATION)
+    except ConfigError:
         return []
+    listed = tree.get("resources") if isinstance(tree, dict) else None
     inside = folder.resolve()
-    return [str(path) for path in listed if (folder / str(path)).resolve().is_relative_to(inside)]
+    paths = [str(path) for path in listed] if isinstance(listed, list) else []
+    return [path for path in paths if (folder / path).resolve().is_relative_to(inside)]

@@ -15,6 +15,7 @@ from crosswind.errors import ConfigError
 from crosswind.pods.known_sidecars import KNOWN, KnownSidecar
 from crosswind.pods.stop_checks import moment
 from crosswind.pods.stop_plans import Abilities, Step, StopPlan, plan_stop
+from crosswind.regular_files import read_text
 from crosswind.types import Manifest
 
 if TYPE_CHECKING:
@@ -94,17 +95,13 @@ def _known(file: Path | None) -> tuple[KnownSidecar, ...]:
         return KNOWN
     from crosswind.pods.declared_sidecars import parse_sidecars
 
-    return (*parse_sidecars(file.read_text(encoding="utf-8"), str(file)), *KNOWN)
+    return (*parse_sidecars(read_text(file, pipes=True), str(file)), *KNOWN)
 
 
 def _read(file: str) -> Manifest:
-    import yaml
+    from crosswind.bounded_yaml import parse
 
-    try:
-        with click.open_file(file, encoding="utf-8") as stream:
-            pod = yaml.safe_load(stream)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as problem:
-        raise ConfigError(f"cannot read {file}: {problem}") from problem
+    pod = parse(read_text(file, pipes=True), file, "the Pod")
     if not isinstance(pod, dict) or pod.get("kind", "Pod") != "Pod" or not isinstance(pod.get("spec"), dict):
         raise ConfigError(f"{file}: is not one Pod; write kind: Pod with its spec")
     return pod

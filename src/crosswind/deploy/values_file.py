@@ -11,9 +11,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from crosswind.bounded_yaml import parse_with_nodes
 from crosswind.deploy.values import Values
 from crosswind.errors import ConfigError
-from crosswind.pods.documents import Loader, doubled, line_of, told, unreadable
+from crosswind.pods.documents import doubled, line_of, told
 from crosswind.pods.shape import Path, dotted
 from crosswind.types import Json
 
@@ -28,18 +29,11 @@ def read_values(text: str, where: str) -> Values:
 
     Raises ``ConfigError``: ``FILE:LINE: KEY what is wrong; how to mend it``, one line for each problem.
     """
-    loader = Loader(text)
-    try:
-        root = loader.get_single_node()
-        if root is None:
-            raise ConfigError(f"{where}: the file is empty; crosswind init writes one to begin with")
-        if twice := [*doubled(root, ())]:
-            raise ConfigError("\n".join(told(problem, root, where) for problem in twice))
-        content = loader.construct_document(root)
-    except yaml.YAMLError as error:
-        raise ConfigError(unreadable(error, where, "the values")) from error
-    finally:
-        loader.dispose()
+    root, content = parse_with_nodes(text, where, "the values")
+    if root is None:
+        raise ConfigError(f"{where}: the file is empty; crosswind init writes one to begin with")
+    if twice := [*doubled(root, ())]:
+        raise ConfigError("\n".join(told(problem, root, where) for problem in twice))
     try:
         return Values.model_validate(content)
     except ValidationError as error:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-
-from crosswind.errors import KubeconfigError
+from crosswind.bounded_yaml import parse
+from crosswind.errors import ConfigError, KubeconfigError
+from crosswind.regular_files import read_text
 
 __all__ = ["Chosen", "choose", "of_text", "read"]
 
@@ -122,20 +122,17 @@ def _anchored(content: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _parse(path: str) -> dict[str, Any]:
     try:
-        text = Path(path).read_bytes()
-    except OSError as error:
-        raise KubeconfigError(f"{path} cannot be read: {error.strerror}") from error
+        text = read_text(path, what="kubeconfig")
+    except ConfigError as error:
+        raise KubeconfigError(str(error)) from error
     return _checked(text, path)
 
 
-def _checked(text: str | bytes, path: str) -> dict[str, Any]:
+def _checked(text: str, path: str) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        # the error's own text quotes the line, which may hold a token
-        mark = getattr(error, "problem_mark", None)
-        line = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise KubeconfigError(f"{path} is not YAML{line}: {getattr(error, 'problem', None) or 'bad text'}") from None
+        document = parse(text, path)
+    except ConfigError as error:
+        raise KubeconfigError(f"kubeconfig {error}") from None
     if not isinstance(document, dict) or not all(
         isinstance(document.get(key) or [], list) for key in ("contexts", "clusters", "users")
     ):

@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from crosswind import ownership
+from crosswind.bounded_yaml import parse
 from crosswind.errors import ConfigError
 from crosswind.ownership import Mark, Owner
 from crosswind.types import Json, Manifest
@@ -147,8 +148,8 @@ def dumped(config: Manifest) -> bytes:
 def parsed(content: bytes) -> Manifest:
     """Return what a kubeconfig says; an empty one says nothing. Raises ``ConfigError``."""
     try:
-        config = yaml.safe_load(content) or {}
-    except (yaml.YAMLError, ValueError, RecursionError) as problem:
+        config = parse(content.decode(), "kubeconfig") or {}
+    except (ConfigError, UnicodeDecodeError) as problem:
         raise ConfigError("it is not YAML") from problem
     if not isinstance(config, dict) or not _is_well_formed(config):
         raise ConfigError("it is not a kubeconfig")

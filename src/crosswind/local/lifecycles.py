@@ -22,11 +22,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from crosswind.bounded_yaml import parse
 from crosswind.errors import ConfigError
 from crosswind.local.discovery import VERSION
 from crosswind.local.rendering import Condition, Render, check_fields, compile_condition, compile_template
+from crosswind.regular_files import read_text
 from crosswind.types import Json, Manifest
 
 __all__ = ["ANNOTATIONS", "Stage", "delay_of", "load_stages", "next_stage", "read_stages", "scope_of"]
@@ -54,11 +54,9 @@ class Stage:
 
 def load_stages(path: Path | None) -> tuple[Stage, ...]:
     """Read stages, by default those of the package. ``ConfigError``: the file cannot be read or a field is wrong."""
-    try:
-        text = path.read_text() if path else (files(__package__) / "stages" / "default.yaml").read_text()
-        return read_stages(yaml.safe_load(text), f"stages file {path}" if path else "stages")
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"stages file {path}: {error}") from error
+    if path is None:
+        return read_stages(parse((files(__package__) / "stages" / "default.yaml").read_text(), "stages"), "stages")
+    return read_stages(parse(read_text(path, what="stages file"), f"stages file {path}"), f"stages file {path}")
 
 
 def read_stages(document: Json, where: str) -> tuple[Stage, ...]:

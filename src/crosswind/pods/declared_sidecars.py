@@ -23,11 +23,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from crosswind.bounded_yaml import parse_with_nodes
 from crosswind.errors import ConfigError
-from crosswind.pods.documents import Loader, doubled, told, unreadable
+from crosswind.pods.documents import doubled, told
 from crosswind.pods.known_sidecars import Ask, KnownSidecar, Setting
 from crosswind.pods.shape import Path, Problem
 from crosswind.types import Json
@@ -44,17 +44,10 @@ def parse_sidecars(text: str, where: str) -> tuple[KnownSidecar, ...]:
     ``where``: the file, for messages. Raises ``ConfigError``: ``FILE:LINE: FIELD what is wrong; how to mend it``, one
     line for each problem.
     """
-    loader = Loader(text)
-    try:
-        root = loader.get_single_node()
-        if root is None:
-            raise ConfigError(f"{where}: the file is empty; write a list of sidecars")
-        found = [*doubled(root, ())]
-        document = loader.construct_document(root) if not found else None
-    except yaml.YAMLError as error:
-        raise ConfigError(unreadable(error, where, "the sidecars")) from error
-    finally:
-        loader.dispose()
+    root, document = parse_with_nodes(text, where, "the sidecars")
+    if root is None:
+        raise ConfigError(f"{where}: the file is empty; write a list of sidecars")
+    found = [*doubled(root, ())]
     sidecars: tuple[KnownSidecar, ...] = ()
     if not found:
         sidecars, found = _validated(document)

@@ -8,10 +8,7 @@ import yaml
 
 from crosswind.pods.shape import Path, Problem, dotted
 
-__all__ = ["Loader", "doubled", "line_of", "told", "unreadable"]
-
-Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The quick one, where there is one."""
+__all__ = ["doubled", "line_of", "told"]
 
 
 def doubled(node: yaml.Node, path: Path) -> Iterator[Problem]:
@@ -53,13 +50,3 @@ def _step(node: yaml.Node, part: str | int) -> tuple[int, yaml.Node] | None:
             if str(key.value) == part:
                 return key.start_mark.line, value
     return None
-
-
-def unreadable(error: yaml.YAMLError, where: str, what: str) -> str:
-    """Return what keeps a file from being read; ``what``: the one document that is wanted."""
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    place = f"{where}:{mark.line + 1}" if mark else where
-    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-    if "expected a single document" in str(error):
-        return f"{place}: the file holds more than one YAML document; keep {what}, take the others out"
-    return f"{place}: not readable as YAML: {problem}; mend the text there (spaces, no tabs, quotes in pairs)"

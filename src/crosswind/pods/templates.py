@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import yaml
-
-from crosswind.errors import TemplateError
-from crosswind.pods.documents import Loader, doubled, told, unreadable
+from crosswind.bounded_yaml import parse_with_nodes
+from crosswind.errors import ConfigError, TemplateError
+from crosswind.pods.documents import doubled, told
 from crosswind.pods.fields import SERVER_METADATA
 from crosswind.pods.shape import Problem, problems
 from crosswind.types import Json, Manifest
@@ -27,17 +26,13 @@ def parse_template(text: str, where: str) -> Manifest:
 
     Raises ``TemplateError``: ``FILE:LINE: FIELD what is wrong; how to mend it``, one line for each problem.
     """
-    loader = Loader(text)
     try:
-        root = _only_document(loader, where)
-        found = [*doubled(root, ())]
-        template = loader.construct_document(root) if not found else None
-    except yaml.YAMLError as error:
-        raise TemplateError(unreadable(error, where, "the Pod")) from error
-    except RecursionError as error:
-        raise TemplateError(f"{where}: nested too deeply for a pod; write it out plainly") from error
-    finally:
-        loader.dispose()
+        root, template = parse_with_nodes(text, where, "the Pod")
+    except ConfigError as error:
+        raise TemplateError(str(error)) from None
+    if root is None:
+        raise TemplateError(f"{where}: the file is empty; write a Pod, or leave pod_template_file unset")
+    found = [*doubled(root, ())]
     found = found or [*_missing_kind(template), *problems(template)]
     if not found and isinstance(template, dict):
         found = [*_rules(template)]
@@ -45,13 +40,6 @@ def parse_template(text: str, where: str) -> Manifest:
         raise TemplateError("\n".join(told(problem, root, where) for problem in found))
     assert isinstance(template, dict)
     return _without_server_fields(template)
-
-
-def _only_document(loader: yaml.SafeLoader, where: str) -> yaml.Node:
-    root = loader.get_single_node()
-    if root is None:
-        raise TemplateError(f"{where}: the file is empty; write a Pod, or leave pod_template_file unset")
-    return root
 
 
 def _missing_kind(template: Json) -> Iterator[Problem]:

@@ -2,64 +2,118 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
 
-from crosswind.errors import CrosswindError, OverrideError, TemplateError
+from crosswind.errors import ConfigError, CrosswindError, OverrideError, TemplateError
 from crosswind.pods.queues import Queue, apply_queue
 from crosswind.pods.templates import parse_template
 from crosswind.pods.workers import WorkerSettings, WorkerTask, check_template, check_worker, worker_pod
 from crosswind.pods.workloads import InlineWorkload, SecretWorkload
+from crosswind.regular_files import read_text
 from crosswind.runs.overrides import read_executor_config
 from crosswind.runs.workloads import Workload
 from crosswind.types import Manifest
 
 __all__ = ["Composer", "Templates"]
 
+_Version: TypeAlias = tuple[int, int, int]
+
+_READ_S = 10.0
+"""Seconds for a file system to answer: a network's may be away."""
+
 
 class Templates:
     """Pod templates by path, parsed once per version of the file."""
 
     def __init__(self) -> None:
-        self._read: dict[str, tuple[tuple[int, int, int], Manifest]] = {}
-        self._looked: set[str] | None = None
+        self._read: dict[str, tuple[_Version, Manifest]] = {}
+        self._looked: dict[str, Manifest | TemplateError] | None = None
+        self._reading: dict[str, asyncio.Future[Manifest]] = {}
 
     def get(self, path: str) -> Manifest:
         """Return the template; not to be changed. Raises ``TemplateError`` with file, field and mend."""
-        if self._looked is None or path not in self._looked:
-            self._look(path)
-        if self._looked is not None:
-            self._looked.add(path)
-        return self._read[path][1]
+        if self._looked is None:
+            return self._look(path)
+        if path not in self._looked:
+            self._looked[path] = self._look(path)
+        found = self._looked[path]
+        if isinstance(found, TemplateError):
+            raise TemplateError(str(found))
+        return found
 
     @contextlib.contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Look at each file once only, inside: for many pods that are composed in one go."""
-        self._looked = set()
+    def at_once(self, looked: Mapping[str, Manifest | TemplateError] | None = None) -> Iterator[None]:
+        """Look at each file once only, inside: for many pods that are composed in one go.
+
+        ``looked``: what ``look`` returned for the files that they need.
+        """
+        self._looked = dict(looked or {})
         try:
             yield
         finally:
             self._looked = None
 
-    def _look(self, path: str) -> None:
+    async def look(self, paths: Iterable[str]) -> dict[str, Manifest | TemplateError]:
+        """Return each template, or what is wrong with it, without holding up the event loop.
+
+        A file that is new or has changed is read in a thread: it is a task author's, of any size that is allowed, and
+        its file system may not answer. One that is known is only compared with what it was.
+        """
+        wanted = set(paths)
+        looked: dict[str, Manifest | TemplateError] = {}
+        for path in wanted:
+            if (known := self._unchanged(path)) is not None:
+                looked[path] = known
+        new = sorted(wanted - looked.keys())
+        return looked | dict(zip(new, await asyncio.gather(*map(self._look_aside, new)), strict=True))
+
+    async def _look_aside(self, path: str) -> Manifest | TemplateError:
+        """Read in a thread, within a deadline; a thread that still hangs is not joined by another one."""
+        reading, patience = self._reading.get(path), 0.0
+        if reading is None:
+            reading, patience = asyncio.ensure_future(asyncio.to_thread(self._look, path)), _READ_S
+            self._reading[path] = reading
+        done, _ = await asyncio.wait([reading], timeout=patience)
+        if not done:
+            return TemplateError(f"Pod template {path} cannot be read: its file system did not answer in {_READ_S:g} s")
+        del self._reading[path]
+        error = reading.exception()
+        if error is None or isinstance(error, TemplateError):
+            return error or reading.result()
+        raise error
+
+    def _unchanged(self, path: str) -> Manifest | None:
+        known = self._read.get(path)
+        if known is None:
+            return None
         try:
-            status = os.stat(path)
-            version = (status.st_ino, status.st_mtime_ns, status.st_size)
-            known = self._read.get(path)
-            if known is None or known[0] != version:
-                known = version, parse_template(Path(path).read_text(encoding="utf-8"), path)
-                self._read[path] = known
-        except OSError as error:
-            raise TemplateError(
-                f"Pod template {path} cannot be read: {error.strerror}. Correct the path, or mount the file."
-            ) from error
-        except UnicodeDecodeError as error:
-            raise TemplateError(
-                f"Pod template {path} is not UTF-8 text: {error.reason} at byte {error.start}."
-            ) from error
+            return known[1] if known[0] == _version(path) else None
+        except OSError:
+            return None
+
+    def _look(self, path: str) -> Manifest:
+        if (known := self._unchanged(path)) is not None:
+            return known
+        try:
+            version = _version(path)  # before it is read: a change meanwhile is noticed the next time
+            template = parse_template(read_text(path, what="pod template"), path)
+        except TemplateError:
+            raise
+        except (OSError, ValueError) as error:
+            raise TemplateError(f"Pod template {path} cannot be read: {getattr(error, 'strerror', error)}") from error
+        except ConfigError as error:
+            raise TemplateError(str(error)) from error
+        self._read[path] = version, template
+        return template
+
+
+def _version(path: str) -> _Version:
+    status = os.stat(path)
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 class Composer:
@@ -120,6 +174,12 @@ class Composer:
             return self.base(choice.template), choice.override
         template = self.base(choice.template or wanted.template)
         return apply_queue(template, wanted, chosen=choice.template is not None), choice.override
+
+    def path(self, config: Mapping[str, Any] | None, queue: str) -> str | None:
+        """Return the path of the template that ``choose`` takes, None for the built-in one."""
+        own = config.get("pod_template_file") if isinstance(config, Mapping) else None
+        queued = self._queues[queue].template if queue in self._queues else None
+        return (own if isinstance(own, str) else None) or queued or self._template
 
     def compose(self, workload: Workload, task: WorkerTask, delivery: SecretWorkload | InlineWorkload) -> Manifest:
         """Return the pod's manifest. Raises ``ConfigError``."""

@@ -306,6 +306,14 @@ class Engine:
 
     async def _check(self, client: Client) -> None:
         """Tell at start what will fail. What cannot be checked is no reason to stop."""
+        await asyncio.to_thread(self._check_templates)
+        try:
+            for problem in await problems(client, self.settings):
+                log.error("Tasks will fail: %s", problem)
+        except CrosswindError as error:
+            log.warning("Namespaces and permissions could not be checked: %s", error)
+
+    def _check_templates(self) -> None:
         try:
             self._composer.check()
         except ConfigError as error:
@@ -315,11 +323,6 @@ class Engine:
                 self._composer.check_queue(queue)
             except ConfigError as error:
                 log.error("Tasks of queue %s will fail: %s", queue, error)
-        try:
-            for problem in await problems(client, self.settings):
-                log.error("Tasks will fail: %s", problem)
-        except CrosswindError as error:
-            log.warning("Namespaces and permissions could not be checked: %s", error)
 
     def _resume(self, parts: _Parts) -> None:
         """Hand the runs that are known to new parts. A Secret of which no answer came is not waited for any more."""

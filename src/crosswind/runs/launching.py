@@ -6,7 +6,7 @@ import asyncio
 import logging
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from crosswind.errors import (
@@ -17,6 +17,7 @@ from crosswind.errors import (
     CredentialsError,
     NotFound,
     ServerError,
+    TemplateError,
     Unreachable,
 )
 from crosswind.kube.client import Client
@@ -87,7 +88,10 @@ class Launcher:
                     self._wanted.clear()
                     continue
                 await self._creating.room()
-                self._prepare(self._take())
+                runs = self._take()
+                paths = {self._composer.path(run.workload.config, run.task.queue) for run in runs}
+                looked = await self._composer.templates.look(path for path in paths if path)
+                self._prepare([run for run in runs if not self._dropped(run)], looked)
                 await asyncio.sleep(0)
 
     def _take(self) -> list[Run]:
@@ -101,9 +105,9 @@ class Launcher:
             self._board.drop_if_over(run)
         return run.revoked or run.stage is not Stage.WAITING
 
-    def _prepare(self, runs: list[Run]) -> None:
+    def _prepare(self, runs: list[Run], templates: Mapping[str, Manifest | TemplateError]) -> None:
         secret = f"crosswind-{uuid.uuid4().hex[:16]}" if self._settings.workload_delivery == "secret" else None
-        with self._composer.templates.at_once():
+        with self._composer.templates.at_once(templates):
             composed = [run for run in runs if self._compose(run, secret)]
         if secret is None:
             for run in composed:

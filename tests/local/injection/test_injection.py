@@ -217,7 +217,7 @@ def test_declared_sidecars_are_injected_when_their_conditions_hold(tmp_path: Pat
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("[", "sidecars file .*: while parsing"),
+        ("[", "sidecars file .*: not readable as YAML"),
         ("a: 1", "write a mapping with the list `sidecars`"),
         ("sidecars: [3]", r"sidecars\[0\]: a mapping is wanted, not 3"),
         ("sidecars: [{container: {name: a}}]", r"sidecars\[0\]\.container: name and image are needed"),

@@ -18,11 +18,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from crosswind.bounded_yaml import parse
 from crosswind.errors import ConfigError
 from crosswind.local.injection.additions import Injector, add
 from crosswind.local.rendering import check_fields, compile_condition, compile_template
+from crosswind.regular_files import read_text
 from crosswind.types import Manifest
 
 __all__ = ["declared", "load"]
@@ -32,10 +32,7 @@ FIELDS = {"when": dict, "container": dict, "native": bool, "first": bool, "volum
 
 def load(path: Path) -> list[Injector]:
     """Return one injector per declared sidecar. ``ConfigError``: the file cannot be read or a field is wrong."""
-    try:
-        document = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"sidecars file {path}: {error}") from error
+    document = parse(read_text(path, what="sidecars file"), f"sidecars file {path}")
     sidecars = document.get("sidecars") if isinstance(document, dict) else None
     if not isinstance(sidecars, list):
         raise ConfigError(f"sidecars file {path}: write a mapping with the list `sidecars`")

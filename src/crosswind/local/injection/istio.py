@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
+from crosswind.bounded_yaml import parse
+from crosswind.errors import ConfigError
 from crosswind.local.injection.additions import add_proxy, annotations_of, compact, labels_of, template
 from crosswind.local.statuses import bad_request
 from crosswind.types import Manifest
@@ -99,8 +99,8 @@ def _is_called(asked: str | None, revision: str | None, of_namespace: Any) -> bo
 def _proxy_config(pod: Manifest) -> dict[str, Any]:
     text = annotations_of(pod).get("proxy.istio.io/config", "")
     try:
-        config = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
+        config = parse(text, "proxy.istio.io/config") or {}
+    except ConfigError as error:
         config = str(error)
     if not isinstance(config, dict):
         webhook = 'admission webhook "namespace.sidecar-injector.istio.io" denied the request'
