@@ -68,7 +68,7 @@ def load_tasks(folder: str | Path, *, cache: str | Path | None = None, **setting
     """
     caller = sys._getframe(1)
     here = Path(os.path.abspath(caller.f_globals.get("__file__", "."))).parent
-    root, remembered = here / folder, Path(cache) if cache else cache_folder(os.environ)
+    root, remembered = _place_of(here, folder), Path(cache) if cache else cache_folder(os.environ)
     wanted = get_parsing_context()
     if wanted.dag_id and wanted.task_id:
         plan = compile_task(root, settings, remembered, wanted.dag_id, wanted.task_id)
@@ -80,6 +80,13 @@ def load_tasks(folder: str | Path, *, cache: str | Path | None = None, **setting
         dags = {plan.dag_id: dag for plan in compiled.dags if (dag := _attempt(plan, problems))}
     _report(root, problems, caller)
     return dags
+
+
+def _place_of(here: Path, folder: str | Path) -> Path:
+    """Return the folder beside the DAG file; ``..`` leads out of where the DAG folder is, or out of a link to it."""
+    place = here / folder
+    beside_link = Path(os.path.normpath(place))
+    return beside_link if beside_link.is_dir() and not place.is_dir() else place
 
 
 @contextmanager

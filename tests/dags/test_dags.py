@@ -276,6 +276,16 @@ def test_without_an_importer_errors_are_logged(bundle: Bundle, caplog: pytest.Lo
     assert "a.yaml:1: query is missing" in caplog.text
 
 
+def test_task_files_beside_a_linked_dag_folder_are_found_on_either_side_of_the_link(bundle: Bundle) -> None:
+    """A volume may be linked into a home folder, and git-sync links to its newest checkout."""
+    home = bundle.path.parent / "home"
+    home.mkdir()
+    (home / "dags").symlink_to(bundle.path / "dags")
+    assert set(DagBag(home / "dags", bundle_path=home, bundle_name="files").dags) == {"files"}
+    (bundle.path / "files").rename(home / "files")
+    assert set(DagBag(home / "dags", bundle_path=home, bundle_name="files").dags) == {"files"}
+
+
 def test_a_thousand_tasks_load_in_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmarks.task_files import graph, write_ours
 

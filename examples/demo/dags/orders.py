@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sqlite3
 import time
 from contextlib import closing
@@ -17,8 +18,8 @@ from pathlib import Path
 from airflow.sdk import dag, get_current_context, task
 from kubernetes.client import models as k8s
 
-DATA = Path("/opt/airflow/data")
-OUTPUT = Path("/opt/airflow/output")
+DATA = Path(__file__).parents[1] / "data"
+OUTPUT = Path(os.environ.get("AIRFLOW_HOME", "/opt/airflow")) / "output"
 DATABASE = OUTPUT / "orders.sqlite"
 COLUMNS = ["order_id", "ordered_at", "customer", "country", "currency", "amount"]
 
@@ -37,7 +38,7 @@ with_rates = {
     "pod_override": k8s.V1Pod(
         spec=k8s.V1PodSpec(
             containers=[
-                k8s.V1Container(name="base", volume_mounts=[RATES]),
+                k8s.V1Container(name="base", env=[k8s.V1EnvVar(name="RATES", value="/rates")], volume_mounts=[RATES]),
                 k8s.V1Container(
                     name="rates", image="busybox:1.37", command=["sh", "-c", RATES_SIDECAR], volume_mounts=[RATES]
                 ),
@@ -50,7 +51,7 @@ with_rates = {
 
 def read_rates(patience_s: float = 30) -> dict[str, float]:
     """Read what the sidecar offers; it may start after us."""
-    path, end = Path("/rates/eur.json"), time.monotonic() + patience_s
+    path, end = Path(os.environ["RATES"]) / "eur.json", time.monotonic() + patience_s
     while not path.exists():
         if time.monotonic() > end:
             raise TimeoutError(f"the sidecar wrote no {path} in {patience_s:.0f} s")

@@ -15,7 +15,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-HOME = Path(os.environ.get("SHOP_HOME", "/opt/airflow"))
+HOME = Path(os.environ.get("SHOP_HOME") or os.environ.get("AIRFLOW_HOME", "/opt/airflow"))
 RAW = ("order_id", "ordered_at", "customer", "country", "currency", "amount")
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
 import sys
+from pathlib import Path
 
 import click
+
+from crosswind.cli.interrupts import run_until_interrupted
 
 __all__ = ["demo"]
 
@@ -21,20 +22,36 @@ __all__ = ["demo"]
 )
 @click.option("--parallelism", type=click.IntRange(min=1), default=4, show_default=True, help="Slots of the executor.")
 @click.option(
-    "--time-limit", type=click.FloatRange(min=10), default=240, show_default=True, help="Seconds for the DAG."
+    "--time-limit",
+    type=click.FloatRange(min=10),
+    metavar="SECONDS",
+    help="Give up after so long; by default only when nothing has changed for five minutes.",
 )
 @click.option("--tasks", is_flag=True, help="Run the thirty task files of examples/tasks in place of a Python DAG.")
 @click.option("--keep", is_flag=True, help="Leave Airflow's UI running afterwards, until Ctrl-C.")
 @click.option("--context", metavar="NAME", help="Use this context of your kubeconfig, not the one-machine cluster.")
+@click.option(
+    "--sandbox",
+    type=click.Choice(["auto", "user", "none"]),
+    help="Namespaces of the pods' containers; none: plain processes, as on systems that have no namespaces.",
+)
+@click.option(
+    "--settings",
+    "file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="YAML file of settings of the one-machine cluster, as for crosswind local up.",
+)
 @click.option("--image", metavar="IMAGE", help="Airflow 3.3 image of the workers; needed with --context.")
 @click.option("--host", metavar="ADDRESS", help="Address under which the cluster's pods reach this machine.")
 def demo(
     executor: str,
     parallelism: int,
-    time_limit: float,
+    time_limit: float | None,
     tasks: bool,
     keep: bool,
     context: str | None,
+    sandbox: str | None,
+    file: Path | None,
     image: str | None,
     host: str | None,
 ) -> None:
@@ -46,6 +63,7 @@ def demo(
     # Imported here, so that `crosswind --help` needs neither a server nor a client.
     from rich.console import Console
 
+    from crosswind.cli.local import read_settings
     from crosswind.demo.examples import ORDERS, SHOP
     from crosswind.demo.running import DemoOptions, run_demo
 
@@ -58,12 +76,11 @@ def demo(
         context=context,
         image=image,
         host=host,
+        local=read_settings(file, {"sandbox": sandbox} if sandbox else {}),
     )
-    # A TERM ends the demo as Ctrl-C does: with everything taken away.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     console = Console()
-    try:
-        sys.exit(asyncio.run(run_demo(options, console)))
-    except KeyboardInterrupt:
+    code = run_until_interrupted(run_demo(options, console))
+    if code is None:
         console.print("Interrupted; Airflow, the pods and the cluster have ended.")
         sys.exit(130)
+    sys.exit(code)

@@ -41,7 +41,7 @@ def airflow_environment(home: Path, dags: Path, api_host: str, api_port: int) ->
     mine = {key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW")}
     return mine | {
         "AIRFLOW_HOME": str(home),
-        "AIRFLOW__API__BASE_URL": f"http://{api_host}:{api_port}",
+        "AIRFLOW__API__BASE_URL": f"http://localhost:{api_port}",
         "AIRFLOW__API__SECRET_KEY": secrets.token_hex(16),
         "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
@@ -101,6 +101,10 @@ class Airflow:
         await self._start("api-server", "api-server", "-H", self.api_host, "-p", str(self.api_port), "-w", "1")
         await self._start("scheduler", "scheduler")
         await self._start("dag-processor", "dag-processor")
+
+    async def start_triggerer(self) -> None:
+        """Start the triggerer too: only deferred tasks need it, but without it Airflow does not call itself healthy."""
+        await self._start("triggerer", "triggerer")
 
     def process_id(self, name: str) -> int:
         """Return the process id of a service that was started: ``scheduler``, ``api-server`` or ``dag-processor``."""

@@ -7,28 +7,26 @@ import contextlib
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import yaml
 from rich.console import Console
-from rich.live import Live
 
 from crosswind.demo import manifests, screen
 from crosswind.demo.examples import ORDERS, Example
+from crosswind.demo.following import Limits, Run, follow
 from crosswind.demo.processes import Airflow, airflow_environment, free_port
-from crosswind.demo.summary import OVER, Stall, Summary, find_stall, summarise
-from crosswind.demo.timelines import Timeline, advance
+from crosswind.demo.summary import Stall, Summary, summarise
 from crosswind.demo.webapi import AirflowApi
-from crosswind.errors import ApiError, ConfigError, CrosswindError, Unreachable
+from crosswind.errors import ApiError, ConfigError, Unreachable
 from crosswind.kube.client import Client
-from crosswind.kube.resources import CONFIG_MAPS, NAMESPACES, PERSISTENT_VOLUME_CLAIMS, PODS
+from crosswind.kube.resources import CONFIG_MAPS, NAMESPACES, PERSISTENT_VOLUME_CLAIMS
+from crosswind.local.kubelet.proxying import Relay
 from crosswind.local.serving import LocalCluster
 from crosswind.settings import KubeSettings, LocalSettings
-from crosswind.types import Json
 
 __all__ = ["DemoOptions", "run_demo"]
 
@@ -37,7 +35,7 @@ EXECUTORS = {
     "stock": "airflow.providers.cncf.kubernetes.executors.kubernetes_executor.KubernetesExecutor",
 }
 POLL_S = 0.5
-PODS_GONE_S = 30.0
+HEALTHY_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,8 @@ class DemoOptions:
     executor: str = "crosswind"
     parallelism: int = 4
     """Slots of the executor: few, so that a lost one is felt at once."""
-    time_limit: float = 240.0
+    time_limit: float | None = None
+    """None: as long as something moves."""
     stall_limit: float = 25.0
     """A run in which nothing changed for so long, though tasks wait, stands still."""
     keep: bool = False
@@ -56,25 +55,8 @@ class DemoOptions:
     image: str | None = None
     host: str | None = None
     """Address under which pods reach this machine; needed with ``context``."""
-
-
-@dataclass(slots=True)
-class _Run:
-    """What the watchers have seen so far."""
-
-    begun: float = field(default_factory=time.monotonic)
-    pods: dict[str, Timeline] = field(default_factory=dict)
-    tasks: list[Json] = field(default_factory=list)
-    dag_run: Json | None = None
-    changed: float = 0.0
-
-    @property
-    def now(self) -> float:
-        return time.monotonic() - self.begun
-
-    @property
-    def over(self) -> bool:
-        return self.dag_run is not None and self.dag_run["state"] in OVER
+    local: LocalSettings = field(default_factory=LocalSettings)
+    """The one-machine cluster; its kubeconfig is the demo's own."""
 
 
 async def run_demo(options: DemoOptions, console: Console) -> int:
@@ -105,7 +87,7 @@ async def _cluster(options: DemoOptions, home: Path) -> AsyncIterator[tuple[Clie
             yield client, options.host, None
         return
     async with (
-        LocalCluster(LocalSettings(kubeconfig=home / "kubeconfig")) as cluster,
+        LocalCluster(replace(options.local, kubeconfig=home / "kubeconfig")) as cluster,
         await Client.connect(KubeSettings(kubeconfig=str(cluster.kubeconfig))) as client,
     ):
         yield client, cluster.host_address, cluster.kubeconfig
@@ -148,38 +130,15 @@ async def _run_dag(
     async with Airflow(home, environment, bind, port) as airflow, AirflowApi(f"http://{host}:{port}", dag_id) as api:
         await airflow.migrate()
         await airflow.start()
-        run = _Run()
-        stall = await _follow(options, console, client, namespace, airflow, api, run)
+        run = Run()
+        limits = Limits(options.time_limit, options.stall_limit)
+        stall = await follow(limits, console, client, namespace, airflow, api, run)
         code = await _report(options, console, api, run, stall)
         if options.keep:
-            console.print(f"\nAirflow's UI: {airflow.url}  Ctrl-C ends it.")
-            await _until_interrupted(airflow)
+            with contextlib.suppress(asyncio.CancelledError):  # the way to end it that is printed
+                async with _ui_at_localhost(airflow) as url:
+                    await _keep(console, airflow, api, url, kubeconfig)
         return code
-
-
-async def _follow(
-    options: DemoOptions,
-    console: Console,
-    client: Client,
-    namespace: str,
-    airflow: Airflow,
-    api: AirflowApi,
-    run: _Run,
-) -> Stall | None:
-    """Watch and show until the run is over; what fails a watcher ends the demo."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            watchers = [
-                group.create_task(_watch_pods(client, namespace, run)),
-                group.create_task(_watch_tasks(airflow, api, run)),
-            ]
-            try:
-                return await _show(options, console, run)
-            finally:
-                for watcher in watchers:
-                    watcher.cancel()
-    except BaseExceptionGroup as problems:
-        raise problems.exceptions[0] from None
 
 
 def _executor_environment(
@@ -203,63 +162,7 @@ def _executor_environment(
     }
 
 
-async def _watch_pods(client: Client, namespace: str, run: _Run) -> None:
-    """Follow every pod of the namespace; a closed watch is opened again where it ended."""
-    position = (await client.list(PODS, namespace=namespace)).version
-    while True:
-        async for event in client.watch(PODS, namespace=namespace, version=position, timeout=300):
-            pod = event["object"]
-            position = pod["metadata"]["resourceVersion"]
-            if event["type"] != "BOOKMARK":
-                before, run.pods = run.pods, advance(run.pods, event["type"], pod, run.now)
-                run.changed = run.now if run.pods != before else run.changed
-
-
-async def _watch_tasks(airflow: Airflow, api: AirflowApi, run: _Run) -> None:
-    """Ask Airflow for the state of the DAG, twice a second."""
-    while True:
-        airflow.check()
-        if errors := await api.import_errors():
-            raise CrosswindError(f"the DAG file cannot be parsed:\n{errors[0]}")
-        dag_run, tasks = await api.dag_run(), await api.task_instances()
-        if [task["state"] for task in tasks] != [task["state"] for task in run.tasks]:
-            run.changed = run.now
-        run.dag_run, run.tasks = dag_run, tasks
-        await asyncio.sleep(POLL_S)
-
-
-async def _show(options: DemoOptions, console: Console, run: _Run) -> Stall | None:
-    """Show the run until it is over, stands still or takes too long; return the stall, if it is one."""
-    lines = screen.PlainLines()
-    with (
-        Live(console=console, auto_refresh=False, transient=False)
-        if console.is_terminal
-        else contextlib.nullcontext() as live
-    ):
-        while run.now < options.time_limit:
-            if live is not None:
-                note = "" if run.pods else "   (Airflow is starting)"
-                live.update(screen.pod_table(run.pods.values(), run.tasks, run.now, note), refresh=True)
-            else:
-                for line in lines.news(run.pods.values(), run.now):
-                    console.print(line, highlight=False)
-            if run.over and (_all_gone(run) or run.now - run.changed > PODS_GONE_S):
-                return None
-            silent = run.now - run.changed
-            if silent > options.stall_limit and (stall := find_stall(run.tasks, run.pods.values(), silent)):
-                return stall
-            await asyncio.sleep(0.25)
-    raise CrosswindError(
-        f"the DAG was not finished after {options.time_limit:.0f} s; its tasks: "
-        + ", ".join(f"{task['task_id']} {task['state']}" for task in run.tasks)
-    )
-
-
-def _all_gone(run: _Run) -> bool:
-    return all(pod.gone is not None for pod in run.pods.values())
-
-
-async def _report(options: DemoOptions, console: Console, api: AirflowApi, run: _Run, stall: Stall | None) -> int:
+async def _report(options: DemoOptions, console: Console, api: AirflowApi, run: Run, stall: Stall | None) -> int:
     """Print the result of the DAG and the summary; return the exit code."""
     state = run.dag_run["state"] if run.dag_run else "never started"
     if stall:
@@ -278,8 +181,33 @@ def _succeeded(summary: Summary) -> bool:
     return summary.dag_state == "success" and not summary.leaked
 
 
-async def _until_interrupted(airflow: Airflow) -> None:
-    with contextlib.suppress(asyncio.CancelledError):
-        while True:
-            airflow.check()
-            await asyncio.sleep(1)
+@contextlib.asynccontextmanager
+async def _ui_at_localhost(airflow: Airflow) -> AsyncIterator[str]:
+    """Serve the UI at localhost too: pods reach Airflow at another address, which means nothing to a person."""
+    if airflow.api_host in ("127.0.0.1", "0.0.0.0"):  # noqa: S104 - compared, not bound
+        yield f"http://localhost:{airflow.api_port}"
+        return
+    relay = Relay()
+    relay.targets = [(airflow.api_host, airflow.api_port)]
+    await relay.open("127.0.0.1", airflow.api_port, "TCP")
+    try:
+        yield f"http://localhost:{airflow.api_port}"
+    finally:
+        await relay.close()
+
+
+async def _keep(console: Console, airflow: Airflow, api: AirflowApi, url: str, kubeconfig: Path | None) -> None:
+    """Serve until the demo is interrupted; with a triggerer, without which the UI shows a component as failed."""
+    await airflow.start_triggerer()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(HEALTHY_S):
+            while set((await api.health()).values()) != {"healthy"}:
+                airflow.check()
+                await asyncio.sleep(POLL_S)
+    console.print(f"\nAirflow's UI: {url}", highlight=False, soft_wrap=True)
+    if kubeconfig is not None:
+        console.print(f"The cluster:  export KUBECONFIG={kubeconfig}", highlight=False, soft_wrap=True)
+    console.print("Ctrl-C ends it all.", highlight=False)
+    while True:
+        airflow.check()
+        await asyncio.sleep(1)

@@ -9,7 +9,7 @@ from typing import Any
 
 from crosswind.types import ContainerState, Manifest
 
-__all__ = ["Timeline", "advance", "state_word", "waited"]
+__all__ = ["Timeline", "advance", "short_word", "state_word", "waited"]
 
 BASE = "base"
 
@@ -90,6 +90,13 @@ def state_word(pod: Timeline) -> str:
     if pod.running is not None:
         return "Running"
     return f"Pending ({pod.waiting})" if pod.waiting not in ("", "ContainerCreating", "PodInitializing") else "Pending"
+
+
+def short_word(pod: Timeline) -> str:
+    """Say the same where there is little room."""
+    if pod.gone is None and pod.base_done is not None and not pod.finished:
+        return "base done"
+    return state_word(pod)
 
 
 def waited(pods: Iterable[Timeline]) -> float | None:

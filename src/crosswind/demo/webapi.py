@@ -19,6 +19,8 @@ class AirflowApi:
 
     def __init__(self, url: str, dag_id: str) -> None:
         self.url, self.dag_id = url, dag_id
+        self.answered = False
+        """Whether the server has answered yet."""
         self._token: str | None = None
 
     async def __aenter__(self) -> AirflowApi:
@@ -50,6 +52,18 @@ class AirflowApi:
         found = await self._get(path, deserialize="true")
         return found["value"] if found else None
 
+    async def log(self, run_id: str, task_id: str, map_index: int, attempt: int) -> list[Json]:
+        """Return the entries of a try's log."""
+        path = f"/api/v2/dags/{self.dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{attempt}"
+        found = await self._get(path, map_index=str(map_index), full_content="true")
+        content = (found or {}).get("content")
+        return content if isinstance(content, list) else []
+
+    async def health(self) -> dict[str, str | None]:
+        """Return the status of each component, as the UI's front page shows it."""
+        found = await self._get("/api/v2/monitor/health")
+        return {name: (part or {}).get("status") for name, part in (found or {}).items()}
+
     async def _get(self, path: str, **query: str) -> Any:
         try:
             if self._token is None:
@@ -57,6 +71,7 @@ class AirflowApi:
                     self._token = (await answer.json())["access_token"]
             headers = {"Authorization": f"Bearer {self._token}"}
             async with self._session.get(self.url + path, params=query, headers=headers) as answer:
+                self.answered = True
                 return await answer.json() if answer.status == 200 else None
         except (TimeoutError, aiohttp.ClientError, KeyError, ValueError):
             return None

@@ -17,7 +17,7 @@ import pytest
 from kubelet_node import Node, container, kubelet_of, state, status_of, waits_for
 
 from crosswind.ownership import Owner, claim_folder
-from crosswind.settings import LocalSettings
+from crosswind.settings import LocalImage, LocalSettings
 
 UNTIL_TERM = "trap 'exit 0' TERM; while true; do sleep 0.1; done"
 SHARED: dict[str, Any] = {"volumes": [{"name": "shared", "emptyDir": {}}]}
@@ -62,7 +62,7 @@ async def test_nothing_is_left_when_the_kubelet_ends(sandbox: Any) -> None:
 CRASHING = """
 import asyncio, sys
 from kubelet_node import container, kubelet_of
-from crosswind.settings import LocalSettings
+from crosswind.settings import LocalImage, LocalSettings
 
 async def main():
     async with kubelet_of(LocalSettings(sandbox=sys.argv[1])) as node:
@@ -409,3 +409,21 @@ async def test_folders_of_a_crashed_kubelet_are_removed_and_no_others(
         node.pod("p", container("exit 0"))
         await node.ended("p")
     assert (crashed.exists(), alive.exists(), theirs.exists()) == (False, True, True)
+
+
+async def test_without_namespaces_what_is_mounted_below_the_images_folder_is_found_there(tmp_path: Path) -> None:
+    image = LocalImage(folder="/opt/tool", environment={"TOOL_HOME": "/opt/tool"})
+    settings = LocalSettings(sandbox="none", images={"tool": image})
+    script = "cat $TOOL_HOME/conf/a; cat conf/a; echo new > $TOOL_HOME/out/deep/b; cat /opt/tool/out/deep/b; cat /out/b"
+    mounts = [
+        {"name": "conf", "mountPath": "/opt/tool/conf"},
+        {"name": "out", "mountPath": "/opt/tool/out/deep"},
+        {"name": "out", "mountPath": "/out"},
+    ]
+    volumes = [{"name": "conf", "configMap": {"name": "conf"}}, {"name": "out", "emptyDir": {}}]
+    async with kubelet_of(settings) as node:
+        node.registry.create("ConfigMap", "default", {"metadata": {"name": "conf"}, "data": {"a": "set\n"}})
+        node.pod("p", container(script, image="tool", volumeMounts=mounts), volumes=volumes)
+        pod = await node.ended("p")
+        assert await node.log(pod) == "set\nset\nnew\nnew\n"
+        assert state(pod)["terminated"]["exitCode"] == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from math import ceil
@@ -96,7 +97,7 @@ def process_spec(
     if machine.mode != "none":
         return message
     places = {image.folder: str(folder / "tmp")} if image.folder != "/" else {}
-    return without_mounts(message, places | {one.target: one.source for one in mounts})
+    return without_mounts(message, linked(places | {one.target: one.source for one in mounts}, str(folder / "tmp")))
 
 
 def _readiness(pod: Manifest, name: str) -> dict[str, str]:
@@ -124,6 +125,26 @@ def memory_limit(container: Manifest) -> int | None:
     """Return a container's memory limit in bytes, or None."""
     limit = ((container.get("resources") or {}).get("limits") or {}).get("memory")
     return None if limit is None else ceil(amount(str(limit))) or None
+
+
+def linked(places: Mapping[str, str], own: str) -> dict[str, str]:
+    """Return where paths lie once those below the container's ``own`` folder are links in it.
+
+    A program that joins a directory and a name, as ``$AIRFLOW_HOME/dags``, finds a mount only there. No links go into
+    volumes: other pods see these as well.
+    """
+    found = dict(places)
+    for path, place in places.items():
+        above = [root for root, held in places.items() if path.startswith(root + "/") and held == own]
+        if not above:
+            continue
+        link = Path(own, os.path.relpath(path, max(above, key=len)))
+        with contextlib.suppress(OSError):
+            link.parent.mkdir(parents=True, exist_ok=True)
+            if not link.is_symlink():
+                link.symlink_to(place)
+            found[path] = str(link)
+    return found
 
 
 def without_mounts(message: dict[str, Any], places: Mapping[str, str]) -> dict[str, Any]:

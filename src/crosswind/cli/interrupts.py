@@ -1,0 +1,44 @@
+"""Running a command until it ends or is asked to: whatever it has started is taken away first."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+__all__ = ["run_until_interrupted"]
+
+T = TypeVar("T")
+
+
+def run_until_interrupted(command: Coroutine[Any, Any, T]) -> T | None:
+    """Run a coroutine; None if Ctrl-C, a TERM or the terminal's end (HUP) cancelled it.
+
+    A shell starts ``command &`` of a script with SIGINT ignored, and nohup ignores HUP; that stays so. Further signals
+    do not disturb the clean-up.
+    """
+    with asyncio.Runner() as runner:
+        return runner.run(_cancelled_by_signals(command))
+
+
+async def _cancelled_by_signals(command: Coroutine[Any, Any, T]) -> T | None:
+    task = asyncio.ensure_future(command)
+    interrupted = False
+
+    def interrupt() -> None:
+        nonlocal interrupted
+        if not interrupted:
+            interrupted = True
+            task.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, interrupt)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if interrupted:
+            return None
+        raise
