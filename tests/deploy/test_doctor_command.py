@@ -122,3 +122,17 @@ def _pod() -> str:
     }
     metadata = {"name": "airflow-api-server-0", "namespace": "airflow", "labels": labels}
     return json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container]}})
+
+
+def test_keys_that_a_secret_of_any_manifest_lacks_are_found(cluster: Cluster, tmp_path: Path) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text(
+        "name: flow\nnamespace: flow\nimage: example.org/airflow:3.3.2\n"
+        "dags: {source: git-sync, repo: 'git@github.com:acme/dags.git', secret: flow-git}\n"
+        "secrets: {store: {name: s}, jwtSecret: {name: j, key: k, remote: r}}\n"
+    )
+    kubectl(cluster, "create", "namespace", "flow")
+    kubectl(cluster, "-n", "flow", "create", "secret", "generic", "flow-git", "--from-literal=ssh=x")
+    ran = doctor(cluster, "--values", values, "--output", "json")
+    found = {one["check"]: (one["level"], one["what"]) for one in json.loads(ran.output)}
+    assert found["Secret flow-git in flow"] == ("fail", "has no key known_hosts")

@@ -54,6 +54,15 @@ def test_a_pod_with_its_sidecar_and_the_image_of_the_values_is_not_told_of() -> 
         ({"createNamespaces": False}, {"namespaces": {"airflow": None}}, ("fail", "namespace airflow", "is not there")),
         ({}, {"namespaces": namespace()}, ("ok", "namespace airflow", "is there")),
         (
+            {},
+            {"unserved": {"ExternalSecret (external-secrets.io/v1)": ["secrets/a.yaml"]}},
+            (
+                "fail",
+                "kind ExternalSecret (external-secrets.io/v1)",
+                "is not served, and apply fails on secrets/a.yaml",
+            ),
+        ),
+        (
             {"mesh": {"kind": "istio"}},
             {"namespaces": namespace(injection="disabled")},
             ("fail", "namespace airflow", "has the label istio-injection=disabled, which wins over pods"),

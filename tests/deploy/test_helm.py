@@ -11,6 +11,7 @@ from deployments import COMBINATIONS, EXAMPLES, NAMES, values_of
 
 from crosswind.cli import main
 from crosswind.deploy.helm import helm_values, inexpressible
+from crosswind.deploy.values import Values
 
 # top-level keys of chart 1.22.0 that are used; the chart ignores others without a word
 KEYS = {
@@ -154,3 +155,16 @@ def test_command_prints_a_values_file(name: str) -> None:
     told = CliRunner().invoke(main, ["render", str(EXAMPLES / f"{name}.yaml"), "--helm-values"]).output
     assert told.startswith("# helm install ")
     assert yaml.safe_load(told)["fullnameOverride"] == values_of(name).name
+
+
+@pytest.mark.parametrize(
+    ("repo", "said"),
+    [
+        ("git@github.com:acme/dags.git", ["gitSshKey", "knownHosts"]),
+        ("https://github.com/acme/dags.git", ["GITSYNC_USERNAME and GITSYNC_PASSWORD"]),
+    ],
+)
+def test_the_keys_that_the_chart_reads_of_the_repositorys_secret_are_named(repo: str, said: list[str]) -> None:
+    dags = {"source": "git-sync", "repo": repo, "secret": "airflow-git"}
+    lines = "\n".join(inexpressible(Values.model_validate({"image": "x", "dags": dags})))
+    assert all(word in lines for word in said)

@@ -97,6 +97,7 @@ class _Look:
             "asked": asked,
             "referred": await self._try("references", self._referred, {}),
             "keys": self._keys(),
+            "unserved": await self._try("kinds", self._unserved, {}),
             "refusals": await self._try("workers", self._refusals, {}),
             "control_planes": await self._try("mesh", self._control_planes, []),
             "execution": await self._try("execution API", self._execution, None),
@@ -189,12 +190,29 @@ class _Look:
         return found
 
     def _keys(self) -> dict[Reference, frozenset[str]]:
-        found: dict[Reference, frozenset[str]] = {}
-        secrets = self._values.secrets
-        for key in (secrets.database, secrets.fernet_key, secrets.api_secret_key, secrets.jwt_secret):
-            place = ("Secret", self._values.namespace, key.name)
-            found[place] = found.get(place, frozenset()) | {key.key}
-        return found
+        from crosswind.deploy.explanations import wanted_keys
+        from crosswind.deploy.tree import render
+
+        return wanted_keys(self._values, render(self._values))
+
+    async def _unserved(self) -> dict[str, list[str]]:
+        """Return the kinds of the manifests that the cluster does not serve, with the files that have them."""
+        from crosswind.deploy.tree import render
+
+        paths: dict[tuple[str, str], list[str]] = {}
+        for rendered in render(self._values):
+            paths.setdefault((rendered.manifest["apiVersion"], rendered.manifest["kind"]), []).append(rendered.path)
+        served: dict[str, set[str]] = {}
+        for version in sorted({version for version, _ in paths}):
+            served[version] = await self._served(version)
+        return {f"{kind} ({version})": files for (version, kind), files in paths.items() if kind not in served[version]}
+
+    async def _served(self, version: str) -> set[str]:
+        try:
+            text = await self._client.text(f"/apis/{version}" if "/" in version else f"/api/{version}")
+        except NotFound:
+            return set()
+        return {str(resource["kind"]) for resource in json.loads(text)["resources"]}
 
     async def _refusals(self) -> dict[str, str]:
         """Ask the server, without making anything, whether it takes a worker's pod: rules, quotas, webhooks."""
@@ -242,8 +260,10 @@ class _Look:
             return 0, str(error)
 
     async def _ask(self, pod: str, path: str) -> tuple[int, str]:
+        from crosswind.deploy.configuration import api_port
+
         reply = b""
-        async with self._client.port_forward(pod, 8080, namespace=self._values.namespace) as stream:
+        async with self._client.port_forward(pod, api_port(self._values), namespace=self._values.namespace) as stream:
             await stream.send(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
             while len(reply) < 65536 and (part := await stream.receive()):
                 reply += part

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from crosswind.deploy.configuration import TEMPLATE_FOLDER
+from crosswind.deploy.configuration import TEMPLATE_FOLDER, api_port
 from crosswind.deploy.objects import Rendered
 from crosswind.deploy.pods import Program
 from crosswind.deploy.values import Values
@@ -23,7 +23,7 @@ def _program(values: Values) -> Program:
         component="api-server",
         command=("airflow", "api-server", "--proxy-headers") if proxied else ("airflow", "api-server"),
         secrets=("database", "fernet_key", "api_secret_key", "jwt_secret"),
-        ports={"http": 8080},
+        ports={"http": api_port(values)},
         # uvicorn believes forwarded headers from localhost alone unless told; network policies keep strangers away
         env={"FORWARDED_ALLOW_IPS": "*"} if proxied else {},
         probes={

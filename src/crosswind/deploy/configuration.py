@@ -17,10 +17,16 @@ __all__ = [
     "LOGS_FOLDER",
     "TEMPLATE_FOLDER",
     "airflow_cfg",
+    "api_port",
     "config_data",
     "config_maps",
     "dags_folder",
     "derived_options",
+    "has_health_check",
+    "health_port",
+    "statsd_port",
+    "statsd_prefix",
+    "trigger_log_port",
 ]
 
 CONFIG_FOLDER = "/etc/airflow"
@@ -74,6 +80,40 @@ def derived_options(values: Values) -> Options:
     for section, given in values.config.items():
         options.setdefault(section, {}).update(given)
     return options
+
+
+def api_port(values: Values) -> int:
+    """Return the port at which the API servers' containers listen; their Service has 8080 whatever it is."""
+    return _number(values, "api", "port", 8080)
+
+
+def health_port(values: Values) -> int:
+    """Return the port of the schedulers' health check."""
+    return _number(values, "scheduler", "scheduler_health_check_server_port", 8974)
+
+
+def trigger_log_port(values: Values) -> int:
+    """Return the port at which triggerers serve their logs."""
+    return _number(values, "logging", "trigger_log_server_port", 8794)
+
+
+def statsd_port(values: Values) -> int:
+    """Return the UDP port at which the exporter takes metrics."""
+    return _number(values, "metrics", "statsd_port", 9125)
+
+
+def statsd_prefix(values: Values) -> str:
+    """Return what the names of metrics begin with."""
+    return str(values.config.get("metrics", {}).get("statsd_prefix", "airflow"))
+
+
+def has_health_check(values: Values) -> bool:
+    """Return whether schedulers answer requests for their health."""
+    return str(values.config.get("scheduler", {}).get("enable_health_check", True)).lower() in ("true", "t", "1")
+
+
+def _number(values: Values, section: str, option: str, default: int) -> int:
+    return int(str(values.config.get(section, {}).get(option, default)))
 
 
 def dags_folder(values: Values) -> str | None:
@@ -143,7 +183,7 @@ def _metrics(values: Values) -> dict[str, Any]:
     if not values.metrics.statsd:
         return {}
     host = f"{named(values, 'statsd')}.{values.namespace}.svc.{values.network.cluster_domain}"
-    return {"statsd_on": True, "statsd_host": host, "statsd_port": 9125, "statsd_prefix": "airflow"}
+    return {"statsd_on": True, "statsd_host": host, "statsd_port": statsd_port(values), "statsd_prefix": "airflow"}
 
 
 def _bundle(dags: BundleDags) -> dict[str, str]:
@@ -156,4 +196,4 @@ def _bundle(dags: BundleDags) -> dict[str, str]:
 
 def _written(value: object) -> str:
     """Return an option's text; ``%`` begins a reference in the file, doubled it is itself."""
-    return str(value).replace("%", "%%").replace("\n", "\n  ")
+    return str(value).replace("\r\n", "\n").replace("%", "%%").replace("\n", "\n  ")

@@ -23,7 +23,9 @@ def volumes(values: Values) -> list[Manifest]:
         case GitSyncDags() as dags:
             found: list[Manifest] = [{"name": "dags", "emptyDir": {}}]
             if dags.ssh and dags.secret:
-                found.append({"name": "git-secret", "secret": {"secretName": dags.secret, "defaultMode": 0o440}})
+                items = [{"key": key, "path": key} for key in ("ssh", "known_hosts")]  # a missing one is then named
+                secret = {"secretName": dags.secret, "defaultMode": 0o440, "items": items}
+                found.append({"name": "git-secret", "secret": secret})
             return found
         case BundleDags():
             return [{"name": "bundles", "emptyDir": {}}]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from crosswind.deploy.objects import Rendered, identity
-from crosswind.deploy.references import Reference, references
+from crosswind.deploy.references import Reference, references, secret_keys
 from crosswind.deploy.values import Values
 from crosswind.deploy.workers import worker_pod
+from crosswind.types import Manifest
 
-__all__ = ["explain", "yours"]
+__all__ = ["explain", "wanted_keys", "yours"]
 
 _PARTS = {
     "": "First the ground: the namespaces, and the configuration that all components share.",
@@ -68,7 +69,21 @@ def yours(values: Values, objects: Sequence[Rendered]) -> list[Reference]:
         for one in objects
         if one.manifest["kind"] == "ExternalSecret"
     }
-    worker = worker_pod(values)
-    workers = [{**worker, "metadata": {"namespace": namespace}} for namespace in values.worker_namespaces]
-    wanted = {one for manifest in (*(one.manifest for one in objects), *workers) for one in references(manifest)}
+    wanted = {one for manifest in _with_workers(values, objects) for one in references(manifest)}
     return sorted(wanted - made)
+
+
+def wanted_keys(values: Values, objects: Sequence[Rendered]) -> dict[Reference, frozenset[str]]:
+    """Return the keys that each Secret must have, from all that refers to it."""
+    found: dict[Reference, frozenset[str]] = {}
+    for manifest in _with_workers(values, objects):
+        for reference, key in secret_keys(manifest):
+            found[reference] = found.get(reference, frozenset()) | {key}
+    return found
+
+
+def _with_workers(values: Values, objects: Sequence[Rendered]) -> Iterator[Manifest]:
+    """Yield all manifests, and the pods that the executor makes of the template."""
+    yield from (rendered.manifest for rendered in objects)
+    for namespace in values.worker_namespaces:
+        yield {**worker_pod(values), "metadata": {"namespace": namespace}}

@@ -42,6 +42,8 @@ class Facts:
     """What the manifests refer to and do not make."""
     keys: Mapping[Reference, frozenset[str]] = field(default_factory=dict)
     """The keys that each Secret must have."""
+    unserved: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Kinds that the manifests have and the cluster does not serve, with their files."""
     denied: Sequence[str] = ()
     """Permissions that are missing: who may not do what, where."""
     asked: int = 0
@@ -62,7 +64,8 @@ def findings(values: Values, facts: Facts, *, known: bool = True) -> list[Findin
     """Return all findings; ``known`` is False where there is no values file, only a namespace."""
     found = [*_server(facts), *_namespaces(values, facts), *_permissions(facts), *_quotas(facts), *_pods(facts)]
     if known:
-        found += [*_mesh(values, facts), *_injected(values, facts), *_referred(facts), *_template(facts)]
+        found += [*_kinds(facts), *_mesh(values, facts), *_injected(values, facts), *_referred(facts)]
+        found += [*_template(facts)]
         found += [*_image(values, facts), *_execution(facts)]
     found += [Finding("warn", check, f"could not be looked at: {reason}") for check, reason in facts.unseen.items()]
     return found
@@ -216,6 +219,20 @@ def _referred(facts: Facts) -> Iterator[Finding]:
             yield Finding("warn", check, f"is {phase or 'not bound'}", "see kubectl describe pvc")
         else:
             yield Finding("ok", check, "is there")
+
+
+_SOURCES = {
+    "external-secrets.io": "install the External Secrets operator, or make the Secrets and leave out secrets.store",
+    "istio.io": "install Istio, or write mesh: {kind: none}",
+    "monitoring.coreos.com": "install the Prometheus operator, or leave out metrics.alerts",
+}
+"""Who brings the kinds that a plain cluster does not have."""
+
+
+def _kinds(facts: Facts) -> Iterator[Finding]:
+    for kind, files in facts.unserved.items():
+        mend = next((fix for group, fix in _SOURCES.items() if group in kind), "upgrade the cluster")
+        yield Finding("fail", f"kind {kind}", f"is not served, and apply fails on {', '.join(files)}", mend)
 
 
 def _template(facts: Facts) -> Iterator[Finding]:

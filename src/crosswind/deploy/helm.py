@@ -105,6 +105,7 @@ def inexpressible(values: Values) -> Iterator[str]:
     for field, key in _KEYS.items():
         if getattr(values.secrets, field).key != key:
             yield f"Secret {getattr(values.secrets, field).name} must have its value at key {key}."
+    yield from _git_keys(values)
     if values.reaper.namespaces:
         yield "There is no reaper; apply reaper/ and rbac/*reaper* of the manifests beside the chart."
     if values.secrets.store:
@@ -115,6 +116,19 @@ def inexpressible(values: Values) -> Iterator[str]:
         yield "With several namespaces its roles hold in the whole cluster."
     if "@" in values.image:
         yield "Workers cannot have an image by digest: images.pod_template takes a tag only."
+
+
+def _git_keys(values: Values) -> Iterator[str]:
+    """Say under which keys the chart's git-sync reads the Secret; ours are others."""
+    dags = values.dags
+    if not isinstance(dags, GitSyncDags) or not dags.secret:
+        return
+    if dags.ssh:
+        yield f"Secret {dags.secret} must have the private key at key gitSshKey (the manifests: ssh)."
+        yield "Host keys are not read from a Secret: write the lines of known_hosts into dags.gitSync.knownHosts."
+    else:
+        keys = "GITSYNC_USERNAME and GITSYNC_PASSWORD"
+        yield f"Secret {dags.secret} must have the keys {keys} (the manifests: username and password)."
 
 
 def _image(image: str) -> tuple[str, str, str]:

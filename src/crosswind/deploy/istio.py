@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from crosswind.deploy.configuration import api_port, trigger_log_port
 from crosswind.deploy.objects import Rendered, digest, named, new, selector
 from crosswind.deploy.values import Values
 from crosswind.types import Manifest
@@ -45,7 +46,7 @@ def _open_port(values: Values) -> Rendered:
     spec = {
         "selector": {"matchLabels": selector(values, "api-server")},
         "mtls": {"mode": "STRICT"},
-        "portLevelMtls": {"8080": {"mode": "PERMISSIVE"}},
+        "portLevelMtls": {str(api_port(values)): {"mode": "PERMISSIVE"}},
     }
     who = "the ingress controller" if values.mesh.workers else "workers"
     return Rendered(
@@ -77,7 +78,10 @@ def _workers_only(values: Values) -> Rendered:
 
 def _logs_only(values: Values) -> Rendered:
     readers = [_principal(values, values.namespace, "api-server")]
-    rule = {"from": [{"source": {"notPrincipals": readers}}], "to": [{"operation": {"ports": ["8794"]}}]}
+    rule = {
+        "from": [{"source": {"notPrincipals": readers}}],
+        "to": [{"operation": {"ports": [str(trigger_log_port(values))]}}],
+    }
     spec = {"selector": {"matchLabels": selector(values, "triggerer")}, "action": "DENY", "rules": [rule]}
     return Rendered(
         "istio/triggerer-logs.yaml",

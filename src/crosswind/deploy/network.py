@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from crosswind.deploy.addresses import log_store_ports, named_ports, repository_ports, variable_ports
+from crosswind.deploy.configuration import api_port, statsd_port, trigger_log_port
 from crosswind.deploy.objects import Rendered, named, new, selector
-from crosswind.deploy.values import GitDags, RemoteLogs, Values
+from crosswind.deploy.values import PodValues, Values
 from crosswind.types import Manifest
 
 __all__ = ["network"]
@@ -22,35 +24,46 @@ def network(values: Values) -> Iterator[Rendered]:
     if not values.network.policies:
         return
     for component, (callers, called) in _calls(values).items():
-        yield _policy(values, component, values.namespace, callers, called)
+        own = _to_ports(variable_ports(*_parts(values, component)))
+        yield _policy(values, component, values.namespace, callers, [*called, *own])
     for namespace in values.worker_namespaces:
         yield _policy(values, "worker", namespace, [], _from_worker(values))
 
 
 def _calls(values: Values) -> dict[str, tuple[list[Manifest], list[Manifest]]]:
     """Return, by component, the rules for calls in and for calls out."""
-    database, kubernetes, remote = [_database(values)], _kubernetes(values), _remote_logs(values)
-    git = _git(values)
-    metrics = [_to(values, "statsd", 9125, "UDP")] if values.metrics.statsd else []
-    common = [*_base(values), *metrics]
+    database, kubernetes = [_database(values)], _kubernetes(values)
+    remote, git = _to_ports(log_store_ports(values)), _to_ports(repository_ports(values))
+    metrics = [_to(values, "statsd", statsd_port(values), "UDP")] if values.metrics.statsd else []
+    tcp, udp = named_ports(values)
+    common = [*_base(values), *metrics, *_to_ports(tcp), *_to_ports(udp, protocol="UDP")]
     found: dict[str, tuple[list[Manifest], list[Manifest]]] = {
         "migrations": ([], [*_base(values), *database]),
         "scheduler": ([], [*common, *database, *kubernetes, *remote]),
         "api-server": (
             _into_api_server(values),
-            [*common, *database, *kubernetes, *remote, _to(values, "triggerer", 8794)],
+            [*common, *database, *kubernetes, *remote, _to(values, "triggerer", trigger_log_port(values))],
         ),
         "dag-processor": ([], [*common, *database, *git, *remote]),
     }
     if values.triggerer.replicas:
         # triggers call whatever tasks wait for
-        found["triggerer"] = ([_from(values, ["api-server"], 8794)], [*common, *database, _anywhere()])
+        found["triggerer"] = (
+            [_from(values, ["api-server"], trigger_log_port(values))],
+            [*common, *database, _anywhere()],
+        )
     if values.reaper.namespaces:
         scraped = {"from": [_namespace(values.metrics.from_namespace)], "ports": _ports(8080)}
         found["reaper"] = ([scraped], [*_base(values), *kubernetes])
     if values.metrics.statsd:
         found["statsd"] = (_into_statsd(values), [])
     return found
+
+
+def _parts(values: Values, component: str) -> list[PodValues]:
+    """Return what the values say of a component's pods."""
+    own = getattr(values, component.replace("-", "_"), None)
+    return [values.pods, own] if isinstance(own, PodValues) else []
 
 
 def _policy(
@@ -104,14 +117,8 @@ def _at(cidrs: tuple[str, ...], *ports: int) -> Manifest:
     return {**rule, "ports": _ports(*ports)}
 
 
-def _remote_logs(values: Values) -> list[Manifest]:
-    return [{"ports": _ports(443)}] if isinstance(values.logs, RemoteLogs) else []
-
-
-def _git(values: Values) -> list[Manifest]:
-    if not isinstance(values.dags, GitDags):
-        return []
-    return [{"ports": _ports(22 if values.dags.ssh else 443)}]
+def _to_ports(numbers: list[int], protocol: str = "TCP") -> list[Manifest]:
+    return [{"ports": _ports(*numbers, protocol=protocol)}] if numbers else []
 
 
 def _anywhere() -> Manifest:
@@ -136,9 +143,10 @@ def _from(values: Values, components: list[str], port: int) -> Manifest:
 
 def _into_api_server(values: Values) -> list[Manifest]:
     workers = [_pods_in(values, namespace, "worker") for namespace in values.worker_namespaces]
-    rules: list[Manifest] = [{"from": workers, "ports": _ports(8080)}]
+    ports = _ports(api_port(values))
+    rules: list[Manifest] = [{"from": workers, "ports": ports}]
     if values.web.host:
-        rules.append({"from": [_namespace(values.web.from_namespace)], "ports": _ports(8080)})
+        rules.append({"from": [_namespace(values.web.from_namespace)], "ports": ports})
     return rules
 
 
@@ -151,7 +159,7 @@ def _into_statsd(values: Values) -> list[Manifest]:
         for namespace in values.namespaces
     ]
     return [
-        {"from": senders, "ports": _ports(9125, protocol="UDP")},
+        {"from": senders, "ports": _ports(statsd_port(values), protocol="UDP")},
         {"from": [_namespace(values.metrics.from_namespace)], "ports": _ports(9102)},
     ]
 

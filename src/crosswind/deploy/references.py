@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from crosswind.types import Json, Manifest
 
-__all__ = ["Reference", "pod_spec", "references"]
+__all__ = ["Reference", "pod_spec", "references", "secret_keys"]
 
 Reference = tuple[str, str, str]
 """Kind, namespace ("" for objects of the cluster), name."""
@@ -24,6 +24,30 @@ def pod_spec(manifest: Manifest) -> Manifest | None:
 def references(manifest: Manifest) -> Iterator[Reference]:
     """Yield what ``manifest`` refers to, each thing once."""
     yield from dict.fromkeys(_references(manifest))
+
+
+def secret_keys(manifest: Manifest) -> Iterator[tuple[Reference, str]]:
+    """Yield the Secrets that ``manifest`` reads by key, with the key; optional ones are left out.
+
+    A Secret's type says the keys of those that pull images or hold a certificate.
+    """
+    namespace = manifest["metadata"].get("namespace", "")
+    if (pod := pod_spec(manifest)) is not None:
+        for secret in pod.get("imagePullSecrets", []):
+            yield ("Secret", namespace, secret["name"]), ".dockerconfigjson"
+        for volume in pod.get("volumes", []):
+            secret = volume.get("secret", {})
+            for item in secret.get("items", []) if not secret.get("optional") else []:
+                yield ("Secret", namespace, secret["secretName"]), item["key"]
+        for container in (*pod.get("initContainers", []), *pod["containers"]):
+            for variable in container.get("env", []):
+                found = variable.get("valueFrom", {}).get("secretKeyRef", {})
+                if found and not found.get("optional"):
+                    yield ("Secret", namespace, found["name"]), found["key"]
+    if manifest["kind"] == "Ingress":
+        for tls in manifest["spec"].get("tls", []):
+            for key in ("tls.crt", "tls.key"):
+                yield ("Secret", namespace, tls["secretName"]), key
 
 
 def _references(manifest: Manifest) -> Iterator[Reference]:

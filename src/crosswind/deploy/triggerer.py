@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from crosswind.deploy.configuration import trigger_log_port
 from crosswind.deploy.objects import Rendered
 from crosswind.deploy.pods import Program
 from crosswind.deploy.values import Values
@@ -17,7 +18,7 @@ def _program(values: Values) -> Program:
         component="triggerer",
         command=("airflow", "triggerer"),
         secrets=("database", "fernet_key", "api_secret_key"),
-        ports={"http-logs": 8794},
+        ports={"http-logs": trigger_log_port(values)},
         probes={"livenessProbe": exec_probe("TriggererJob")},
         calls_kubernetes=values.workers.launch_pods,
         reads_dags=True,
@@ -31,7 +32,7 @@ def triggerer(values: Values) -> Iterator[Rendered]:
     program = _program(values)
     reason = "Waits for what deferred tasks wait for. A StatefulSet, for API servers fetch its logs by its pods' names."
     yield stateful_set(values, program, values.triggerer, reason)
-    port = {"name": "http-logs", "port": 8794, "targetPort": "http-logs", "appProtocol": "http"}
+    port = {"name": "http-logs", "port": trigger_log_port(values), "targetPort": "http-logs", "appProtocol": "http"}
     told = "Gives each triggerer a name in DNS, by which API servers fetch its logs."
     yield service(values, program.component, told, [port], headless=True)
     yield from disruption_budget(values, program.component, values.triggerer)

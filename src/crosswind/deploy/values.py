@@ -8,10 +8,13 @@ from __future__ import annotations
 import json
 import re
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
+from crosswind.deploy.config_rules import config_problems, variable_problems
+from crosswind.deploy.secrecy import secret_assignments, secret_variable, urls_with_user
 from crosswind.pods.queues import parse_queues
 from crosswind.types import Manifest
 
@@ -51,11 +54,27 @@ Cidr = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F.:]+/\d{1,3}$")]
 AwsRole = Annotated[str, StringConstraints(pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$")]
 Setting = str | int | float | bool
 
+_SCP_FORM = re.compile(r"(?:[\w.-]+@)?(?:[\w.-]+|\[[0-9a-fA-F:]+\]):(?!//)")
+"""``git@host:path``, as scp writes it; a number behind the colon is the begin of the path."""
+
+
+def is_ssh(repo: str) -> bool:
+    """Return whether a Git repository's address is one of SSH."""
+    return repo.startswith(("ssh://", "git+ssh://")) or ("://" not in repo and _SCP_FORM.match(repo) is not None)
+
 
 class Part(BaseModel):
     """What all parts of the values have in common: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel)
+
+    @field_validator("*")
+    @classmethod
+    def _no_address_with_password(cls, value: object) -> object:
+        for url in urls_with_user(value):
+            place = url.partition("://")[0] + "://"
+            raise ValueError(f"has an address {place}... with a user or password in it; put it into a Secret")
+        return value
 
 
 class SecretKey(Part):
@@ -151,7 +170,7 @@ class GitDags(Part):
     @property
     def ssh(self) -> bool:
         """Whether the repository is reached by SSH, with a key instead of a password."""
-        return self.repo.startswith("ssh://") or re.match(r"[\w.-]+@[\w.-]+:", self.repo) is not None
+        return is_ssh(self.repo)
 
     @model_validator(mode="after")
     def _remote_has_name(self) -> GitDags:
@@ -223,6 +242,13 @@ class Web(Part):
     fab_config: str = "AUTH_TYPE = 1  # users and passwords in the database\n"
     """Python file of Flask AppBuilder; secrets in it belong into environment variables."""
 
+    @field_validator("fab_config")
+    @classmethod
+    def _no_literal_secret(cls, text: str) -> str:
+        for name in secret_assignments(text):
+            raise ValueError(f"has {name} as a literal; read it by os.environ from a variable that a Secret fills")
+        return text
+
 
 class Mesh(Part):
     """The service mesh that injects sidecars."""
@@ -264,12 +290,24 @@ class PodValues(Part):
     """What can be said about the pods of one component, or of all."""
 
     env: tuple[Manifest, ...] = ()
+    """Variables. One whose name is that of a secret comes from a Secret; ``plain: true`` says that it is none."""
     node_selector: dict[str, str] = {}
     tolerations: tuple[Manifest, ...] = ()
     annotations: dict[str, str] = {}
     volumes: tuple[Manifest, ...] = ()
     volume_mounts: tuple[Manifest, ...] = ()
     priority_class: DnsName | None = None
+
+    @field_validator("env")
+    @classmethod
+    def _env_is_safe(cls, env: tuple[Manifest, ...]) -> tuple[Manifest, ...]:
+        for variable in env:
+            if why := secret_variable(variable):
+                fix = "refer to a Secret by valueFrom.secretKeyRef, or add plain: true if it is no secret"
+                raise ValueError(f"has {variable.get('name')} with a literal value and {why}; {fix}")
+            for problem in variable_problems(variable):
+                raise ValueError(problem)
+        return tuple({key: value for key, value in variable.items() if key != "plain"} for variable in env)
 
 
 def resources(cpu: str, memory: str) -> Manifest:
@@ -400,11 +438,25 @@ class Values(Part):
 
     @field_validator("config")
     @classmethod
-    def _nothing_secret(cls, config: dict[str, dict[str, Setting]]) -> dict[str, dict[str, Setting]]:
-        for section, option in _SECRET_OPTIONS:
-            if option in config.get(section, {}):
-                raise ValueError(f"has [{section}] {option}, which is secret; put it into a Secret and refer to it")
+    def _config_is_safe(cls, config: dict[str, dict[str, Setting]]) -> dict[str, dict[str, Setting]]:
+        if problems := [*config_problems(config)]:
+            raise ValueError("; it ".join(problems))
         return config
+
+    @model_validator(mode="after")
+    def _config_fits(self) -> Values:
+        metrics = self.config.get("metrics", {})
+        if self.metrics.statsd and ("statsd_host" in metrics or str(metrics.get("statsd_on", True)).lower() == "false"):
+            raise ValueError("has [metrics] options that need no exporter of its own; write metrics: {statsd: false}")
+        if "dag_bundle_config_list" in self.config.get("dag_processor", {}) and self.dags.source != "image":
+            fix = "leave dags out, or write that repository into dags alone"
+            raise ValueError(
+                f"has [dag_processor] dag_bundle_config_list beside dags of source {self.dags.source}; {fix}"
+            )
+        base_url = str(self.config.get("api", {}).get("base_url", ""))
+        if base_url and urlsplit(base_url).path.rstrip("/") != self.web.path:
+            raise ValueError("has [api] base_url with another path than web.path; write web.host and web.path")
+        return self
 
     @model_validator(mode="after")
     def _remote_has_store(self) -> Values:
@@ -432,15 +484,3 @@ class Values(Part):
                 "or a claim that you make in each namespace"
             )
         return self
-
-
-_SECRET_OPTIONS = (
-    ("database", "sql_alchemy_conn"),
-    ("database", "sql_alchemy_conn_async"),
-    ("core", "fernet_key"),
-    ("api", "secret_key"),
-    ("api_auth", "jwt_secret"),
-    ("celery", "broker_url"),
-    ("celery", "result_backend"),
-    ("sentry", "sentry_dsn"),
-)
