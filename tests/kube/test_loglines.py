@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +38,63 @@ def test_lines_are_neither_lost_nor_doubled_however_the_reading_breaks(
     for stop in [*stops, 10_000]:
         found += read(cursor, log, sizes, stop)
     assert found == wanted
+
+
+SWAPPED = [
+    ("00.100", "out 1"),
+    ("00.300", "err 1"),
+    ("00.200", "out 2"),  # stamped before its neighbour and written after it
+    ("05.000", "out 3"),
+    ("03.000", "out 4"),  # the node's clock was set back
+    ("04.000", "out 5"),
+    ("05.500", "out 6"),
+]
+
+
+def log_of(lines: list[tuple[str, str]]) -> bytes:
+    return "".join(f"2026-01-01T00:00:{time}Z {text}\n" for time, text in lines).encode()
+
+
+def test_no_line_is_left_out_for_being_older_than_its_neighbours() -> None:
+    cursor = LogCursor()
+    assert read(cursor, log_of(SWAPPED), [], 10_000) == [text for _, text in SWAPPED]
+
+
+@given(st.integers(0, 400), st.lists(st.integers(0, 2), min_size=20, max_size=20), st.integers(0, 450_000))
+def test_neighbours_that_changed_places_are_neither_lost_nor_doubled(stop: int, jumps: list[int], step: int) -> None:
+    moments = [number * step for number in range(20)]  # microseconds
+    places = sorted(range(20), key=lambda number: number + jumps[number] * 1.1)
+    log = log_of([(f"{moments[one] // 10**6:02}.{moments[one] % 10**6:06}", f"line {one}") for one in places])
+    cursor = LogCursor()
+    found = read(cursor, log, [], stop) + read(cursor, log, [], 10_000)
+    assert found == [f"line {one}" for one in places]
+
+
+def test_another_process_goes_on_behind_the_saved_time() -> None:
+    log = log_of([*SWAPPED[:3], ("00.300", "err 2"), ("00.400", "out 7"), ("00.350", "err 3")])
+    before = LogCursor()
+    assert len(read(before, log, [], len(log_of(SWAPPED[:3])))) == 3
+    after = LogCursor(before.last, before.count)
+    assert read(after, log, [], 10_000) == ["err 2", "out 7", "err 3"]
+
+
+def test_more_lines_than_are_remembered_are_given_once() -> None:
+    lines = [(f"{number // 10**5:02}.{number % 10**5:05}", f"{number}") for number in range(120_000)]
+    cursor, log = LogCursor(), log_of(lines)
+    found = read(cursor, log, [], len(log) // 2) + read(cursor, log, [], len(log))
+    assert found == [text for _, text in lines]
+
+
+def test_a_long_line_costs_no_more_than_its_length() -> None:
+    cursor, chunk = LogCursor(), b"x" * 65_536
+    cursor.begin()
+    cursor.feed(b"2026-01-01T00:00:00.5Z ")
+    began = time.process_time()
+    for _ in range(512):
+        assert cursor.feed(chunk) == []
+    (line,) = cursor.feed(b"\n")
+    assert len(line.text) == 32 * 2**20
+    assert time.process_time() - began < 5  # quadratic: half a minute
 
 
 def test_a_last_line_without_an_end_is_given_when_the_log_is_over() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -147,3 +147,80 @@ async def test_nothing_is_left_running_when_the_attendance_is_cancelled(scene: S
     with contextlib.suppress(asyncio.CancelledError):
         await task
     assert asyncio.all_tasks() == before
+
+
+class Edge:
+    """The API server's part: a log for each reading."""
+
+    def __init__(self, log: Callable[[], bytes]) -> None:
+        self._log, self.readings = log, 0
+
+    async def follow_log(self, *_: Any, **__: Any) -> AsyncGenerator[bytes]:
+        self.readings += 1
+        yield self._log()
+
+
+def running_pod(restarts: int = 0, **states: Any) -> Manifest:
+    base = {"name": "base", "restartCount": restarts, "state": states}
+    if restarts:
+        base["lastState"] = {"terminated": {"exitCode": 1, "reason": "Error"}}
+    return {
+        "metadata": {"name": "pod", "namespace": "ns", "uid": "1", "resourceVersion": "1"},
+        "spec": {"restartPolicy": "OnFailure", "containers": [{"name": "base"}]},
+        "status": {"phase": "Running", "containerStatuses": [base]},
+    }
+
+
+OVER = {"terminated": {"exitCode": 0, "reason": "Completed"}}
+
+
+async def test_the_log_of_a_container_in_back_off_is_read_once_per_start() -> None:
+    starts, lines, read = [0], [], asyncio.Event()
+    edge: Any = Edge(lambda: f"2026-01-01T00:00:0{starts[-1]}.000000001Z boom\n".encode())
+
+    async def states() -> AsyncGenerator[tuple[Manifest, bool]]:
+        for number in (1, 2, 3):
+            starts.append(number)
+            yield running_pod(number, waiting={"reason": "CrashLoopBackOff"}), False
+            await asyncio.wait_for(read.wait(), 20)
+            read.clear()
+        await asyncio.sleep(1.5)  # nothing changes: nothing shall be read
+        yield running_pod(3, **OVER), False
+
+    async def hand(news: News) -> None:
+        if isinstance(news, Line):
+            lines.append(news.text)
+            read.set()
+
+    await attend(edge, "pod", "ns", Wanted(logs=("base",)), hand, states())
+    assert lines == ["boom"] * 3
+    assert edge.readings == 4  # the last one is that of the end
+
+
+async def test_lines_of_two_writers_are_told_although_their_times_are_mixed() -> None:
+    """As containerd writes stdout and stderr: each writer stamps its line, then one after the other writes."""
+    texts = [f"{writer} {number}" for number in range(500) for writer in ("out", "err")]
+    stamps = [number * 1000 + (700 if number % 3 else -1700) for number in range(len(texts))]
+    log = "".join(f"2026-01-01T00:00:01.{stamp + 5000:09}Z {text}\n" for stamp, text in zip(stamps, texts, strict=True))
+    edge: Any = Edge(log.encode)
+    lines: list[str] = []
+
+    async def states() -> AsyncGenerator[tuple[Manifest, bool]]:
+        yield running_pod(**OVER), False
+
+    async def hand(news: News) -> None:
+        if isinstance(news, Line):
+            lines.append(news.text)
+
+    await attend(edge, "pod", "ns", Wanted(logs=("base",)), hand, states())
+    assert lines == texts
+
+
+async def test_all_lines_of_both_outputs_are_told(scene: Scene) -> None:
+    count = 3000
+    loop = "i=0; while [ $i -lt %d ]; do echo %s $i%s; i=$((i+1)); done"
+    await scene.create(f"({loop % (count, 'out', '')}) & {loop % (count, 'err', ' >&2')}; wait")
+    await scene.attend(logs=("base",))
+    whole = (await scene.client.log("pod", namespace=scene.namespace)).decode().splitlines()
+    assert len(whole) == 2 * count
+    assert scene.lines == whole

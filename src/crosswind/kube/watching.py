@@ -32,6 +32,11 @@ class Lines:
         self._begun = [rest] if rest else []
         return [line for line in lines if line]
 
+    def rest(self) -> bytes:
+        """Return, once, the last line, which has no end."""
+        rest, self._begun = b"".join(self._begun), []
+        return rest
+
 
 def decode_event(line: bytes, request: Request) -> WatchEvent:
     """Return the event of a line; an ERROR event is raised as the error it holds, such as ``Gone``."""

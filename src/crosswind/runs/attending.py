@@ -35,6 +35,8 @@ _PATIENCE_S = 900.0
 _FLUSH_S = 30.0
 """How long the last lines of the logs are waited for."""
 _AGAIN_S = 0.2
+_BACKOFF_POLL_S = 30.0
+"""How long the log of a container that does not run is left alone, should its start not be seen."""
 
 Names: TypeAlias = Literal[True] | Collection[str]
 """Names of containers; True is all of them."""
@@ -270,25 +272,42 @@ class _Attendance:
 
     async def _read(self, container: str) -> None:
         """Tell a container's lines until it has ended, each once, however often the reading breaks off."""
-        cursor, failures = self._cursors[container], 0
+        cursor, failures, fruitless = self._cursors[container], 0, 0
         while True:
-            ended = self._has_ended(container)
+            ended, begun, before = self._has_ended(container), self._starts(container), (cursor.last, cursor.count)
             try:
                 await self._pass_on(container, cursor, follow=True)
                 failures = 0
+                fruitless = fruitless + 1 if before == (cursor.last, cursor.count) else 0
             except (NotFound, Forbidden, BadRequest) as error:
                 if ended or isinstance(error, Forbidden):
                     log.warning("The log of %s in pod %s cannot be read: %s", container, self._name, error)
                     return
+                fruitless += 1
             except CrosswindError as error:
                 failures += 1
                 ended = ended and failures > 5
                 log.debug("The log of %s in pod %s broke off: %s", container, self._name, error)
             if ended:
                 return
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(_AGAIN_S, pause_after(failures))):
+            await self._until_worth_reading(container, begun, max(_AGAIN_S, pause_after(max(failures, fruitless))))
+
+    async def _until_worth_reading(self, container: str, begun: tuple[bool, int], pause: float) -> None:
+        """Wait ``pause`` seconds, or until the container has ended or started once more.
+
+        A container that waits for its restart writes nothing; its back-off takes minutes.
+        """
+        if not self._starts(container)[0]:
+            pause = _BACKOFF_POLL_S
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                while not self._has_ended(container) and begun == self._starts(container):
                     await self._changed.wait()
+
+    def _starts(self, container: str) -> tuple[bool, int]:
+        """Return whether a container runs, and how often it was started before."""
+        report = self._reports.get(container)
+        return (report is not None and report.state is State.RUNNING, report.restarts if report else 0)
 
     async def _pass_on(self, container: str, cursor: LogCursor, *, follow: bool) -> None:
         cursor.begin()
