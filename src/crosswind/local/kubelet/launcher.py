@@ -1,7 +1,7 @@
 """Starts containers and watches over them: a program that stands alone, run as ``python -I -S launcher.py FD``.
 
-It imports nothing but the standard library and its neighbour ``rootfs.py``, and is forked, not started, for each
-container, so that a start costs a few milliseconds. Three kinds of process run this file:
+It imports nothing but the standard library and its neighbours ``rootfs.py`` and ``credentials.py``, and is forked,
+not started, for each container, so that a start costs a few milliseconds. Three kinds of process run this file:
 
 * the *forker*, one per kubelet: for each byte that arrives on FD, together with a socket, it forks a supervisor;
 * a *supervisor* per container: unshares namespaces, starts the container's process and the commands exec'ed beside it,
@@ -36,9 +36,11 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING or __name__ != "__main__":
+    from crosswind.local.kubelet.credentials import become
     from crosswind.local.kubelet.rootfs import check, enter_root, libc, new_root, new_user_root
 else:  # alone: importing the package would cost every container's start
     sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+    from credentials import become
     from rootfs import check, enter_root, libc, new_root, new_user_root
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = (
@@ -77,7 +79,6 @@ def go_to(spec: Message) -> None:
     cwd = spec["cwd"] or "/"
     os.makedirs(cwd, exist_ok=True)
     os.chdir(cwd)
-    os.umask(0o022)
 
 
 def die_with_parent() -> None:
@@ -96,14 +97,17 @@ def redirect(fds: list[int], *, tty: bool) -> None:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
-def run(spec: Message, fds: list[int], failed: int) -> None:
+def run(spec: Message, fds: list[int], failed: int, container: int | None = None) -> None:
     """Become the command; never return. What goes wrong is written to ``failed``."""
     try:
         redirect(fds, tty=spec.get("tty", False))
+        os.umask(0o022)
         if spec.get("root"):
             enter_root(spec)
         go_to(spec)
-        die_with_parent()
+        if user := spec.get("user"):
+            become(user, container)
+        die_with_parent()  # last: other credentials take it back
         for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
@@ -192,6 +196,7 @@ class Supervisor:
         self.sources: dict[int, str] = {}  # what the container writes: fd -> stream
         self.tees: dict[int, tuple[str, bytearray]] = {}  # fd of a listener -> stream, what it has yet to get
         self.following = self.oom = self.ended = False
+        self.pidfd: int | None = None  # of the container's process, where commands join its user namespace
         self.log: Log
         self.wake, alarm = os.pipe()
         for fd in (self.wake, alarm):
@@ -217,7 +222,8 @@ class Supervisor:
             if fd == self.wake:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self.wake, 4096)
-        self.pump([fd for fd in ready if fd in self.sources])
+        if said := [fd for fd in ready if fd in self.sources]:
+            self.pump(said)
         self.weigh()
         return self.reap()
 
@@ -315,12 +321,15 @@ class Supervisor:
                 os.close(fd)
             return
         if pid == 0:
-            run(spec, stdio, writer)
+            run(spec, stdio, writer, self.pidfd)
         for fd in (writer, *set(stdio)):
             os.close(fd)
         problem = b"".join(iter(lambda: os.read(reader, 65536), b""))
         os.close(reader)
         self.children[pid] = -1 if problem else number
+        if number == 0 and not problem and spec.get("user", {}).get("how") == "map":
+            with contextlib.suppress(OSError):  # a kernel without it: commands get a namespace alike
+                self.pidfd = os.pidfd_open(pid)
         if problem:
             self.fail(number, json.loads(problem))
         else:
@@ -378,7 +387,7 @@ class Supervisor:
         self.log.write(said)
         for stream in ended:
             self.log.end(stream)
-        if fds and self.following:
+        if self.following:
             self.send({"logged": True})
 
     def _pass_on(self, fd: int) -> None:
@@ -502,6 +511,8 @@ def fork_for_ever(requests: socket.socket) -> None:
             requests.close()
             try:
                 Supervisor(socket.socket(fileno=fds[0])).serve()
+            except Exception:  # the kubelet sees a container that is gone; why is for its standard error
+                sys.excepthook(*sys.exc_info())
             finally:
                 os._exit(0)
         os.close(fds[0])

@@ -14,12 +14,13 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from crosswind.local.injection.images import sidecar_images
 from crosswind.local.kubelet.containers import Container, Forker, StartError
 from crosswind.local.kubelet.images import image_table
 from crosswind.local.kubelet.network import Network
+from crosswind.local.kubelet.security import Identity, Powers
 from crosswind.local.seams import Registry
 from crosswind.local.statuses import StatusError
 from crosswind.ownership import Owner, claim_folder, folder_owner, release_folder
@@ -28,6 +29,7 @@ from crosswind.types import Manifest
 
 __all__ = ["Machine", "Tokens", "below", "rewritten"]
 
+NOBODY, AIRFLOW_USER = 65534, 50000
 PREFIX = "crosswind-pods-"
 COMMAND = "crosswind local up"
 MACHINE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -57,7 +59,8 @@ class Machine:
       are replaced by the folders that stand for them. All other files are the machine's, nothing is read-only, and
       process 1 is the machine's own: ``kill 1`` does not mean the container.
 
-    In each of them processes run as the kubelet's user: ``runAsUser`` is not looked at.
+    ``powers`` tells what of a security context can be applied: as root any user and group; in a user namespace one of
+    each, under any number; else those of the kubelet.
     """
 
     def __init__(
@@ -70,6 +73,9 @@ class Machine:
         self.api_port = api_port
         self.forker = Forker()
         self.mode = "none"
+        self.powers = Powers("own", mounts=False)
+        self.environment_folders = _environment_folders()
+        """The folders of the Python environment, which every user must be able to read."""
         self.names: Callable[[str], list[str]] = lambda namespace: []
         """Lines of a hosts file in a namespace that name the Services."""
         self.images: dict[str, LocalImage] = {}
@@ -98,6 +104,7 @@ class Machine:
         self._stack.callback(self.forker.close)
         self.images = image_table(await asyncio.to_thread(self._builtin_images), self.settings.images)
         self.mode = await self._best_mode()
+        self.powers = await self._powers()
 
     async def __aexit__(self, *_: object) -> None:
         """Remove the folders, end the forker."""
@@ -111,23 +118,49 @@ class Machine:
         root = os.geteuid() == 0 and self.settings.sandbox == "auto"
         for mode in ("root", "user") if root else ("user",):
             try:
-                if await self._works(mode):
+                if await self._works(mode, {}):
                     return mode
             except StartError as problem:
                 why = str(problem)
         _log.warning("containers get no namespaces of their own here (%s): see crosswind.local.kubelet.machine", why)
         return "none"
 
-    async def _works(self, mode: str) -> bool:
+    async def _powers(self) -> Powers:
+        """Try for real too: a container that runs as somebody else."""
+        mounts, own = self.mode != "none", (os.geteuid(), os.getegid(), frozenset(os.getgroups()))
+        alone = "" if mounts else "containers get no namespaces here"
+        if self.mode == "user":
+            best = Powers("one", mounts, 0, 0, why="a user namespace without privileges has one user and one group")
+        elif own[0]:
+            return Powers("own", mounts, *own, why=f"the kubelet is not root, and {alone}")
+        elif not mounts and (closed := _closed_to_others(self.environment_folders)):
+            return Powers("own", mounts, *own, why=f"other users may not enter {closed}, and {alone}")
+        else:
+            best = Powers("any", mounts, *own, why=alone)
+        somebody = Identity(NOBODY, NOBODY, (NOBODY,), (), no_new_privileges=False)
+        with contextlib.suppress(StartError):
+            if await self._works(self.mode, somebody.message(best)):
+                return best
+        return replace(best, identities="own", why="this machine does not let the kubelet change users")
+
+    async def _works(self, mode: str, user: dict[str, Any]) -> bool:
         container = Container(self.forker)
         scratch = self.folder / "trial" / mode
         scratch.mkdir(parents=True, exist_ok=True)
         spec = {"mode": mode, "argv": ["true"], "env": {"PATH": MACHINE_PATH}, "cwd": "/", "hostname": "trial"}
+        spec |= {"user": user, "scratch": str(scratch), "mounts": [], "log": str(scratch.parent / "log")}
         try:
-            await container.start(spec | {"scratch": str(scratch), "mounts": [], "log": str(scratch.parent / "log")})
+            await container.start(spec)
             return (await container.wait()).code == 0
         finally:
             await container.close()
+
+    def open_way(self, folder: Path) -> None:
+        """Let other users pass to a folder of ours, without seeing what else is there: where nothing can be mounted."""
+        for place in (folder, *folder.parents):
+            place.chmod(0o711)
+            if place == self.folder:
+                return
 
     # images
 
@@ -167,13 +200,13 @@ class Machine:
             return ""
         return self.tokens.mint(account, [audience] if audience else list(DEFAULT_AUDIENCES), seconds, pod)[0]
 
-    def given_environment(self, image: LocalImage, hostname: str) -> dict[str, str]:
+    def given_environment(self, image: LocalImage, hostname: str, uid: int) -> dict[str, str]:
         """Return the variables that a container has without asking: the image's and Kubernetes' own."""
         path = ":".join([*image.path, *([MACHINE_PATH] if image.machine else [])])
         host, port = self.network.host_address, str(self.api_port)
         return {
             "PATH": path,
-            "HOME": "/root",
+            "HOME": "/" if uid else "/root",  # as for a user that the image does not know
             **image.environment,
             "HOSTNAME": hostname,
             "KUBERNETES_SERVICE_HOST": host,
@@ -186,11 +219,21 @@ class Machine:
 DEFAULT_AUDIENCES = ("https://kubernetes.default.svc.cluster.local",)
 
 
-def _own_python() -> LocalImage:
-    """The current virtual environment, with all that its interpreter needs."""
+def _environment_folders() -> list[str]:
+    """Return the folders of the current virtual environment, with all that its interpreter needs."""
     source = Path(__file__).resolve().parents[3]
-    folders = {sys.prefix, sys.base_prefix, str(source), os.path.dirname(os.path.realpath(sys.executable))}
-    return LocalImage(path=(str(Path(sys.executable).parent),), visible=_hidden(folders))
+    return sorted({sys.prefix, sys.base_prefix, str(source), os.path.dirname(os.path.realpath(sys.executable))})
+
+
+def _closed_to_others(folders: Iterable[str]) -> str:
+    """Return the first folder on the way to these that other users may not pass, or ""."""
+    ways = {place for folder in folders for place in (Path(folder), *Path(folder).parents)}
+    return next((str(place) for place in sorted(ways) if not place.stat().st_mode & 0o001), "")
+
+
+def _own_python() -> LocalImage:
+    """The current virtual environment."""
+    return LocalImage(path=(str(Path(sys.executable).parent),), visible=_hidden(_environment_folders()))
 
 
 def _hidden(folders: Iterable[str]) -> tuple[str, ...]:
@@ -203,15 +246,27 @@ def _airflow(python: LocalImage, folder: Path) -> LocalImage:
     entrypoint = folder / "entrypoint"
     entrypoint.write_text(f"#!/bin/sh\n{AIRFLOW_ENTRYPOINT}\n")
     entrypoint.chmod(0o755)
+    users = folder / "passwd"
+    users.write_text(_passwd() + f"airflow:x:{AIRFLOW_USER}:0:Airflow:/home/airflow:/bin/sh\n")
     variables = {"AIRFLOW_HOME": "/opt/airflow", "HOME": "/home/airflow", "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
     return LocalImage(
         path=python.path,
         visible=python.visible,
         environment=variables,
         entrypoint=("/entrypoint",),
-        mounts={"/entrypoint": str(entrypoint)},
+        mounts={"/entrypoint": str(entrypoint), "/etc/passwd": str(users)},
         folder="/opt/airflow",
+        user=AIRFLOW_USER,
     )
+
+
+def _passwd() -> str:
+    """Return the machine's users, without one that has the name or the number of Airflow's."""
+    try:
+        lines = Path("/etc/passwd").read_text(errors="replace").splitlines(keepends=True)
+    except OSError:
+        return "root:x:0:0:root:/root:/bin/sh\n"
+    return "".join(line for line in lines if not {"airflow", str(AIRFLOW_USER)} & set(line.split(":")[:3:2]))
 
 
 def _busybox(folder: Path) -> LocalImage:

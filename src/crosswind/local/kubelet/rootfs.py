@@ -229,9 +229,58 @@ def enter_root(spec: dict[str, Any]) -> None:
         mount("tmpfs", path, "tmpfs", MS_NOSUID, f"mode={mode}")
     mount(f"{OLD}/sys", "/sys", "", MS_BIND | MS_REC)
     mount("proc", "/proc", "proc")
+    if owned := spec.get("owned"):
+        make_owned(owned, spec["user"])
     for one in spec["mounts"]:
         bind(OLD + one["source"], one["target"], fixed=one.get("readOnly", False))
     check(libc.umount2(OLD.encode(), MNT_DETACH), "umount of the machine's root")
     os.rmdir(OLD)
+    volumes = tuple(os.path.realpath(one["target"]) for one in spec["mounts"])
+    if spec.get("reachable"):
+        open_ways(spec["reachable"], volumes)
     if spec.get("readOnlyRoot"):
-        read_only("/")
+        os.makedirs(spec["cwd"] or "/", exist_ok=True)
+        fix_root(volumes)
+
+
+def make_owned(folders: list[str], user: dict[str, Any]) -> None:
+    """Make folders that an image has for its user, where the machine has none of that name."""
+    for folder in folders:
+        if not os.path.lexists(folder):
+            with contextlib.suppress(OSError):  # in a user namespace; it is missed only if it is written to
+                os.makedirs(folder)
+                os.chmod(folder, 0o775)  # noqa: S103 - as in the image
+                if user["how"] == "set":
+                    os.chown(folder, user["uid"], user["gid"])
+
+
+def mounts_now() -> dict[str, str]:
+    """Return the mount points that this process sees, with the kind of file system; of two at one place the upper."""
+    kinds = {}
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            head, _, tail = line.partition(" - ")
+            kinds[head.split()[4].encode().decode("unicode_escape")] = tail.split()[0]
+    return kinds
+
+
+def fix_root(volumes: tuple[str, ...]) -> None:
+    """Make all that is not a volume read-only: the root, and what lies over the machine's other file systems."""
+    kept = (*volumes, "/proc", "/sys", "/dev")
+    for point in mounts_now():
+        if not below(point, kept):
+            read_only(point)
+
+
+def open_ways(paths: list[str], volumes: tuple[str, ...]) -> None:
+    """Let every user pass through the folders above these paths, as in an image, where the machine keeps them closed.
+
+    Only in the container's own layer: what is mounted from the machine stays as it is.
+    """
+    kinds = mounts_now()
+    for folder in {above for path in paths for above in [path, *parents(path)]}:
+        point = next(above for above in [folder, *parents(folder)] if above in kinds)
+        if os.path.isdir(folder) and kinds[point] in ("overlay", "tmpfs") and point not in volumes:
+            mode = os.stat(folder).st_mode & 0o7777
+            if mode & 0o011 != 0o011:
+                os.chmod(folder, mode | 0o011)  # noqa: S103 - to pass, not to read

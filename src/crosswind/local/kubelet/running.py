@@ -92,7 +92,7 @@ class Run:
         """Start a command beside the container's process; ``StartError`` when that fails."""
         if self.container.ended:
             raise LookupError("container not found")
-        spec = {key: self._process[key] for key in ("env", "cwd")}
+        spec = {key: self._process[key] for key in ("env", "cwd", "user")}
         argv = [rewritten(part, self._process.get("places") or {}) for part in command]
         return await self.container.exec({**spec, "argv": argv, "tty": "tty" in fds}, fds)
 

@@ -15,6 +15,7 @@ from crosswind.local.kubelet.environment import ConfigError, environment, expand
 from crosswind.local.kubelet.images import command_line, find_image
 from crosswind.local.kubelet.machine import Machine, below, rewritten
 from crosswind.local.kubelet.network import Place
+from crosswind.local.kubelet.security import Identity, identity_of
 from crosswind.local.kubelet.volumes import Mount, Volumes
 from crosswind.local.quantities import amount
 from crosswind.local.service_plans import DOMAIN
@@ -71,11 +72,14 @@ def process_spec(
     """Return the launcher's ``start`` message for one run, whose files go to ``folder``. Raises ``ConfigError``."""
     image = find_image(container["image"], machine.images) or LocalImage()
     namespace, hostname = pod["metadata"]["namespace"], hostname_of(pod)
-    given = machine.given_environment(image, hostname) | _readiness(pod, container["name"])
+    identity = identity_of(pod, container, image)
+    given = machine.given_environment(image, hostname, identity.uid) | _readiness(pod, container["name"])
     variables = environment(
         pod, container, given, lambda kind, name: machine.find(namespace, kind, name), machine.allocatable()
     )
-    mounts = [*shared, *_own_files(container, folder), *(Mount(path, path, True) for path in image.visible)]
+    fixed = bool((container.get("securityContext") or {}).get("readOnlyRootFilesystem"))
+    own = _own_files(container, folder, writable=not fixed or machine.mode == "none")
+    mounts = [*shared, *own, *(Mount(path, path, True) for path in image.visible)]
     mounts += [Mount(os.path.abspath(source), path, True) for path, source in image.mounts.items()]
     mounted = volumes.mounts(pod, container, variables)
     over = tuple(one.target for one in mounted)  # a volume at /tmp, say, must not hide an environment that lies there
@@ -92,12 +96,26 @@ def process_spec(
         "log": str(folder / "log"),
         "tty": bool(container.get("tty")),
         "memory": memory_limit(container),
-        "readOnlyRoot": bool((container.get("securityContext") or {}).get("readOnlyRootFilesystem")),
+        "readOnlyRoot": fixed,
+        **_as_whom(machine, image, identity, variables["HOME"], folder),
     }
     if machine.mode != "none":
         return message
     places = {image.folder: str(folder / "tmp")} if image.folder != "/" else {}
     return without_mounts(message, linked(places | {one.target: one.source for one in mounts}, str(folder / "tmp")))
+
+
+def _as_whom(machine: Machine, image: LocalImage, identity: Identity, home: str, folder: Path) -> dict[str, Any]:
+    """Return what the launcher is told of the user, and which folders must be there for it or let it pass."""
+    parts: dict[str, Any] = {"user": identity.message(machine.powers)}
+    if identity.uid and image.user:
+        parts["owned"] = [image.folder, home]
+    if identity.uid and machine.powers.identities == "any":
+        if machine.mode == "none":
+            machine.open_way(folder)
+        else:
+            parts["reachable"] = [*machine.environment_folders, *image.path]
+    return parts
 
 
 def _readiness(pod: Manifest, name: str) -> dict[str, str]:
@@ -109,8 +127,11 @@ def _readiness(pod: Manifest, name: str) -> dict[str, str]:
     return {} if seconds is None else {READY_AFTER: f"{seconds:g}"}
 
 
-def _own_files(container: Manifest, folder: Path) -> list[Mount]:
-    """Make the files of one run: a /tmp on disk, an empty termination message, the place for its root."""
+def _own_files(container: Manifest, folder: Path, *, writable: bool) -> list[Mount]:
+    """Make the files of one run: a /tmp on disk, an empty termination message, the place for its root.
+
+    Without ``writable`` there is no /tmp of its own: it is a part of the root, which is read-only.
+    """
     for name, mode in (("tmp", 0o1777), ("root", 0o755)):
         (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / name).chmod(mode)
@@ -118,7 +139,8 @@ def _own_files(container: Manifest, folder: Path) -> list[Mount]:
     message.touch()
     message.chmod(0o666)
     path = container.get("terminationMessagePath") or "/dev/termination-log"
-    return [Mount(str(folder / "tmp"), "/tmp"), Mount(str(message), path)]  # noqa: S108 - of the container
+    temporary = [Mount(str(folder / "tmp"), "/tmp")] if writable else []  # noqa: S108 - of the container
+    return [*temporary, Mount(str(message), path)]
 
 
 def memory_limit(container: Manifest) -> int | None:

@@ -16,16 +16,18 @@ from uuid import uuid4
 from crosswind.local.injection.delays import START_DELAY, delay_of
 from crosswind.local.kubelet.containers import StartError
 from crosswind.local.kubelet.environment import ConfigError
-from crosswind.local.kubelet.images import ImageProblem, problem_of
+from crosswind.local.kubelet.images import ImageProblem, find_image, problem_of
 from crosswind.local.kubelet.machine import Machine
 from crosswind.local.kubelet.network import Place
 from crosswind.local.kubelet.pods import Ended, Kill, Plan, Sight, Waiting, all_containers, next_actions, stop_after
 from crosswind.local.kubelet.probing import probe_for_ever
 from crosswind.local.kubelet.running import Run
+from crosswind.local.kubelet.security import identity_of, not_applied, ownership_of
 from crosswind.local.kubelet.starting import host_files, process_spec, write_hosts
 from crosswind.local.kubelet.status import Outlook
 from crosswind.local.kubelet.telling import Reporter
-from crosswind.local.kubelet.volumes import Mount, Ownership, Sources, VolumeError, Volumes
+from crosswind.local.kubelet.volumes import Mount, Sources, VolumeError, Volumes
+from crosswind.settings import LocalImage
 from crosswind.types import Manifest
 
 __all__ = ["Ending", "PodWorker"]
@@ -79,7 +81,10 @@ class PodWorker:
         find = functools.partial(machine.find, metadata["namespace"])
         token = functools.partial(machine.token, pod)
         self._volumes = Volumes(
-            self.folder / "volumes", machine.folder / "claims", Sources(find, token, machine.allocatable()), Ownership()
+            self.folder / "volumes",
+            machine.folder / "claims",
+            Sources(find, token, machine.allocatable()),
+            ownership_of(pod, machine.powers),
         )
 
     @property
@@ -352,7 +357,16 @@ class PodWorker:
             await run.container.close()
             self._refuse_config(sight, name, str(problem))
             return False
+        if number == 0:
+            self._report_security(spec)
         return await self._launch(name, sight, run, process)
+
+    def _report_security(self, spec: Manifest) -> None:
+        """Write an event where a security setting cannot be applied on this machine: never drop one in silence."""
+        image = find_image(spec["image"], self._machine.images) or LocalImage()
+        identity = identity_of(self.pod, spec, image)
+        if told := not_applied(self.pod, spec, identity, self._machine.powers):
+            self._tell.warn("SecurityContextNotApplied", told, spec["name"])
 
     async def _pull(self, sight: Sight, spec: Manifest, *, first: bool) -> bool:
         """Pull a container's image; False for an annotation that asks for a delay which is no number.
