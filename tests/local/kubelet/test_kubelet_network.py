@@ -51,6 +51,14 @@ async def test_each_pod_has_the_port_for_itself(network: BridgedNetwork, address
             assert await ask(node, name) == name.encode()
 
 
+@pytest.mark.parametrize("size", [3_000, 5_000, 100_000])
+async def test_a_container_may_have_long_variables(network: BridgedNetwork, size: int) -> None:
+    """Its description then reaches the launcher in several pieces, the first with the network's descriptor."""
+    async with kubelet_of(LocalSettings(), network) as node:
+        node.pod("a", container("echo ${#LONG}", env=[{"name": "LONG", "value": "x" * size}]))
+        assert await node.log(await node.ended("a")) == f"{size}\n"
+
+
 async def test_a_name_that_nobody_knows_is_refused_at_once(network: BridgedNetwork) -> None:
     """Well before the 10 s in which a resolver gives up on a name server that it cannot reach."""
     look = "python3 -c 'import socket; socket.getaddrinfo(\"nobody.example.org\", 80)'"
