@@ -54,7 +54,7 @@ def cases(dialect: str) -> Iterator[Case]:
         head = {found[1]: found[2] for line in lines[:5] if (found := _HEAD.match(line))}
         count = next(number for number, line in enumerate(lines) if not _HEAD.match(line))
         yield Case(
-            dialect,
+            _sqlglots_name(dialect),
             head["name"],
             "".join(lines[count:]).strip() + "\n",
             _listed(head["reads"]),
@@ -72,6 +72,10 @@ def _listed(text: str) -> list[str]:
 def dialects() -> list[str]:
     """Return the dialects that have a file."""
     return sorted(path.stem for path in CORPUS.glob("*.sql"))
+
+
+def _sqlglots_name(dialect: str) -> str:
+    return "" if dialect == "generic" else dialect
 
 
 def expected(case: Case) -> tuple[set[str], set[str]]:

@@ -102,6 +102,50 @@ def test_what_cannot_be_read_is_a_problem_and_no_crash(sql: str) -> None:
     assert found.unread or found.no_query
 
 
+@pytest.mark.parametrize(
+    ("sql", "unread"),
+    [
+        ("INSERT INTO d SELECT * FROM a;\nFROBNICATE TABLE x;\nINSERT INTO e SELECT * FROM b", [2]),
+        ("INSERT INTO d SELECT * FROM a;\n\nSELECT * FROM (;\nINSERT INTO e SELECT * FROM b", [3]),
+        ("INSERT INTO d SELECT * FROM a;\nINSERT INTO e SELECT * FROM b;\nSELECT 'open", [3]),
+        ("INSERT INTO d SELECT * FROM a;\nEXECUTE IMMEDIATE x || y;\nINSERT INTO e SELECT * FROM b", [2]),
+    ],
+)
+def test_a_statement_that_is_not_understood_costs_only_itself(sql: str, unread: list[int]) -> None:
+    found = read_query(sql, [], "", "")
+    assert ([line for line, _ in found.unread], found.complete) == (unread, False)
+    assert (list(found.reads), found.writes) == (["a", "b"], ("d", "e"))
+
+
+@pytest.mark.parametrize(
+    ("sql", "complete"),
+    [
+        ("INSERT INTO d SELECT * FROM a WHERE day = '{{ ds }}'", True),
+        ("INSERT INTO d SELECT * FROM a WHERE n > {{ params.n }}", True),
+        ("INSERT INTO d SELECT * FROM {{ params.table }}", False),
+        ("INSERT INTO d SELECT * FROM a AS b {{ params.joins }} WHERE b.x", False),
+        ("CALL refresh()", False),
+        ("SELECT * FROM information_schema.tables", False),
+    ],
+)
+def test_it_is_known_whether_all_that_is_read_is_seen(sql: str, complete: bool) -> None:
+    assert read_query(sql, [], "postgres", "").complete is complete
+
+
+@pytest.mark.parametrize(("sql", "meant"), [("selec * form orders", "SELECT"), ("INSRT INTO a VALUES (1)", "INSERT")])
+def test_a_text_that_is_no_sql_is_said_to_be_none(sql: str, meant: str) -> None:
+    found = read_query(f"-- why\n{sql}", [], "", "")
+    assert found.no_query is not None
+    line, reason = found.no_query
+    assert line == 2
+    assert reason.startswith("this is no query")
+    assert reason.endswith(f"did you mean {meant}?")
+
+
+def test_marks_of_editors_do_not_matter(facts: Facts) -> None:
+    assert facts("\ufeffINSERT INTO d\r\nSELECT *\r\nFROM a;\r\n") == {"reads": ["a"], "writes": ["d"]}
+
+
 DEEP = """
 from crosswind.tasks.queries import read_query
 n = 60_000

@@ -229,3 +229,173 @@ SELECT day, SUM(amount) AS amount FROM mart.orders GROUP BY day;
 -- writes: mart.wide
 CREATE OR REPLACE TABLE mart.wide AS
 SELECT * FROM mart.sales PIVOT (SUM(amount) FOR quarter IN ('Q1', 'Q2')) ORDER BY 1;
+
+-- name: in short: INSERT INTO mart.a (x) (SELECT x FROM raw.b)
+-- reads: raw.b
+-- writes: mart.a
+INSERT INTO mart.a (x) (SELECT x FROM raw.b);
+
+-- name: in short: ((SELECT * FROM raw.a) UNION ALL (SELECT * FROM raw.b))
+-- reads: raw.a, raw.b
+-- writes:
+((SELECT * FROM raw.a) UNION ALL (SELECT * FROM raw.b));
+
+-- name: in short: CREATE OR REPLACE EXTERNAL TABLE raw.ext OPTIONS (format='CSV', uris=[
+-- reads:
+-- writes: raw.ext
+CREATE OR REPLACE EXTERNAL TABLE raw.ext OPTIONS (format='CSV', uris=['gs://a/*.csv']);
+
+-- name: in short: CREATE TABLE mart.a LIKE raw.b AS SELECT * FROM raw.c
+-- reads: raw.b, raw.c
+-- writes: mart.a
+CREATE TABLE mart.a LIKE raw.b AS SELECT * FROM raw.c;
+
+-- name: in short: CREATE TEMP TABLE _SESSION.t AS SELECT * FROM raw.a; SELECT * FROM _SE
+-- reads: raw.a
+-- writes:
+CREATE TEMP TABLE _SESSION.t AS SELECT * FROM raw.a; SELECT * FROM _SESSION.t;
+
+-- name: in short: MERGE mart.a USING UNNEST([1,2]) AS x ON a.id = x WHEN NOT MATCHED THE
+-- reads:
+-- writes: mart.a
+MERGE mart.a USING UNNEST([1,2]) AS x ON a.id = x WHEN NOT MATCHED THEN INSERT (id) VALUES (x);
+
+-- name: in short: BEGIN TRANSACTION; DELETE FROM mart.a WHERE TRUE; INSERT mart.a SELECT
+-- reads: raw.a
+-- writes: mart.a
+BEGIN TRANSACTION; DELETE FROM mart.a WHERE TRUE; INSERT mart.a SELECT * FROM raw.a; COMMIT TRANSACTION;
+
+-- name: in short: WHILE x < 10 DO SET x = x + 1; INSERT INTO mart.a SELECT x; END WHILE
+-- reads:
+-- writes: mart.a
+WHILE x < 10 DO SET x = x + 1; INSERT INTO mart.a SELECT x; END WHILE;
+
+-- name: in short: CASE WHEN EXISTS (SELECT 1 FROM raw.a) THEN INSERT INTO mart.a SELECT
+-- reads: raw.a
+-- writes: mart.a
+CASE WHEN EXISTS (SELECT 1 FROM raw.a) THEN INSERT INTO mart.a SELECT 1; ELSE SELECT 2; END CASE;
+
+-- name: in short: LOOP INSERT INTO mart.a SELECT 1; BREAK; END LOOP
+-- reads:
+-- writes: mart.a
+LOOP INSERT INTO mart.a SELECT 1; BREAK; END LOOP;
+
+-- name: in short: REPEAT SET x = x+1; INSERT INTO mart.a SELECT x; UNTIL x > 3 END REPEA
+-- reads:
+-- writes: mart.a
+REPEAT SET x = x+1; INSERT INTO mart.a SELECT x; UNTIL x > 3 END REPEAT;
+
+-- name: in short: SELECT * FROM raw.a, UNNEST(GENERATE_DATE_ARRAY('2026-01-01', CURRENT_
+-- reads: raw.a
+-- writes:
+SELECT * FROM raw.a, UNNEST(GENERATE_DATE_ARRAY('2026-01-01', CURRENT_DATE())) d;
+
+-- name: in short: CREATE OR REPLACE TABLE mart.a AS WITH a AS (SELECT * FROM raw.a), b A
+-- reads: raw.a, raw.b
+-- writes: mart.a
+CREATE OR REPLACE TABLE mart.a AS WITH a AS (SELECT * FROM raw.a), b AS (SELECT * FROM a JOIN raw.b USING (id)) SELECT * FROM b;
+
+-- name: in short: SELECT * FROM mart.fn(DATE '2026-01-01')
+-- reads:
+-- writes:
+SELECT * FROM mart.fn(DATE '2026-01-01');
+
+-- name: in short: CREATE VIEW IF NOT EXISTS mart.v(a, b) OPTIONS(description='x') AS SEL
+-- reads: raw.a
+-- writes: mart.v
+CREATE VIEW IF NOT EXISTS mart.v(a, b) OPTIONS(description='x') AS SELECT 1, x FROM raw.a;
+
+-- name: in short: ALTER TABLE mart.a ADD COLUMN IF NOT EXISTS x INT64; INSERT INTO mart.
+-- reads: raw.a
+-- writes: mart.a
+ALTER TABLE mart.a ADD COLUMN IF NOT EXISTS x INT64; INSERT INTO mart.a SELECT * FROM raw.a;
+
+-- name: in short: SELECT * FROM ML.FORECAST(MODEL mart.m, STRUCT(30 AS horizon))
+-- reads: mart.m
+-- writes:
+SELECT * FROM ML.FORECAST(MODEL mart.m, STRUCT(30 AS horizon));
+
+-- name: in short: CREATE OR REPLACE MODEL mart.m OPTIONS(model_type='kmeans') AS WITH x
+-- reads: raw.a
+-- writes: mart.m
+CREATE OR REPLACE MODEL mart.m OPTIONS(model_type='kmeans') AS WITH x AS (SELECT * FROM raw.a) SELECT * FROM x;
+
+-- name: in short: CREATE SEARCH INDEX i ON mart.a(ALL COLUMNS)
+-- reads:
+-- writes:
+CREATE SEARCH INDEX i ON mart.a(ALL COLUMNS);
+
+-- name: in short: EXPORT DATA WITH CONNECTION x.y OPTIONS(uri='gs://x') AS (SELECT * FRO
+-- reads: mart.a
+-- writes:
+EXPORT DATA WITH CONNECTION x.y OPTIONS(uri='gs://x') AS (SELECT * FROM mart.a);
+
+-- name: in short: UPDATE mart.a SET x = (SELECT MAX(y) FROM raw.b WHERE b.id = a.id) WHE
+-- reads: raw.b
+-- writes: mart.a
+UPDATE mart.a SET x = (SELECT MAX(y) FROM raw.b WHERE b.id = a.id) WHERE TRUE;
+
+-- name: in short: DROP SNAPSHOT TABLE IF EXISTS backup.a; CREATE SNAPSHOT TABLE backup.a
+-- reads: mart.a
+-- writes: backup.a
+DROP SNAPSHOT TABLE IF EXISTS backup.a; CREATE SNAPSHOT TABLE backup.a CLONE mart.a;
+
+-- name: in short: INSERT INTO `{{ params.project }}.mart.a` SELECT * FROM `{{ params.pro
+-- reads: ref.c
+-- writes:
+INSERT INTO `{{ params.project }}.mart.a` SELECT * FROM `{{ params.project }}.raw.b` JOIN ref.c USING (id);
+
+-- name: in short: MERGE `mart.a` T USING (SELECT * EXCEPT(rn) FROM (SELECT *, ROW_NUMBER
+-- reads: raw.b
+-- writes: mart.a
+MERGE `mart.a` T USING (SELECT * EXCEPT(rn) FROM (SELECT *, ROW_NUMBER() OVER(PARTITION BY id ORDER BY ts DESC) rn FROM `raw.b` WHERE _PARTITIONDATE = @run_date) WHERE rn = 1) S ON T.id = S.id WHEN MATCHED THEN UPDATE SET v = S.v WHEN NOT MATCHED THEN INSERT (id, v) VALUES (id, v);
+
+-- name: in short: CREATE OR REPLACE TABLE mart.a AS SELECT AS STRUCT * FROM raw.a; CREAT
+-- reads: raw.a, raw.c
+-- writes: mart.a, mart.b
+CREATE OR REPLACE TABLE mart.a AS SELECT AS STRUCT * FROM raw.a; CREATE OR REPLACE TABLE mart.b AS SELECT * FROM mart.a, raw.c;
+
+-- name: in short: DECLARE d DATE; SET d = CURRENT_DATE(); BEGIN CREATE TEMP TABLE t AS S
+-- reads: raw.a
+-- writes: mart.a
+DECLARE d DATE; SET d = CURRENT_DATE(); BEGIN CREATE TEMP TABLE t AS SELECT * FROM raw.a WHERE day = d; INSERT INTO mart.a SELECT * FROM t; DROP TABLE t; END;
+
+-- name: in short: EXECUTE IMMEDIATE """CREATE OR REPLACE TABLE mart.a AS SELECT * FROM r
+-- reads: raw.a
+-- writes: mart.a
+EXECUTE IMMEDIATE """CREATE OR REPLACE TABLE mart.a AS SELECT * FROM raw.a""";
+
+-- name: in short: SELECT * FROM raw.a TABLESAMPLE SYSTEM (10 PERCENT), raw.b FOR SYSTEM_
+-- reads: raw.a, raw.b
+-- writes:
+SELECT * FROM raw.a TABLESAMPLE SYSTEM (10 PERCENT), raw.b FOR SYSTEM_TIME AS OF CURRENT_TIMESTAMP();
+
+-- name: in short: CREATE TABLE mart.`select` AS SELECT `from` FROM raw.`table`
+-- reads: raw.`table`
+-- writes: mart.`select`
+CREATE TABLE mart.`select` AS SELECT `from` FROM raw.`table`;
+
+-- name: in short: CREATE OR REPLACE TABLE mart.a (id INT64 OPTIONS(description="x"), PRI
+-- reads:
+-- writes: mart.a
+CREATE OR REPLACE TABLE mart.a (id INT64 OPTIONS(description="x"), PRIMARY KEY (id) NOT ENFORCED, FOREIGN KEY (x) REFERENCES ref.b(x) NOT ENFORCED);
+
+-- name: in short: SELECT * FROM raw.a JOIN (raw.b CROSS JOIN raw.c) ON TRUE
+-- reads: raw.a, raw.b, raw.c
+-- writes:
+SELECT * FROM raw.a JOIN (raw.b CROSS JOIN raw.c) ON TRUE;
+
+-- name: in short: INSERT INTO mart.a SELECT ARRAY(SELECT x FROM UNNEST(t.xs) AS x), (SEL
+-- reads: raw.b, raw.t
+-- writes: mart.a
+INSERT INTO mart.a SELECT ARRAY(SELECT x FROM UNNEST(t.xs) AS x), (SELECT COUNT(*) FROM t.items), EXISTS(SELECT 1 FROM raw.b) FROM raw.t AS t;
+
+-- name: in short: SELECT * FROM mart.a QUALIFY RANK() OVER w = 1 WINDOW w AS (PARTITION
+-- reads: mart.a
+-- writes:
+SELECT * FROM mart.a QUALIFY RANK() OVER w = 1 WINDOW w AS (PARTITION BY x);
+
+-- name: in short: CALL mart.load('x'); SELECT @@row_count; RETURN
+-- reads:
+-- writes:
+CALL mart.load('x'); SELECT @@row_count; RETURN;

@@ -150,3 +150,128 @@ CREATE TABLE mart.x ENGINE = ReplacingMergeTree(version) PARTITION BY toYYYYMM(d
 -- reads: raw.x
 -- writes: mart.x
 CREATE OR REPLACE TABLE mart.x ENGINE = Memory COMMENT 'x' AS SELECT * FROM raw.x;
+
+-- name: in short: INSERT INTO mart.a SELECT * FROM raw.a ARRAY JOIN xs AS x GLOBAL LEFT
+-- reads: raw.a, raw.b
+-- writes: mart.a
+INSERT INTO mart.a SELECT * FROM raw.a ARRAY JOIN xs AS x GLOBAL LEFT JOIN raw.b USING id;
+
+-- name: in short: INSERT INTO mart.a SELECT * FROM merge('raw', '^a')
+-- reads:
+-- writes: mart.a
+INSERT INTO mart.a SELECT * FROM merge('raw', '^a');
+
+-- name: in short: SELECT * FROM raw.a FINAL AS x ASOF JOIN raw.b AS y ON x.id = y.id AND
+-- reads: raw.a, raw.b
+-- writes:
+SELECT * FROM raw.a FINAL AS x ASOF JOIN raw.b AS y ON x.id = y.id AND x.t >= y.t;
+
+-- name: in short: CREATE VIEW mart.v AS SELECT * FROM raw.a WHERE x = {p:UInt8}
+-- reads: raw.a
+-- writes: mart.v
+CREATE VIEW mart.v AS SELECT * FROM raw.a WHERE x = {p:UInt8};
+
+-- name: in short: CREATE TABLE mart.a ON CLUSTER '{cluster}' (id UInt64) ENGINE = Replic
+-- reads:
+-- writes: mart.a
+CREATE TABLE mart.a ON CLUSTER '{cluster}' (id UInt64) ENGINE = ReplicatedMergeTree('/x', '{replica}') ORDER BY id;
+
+-- name: in short: CREATE TABLE mart.d AS mart.a ENGINE = Distributed(c, mart, a, rand())
+-- reads: mart.a
+-- writes: mart.d
+CREATE TABLE mart.d AS mart.a ENGINE = Distributed(c, mart, a, rand());
+
+-- name: in short: CREATE LIVE VIEW mart.l AS SELECT * FROM raw.a
+-- reads: raw.a
+-- writes: mart.l
+CREATE LIVE VIEW mart.l AS SELECT * FROM raw.a;
+
+-- name: in short: TRUNCATE TABLE IF EXISTS mart.a; INSERT INTO mart.a FORMAT JSONEachRow
+-- reads:
+-- writes: mart.a
+TRUNCATE TABLE IF EXISTS mart.a; INSERT INTO mart.a FORMAT JSONEachRow;
+
+-- name: in short: ALTER TABLE mart.a MOVE PARTITION '1' TO DISK 'x'; ALTER TABLE mart.a
+-- reads:
+-- writes:
+ALTER TABLE mart.a MOVE PARTITION '1' TO DISK 'x'; ALTER TABLE mart.a FREEZE;
+
+-- name: in short: ALTER TABLE mart.a ADD COLUMN x Int8, MODIFY TTL d + INTERVAL 1 DAY
+-- reads:
+-- writes:
+ALTER TABLE mart.a ADD COLUMN x Int8, MODIFY TTL d + INTERVAL 1 DAY;
+
+-- name: in short: WITH x AS (SELECT * FROM raw.a) INSERT INTO mart.a SELECT * FROM x
+-- reads: raw.a
+-- writes: mart.a
+WITH x AS (SELECT * FROM raw.a) INSERT INTO mart.a SELECT * FROM x;
+
+-- name: in short: INSERT INTO mart.a SETTINGS async_insert=1 SELECT * FROM raw.a
+-- reads: raw.a
+-- writes: mart.a
+INSERT INTO mart.a SETTINGS async_insert=1 SELECT * FROM raw.a;
+
+-- name: in short: INSERT INTO mart.a (* EXCEPT(x)) SELECT * FROM raw.a
+-- reads: raw.a
+-- writes: mart.a
+INSERT INTO mart.a (* EXCEPT(x)) SELECT * FROM raw.a;
+
+-- name: in short: SELECT (SELECT max(x) FROM raw.b) AS m, * FROM raw.a WHERE tuple(x) IN
+-- reads: raw.a, raw.b, raw.c
+-- writes:
+SELECT (SELECT max(x) FROM raw.b) AS m, * FROM raw.a WHERE tuple(x) IN (SELECT y FROM raw.c);
+
+-- name: in short: CREATE MATERIALIZED VIEW mart.mv ON CLUSTER c TO mart.t (a Int8) AS WI
+-- reads: raw.a
+-- writes: mart.mv, mart.t
+CREATE MATERIALIZED VIEW mart.mv ON CLUSTER c TO mart.t (a Int8) AS WITH q AS (SELECT * FROM raw.a) SELECT * FROM q;
+
+-- name: in short: DETACH TABLE mart.a; ATTACH TABLE mart.a; KILL MUTATION WHERE 1; CHECK
+-- reads:
+-- writes:
+DETACH TABLE mart.a; ATTACH TABLE mart.a; KILL MUTATION WHERE 1; CHECK TABLE mart.a;
+
+-- name: in short: INSERT INTO mart.a SELECT toDate(ts) AS d, uniqExact(id) FROM raw.a WH
+-- reads: raw.a
+-- writes: mart.a
+INSERT INTO mart.a SELECT toDate(ts) AS d, uniqExact(id) FROM raw.a WHERE d = toDate('2026-01-01') GROUP BY d WITH ROLLUP FORMAT Null;
+
+-- name: in short: INSERT INTO mart.a WITH x AS (SELECT * FROM raw.a) SELECT * FROM x JOI
+-- reads: raw.a, raw.b
+-- writes: mart.a
+INSERT INTO mart.a WITH x AS (SELECT * FROM raw.a) SELECT * FROM x JOIN raw.b ON x.id = b.id;
+
+-- name: in short: CREATE TABLE IF NOT EXISTS mart.a (d Date, s AggregateFunction(sum, UI
+-- reads:
+-- writes: mart.a
+CREATE TABLE IF NOT EXISTS mart.a (d Date, s AggregateFunction(sum, UInt64), INDEX i d TYPE minmax GRANULARITY 1) ENGINE = AggregatingMergeTree() PARTITION BY d ORDER BY d TTL d + INTERVAL 30 DAY;
+
+-- name: in short: SELECT a.*, dictGet('ref.d', 'x', a.id) FROM raw.a a INNER ANY JOIN (S
+-- reads: raw.a, raw.b
+-- writes:
+SELECT a.*, dictGet('ref.d', 'x', a.id) FROM raw.a a INNER ANY JOIN (SELECT * FROM raw.b LIMIT 1 BY id) b USING (id);
+
+-- name: in short: CREATE TEMPORARY TABLE t ENGINE=Memory AS SELECT * FROM raw.a; INSERT
+-- reads: raw.a
+-- writes: mart.a
+CREATE TEMPORARY TABLE t ENGINE=Memory AS SELECT * FROM raw.a; INSERT INTO mart.a SELECT * FROM t;
+
+-- name: in short: ALTER TABLE mart.a DROP PARTITION 202601; ALTER TABLE mart.a ATTACH PA
+-- reads: stage.a
+-- writes: mart.a
+ALTER TABLE mart.a DROP PARTITION 202601; ALTER TABLE mart.a ATTACH PARTITION 202601 FROM stage.a; DROP TABLE stage.a;
+
+-- name: in short: RENAME TABLE mart.a TO mart.a_bak, stage.a TO mart.a
+-- reads: mart.a, stage.a
+-- writes: mart.a_bak, mart.a
+RENAME TABLE mart.a TO mart.a_bak, stage.a TO mart.a;
+
+-- name: in short: INSERT INTO mart.a SELECT * FROM url('http://x', CSV, 'a Int8') UNION
+-- reads: raw.b
+-- writes: mart.a
+INSERT INTO mart.a SELECT * FROM url('http://x', CSV, 'a Int8') UNION DISTINCT SELECT * FROM file('x.csv') INTERSECT SELECT * FROM raw.b;
+
+-- name: in short: SELECT * FROM raw.a PREWHERE x = 1 WHERE y IN (1, 2) SETTINGS max_thre
+-- reads: raw.a
+-- writes:
+SELECT * FROM raw.a PREWHERE x = 1 WHERE y IN (1, 2) SETTINGS max_threads=1 FORMAT JSON;

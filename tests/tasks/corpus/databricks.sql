@@ -71,3 +71,98 @@ INSERT INTO mart.o SELECT * FROM delta.`abfss://x@y.dfs.core.windows.net/o` o JO
 -- writes: mart.o
 CREATE OR REPLACE TEMP VIEW o AS SELECT *, v * 2 AS w, w + 1 AS x FROM raw.o QUALIFY ROW_NUMBER() OVER (PARTITION BY id ORDER BY ts DESC) = 1;
 INSERT OVERWRITE TABLE mart.o SELECT * FROM o;
+
+-- name: in short: CREATE OR REPLACE TEMPORARY VIEW v AS SELECT * FROM raw.a; MERGE INTO
+-- reads: raw.a
+-- writes: mart.a
+CREATE OR REPLACE TEMPORARY VIEW v AS SELECT * FROM raw.a; MERGE INTO mart.a t USING v ON t.id=v.id WHEN MATCHED THEN DELETE;
+
+-- name: in short: INSERT INTO mart.a REPLACE USING (id) SELECT * FROM raw.a
+-- reads: raw.a
+-- writes: mart.a
+INSERT INTO mart.a REPLACE USING (id) SELECT * FROM raw.a;
+
+-- name: in short: SELECT * FROM read_files('/x', format => 'csv'), LATERAL explode(a) AS
+-- reads:
+-- writes:
+SELECT * FROM read_files('/x', format => 'csv'), LATERAL explode(a) AS t(x);
+
+-- name: in short: CREATE TABLE mart.a CLUSTER BY AUTO AS SELECT * FROM raw.a
+-- reads: raw.a
+-- writes: mart.a
+CREATE TABLE mart.a CLUSTER BY AUTO AS SELECT * FROM raw.a;
+
+-- name: in short: APPLY CHANGES INTO live.a FROM STREAM(raw.b) KEYS (id) SEQUENCE BY ts
+-- reads: raw.b
+-- writes: live.a
+APPLY CHANGES INTO live.a FROM STREAM(raw.b) KEYS (id) SEQUENCE BY ts;
+
+-- name: in short: DESCRIBE HISTORY mart.a; FSCK REPAIR TABLE mart.a; REORG TABLE mart.a
+-- reads:
+-- writes:
+DESCRIBE HISTORY mart.a; FSCK REPAIR TABLE mart.a; REORG TABLE mart.a APPLY (PURGE); SYNC SCHEMA a FROM b;
+
+-- name: in short: EXECUTE IMMEDIATE 'SELECT * FROM raw.a WHERE x = ?' USING 1
+-- reads: raw.a
+-- writes:
+EXECUTE IMMEDIATE 'SELECT * FROM raw.a WHERE x = ?' USING 1;
+
+-- name: in short: DECLARE OR REPLACE VARIABLE x INT DEFAULT (SELECT max(y) FROM raw.a)
+-- reads: raw.a, raw.b
+-- writes:
+DECLARE OR REPLACE VARIABLE x INT DEFAULT (SELECT max(y) FROM raw.a); SET VAR x = (SELECT 1 FROM raw.b);
+
+-- name: in short: CREATE OR REPLACE FUNCTION f(x INT) RETURNS TABLE(a INT) RETURN SELECT
+-- reads:
+-- writes:
+CREATE OR REPLACE FUNCTION f(x INT) RETURNS TABLE(a INT) RETURN SELECT * FROM raw.a;
+
+-- name: in short: CREATE TABLE a (x INT) USING DELTA TBLPROPERTIES (delta.appendOnly = t
+-- reads:
+-- writes: a
+CREATE TABLE a (x INT) USING DELTA TBLPROPERTIES (delta.appendOnly = true); COMMENT ON TABLE a IS 'x';
+
+-- name: in short: COPY INTO delta.`/x` FROM '/y' FILEFORMAT = PARQUET
+-- reads:
+-- writes:
+COPY INTO delta.`/x` FROM '/y' FILEFORMAT = PARQUET;
+
+-- name: in short: INSERT OVERWRITE mart.a SELECT a.* FROM raw.a TABLESAMPLE (5 ROWS) a
+-- reads: raw.a
+-- writes: mart.a
+INSERT OVERWRITE mart.a SELECT a.* FROM raw.a TABLESAMPLE (5 ROWS) a;
+
+-- name: in short: CREATE TABLE IF NOT EXISTS mart.a USING DELTA AS SELECT *, current_tim
+-- reads: raw.a
+-- writes: mart.a
+CREATE TABLE IF NOT EXISTS mart.a USING DELTA AS SELECT *, current_timestamp() FROM raw.a; OPTIMIZE mart.a ZORDER BY (id); ANALYZE TABLE mart.a COMPUTE DELTA STATISTICS;
+
+-- name: in short: USE CATALOG main; USE mart; INSERT INTO a SELECT * FROM b
+-- reads: main.mart.b
+-- writes: main.mart.a
+USE CATALOG main; USE mart; INSERT INTO a SELECT * FROM b;
+
+-- name: in short: INSERT INTO mart.a SELECT * FROM json.`/mnt/x/*.json`
+-- reads:
+-- writes: mart.a
+INSERT INTO mart.a SELECT * FROM json.`/mnt/x/*.json`;
+
+-- name: in short: CREATE OR REPLACE TABLE mart.a AS SELECT id, explode(split(x, ',')) y
+-- reads: raw.a
+-- writes: mart.a
+CREATE OR REPLACE TABLE mart.a AS SELECT id, explode(split(x, ',')) y, x:z::int FROM raw.a LATERAL VIEW explode(xs) AS q;
+
+-- name: in short: COPY INTO mart.a FROM '/mnt/x' FILEFORMAT = CSV PATTERN = '*.csv' COPY
+-- reads:
+-- writes: mart.a
+COPY INTO mart.a FROM '/mnt/x' FILEFORMAT = CSV PATTERN = '*.csv' COPY_OPTIONS ('mergeSchema'='true');
+
+-- name: in short: DELETE FROM mart.a AS t WHERE EXISTS (SELECT 1 FROM raw.b s WHERE s.id
+-- reads: raw.b, raw.d
+-- writes: mart.a, mart.c
+DELETE FROM mart.a AS t WHERE EXISTS (SELECT 1 FROM raw.b s WHERE s.id = t.id); UPDATE mart.c AS t SET x = 1 WHERE t.id IN (SELECT id FROM raw.d);
+
+-- name: in short: CREATE MATERIALIZED VIEW mart.mv AS SELECT * FROM raw.a; CREATE STREAM
+-- reads: raw.a, raw.b
+-- writes: mart.mv, mart.st
+CREATE MATERIALIZED VIEW mart.mv AS SELECT * FROM raw.a; CREATE STREAMING TABLE mart.st SCHEDULE CRON '0 0 * * * ?' AS SELECT * FROM STREAM raw.b;

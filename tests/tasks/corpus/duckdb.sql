@@ -151,3 +151,113 @@ CREATE TABLE mart.o AS SELECT * FROM query_table('raw.o');
 -- reads: stage.o
 -- writes: mart.o
 MERGE INTO mart.o USING stage.o AS s ON mart.o.id = s.id WHEN MATCHED THEN UPDATE SET v = s.v WHEN NOT MATCHED THEN INSERT VALUES (s.id, s.v);
+
+-- name: in short: CREATE TABLE a AS SELECT * FROM read_csv_auto('x.csv') UNION BY NAME S
+-- reads: b
+-- writes: a
+CREATE TABLE a AS SELECT * FROM read_csv_auto('x.csv') UNION BY NAME SELECT * FROM b;
+
+-- name: in short: INSERT INTO a SELECT * FROM 's3://x/*.parquet'
+-- reads:
+-- writes: a
+INSERT INTO a SELECT * FROM 's3://x/*.parquet';
+
+-- name: in short: FROM raw.a SELECT x WHERE y > 1 ORDER BY ALL
+-- reads: raw.a
+-- writes:
+FROM raw.a SELECT x WHERE y > 1 ORDER BY ALL;
+
+-- name: in short: COPY (FROM raw.a) TO 'x.parquet'
+-- reads: raw.a
+-- writes:
+COPY (FROM raw.a) TO 'x.parquet';
+
+-- name: in short: COPY FROM DATABASE a TO b
+-- reads:
+-- writes:
+COPY FROM DATABASE a TO b;
+
+-- name: in short: WITH x AS (FROM raw.a) INSERT INTO mart.a FROM x
+-- reads: raw.a
+-- writes: mart.a
+WITH x AS (FROM raw.a) INSERT INTO mart.a FROM x;
+
+-- name: in short: CREATE OR REPLACE VIEW v AS SELECT * REPLACE (x + 1 AS x) FROM raw.a
+-- reads: raw.a
+-- writes: v
+CREATE OR REPLACE VIEW v AS SELECT * REPLACE (x + 1 AS x) FROM raw.a;
+
+-- name: in short: SELECT * FROM raw.a SEMI JOIN raw.b USING (id) ANTI JOIN raw.c USING
+-- reads: raw.a, raw.b, raw.c
+-- writes:
+SELECT * FROM raw.a SEMI JOIN raw.b USING (id) ANTI JOIN raw.c USING (id);
+
+-- name: in short: CREATE SCHEMA s; USE s; CREATE TABLE t AS SELECT * FROM main.a
+-- reads: main.a
+-- writes: s.t
+CREATE SCHEMA s; USE s; CREATE TABLE t AS SELECT * FROM main.a;
+
+-- name: in short: INSERT INTO t BY POSITION SELECT * FROM a
+-- reads: a
+-- writes: t
+INSERT INTO t BY POSITION SELECT * FROM a;
+
+-- name: in short: DESCRIBE SELECT * FROM a; EXPLAIN ANALYZE SELECT * FROM b
+-- reads: b
+-- writes:
+DESCRIBE SELECT * FROM a; EXPLAIN ANALYZE SELECT * FROM b;
+
+-- name: in short: CREATE INDEX i ON t (x); DROP INDEX i; VACUUM; ANALYZE
+-- reads:
+-- writes:
+CREATE INDEX i ON t (x); DROP INDEX i; VACUUM; ANALYZE;
+
+-- name: in short: SELECT unnest(xs) FROM a, LATERAL (SELECT a.y) t
+-- reads: a
+-- writes:
+SELECT unnest(xs) FROM a, LATERAL (SELECT a.y) t;
+
+-- name: in short: EXECUTE p(1); PREPARE q AS SELECT * FROM a
+-- reads: a
+-- writes:
+EXECUTE p(1); PREPARE q AS SELECT * FROM a;
+
+-- name: in short: SELECT * FROM sqlite_scan('x.db', 't') JOIN postgres_scan('x', 'public
+-- reads:
+-- writes:
+SELECT * FROM sqlite_scan('x.db', 't') JOIN postgres_scan('x', 'public', 't') ON true;
+
+-- name: in short: LOAD spatial; INSTALL x FROM community; UPDATE EXTENSIONS
+-- reads:
+-- writes:
+LOAD spatial; INSTALL x FROM community; UPDATE EXTENSIONS;
+
+-- name: in short: CREATE OR REPLACE TABLE mart.a AS WITH x AS (SELECT * FROM read_json_a
+-- reads: raw.y
+-- writes: mart.a
+CREATE OR REPLACE TABLE mart.a AS WITH x AS (SELECT * FROM read_json_auto('x.json')) SELECT x.*, y.* FROM x JOIN raw.y ON x.id = y.id;
+
+-- name: in short: COPY mart.a (id, v) FROM 's3://x/*.csv' (FORMAT csv)
+-- reads:
+-- writes: mart.a
+COPY mart.a (id, v) FROM 's3://x/*.csv' (FORMAT csv);
+
+-- name: in short: CREATE TABLE a AS SELECT * FROM glob('*.csv'), delta_scan('s3://x'), i
+-- reads:
+-- writes: a
+CREATE TABLE a AS SELECT * FROM glob('*.csv'), delta_scan('s3://x'), iceberg_scan('s3://y');
+
+-- name: in short: UPDATE a SET x = 1; DELETE FROM a WHERE x IN (FROM b SELECT id)
+-- reads: b
+-- writes: a
+UPDATE a SET x = 1; DELETE FROM a WHERE x IN (FROM b SELECT id);
+
+-- name: in short: SELECT * FROM (PIVOT a ON x USING sum(y)) p JOIN b ON true
+-- reads: a, b
+-- writes:
+SELECT * FROM (PIVOT a ON x USING sum(y)) p JOIN b ON true;
+
+-- name: in short: CREATE SEQUENCE s; INSERT INTO a SELECT nextval('s'), * FROM b
+-- reads: b
+-- writes: a
+CREATE SEQUENCE s; INSERT INTO a SELECT nextval('s'), * FROM b;

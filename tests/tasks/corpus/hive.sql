@@ -147,3 +147,123 @@ CREATE VIEW IF NOT EXISTS mart.v (id COMMENT 'key', h) PARTITIONED ON (ds) AS SE
 EXPLAIN EXTENDED SELECT * FROM raw.o;
 DESCRIBE FORMATTED raw.o;
 SHOW PARTITIONS raw.o;
+
+-- name: in short: INSERT OVERWRITE TABLE mart.a SELECT * FROM raw.a LATERAL VIEW json_tu
+-- reads: raw.a
+-- writes: mart.a
+INSERT OVERWRITE TABLE mart.a SELECT * FROM raw.a LATERAL VIEW json_tuple(x, 'a', 'b') t AS a, b;
+
+-- name: in short: FROM (FROM raw.a SELECT TRANSFORM(x) USING 'm' AS y) t INSERT OVERWRIT
+-- reads: raw.a
+-- writes: mart.a
+FROM (FROM raw.a SELECT TRANSFORM(x) USING 'm' AS y) t INSERT OVERWRITE TABLE mart.a SELECT y;
+
+-- name: in short: INSERT OVERWRITE DIRECTORY 's3://x' STORED AS ORC SELECT * FROM raw.a
+-- reads: raw.a
+-- writes:
+INSERT OVERWRITE DIRECTORY 's3://x' STORED AS ORC SELECT * FROM raw.a;
+
+-- name: in short: CREATE TABLE mart.a ROW FORMAT SERDE 'x' STORED AS INPUTFORMAT 'a' OUT
+-- reads: raw.a
+-- writes: mart.a
+CREATE TABLE mart.a ROW FORMAT SERDE 'x' STORED AS INPUTFORMAT 'a' OUTPUTFORMAT 'b' AS SELECT * FROM raw.a;
+
+-- name: in short: ALTER TABLE mart.a PARTITION (ds='x') CONCATENATE; ALTER TABLE mart.a
+-- reads:
+-- writes:
+ALTER TABLE mart.a PARTITION (ds='x') CONCATENATE; ALTER TABLE mart.a TOUCH;
+
+-- name: in short: SELECT * FROM raw.a a JOIN raw.b b ON (a.id = b.id) WHERE a.x IN (SELE
+-- reads: raw.a, raw.b, raw.c
+-- writes:
+SELECT * FROM raw.a a JOIN raw.b b ON (a.id = b.id) WHERE a.x IN (SELECT x FROM raw.c);
+
+-- name: in short: WITH a AS (SELECT * FROM raw.a) INSERT OVERWRITE TABLE mart.b PARTITIO
+-- reads: raw.a
+-- writes: mart.b
+WITH a AS (SELECT * FROM raw.a) INSERT OVERWRITE TABLE mart.b PARTITION (ds) SELECT * FROM a;
+
+-- name: in short: UPDATE mart.a SET x = 1 WHERE id = 2; DELETE FROM mart.b WHERE id = 3
+-- reads:
+-- writes: mart.a, mart.b
+UPDATE mart.a SET x = 1 WHERE id = 2; DELETE FROM mart.b WHERE id = 3;
+
+-- name: in short: CREATE TABLE mart.a (x STRUCT<a:INT,b:ARRAY<STRING>>) PARTITIONED BY
+-- reads:
+-- writes: mart.a
+CREATE TABLE mart.a (x STRUCT<a:INT,b:ARRAY<STRING>>) PARTITIONED BY (ds STRING) CLUSTERED BY (x) INTO 4 BUCKETS;
+
+-- name: in short: RELOAD FUNCTION; SHOW FUNCTIONS; INSERT INTO mart.a SELECT 1
+-- reads:
+-- writes: mart.a
+RELOAD FUNCTION; SHOW FUNCTIONS; INSERT INTO mart.a SELECT 1;
+
+-- name: in short: EXPLAIN INSERT INTO mart.a SELECT * FROM raw.a
+-- reads:
+-- writes:
+EXPLAIN INSERT INTO mart.a SELECT * FROM raw.a;
+
+-- name: in short: TRUNCATE TABLE mart.a; LOCK TABLE mart.a EXCLUSIVE; UNLOCK TABLE mart.
+-- reads:
+-- writes:
+TRUNCATE TABLE mart.a; LOCK TABLE mart.a EXCLUSIVE; UNLOCK TABLE mart.a;
+
+-- name: in short: set hive.execution.engine=tez; set mapreduce.job.queuename=etl; drop t
+-- reads: raw.a, raw.b
+-- writes: stage.t, mart.t
+set hive.execution.engine=tez;
+set mapreduce.job.queuename=etl;
+drop table if exists stage.t;
+create table stage.t stored as orc as
+select a.id, b.v from raw.a a left outer join raw.b b on (a.id = b.id and b.dt = '${dt}') where a.dt = '${dt}';
+insert overwrite table mart.t partition (dt='${dt}') select * from stage.t;
+
+-- name: in short: insert into table mart.a partition(dt) select id, dt from (select id
+-- reads: raw.a
+-- writes: mart.a
+insert into table mart.a partition(dt) select id, dt from (select id, dt, row_number() over (partition by id order by ts desc) rn from raw.a) t where rn = 1;
+
+-- name: in short: alter table mart.a add if not exists partition (dt='x'); load data inp
+-- reads:
+-- writes: mart.a
+alter table mart.a add if not exists partition (dt='x'); load data inpath '/x' into table mart.a partition (dt='x');
+
+-- name: in short: create temporary function f as 'x.Y' using jar 'hdfs:///x.jar'; select
+-- reads: raw.a
+-- writes:
+create temporary function f as 'x.Y' using jar 'hdfs:///x.jar'; select f(a) from raw.a;
+
+-- name: in short: insert overwrite table mart.a select /*+ MAPJOIN(b) */ a.* from raw.a
+-- reads: raw.a, raw.b
+-- writes: mart.a
+insert overwrite table mart.a select /*+ MAPJOIN(b) */ a.* from raw.a a join raw.b b on a.id=b.id;
+
+-- name: in short: create view mart.v as select * from raw.a; alter view mart.v as select
+-- reads: raw.a, raw.b
+-- writes: mart.v
+create view mart.v as select * from raw.a; alter view mart.v as select * from raw.b;
+
+-- name: in short: insert overwrite table mart.a select * from raw.a where dt in ('${hive
+-- reads: raw.a, raw.b
+-- writes: mart.a
+insert overwrite table mart.a select * from raw.a where dt in ('${hiveconf:d1}', '${hiveconf:d2}') union all select * from raw.b;
+
+-- name: in short: use mart; insert overwrite table a select * from raw.x; use default; i
+-- reads: raw.x
+-- writes: mart.a, default.z
+use mart; insert overwrite table a select * from raw.x; use default; insert into table z select * from mart.a;
+
+-- name: in short: from raw.a a lateral view explode(xs) t as x insert overwrite table ma
+-- reads: raw.a
+-- writes: mart.b
+from raw.a a lateral view explode(xs) t as x insert overwrite table mart.b select x;
+
+-- name: in short: select * from raw.a cross join raw.b full outer join raw.c on true
+-- reads: raw.a, raw.b, raw.c
+-- writes:
+select * from raw.a cross join raw.b full outer join raw.c on true;
+
+-- name: in short: drop database if exists x cascade; create database y; alter database y
+-- reads:
+-- writes:
+drop database if exists x cascade; create database y; alter database y set dbproperties ('a'='b');

@@ -167,3 +167,153 @@ FROM raw.events e, JSON_TABLE(e.body, '$.tags[*]' COLUMNS (tag VARCHAR(50) PATH 
 -- writes: mart.o
 /*!40101 SET NAMES utf8mb4 */;
 INSERT INTO mart.o SELECT * FROM raw.o;
+
+-- name: in short: INSERT INTO mart.a (x) VALUES ROW(1), ROW(2)
+-- reads:
+-- writes: mart.a
+INSERT INTO mart.a (x) VALUES ROW(1), ROW(2);
+
+-- name: in short: INSERT INTO mart.a SET x = 1, y = (SELECT MAX(y) FROM raw.b)
+-- reads: raw.b
+-- writes: mart.a
+INSERT INTO mart.a SET x = 1, y = (SELECT MAX(y) FROM raw.b);
+
+-- name: in short: CREATE TABLE mart.a (id INT) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 SEL
+-- reads: raw.b
+-- writes: mart.a
+CREATE TABLE mart.a (id INT) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 SELECT * FROM raw.b;
+
+-- name: in short: CREATE OR REPLACE ALGORITHM=MERGE DEFINER=`root`@`localhost` SQL SECUR
+-- reads: raw.a
+-- writes: mart.v
+CREATE OR REPLACE ALGORITHM=MERGE DEFINER=`root`@`localhost` SQL SECURITY DEFINER VIEW mart.v AS SELECT * FROM raw.a;
+
+-- name: in short: UPDATE mart.a, (SELECT id FROM raw.b) s SET mart.a.x = 1 WHERE mart.a.
+-- reads: raw.b
+-- writes: mart.a
+UPDATE mart.a, (SELECT id FROM raw.b) s SET mart.a.x = 1 WHERE mart.a.id = s.id;
+
+-- name: in short: UPDATE mart.a LEFT JOIN raw.b ON a.id = b.id SET x = 1
+-- reads: raw.b
+-- writes: mart.a
+UPDATE mart.a LEFT JOIN raw.b ON a.id = b.id SET x = 1;
+
+-- name: in short: DELETE a.* FROM mart.a a LEFT JOIN raw.b b ON a.id = b.id WHERE b.id I
+-- reads: raw.b
+-- writes: mart.a
+DELETE a.* FROM mart.a a LEFT JOIN raw.b b ON a.id = b.id WHERE b.id IS NULL;
+
+-- name: in short: DELETE QUICK IGNORE FROM mart.a WHERE id IN (SELECT id FROM raw.b) LIM
+-- reads: raw.b
+-- writes: mart.a
+DELETE QUICK IGNORE FROM mart.a WHERE id IN (SELECT id FROM raw.b) LIMIT 10;
+
+-- name: in short: DROP TEMPORARY TABLE IF EXISTS t; CREATE TEMPORARY TABLE IF NOT EXISTS
+-- reads: raw.a
+-- writes: mart.a
+DROP TEMPORARY TABLE IF EXISTS t; CREATE TEMPORARY TABLE IF NOT EXISTS t (INDEX(id)) AS (SELECT id FROM raw.a); INSERT INTO mart.a SELECT * FROM t;
+
+-- name: in short: SELECT a.id INTO @x FROM raw.a LIMIT 1; INSERT INTO mart.a VALUES (@x)
+-- reads: raw.a
+-- writes: mart.a
+SELECT a.id INTO @x FROM raw.a LIMIT 1; INSERT INTO mart.a VALUES (@x);
+
+-- name: in short: START TRANSACTION; INSERT INTO mart.a SELECT * FROM raw.a FOR UPDATE
+-- reads: raw.a
+-- writes: mart.a
+START TRANSACTION; INSERT INTO mart.a SELECT * FROM raw.a FOR UPDATE; COMMIT;
+
+-- name: in short: SELECT SQL_NO_CACHE * FROM raw.a USE INDEX (x) IGNORE INDEX FOR JOIN
+-- reads: raw.a, raw.b
+-- writes:
+SELECT SQL_NO_CACHE * FROM raw.a USE INDEX (x) IGNORE INDEX FOR JOIN (y), raw.b;
+
+-- name: in short: ALTER TABLE mart.a ADD COLUMN x INT, RENAME TO mart.b
+-- reads: mart.a
+-- writes: mart.b
+ALTER TABLE mart.a ADD COLUMN x INT, RENAME TO mart.b;
+
+-- name: in short: TRUNCATE TABLE mart.a; INSERT INTO mart.a SELECT * FROM raw.a PARTITIO
+-- reads: raw.a
+-- writes: mart.a
+TRUNCATE TABLE mart.a; INSERT INTO mart.a SELECT * FROM raw.a PARTITION (p0, p1);
+
+-- name: in short: CALL p(1); ANALYZE TABLE mart.a; FLUSH TABLES; CHECK TABLE mart.a
+-- reads:
+-- writes:
+CALL p(1); ANALYZE TABLE mart.a; FLUSH TABLES; CHECK TABLE mart.a;
+
+-- name: in short: CREATE EVENT e ON SCHEDULE EVERY 1 DAY DO INSERT INTO mart.a SELECT *
+-- reads:
+-- writes:
+CREATE EVENT e ON SCHEDULE EVERY 1 DAY DO INSERT INTO mart.a SELECT * FROM raw.a;
+
+-- name: in short: DO SLEEP(1); SELECT * FROM raw.a
+-- reads: raw.a
+-- writes:
+DO SLEEP(1); SELECT * FROM raw.a;
+
+-- name: in short: INSERT INTO mart.a SELECT * FROM raw.a AS new ON DUPLICATE KEY UPDATE
+-- reads: raw.a
+-- writes: mart.a
+INSERT INTO mart.a SELECT * FROM raw.a AS new ON DUPLICATE KEY UPDATE x = new.x;
+
+-- name: in short: WITH c AS (SELECT * FROM raw.a) UPDATE mart.a JOIN c ON c.id = a.id SE
+-- reads: raw.a
+-- writes: mart.a
+WITH c AS (SELECT * FROM raw.a) UPDATE mart.a JOIN c ON c.id = a.id SET a.x = c.x;
+
+-- name: in short: WITH c AS (SELECT id FROM raw.a) DELETE FROM mart.a WHERE id IN (SELEC
+-- reads: raw.a
+-- writes: mart.a
+WITH c AS (SELECT id FROM raw.a) DELETE FROM mart.a WHERE id IN (SELECT id FROM c);
+
+-- name: in short: insert into mart.a select * from raw.a where `date` = '2026-01-01' and
+-- reads: raw.a
+-- writes: mart.a
+insert into mart.a select * from raw.a where `date` = '2026-01-01' and name = "x;y";
+
+-- name: in short: SET FOREIGN_KEY_CHECKS=0; DROP TABLE IF EXISTS mart.a_old; CREATE TABL
+-- reads: raw.a
+-- writes: mart.a_old, mart.a
+SET FOREIGN_KEY_CHECKS=0; DROP TABLE IF EXISTS mart.a_old; CREATE TABLE mart.a_new LIKE mart.a; INSERT INTO mart.a_new SELECT * FROM raw.a; RENAME TABLE mart.a TO mart.a_old, mart.a_new TO mart.a; SET FOREIGN_KEY_CHECKS=1;
+
+-- name: in short: INSERT INTO mart.a (SELECT * FROM raw.a) UNION (SELECT * FROM raw.b)
+-- reads: raw.a, raw.b
+-- writes: mart.a
+INSERT INTO mart.a (SELECT * FROM raw.a) UNION (SELECT * FROM raw.b);
+
+-- name: in short: SELECT @rn := @rn + 1, a.* FROM raw.a a, (SELECT @rn := 0) r
+-- reads: raw.a
+-- writes:
+SELECT @rn := @rn + 1, a.* FROM raw.a a, (SELECT @rn := 0) r;
+
+-- name: in short: INSERT INTO mart.a SELECT GROUP_CONCAT(x ORDER BY y SEPARATOR ', ') FR
+-- reads: raw.a
+-- writes: mart.a
+INSERT INTO mart.a SELECT GROUP_CONCAT(x ORDER BY y SEPARATOR ', ') FROM raw.a GROUP BY z WITH ROLLUP;
+
+-- name: in short: UPDATE mart.a SET x = (SELECT y FROM raw.b WHERE b.id = a.id ORDER BY
+-- reads: raw.b
+-- writes: mart.a
+UPDATE mart.a SET x = (SELECT y FROM raw.b WHERE b.id = a.id ORDER BY ts DESC LIMIT 1);
+
+-- name: in short: create temporary table tmp (id int); insert into tmp select id from ra
+-- reads: raw.a
+-- writes: mart.a
+create temporary table tmp (id int); insert into tmp select id from raw.a; delete from mart.a where id in (select id from tmp); drop temporary table tmp;
+
+-- name: in short: INSERT INTO mart.a SELECT * FROM raw.a LOCK IN SHARE MODE
+-- reads: raw.a
+-- writes: mart.a
+INSERT INTO mart.a SELECT * FROM raw.a LOCK IN SHARE MODE;
+
+-- name: in short: replace into mart.a (id, v) select id, v from raw.a on duplicate key u
+-- reads: raw.a
+-- writes: mart.a
+replace into mart.a (id, v) select id, v from raw.a on duplicate key update v = 1;
+
+-- name: in short: CREATE TABLE mart.a PARTITION BY RANGE (id) (PARTITION p0 VALUES LESS
+-- reads: raw.a
+-- writes: mart.a
+CREATE TABLE mart.a PARTITION BY RANGE (id) (PARTITION p0 VALUES LESS THAN (10)) AS SELECT * FROM raw.a;

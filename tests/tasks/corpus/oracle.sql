@@ -207,3 +207,152 @@ LOCK TABLE mart.orders IN EXCLUSIVE MODE;
 -- reads: raw."Mixed Case"
 -- writes: mart.plain
 INSERT INTO mart.plain SELECT * FROM raw."Mixed Case";
+
+-- name: in short: INSERT INTO mart.a (x) VALUES ((SELECT MAX(y) FROM raw.b))
+-- reads: raw.b
+-- writes: mart.a
+INSERT INTO mart.a (x) VALUES ((SELECT MAX(y) FROM raw.b));
+
+-- name: in short: CREATE TABLE mart.a AS (SELECT * FROM raw.b MINUS SELECT * FROM raw.c)
+-- reads: raw.b, raw.c
+-- writes: mart.a
+CREATE TABLE mart.a AS (SELECT * FROM raw.b MINUS SELECT * FROM raw.c);
+
+-- name: in short: CREATE OR REPLACE FORCE EDITIONABLE VIEW mart.v AS SELECT * FROM raw.a
+-- reads: raw.a
+-- writes: mart.v
+CREATE OR REPLACE FORCE EDITIONABLE VIEW mart.v AS SELECT * FROM raw.a WITH READ ONLY;
+
+-- name: in short: DELETE mart.a WHERE id IN (SELECT id FROM raw.b)
+-- reads: raw.b
+-- writes: mart.a
+DELETE mart.a WHERE id IN (SELECT id FROM raw.b);
+
+-- name: in short: UPDATE mart.a SET x = 1 WHERE id = 5 RETURNING y INTO :z
+-- reads:
+-- writes: mart.a
+UPDATE mart.a SET x = 1 WHERE id = 5 RETURNING y INTO :z;
+
+-- name: in short: SELECT * FROM raw.a, LATERAL (SELECT * FROM raw.b WHERE b.id = a.id)
+-- reads: raw.a, raw.b
+-- writes:
+SELECT * FROM raw.a, LATERAL (SELECT * FROM raw.b WHERE b.id = a.id);
+
+-- name: in short: SELECT * FROM raw.a UNPIVOT (v FOR k IN (a, b))
+-- reads: raw.a
+-- writes:
+SELECT * FROM raw.a UNPIVOT (v FOR k IN (a, b));
+
+-- name: in short: SELECT XMLAGG(XMLELEMENT("x", y)) FROM raw.a
+-- reads: raw.a
+-- writes:
+SELECT XMLAGG(XMLELEMENT("x", y)) FROM raw.a;
+
+-- name: in short: SELECT * FROM raw.a MODEL DIMENSION BY (x) MEASURES (y) RULES (y[1] =
+-- reads: raw.a
+-- writes:
+SELECT * FROM raw.a MODEL DIMENSION BY (x) MEASURES (y) RULES (y[1] = 2);
+
+-- name: in short: DECLARE CURSOR c IS SELECT * FROM raw.a; r c%ROWTYPE; BEGIN OPEN c; LO
+-- reads: raw.a
+-- writes: mart.a
+DECLARE CURSOR c IS SELECT * FROM raw.a; r c%ROWTYPE; BEGIN OPEN c; LOOP FETCH c INTO r; EXIT WHEN c%NOTFOUND; INSERT INTO mart.a VALUES r; END LOOP; CLOSE c; END;
+
+-- name: in short: BEGIN FORALL i IN 1..v.COUNT INSERT INTO mart.a VALUES v(i); END
+-- reads:
+-- writes: mart.a
+BEGIN FORALL i IN 1..v.COUNT INSERT INTO mart.a VALUES v(i); END;
+
+-- name: in short: BEGIN mart_pkg.load(SYSDATE); END
+-- reads:
+-- writes:
+BEGIN mart_pkg.load(SYSDATE); END;
+
+-- name: in short: EXEC DBMS_MVIEW.REFRESH('MART.A', 'C')
+-- reads:
+-- writes:
+EXEC DBMS_MVIEW.REFRESH('MART.A', 'C');
+
+-- name: in short: TRUNCATE TABLE mart.a DROP STORAGE; INSERT /*+ APPEND */ INTO mart.a S
+-- reads: raw.a
+-- writes: mart.a
+TRUNCATE TABLE mart.a DROP STORAGE; INSERT /*+ APPEND */ INTO mart.a SELECT * FROM raw.a; COMMIT;
+
+-- name: in short: ALTER TABLE mart.a RENAME TO b
+-- reads: mart.a
+-- writes: mart.b
+ALTER TABLE mart.a RENAME TO b;
+
+-- name: in short: MERGE INTO mart.a t USING dual ON (t.id = 1) WHEN NOT MATCHED THEN INS
+-- reads:
+-- writes: mart.a
+MERGE INTO mart.a t USING dual ON (t.id = 1) WHEN NOT MATCHED THEN INSERT (id) VALUES (1);
+
+-- name: in short: INSERT INTO mart.a SELECT * FROM (SELECT x.*, ROWNUM rn FROM (SELECT *
+-- reads: raw.a
+-- writes: mart.a
+INSERT INTO mart.a SELECT * FROM (SELECT x.*, ROWNUM rn FROM (SELECT * FROM raw.a ORDER BY id) x) WHERE rn < 5;
+
+-- name: in short: ALTER SESSION ENABLE PARALLEL DML; INSERT INTO mart.a SELECT * FROM ra
+-- reads: raw.a
+-- writes: mart.a
+ALTER SESSION ENABLE PARALLEL DML; INSERT INTO mart.a SELECT * FROM raw.a;
+
+-- name: in short: CREATE TABLE mart.a TABLESPACE x PCTFREE 0 AS SELECT /*+ PARALLEL */ *
+-- reads: raw.a@db1.world
+-- writes: mart.a
+CREATE TABLE mart.a TABLESPACE x PCTFREE 0 AS SELECT /*+ PARALLEL */ * FROM raw.a@db1.world;
+
+-- name: in short: INSERT INTO mart.a SELECT LISTAGG(x, ',') WITHIN GROUP (ORDER BY y) OV
+-- reads: raw.a
+-- writes: mart.a
+INSERT INTO mart.a SELECT LISTAGG(x, ',') WITHIN GROUP (ORDER BY y) OVER (PARTITION BY z), DECODE(a, 1, 'x') FROM raw.a;
+
+-- name: in short: BEGIN EXECUTE IMMEDIATE 'DROP TABLE mart.t'; EXCEPTION WHEN OTHERS THE
+-- reads: raw.a
+-- writes: mart.t
+BEGIN EXECUTE IMMEDIATE 'DROP TABLE mart.t'; EXCEPTION WHEN OTHERS THEN IF SQLCODE != -942 THEN RAISE; END IF; END;
+/
+CREATE TABLE mart.t AS SELECT * FROM raw.a;
+
+-- name: in short: SELECT * FROM raw.a a JOIN raw.b b USING (id) WHERE a.d BETWEEN DATE '
+-- reads: raw.a, raw.b
+-- writes:
+SELECT * FROM raw.a a JOIN raw.b b USING (id) WHERE a.d BETWEEN DATE '2026-01-01' AND SYSDATE - 1 AND REGEXP_LIKE(x, '^a');
+
+-- name: in short: INSERT INTO mart.a (id) SELECT seq.NEXTVAL FROM raw.a
+-- reads: raw.a
+-- writes: mart.a
+INSERT INTO mart.a (id) SELECT seq.NEXTVAL FROM raw.a;
+
+-- name: in short: UPDATE mart.a a SET a.x = (SELECT MAX(b.x) FROM raw.b b WHERE b.id = a
+-- reads: raw.b, raw.c
+-- writes: mart.a
+UPDATE mart.a a SET a.x = (SELECT MAX(b.x) FROM raw.b b WHERE b.id = a.id), a.y = SYSDATE WHERE a.id IN (SELECT id FROM raw.c);
+
+-- name: in short: DELETE FROM mart.a a WHERE ROWID NOT IN (SELECT MIN(ROWID) FROM mart.a
+-- reads:
+-- writes: mart.a
+DELETE FROM mart.a a WHERE ROWID NOT IN (SELECT MIN(ROWID) FROM mart.a GROUP BY id);
+
+-- name: in short: MERGE /*+ PARALLEL(4) */ INTO mart.a d USING raw.b s ON (d.id = s.id)
+-- reads: raw.b
+-- writes: mart.a
+MERGE /*+ PARALLEL(4) */ INTO mart.a d USING raw.b s ON (d.id = s.id) WHEN MATCHED THEN UPDATE SET d.v = s.v WHERE d.v != s.v;
+
+-- name: in short: CREATE MATERIALIZED VIEW LOG ON mart.a WITH ROWID; CREATE UNIQUE INDEX
+-- reads:
+-- writes:
+CREATE MATERIALIZED VIEW LOG ON mart.a WITH ROWID; CREATE UNIQUE INDEX i ON mart.a (x) PARALLEL; ALTER INDEX i REBUILD;
+
+-- name: in short: DECLARE n NUMBER; BEGIN SELECT COUNT(*) INTO n FROM raw.a; IF n > 0 TH
+-- reads: raw.a
+-- writes: mart.a, mart.b, mart.c
+DECLARE n NUMBER; BEGIN SELECT COUNT(*) INTO n FROM raw.a; IF n > 0 THEN INSERT INTO mart.a SELECT * FROM raw.a; ELSIF n = 0 THEN DELETE FROM mart.b; ELSE NULL; END IF; WHILE n > 0 LOOP n := n - 1; UPDATE mart.c SET x = n; END LOOP; END;
+
+-- name: in short: CREATE OR REPLACE PACKAGE BODY p IS PROCEDURE a IS BEGIN INSERT INTO x
+-- reads:
+-- writes:
+CREATE OR REPLACE PACKAGE BODY p IS PROCEDURE a IS BEGIN INSERT INTO x SELECT * FROM y; END a; PROCEDURE b IS BEGIN NULL; END b; END p;
+/
+SELECT 1 FROM dual;

@@ -219,3 +219,216 @@ SELECT * FROM (WITH x AS (SELECT * FROM raw.b) SELECT * FROM x) y JOIN x ON true
 CREATE UNLOGGED TABLE stage.a AS SELECT * FROM raw.a;
 INSERT INTO mart.a SELECT * FROM stage.a;
 DROP TABLE stage.a;
+
+-- name: in short: INSERT INTO mart.a SELECT * FROM raw.a WHERE NOT EXISTS (SELECT 1 FROM
+-- reads: raw.a
+-- writes: mart.a
+INSERT INTO mart.a SELECT * FROM raw.a WHERE NOT EXISTS (SELECT 1 FROM mart.a x WHERE x.id = raw.a.id);
+
+-- name: in short: UPDATE mart.a AS t SET (x, y) = (SELECT x, y FROM raw.b b WHERE b.id =
+-- reads: raw.b
+-- writes: mart.a
+UPDATE mart.a AS t SET (x, y) = (SELECT x, y FROM raw.b b WHERE b.id = t.id);
+
+-- name: in short: DELETE FROM mart.a USING (SELECT id FROM raw.b) s WHERE s.id = mart.a.
+-- reads: raw.b
+-- writes: mart.a
+DELETE FROM mart.a USING (SELECT id FROM raw.b) s WHERE s.id = mart.a.id;
+
+-- name: in short: WITH ins AS (INSERT INTO mart.a SELECT * FROM raw.a RETURNING id) SELE
+-- reads: raw.a
+-- writes: mart.a
+WITH ins AS (INSERT INTO mart.a SELECT * FROM raw.a RETURNING id) SELECT count(*) FROM ins;
+
+-- name: in short: WITH RECURSIVE a AS (SELECT * FROM b), b AS (SELECT 1 UNION SELECT * F
+-- reads: raw.x
+-- writes:
+WITH RECURSIVE a AS (SELECT * FROM b), b AS (SELECT 1 UNION SELECT * FROM raw.x) SELECT * FROM a;
+
+-- name: in short: CREATE TABLE IF NOT EXISTS mart.a AS TABLE raw.b WITH NO DATA
+-- reads: raw.b
+-- writes: mart.a
+CREATE TABLE IF NOT EXISTS mart.a AS TABLE raw.b WITH NO DATA;
+
+-- name: in short: CREATE VIEW mart.v WITH (security_barrier) AS SELECT * FROM raw.a WITH
+-- reads: raw.a
+-- writes: mart.v
+CREATE VIEW mart.v WITH (security_barrier) AS SELECT * FROM raw.a WITH CHECK OPTION;
+
+-- name: in short: CREATE MATERIALIZED VIEW mart.m TABLESPACE x AS SELECT * FROM raw.a WI
+-- reads: raw.a
+-- writes: mart.m
+CREATE MATERIALIZED VIEW mart.m TABLESPACE x AS SELECT * FROM raw.a WITH NO DATA;
+
+-- name: in short: CREATE FOREIGN TABLE raw.f (id int) SERVER s OPTIONS (schema_name 'x')
+-- reads:
+-- writes: raw.f
+CREATE FOREIGN TABLE raw.f (id int) SERVER s OPTIONS (schema_name 'x');
+
+-- name: in short: ALTER TABLE mart.a DETACH PARTITION mart.b; INSERT INTO mart.b SELECT
+-- reads: raw.a
+-- writes: mart.b
+ALTER TABLE mart.a DETACH PARTITION mart.b; INSERT INTO mart.b SELECT * FROM raw.a;
+
+-- name: in short: SET search_path TO DEFAULT; SELECT * FROM a
+-- reads: a
+-- writes:
+SET search_path TO DEFAULT; SELECT * FROM a;
+
+-- name: in short: SELECT set_config('search_path', 'x', false); SELECT * FROM raw.a
+-- reads: raw.a
+-- writes:
+SELECT set_config('search_path', 'x', false); SELECT * FROM raw.a;
+
+-- name: in short: CREATE RULE r AS ON INSERT TO mart.a DO INSTEAD NOTHING
+-- reads:
+-- writes:
+CREATE RULE r AS ON INSERT TO mart.a DO INSTEAD NOTHING;
+
+-- name: in short: CREATE EXTENSION IF NOT EXISTS postgis; CREATE SEQUENCE s; INSERT INTO
+-- reads: raw.a
+-- writes: mart.a
+CREATE EXTENSION IF NOT EXISTS postgis; CREATE SEQUENCE s; INSERT INTO mart.a SELECT nextval('s') FROM raw.a;
+
+-- name: in short: VACUUM (ANALYZE, VERBOSE) mart.a; REINDEX TABLE CONCURRENTLY mart.a
+-- reads:
+-- writes:
+VACUUM (ANALYZE, VERBOSE) mart.a; REINDEX TABLE CONCURRENTLY mart.a;
+
+-- name: in short: DECLARE c CURSOR FOR SELECT * FROM raw.a; FETCH 10 FROM c; CLOSE c
+-- reads: raw.a
+-- writes:
+DECLARE c CURSOR FOR SELECT * FROM raw.a; FETCH 10 FROM c; CLOSE c;
+
+-- name: in short: EXPLAIN ANALYZE INSERT INTO mart.a SELECT * FROM raw.a
+-- reads: raw.a
+-- writes: mart.a
+EXPLAIN ANALYZE INSERT INTO mart.a SELECT * FROM raw.a;
+
+-- name: in short: EXPLAIN (ANALYZE, BUFFERS) SELECT * FROM raw.a
+-- reads: raw.a
+-- writes:
+EXPLAIN (ANALYZE, BUFFERS) SELECT * FROM raw.a;
+
+-- name: in short: INSERT INTO mart.a DEFAULT VALUES
+-- reads:
+-- writes: mart.a
+INSERT INTO mart.a DEFAULT VALUES;
+
+-- name: in short: SELECT * FROM raw.a CROSS JOIN unnest(a.tags) WITH ORDINALITY t(tag, n
+-- reads: raw.a
+-- writes:
+SELECT * FROM raw.a CROSS JOIN unnest(a.tags) WITH ORDINALITY t(tag, n);
+
+-- name: in short: SELECT * FROM jsonb_to_recordset('[]') AS x(a int), raw.b
+-- reads: raw.b
+-- writes:
+SELECT * FROM jsonb_to_recordset('[]') AS x(a int), raw.b;
+
+-- name: in short: SELECT * FROM dblink('dbname=x', 'select 1') AS t(a int)
+-- reads:
+-- writes:
+SELECT * FROM dblink('dbname=x', 'select 1') AS t(a int);
+
+-- name: in short: SELECT * FROM ((raw.a JOIN raw.b USING (id)) LEFT JOIN raw.c USING (id
+-- reads: raw.a, raw.b, raw.c
+-- writes:
+SELECT * FROM ((raw.a JOIN raw.b USING (id)) LEFT JOIN raw.c USING (id));
+
+-- name: in short: CREATE TEMP VIEW v AS SELECT * FROM raw.a; INSERT INTO mart.a SELECT *
+-- reads: raw.a
+-- writes: mart.a
+CREATE TEMP VIEW v AS SELECT * FROM raw.a; INSERT INTO mart.a SELECT * FROM v;
+
+-- name: in short: CREATE TABLE a AS SELECT 1; ALTER TABLE a RENAME TO b; ALTER TABLE b R
+-- reads:
+-- writes: c
+CREATE TABLE a AS SELECT 1; ALTER TABLE a RENAME TO b; ALTER TABLE b RENAME TO c; SELECT * FROM c;
+
+-- name: in short: ALTER TABLE mart.a ADD COLUMN x int, DROP COLUMN y; ALTER TABLE mart.a
+-- reads:
+-- writes:
+ALTER TABLE mart.a ADD COLUMN x int, DROP COLUMN y; ALTER TABLE mart.a RENAME COLUMN p TO q;
+
+-- name: in short: BEGIN; ALTER TABLE mart.a RENAME TO a_old; ALTER TABLE mart.a_new RENA
+-- reads: mart.a_new
+-- writes: mart.a, mart.a_new
+BEGIN; ALTER TABLE mart.a RENAME TO a_old; ALTER TABLE mart.a_new RENAME TO a; ALTER TABLE mart.a_old RENAME TO a_new; COMMIT;
+
+-- name: in short: MERGE INTO mart.a USING (VALUES (1)) AS s(id) ON a.id = s.id WHEN NOT
+-- reads:
+-- writes: mart.a
+MERGE INTO mart.a USING (VALUES (1)) AS s(id) ON a.id = s.id WHEN NOT MATCHED THEN INSERT VALUES (s.id);
+
+-- name: in short: COPY raw.a FROM STDIN WITH CSV
+-- reads:
+-- writes: raw.a
+COPY raw.a FROM STDIN WITH CSV;
+
+-- name: in short: \copy raw.a FROM 'x.csv' CSV
+-- reads:
+-- writes: raw.a
+\copy raw.a FROM 'x.csv' CSV;
+
+-- name: in short: CREATE TABLE mart.a PARTITION OF mart.p FOR VALUES FROM (1) TO (2); IN
+-- reads: mart.p, raw.a
+-- writes: mart.a
+CREATE TABLE mart.a PARTITION OF mart.p FOR VALUES FROM (1) TO (2); INSERT INTO mart.a SELECT * FROM raw.a;
+
+-- name: in short: -- a; b INSERT INTO mart.a /* from raw.x; */ SELECT ';' AS s, * FROM r
+-- reads: raw.a
+-- writes: mart.a
+-- a; b
+INSERT INTO mart.a /* from raw.x; */ SELECT ';' AS s, * FROM raw.a -- trailing; FROM raw.z
+;
+/* last */;
+
+-- name: in short: INSERT INTO "mart"."A b" ("x") SELECT "y" FROM "raw" . "b"
+-- reads: "raw".b
+-- writes: mart."A b"
+INSERT INTO "mart"."A b" ("x") SELECT "y" FROM "raw" . "b";
+
+-- name: in short: {% if var == 'full' %}TRUNCATE mart.a; {% endif %}INSERT INTO mart.a S
+-- reads: raw.a
+-- writes: mart.a
+{% if var == 'full' %}TRUNCATE mart.a; {% endif %}INSERT INTO mart.a SELECT * FROM raw.a {% if var != 'full' %} WHERE d = '{{ ds }}' {% endif %};
+
+-- name: in short: {%- set src = {'full': 'raw.all', 'inc': 'raw.new'} -%}INSERT INTO mar
+-- reads: raw.new
+-- writes: mart.a
+{%- set src = {'full': 'raw.all', 'inc': 'raw.new'} -%}INSERT INTO mart.a SELECT * FROM {{ src['inc'] }};
+
+-- name: in short: {% for t in ['a','b','c'] %}INSERT INTO mart.all_t SELECT '{{ t }}', *
+-- reads: raw.a, raw.b, raw.c
+-- writes: mart.all_t
+{% for t in ['a','b','c'] %}INSERT INTO mart.all_t SELECT '{{ t }}', * FROM raw.{{ t }};{% endfor %};
+
+-- name: in short: {% macro cols() %}id, v{% endmacro %}INSERT INTO mart.a SELECT {{ cols
+-- reads: raw.a
+-- writes: mart.a
+{% macro cols() %}id, v{% endmacro %}INSERT INTO mart.a SELECT {{ cols() }} FROM raw.a;
+
+-- name: in short: INSERT INTO mart.a SELECT {% for c in params.cols %}sum({{ c }}) AS s_
+-- reads: raw.a
+-- writes: mart.a
+INSERT INTO mart.a SELECT {% for c in params.cols %}sum({{ c }}) AS s_{{ c }}{{ ", " if not loop.last }}{% endfor %} FROM raw.a;
+
+-- name: in short: INSERT INTO mart.a SELECT * FROM raw.a WHERE ts >= '{{ data_interval_s
+-- reads: raw.a
+-- writes: mart.a
+INSERT INTO mart.a SELECT * FROM raw.a WHERE ts >= '{{ data_interval_start }}'::timestamp AND ts < {{ macros.ds_add(ds, 1) }};
+
+-- name: in short: WITH base AS (SELECT * FROM raw.a {{ "WHERE x" if params.x else "" }})
+-- reads: raw.a, raw.b
+-- writes: mart.a
+WITH base AS (SELECT * FROM raw.a {{ "WHERE x" if params.x else "" }}) INSERT INTO mart.a SELECT * FROM base {% if params.y %}JOIN raw.b USING (id){% endif %};
+
+-- name: in short: INSERT INTO mart.a SELECT * FROM raw.a WHERE id IN ({{ params.ids | jo
+-- reads: raw.a
+-- writes: mart.a
+INSERT INTO mart.a SELECT * FROM raw.a WHERE id IN ({{ params.ids | join(', ') }}) {% raw %} AND x = '{{ not }}' {% endraw %};
+
+-- name: in short: INSERT INTO mart.a_{{ ds_nodash }} SELECT * FROM raw.a; CREATE VIEW ma
+-- reads: raw.a
+-- writes: mart.v
+INSERT INTO mart.a_{{ ds_nodash }} SELECT * FROM raw.a; CREATE VIEW mart.v AS SELECT * FROM mart.a_{{ ds_nodash }};

@@ -154,3 +154,93 @@ BEGIN
   INSERT INTO mart.orders SELECT * FROM raw.orders WHERE d = day;
 END;
 $$ LANGUAGE plpgsql;
+
+-- name: in short: CREATE TABLE IF NOT EXISTS mart.a (id INT ENCODE zstd) DISTKEY(id) SOR
+-- reads: raw.a
+-- writes: mart.a
+CREATE TABLE IF NOT EXISTS mart.a (id INT ENCODE zstd) DISTKEY(id) SORTKEY(id); INSERT INTO mart.a SELECT * FROM raw.a;
+
+-- name: in short: INSERT INTO mart.a (SELECT * FROM raw.a MINUS SELECT * FROM raw.b)
+-- reads: raw.a, raw.b
+-- writes: mart.a
+INSERT INTO mart.a (SELECT * FROM raw.a MINUS SELECT * FROM raw.b);
+
+-- name: in short: CREATE EXTERNAL TABLE spectrum.x STORED AS PARQUET LOCATION 's3://x' A
+-- reads: mart.a
+-- writes: spectrum.x
+CREATE EXTERNAL TABLE spectrum.x STORED AS PARQUET LOCATION 's3://x' AS SELECT * FROM mart.a;
+
+-- name: in short: CALL ops.p(); SELECT * FROM raw.a
+-- reads: raw.a
+-- writes:
+CALL ops.p(); SELECT * FROM raw.a;
+
+-- name: in short: TRUNCATE mart.a; COPY mart.a FROM 's3://x' CREDENTIALS 'aws_iam_role=x
+-- reads:
+-- writes: mart.a
+TRUNCATE mart.a; COPY mart.a FROM 's3://x' CREDENTIALS 'aws_iam_role=x' DELIMITER '|' REGION 'eu-west-1';
+
+-- name: in short: DROP TABLE IF EXISTS stage; CREATE TEMP TABLE stage AS SELECT * FROM r
+-- reads: raw.a
+-- writes:
+DROP TABLE IF EXISTS stage; CREATE TEMP TABLE stage AS SELECT * FROM raw.a; DROP TABLE IF EXISTS stage;
+
+-- name: in short: CREATE LOCAL TEMPORARY TABLE t (id INT); INSERT INTO t SELECT id FROM
+-- reads: raw.a
+-- writes:
+CREATE LOCAL TEMPORARY TABLE t (id INT); INSERT INTO t SELECT id FROM raw.a;
+
+-- name: in short: ALTER TABLE mart.a ALTER SORTKEY (x); INSERT INTO mart.a SELECT 1
+-- reads:
+-- writes: mart.a
+ALTER TABLE mart.a ALTER SORTKEY (x); INSERT INTO mart.a SELECT 1;
+
+-- name: in short: SELECT a.x INTO TEMPORARY TABLE t FROM raw.a a; SELECT * FROM t
+-- reads: raw.a
+-- writes:
+SELECT a.x INTO TEMPORARY TABLE t FROM raw.a a; SELECT * FROM t;
+
+-- name: in short: unload ($q$select * from mart.a$q$) to 's3://x' iam_role 'y' format cs
+-- reads: mart.a
+-- writes:
+unload ($q$select * from mart.a$q$) to 's3://x' iam_role 'y' format csv header;
+
+-- name: in short: copy mart.a from 's3://x' iam_role 'y' format as orc; analyze mart.a
+-- reads:
+-- writes: mart.a
+copy mart.a from 's3://x' iam_role 'y' format as orc; analyze mart.a; vacuum delete only mart.a to 95 percent;
+
+-- name: in short: create table mart.a (like raw.b); insert into mart.a (select * from ra
+-- reads: raw.b
+-- writes: mart.a
+create table mart.a (like raw.b); insert into mart.a (select * from raw.b); grant select on mart.a to group x;
+
+-- name: in short: begin; lock table mart.a; delete from mart.a using raw.b b where a.id
+-- reads: raw.b
+-- writes: mart.a
+begin; lock table mart.a; delete from mart.a using raw.b b where a.id = b.id; insert into mart.a select * from raw.b; end;
+
+-- name: in short: drop table if exists #t; create table #t as select * from raw.a; updat
+-- reads: raw.a
+-- writes: mart.a
+drop table if exists #t; create table #t as select * from raw.a; update #t set x = 1; insert into mart.a select * from #t;
+
+-- name: in short: create temp table t as (select * from raw.a); alter table mart.a appen
+-- reads: raw.a
+-- writes: mart.a
+create temp table t as (select * from raw.a); alter table mart.a append from t;
+
+-- name: in short: alter table mart.a rename column x to y; alter schema s rename to t; a
+-- reads:
+-- writes:
+alter table mart.a rename column x to y; alter schema s rename to t; alter table mart.b add column z int;
+
+-- name: in short: create or replace view mart.v as select * from (select *, row_number()
+-- reads: raw.a
+-- writes: mart.v
+create or replace view mart.v as select * from (select *, row_number() over (partition by id) rn from raw.a) where rn = 1;
+
+-- name: in short: with x as (select * from raw.a) select * into mart.b from x
+-- reads: raw.a
+-- writes: mart.b
+with x as (select * from raw.a) select * into mart.b from x;

@@ -206,3 +206,218 @@ ALTER WAREHOUSE etl SET WAREHOUSE_SIZE = 'LARGE';
 INSERT INTO mart.a SELECT * FROM raw.a;
 GRANT SELECT ON TABLE mart.a TO ROLE analyst;
 COMMENT ON TABLE mart.a IS 'every night';
+
+-- name: in short: INSERT INTO mart.a (x) SELECT PARSE_JSON($1):x FROM VALUES ('{}')
+-- reads:
+-- writes: mart.a
+INSERT INTO mart.a (x) SELECT PARSE_JSON($1):x FROM VALUES ('{}');
+
+-- name: in short: CREATE OR REPLACE TEMPORARY VIEW v AS SELECT * FROM raw.a; CREATE TABL
+-- reads: raw.a
+-- writes: mart.b
+CREATE OR REPLACE TEMPORARY VIEW v AS SELECT * FROM raw.a; CREATE TABLE mart.b AS SELECT * FROM v;
+
+-- name: in short: CREATE OR REPLACE MATERIALIZED VIEW mart.mv AS SELECT x, COUNT(*) c FR
+-- reads: raw.a
+-- writes: mart.mv
+CREATE OR REPLACE MATERIALIZED VIEW mart.mv AS SELECT x, COUNT(*) c FROM raw.a GROUP BY x;
+
+-- name: in short: CREATE EXTERNAL TABLE raw.e (x VARCHAR AS (value:c1::varchar)) LOCATIO
+-- reads:
+-- writes: raw.e
+CREATE EXTERNAL TABLE raw.e (x VARCHAR AS (value:c1::varchar)) LOCATION=@s/x FILE_FORMAT=(TYPE=CSV);
+
+-- name: in short: ALTER EXTERNAL TABLE raw.e REFRESH
+-- reads:
+-- writes: raw.e
+ALTER EXTERNAL TABLE raw.e REFRESH;
+
+-- name: in short: EXECUTE TASK ops.t
+-- reads:
+-- writes:
+EXECUTE TASK ops.t;
+
+-- name: in short: UPDATE mart.a SET x = b.x FROM raw.b b WHERE a.id = b.id
+-- reads: raw.b
+-- writes: mart.a
+UPDATE mart.a SET x = b.x FROM raw.b b WHERE a.id = b.id;
+
+-- name: in short: UPDATE mart.a t SET t.x = s.x FROM (SELECT * FROM raw.b) s WHERE t.id
+-- reads: raw.b
+-- writes: mart.a
+UPDATE mart.a t SET t.x = s.x FROM (SELECT * FROM raw.b) s WHERE t.id = s.id;
+
+-- name: in short: INSERT FIRST WHEN a > 1 THEN INTO mart.x ELSE INTO mart.y SELECT a FRO
+-- reads: raw.z
+-- writes: mart.x, mart.y
+INSERT FIRST WHEN a > 1 THEN INTO mart.x ELSE INTO mart.y SELECT a FROM (SELECT * FROM raw.z);
+
+-- name: in short: CREATE TABLE mart.a AS SELECT * FROM raw.b BEFORE (STATEMENT => 'x')
+-- reads: raw.b
+-- writes: mart.a
+CREATE TABLE mart.a AS SELECT * FROM raw.b BEFORE (STATEMENT => 'x');
+
+-- name: in short: WITH a AS (SELECT * FROM raw.b) SELECT * FROM a, LATERAL FLATTEN(input
+-- reads: raw.b
+-- writes:
+WITH a AS (SELECT * FROM raw.b) SELECT * FROM a, LATERAL FLATTEN(input => a.x) f, TABLE(SPLIT_TO_TABLE(a.y, ',')) s;
+
+-- name: in short: CREATE TABLE mart.a LIKE raw.b
+-- reads: raw.b
+-- writes: mart.a
+CREATE TABLE mart.a LIKE raw.b;
+
+-- name: in short: CREATE OR REPLACE TABLE mart.a USING TEMPLATE (SELECT ARRAY_AGG(OBJECT
+-- reads:
+-- writes: mart.a
+CREATE OR REPLACE TABLE mart.a USING TEMPLATE (SELECT ARRAY_AGG(OBJECT_CONSTRUCT(*)) FROM TABLE(INFER_SCHEMA(LOCATION=>'@s', FILE_FORMAT=>'f')));
+
+-- name: in short: UNDROP TABLE mart.a
+-- reads:
+-- writes: mart.a
+UNDROP TABLE mart.a;
+
+-- name: in short: CALL ops.p(1)
+-- reads:
+-- writes:
+CALL ops.p(1);
+
+-- name: in short: SHOW TABLES; SELECT "name" FROM TABLE(RESULT_SCAN(LAST_QUERY_ID()))
+-- reads:
+-- writes:
+SHOW TABLES; SELECT "name" FROM TABLE(RESULT_SCAN(LAST_QUERY_ID()));
+
+-- name: in short: DELETE FROM mart.a WHERE id IN (SELECT id FROM raw.b)
+-- reads: raw.b
+-- writes: mart.a
+DELETE FROM mart.a WHERE id IN (SELECT id FROM raw.b);
+
+-- name: in short: REMOVE @s/x; LIST @s; GET @s file:///tmp
+-- reads:
+-- writes:
+REMOVE @s/x; LIST @s; GET @s file:///tmp;
+
+-- name: in short: CREATE OR REPLACE HYBRID TABLE mart.h (id INT PRIMARY KEY)
+-- reads:
+-- writes: mart.h
+CREATE OR REPLACE HYBRID TABLE mart.h (id INT PRIMARY KEY);
+
+-- name: in short: CREATE ICEBERG TABLE mart.i CATALOG='SNOWFLAKE' EXTERNAL_VOLUME='v' BA
+-- reads: raw.a
+-- writes: mart.i
+CREATE ICEBERG TABLE mart.i CATALOG='SNOWFLAKE' EXTERNAL_VOLUME='v' BASE_LOCATION='x' AS SELECT * FROM raw.a;
+
+-- name: in short: ALTER TABLE mart.a ADD SEARCH OPTIMIZATION; ALTER TABLE mart.a CLUSTER
+-- reads:
+-- writes:
+ALTER TABLE mart.a ADD SEARCH OPTIMIZATION; ALTER TABLE mart.a CLUSTER BY (x);
+
+-- name: in short: MERGE INTO mart.a USING (WITH c AS (SELECT * FROM raw.b) SELECT * FROM
+-- reads: raw.b
+-- writes: mart.a
+MERGE INTO mart.a USING (WITH c AS (SELECT * FROM raw.b) SELECT * FROM c) s ON a.id=s.id WHEN MATCHED THEN UPDATE SET a.x=s.x WHEN NOT MATCHED THEN INSERT ALL BY NAME;
+
+-- name: in short: MERGE INTO MART.A USING RAW.B ON A.ID = B.ID WHEN NOT MATCHED THEN INS
+-- reads: raw.b
+-- writes: mart.a
+MERGE INTO MART.A USING RAW.B ON A.ID = B.ID WHEN NOT MATCHED THEN INSERT (ID) VALUES (B.ID);
+
+-- name: in short: BEGIN; DELETE FROM mart.a; INSERT INTO mart.a SELECT * FROM raw.a; COM
+-- reads: raw.a
+-- writes: mart.a
+BEGIN; DELETE FROM mart.a; INSERT INTO mart.a SELECT * FROM raw.a; COMMIT;
+
+-- name: in short: create table if not exists mart.a as select parse_json(x):y[0].z::int
+-- reads: raw.a
+-- writes: mart.a
+create table if not exists mart.a as select parse_json(x):y[0].z::int from raw.a sample (10) where rlike(x, 'a;b');
+
+-- name: in short: set t = 'mart.a'; insert into identifier($t) select * from raw.a
+-- reads: raw.a
+-- writes:
+set t = 'mart.a'; insert into identifier($t) select * from raw.a;
+
+-- name: in short: select * from table(mart.fn(1)), table(flatten(parse_json('[]'))), raw
+-- reads: raw.a
+-- writes:
+select * from table(mart.fn(1)), table(flatten(parse_json('[]'))), raw.a;
+
+-- name: in short: create or replace table mart.a as select * from raw.a at (timestamp =>
+-- reads: raw.a, raw.b
+-- writes: mart.a
+create or replace table mart.a as select * from raw.a at (timestamp => 'x'::timestamp) left join raw.b changes (information => default) at (offset => -60) using (id);
+
+-- name: in short: copy into mart.a from (select $1, $2 from 's3://x/y') file_format=(typ
+-- reads:
+-- writes: mart.a
+copy into mart.a from (select $1, $2 from 's3://x/y') file_format=(type=csv);
+
+-- name: in short: copy into mart.a from 's3://x/y' credentials=(aws_key_id='a' aws_secre
+-- reads:
+-- writes: mart.a
+copy into mart.a from 's3://x/y' credentials=(aws_key_id='a' aws_secret_key='b') files=('x.csv') match_by_column_name=case_insensitive;
+
+-- name: in short: create pipe p auto_ingest=true as copy into mart.a from @s
+-- reads:
+-- writes:
+create pipe p auto_ingest=true as copy into mart.a from @s;
+
+-- name: in short: insert overwrite all into mart.a into mart.b select * from raw.c
+-- reads: raw.c
+-- writes: mart.a, mart.b
+insert overwrite all into mart.a into mart.b select * from raw.c;
+
+-- name: in short: use schema "Mixed"; create table t as select * from other.x
+-- reads: other.x
+-- writes: "Mixed".t
+use schema "Mixed"; create table t as select * from other.x;
+
+-- name: in short: use warehouse identifier('x'); alter session set query_tag = 'a;b'; se
+-- reads: raw.a
+-- writes:
+use warehouse identifier('x'); alter session set query_tag = 'a;b'; select * from raw.a;
+
+-- name: in short: execute immediate 'insert into mart.a select * from raw.a'
+-- reads: raw.a
+-- writes: mart.a
+execute immediate 'insert into mart.a select * from raw.a';
+
+-- name: in short: begin let x := 1; for r in (select * from raw.a) do insert into mart.b
+-- reads: raw.a
+-- writes: mart.b, mart.err
+begin let x := 1; for r in (select * from raw.a) do insert into mart.b values (1); end for; exception when other then insert into mart.err values (:sqlerrm); end;
+
+-- name: in short: declare c cursor for select id from raw.a; begin open c; for r in c do
+-- reads: raw.a
+-- writes: mart.b
+declare c cursor for select id from raw.a; begin open c; for r in c do insert into mart.b values (r.id); end for; close c; end;
+
+-- name: in short: if (exists (select 1 from raw.a)) then insert into mart.a select 1; en
+-- reads: raw.a
+-- writes: mart.a
+if (exists (select 1 from raw.a)) then insert into mart.a select 1; end if;
+
+-- name: in short: create or replace temp table x clone mart.a; insert into mart.b select
+-- reads: mart.a
+-- writes: mart.b
+create or replace temp table x clone mart.a; insert into mart.b select * from x;
+
+-- name: in short: select a.* from mart.a a, lateral (select * from raw.b b where b.id =
+-- reads: mart.a, raw.b
+-- writes:
+select a.* from mart.a a, lateral (select * from raw.b b where b.id = a.id);
+
+-- name: in short: create database link; drop stage x; truncate table if exists mart.a; d
+-- reads:
+-- writes:
+create database link; drop stage x; truncate table if exists mart.a; describe table mart.a;
+
+-- name: in short: insert into mart.a select * from (values (1, 'a')) as v (id, x) union
+-- reads: raw.b
+-- writes: mart.a
+insert into mart.a select * from (values (1, 'a')) as v (id, x) union select * from raw.b;
+
+-- name: in short: update mart.a set x = null where exists (select 1 from raw.b where a.i
+-- reads: raw.b
+-- writes: mart.a
+update mart.a set x = null where exists (select 1 from raw.b where a.id = b.id);

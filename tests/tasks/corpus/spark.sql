@@ -160,3 +160,128 @@ LOAD DATA LOCAL INPATH '/landing/o' OVERWRITE INTO TABLE raw.o PARTITION (ds = '
 -- reads: raw.a, raw.b, raw.c
 -- writes:
 SELECT a.* FROM raw.a a LEFT SEMI JOIN raw.b b ON a.id = b.id LEFT ANTI JOIN raw.c TABLESAMPLE (10 PERCENT) c ON a.id = c.id;
+
+-- name: in short: CREATE TABLE mart.a USING DELTA LOCATION '/x' AS SELECT * FROM raw.a
+-- reads: raw.a
+-- writes: mart.a
+CREATE TABLE mart.a USING DELTA LOCATION '/x' AS SELECT * FROM raw.a;
+
+-- name: in short: CREATE TABLE mart.a USING csv OPTIONS (path '/x', header 'true')
+-- reads:
+-- writes: mart.a
+CREATE TABLE mart.a USING csv OPTIONS (path '/x', header 'true');
+
+-- name: in short: CREATE TEMPORARY VIEW v USING parquet OPTIONS (path '/x'); INSERT INTO
+-- reads:
+-- writes: mart.a
+CREATE TEMPORARY VIEW v USING parquet OPTIONS (path '/x'); INSERT INTO mart.a SELECT * FROM v;
+
+-- name: in short: CACHE TABLE raw.a; INSERT INTO mart.a SELECT * FROM raw.a; CLEAR CACHE
+-- reads: raw.a
+-- writes: mart.a
+CACHE TABLE raw.a; INSERT INTO mart.a SELECT * FROM raw.a; CLEAR CACHE;
+
+-- name: in short: INSERT INTO mart.a PARTITION (ds='x') (id, v) SELECT id, v FROM raw.a
+-- reads: raw.a
+-- writes: mart.a
+INSERT INTO mart.a PARTITION (ds='x') (id, v) SELECT id, v FROM raw.a;
+
+-- name: in short: INSERT OVERWRITE TABLE mart.a PARTITION (ds='x') IF NOT EXISTS SELECT
+-- reads: raw.a
+-- writes: mart.a
+INSERT OVERWRITE TABLE mart.a PARTITION (ds='x') IF NOT EXISTS SELECT * FROM raw.a;
+
+-- name: in short: DESCRIBE TABLE EXTENDED raw.a; SHOW TBLPROPERTIES raw.a; REFRESH '/x'
+-- reads:
+-- writes:
+DESCRIBE TABLE EXTENDED raw.a; SHOW TBLPROPERTIES raw.a; REFRESH '/x';
+
+-- name: in short: SELECT TRANSFORM(id) USING 'cat' AS (x) FROM raw.a
+-- reads: raw.a
+-- writes:
+SELECT TRANSFORM(id) USING 'cat' AS (x) FROM raw.a;
+
+-- name: in short: SELECT * FROM (SELECT * FROM raw.a) LATERAL VIEW INLINE(xs) AS p, q
+-- reads: raw.a
+-- writes:
+SELECT * FROM (SELECT * FROM raw.a) LATERAL VIEW INLINE(xs) AS p, q;
+
+-- name: in short: ALTER TABLE mart.a ADD IF NOT EXISTS PARTITION (ds='x') LOCATION '/y'
+-- reads:
+-- writes:
+ALTER TABLE mart.a ADD IF NOT EXISTS PARTITION (ds='x') LOCATION '/y'; ALTER TABLE mart.a RECOVER PARTITIONS;
+
+-- name: in short: CREATE FUNCTION f AS 'c' USING JAR '/x'; SELECT f(x) FROM raw.a
+-- reads: raw.a
+-- writes:
+CREATE FUNCTION f AS 'c' USING JAR '/x'; SELECT f(x) FROM raw.a;
+
+-- name: in short: SET x.y=1; RESET; SET; SELECT 1
+-- reads:
+-- writes:
+SET x.y=1; RESET; SET; SELECT 1;
+
+-- name: in short: WITH a AS (SELECT * FROM raw.a) MERGE INTO mart.b USING a ON a.id=b.id
+-- reads: raw.a
+-- writes: mart.b
+WITH a AS (SELECT * FROM raw.a) MERGE INTO mart.b USING a ON a.id=b.id WHEN MATCHED THEN UPDATE SET *;
+
+-- name: in short: MERGE INTO mart.a USING (SELECT * FROM raw.b) s ON a.id = s.id WHEN NO
+-- reads: raw.b
+-- writes: mart.a
+MERGE INTO mart.a USING (SELECT * FROM raw.b) s ON a.id = s.id WHEN NOT MATCHED BY TARGET THEN INSERT *;
+
+-- name: in short: TRUNCATE TABLE mart.a PARTITION (ds='x'); INSERT INTO mart.a VALUES (1
+-- reads:
+-- writes: mart.a
+TRUNCATE TABLE mart.a PARTITION (ds='x'); INSERT INTO mart.a VALUES (1);
+
+-- name: in short: SELECT /*+ MAPJOIN(b) */ * FROM raw.a a JOIN raw.b b
+-- reads: raw.a, raw.b
+-- writes:
+SELECT /*+ MAPJOIN(b) */ * FROM raw.a a JOIN raw.b b;
+
+-- name: in short: create or replace temporary view a as select * from raw.a; create or r
+-- reads: raw.a, raw.b
+-- writes: mart.c
+create or replace temporary view a as select * from raw.a; create or replace temporary view b as select * from a join raw.b using (id); insert overwrite table mart.c partition (dt) select * from b;
+
+-- name: in short: MERGE INTO mart.a t USING (SELECT s.* FROM raw.a s LEFT ANTI JOIN raw.
+-- reads: raw.a, raw.b
+-- writes: mart.a
+MERGE INTO mart.a t USING (SELECT s.* FROM raw.a s LEFT ANTI JOIN raw.b USING (id)) s ON t.id <=> s.id WHEN MATCHED AND t.h <> s.h THEN UPDATE SET t.v = s.v WHEN NOT MATCHED THEN INSERT (id) VALUES (s.id);
+
+-- name: in short: CREATE TABLE IF NOT EXISTS mart.a (id BIGINT COMMENT 'x', m MAP<STRING
+-- reads: raw.a
+-- writes: mart.a
+CREATE TABLE IF NOT EXISTS mart.a (id BIGINT COMMENT 'x', m MAP<STRING, ARRAY<INT>>) USING iceberg PARTITIONED BY (bucket(16, id)) TBLPROPERTIES ('format-version'='2'); INSERT INTO mart.a SELECT * FROM raw.a;
+
+-- name: in short: INSERT INTO mart.a SELECT stack(2, 'a', x, 'b', y) AS (k, v) FROM raw.
+-- reads: raw.a
+-- writes: mart.a
+INSERT INTO mart.a SELECT stack(2, 'a', x, 'b', y) AS (k, v) FROM raw.a;
+
+-- name: in short: FROM raw.a a JOIN raw.b b ON a.id = b.id INSERT INTO mart.c SELECT a.i
+-- reads: raw.a, raw.b
+-- writes: mart.c, mart.d
+FROM raw.a a JOIN raw.b b ON a.id = b.id INSERT INTO mart.c SELECT a.id INSERT INTO mart.d SELECT b.id;
+
+-- name: in short: INSERT OVERWRITE mart.a SELECT * FROM VALUES (1, 'a'), (2, 'b') AS t(i
+-- reads:
+-- writes: mart.a
+INSERT OVERWRITE mart.a SELECT * FROM VALUES (1, 'a'), (2, 'b') AS t(id, v);
+
+-- name: in short: WITH a AS (SELECT * FROM raw.a) FROM a INSERT INTO mart.b SELECT * INS
+-- reads: raw.a
+-- writes: mart.b, mart.c
+WITH a AS (SELECT * FROM raw.a) FROM a INSERT INTO mart.b SELECT * INSERT INTO mart.c SELECT *;
+
+-- name: in short: CREATE OR REPLACE VIEW mart.v AS WITH x AS (SELECT * FROM raw.a) SELEC
+-- reads: raw.a, raw.b
+-- writes: mart.v
+CREATE OR REPLACE VIEW mart.v AS WITH x AS (SELECT * FROM raw.a) SELECT x.*, y.n FROM x, (SELECT count(*) n FROM raw.b) y;
+
+-- name: in short: DROP VIEW IF EXISTS v; CREATE TEMP VIEW v AS TABLE raw.a; SELECT * FRO
+-- reads: raw.a
+-- writes:
+DROP VIEW IF EXISTS v; CREATE TEMP VIEW v AS TABLE raw.a; SELECT * FROM v;

@@ -144,3 +144,123 @@ INSERT INTO mart.c SELECT a.id, x.n FROM raw.a a, (SELECT id, COUNT(*) AS n FROM
 -- reads:
 -- writes: ops.t
 INSERT INTO ops.t SELECT TableName FROM dbc.TablesV WHERE DatabaseName = 'mart';
+
+-- name: in short: INSERT INTO mart.a SELECT * FROM raw.a a INNER JOIN raw.b b ON a.id =
+-- reads: raw.a, raw.b
+-- writes: mart.a
+INSERT INTO mart.a SELECT * FROM raw.a a INNER JOIN raw.b b ON a.id = b.id WHERE a.d = DATE '2026-01-01';
+
+-- name: in short: CREATE VOLATILE TABLE t, NO LOG (id INT) PRIMARY INDEX (id) ON COMMIT
+-- reads: raw.a
+-- writes: mart.a
+CREATE VOLATILE TABLE t, NO LOG (id INT) PRIMARY INDEX (id) ON COMMIT PRESERVE ROWS; INSERT INTO t SELECT id FROM raw.a; INSERT INTO mart.a SELECT * FROM t;
+
+-- name: in short: CREATE TABLE mart.a AS (SELECT * FROM raw.a) WITH NO DATA NO PRIMARY I
+-- reads: raw.a
+-- writes: mart.a
+CREATE TABLE mart.a AS (SELECT * FROM raw.a) WITH NO DATA NO PRIMARY INDEX;
+
+-- name: in short: UPDATE mart.a FROM (SELECT id, x FROM raw.b) s SET x = s.x WHERE mart.
+-- reads: raw.b
+-- writes: mart.a
+UPDATE mart.a FROM (SELECT id, x FROM raw.b) s SET x = s.x WHERE mart.a.id = s.id;
+
+-- name: in short: DELETE t FROM mart.a t, raw.b b WHERE t.id = b.id
+-- reads: raw.b
+-- writes: mart.a
+DELETE t FROM mart.a t, raw.b b WHERE t.id = b.id;
+
+-- name: in short: CREATE TABLE mart.a, FALLBACK, MAP = TD_MAP1 (id INTEGER NOT NULL, d D
+-- reads:
+-- writes: mart.a
+CREATE TABLE mart.a, FALLBACK, MAP = TD_MAP1 (id INTEGER NOT NULL, d DATE FORMAT 'YYYY-MM-DD') PRIMARY INDEX (id) PARTITION BY RANGE_N(d BETWEEN DATE '2020-01-01' AND DATE '2026-01-01' EACH INTERVAL '1' DAY);
+
+-- name: in short: SELECT * FROM raw.a SAMPLE 10
+-- reads: raw.a
+-- writes:
+SELECT * FROM raw.a SAMPLE 10;
+
+-- name: in short: CALL SYSLIB.x(); EXEC mart.m (1)
+-- reads:
+-- writes:
+CALL SYSLIB.x(); EXEC mart.m (1);
+
+-- name: in short: LOCK TABLE raw.a FOR ACCESS LOCK TABLE raw.b FOR ACCESS SELECT * FROM
+-- reads: raw.a, raw.b
+-- writes:
+LOCK TABLE raw.a FOR ACCESS LOCK TABLE raw.b FOR ACCESS SELECT * FROM raw.a, raw.b;
+
+-- name: in short: COLLECT STATS ON mart.a COLUMN (x); DROP STATISTICS ON mart.a; COMMENT
+-- reads:
+-- writes:
+COLLECT STATS ON mart.a COLUMN (x); DROP STATISTICS ON mart.a; COMMENT ON TABLE mart.a 'x';
+
+-- name: in short: INSERT INTO mart.a (x, y) SELECT x, COUNT(*) (INTEGER) FROM raw.a GROU
+-- reads: raw.a
+-- writes: mart.a
+INSERT INTO mart.a (x, y) SELECT x, COUNT(*) (INTEGER) FROM raw.a GROUP BY 1;
+
+-- name: in short: MERGE INTO mart.a USING VALUES (1, 'x') AS s (id, v) ON a.id = s.id WH
+-- reads:
+-- writes: mart.a
+MERGE INTO mart.a USING VALUES (1, 'x') AS s (id, v) ON a.id = s.id WHEN NOT MATCHED THEN INSERT VALUES (s.id, s.v);
+
+-- name: in short: SET QUERY_BAND = 'a=b;' FOR SESSION; SELECT * FROM raw.a
+-- reads: raw.a
+-- writes:
+SET QUERY_BAND = 'a=b;' FOR SESSION; SELECT * FROM raw.a;
+
+-- name: in short: SET SESSION DATABASE sales; SELECT * FROM a
+-- reads: sales.a
+-- writes:
+SET SESSION DATABASE sales; SELECT * FROM a;
+
+-- name: in short: REPLACE VIEW mart.v AS SELECT * FROM raw.a
+-- reads: raw.a
+-- writes: mart.v
+REPLACE VIEW mart.v AS SELECT * FROM raw.a;
+
+-- name: in short: CREATE MULTISET TABLE mart.a, NO FALLBACK AS (SELECT a.* FROM raw.a AS
+-- reads: raw.a
+-- writes: mart.a
+CREATE MULTISET TABLE mart.a, NO FALLBACK AS (SELECT a.* FROM raw.a AS a QUALIFY RANK() OVER (PARTITION BY id ORDER BY ts DESC) = 1) WITH DATA PRIMARY INDEX (id);
+
+-- name: in short: DELETE FROM mart.a ALL; INSERT INTO mart.a SELECT * FROM raw.a; COLLEC
+-- reads: raw.a
+-- writes: mart.a
+DELETE FROM mart.a ALL; INSERT INTO mart.a SELECT * FROM raw.a; COLLECT STATISTICS ON mart.a INDEX (id);
+
+-- name: in short: UPDATE tgt FROM mart.a tgt, (SELECT id, MAX(v) v FROM raw.b GROUP BY 1
+-- reads: raw.b
+-- writes: mart.a
+UPDATE tgt FROM mart.a tgt, (SELECT id, MAX(v) v FROM raw.b GROUP BY 1) src SET v = src.v WHERE tgt.id = src.id;
+
+-- name: in short: CREATE VOLATILE MULTISET TABLE vt AS (SELECT * FROM raw.a) WITH DATA O
+-- reads: raw.a
+-- writes: mart.a
+CREATE VOLATILE MULTISET TABLE vt AS (SELECT * FROM raw.a) WITH DATA ON COMMIT PRESERVE ROWS; INSERT INTO mart.a SELECT * FROM vt; DROP TABLE vt;
+
+-- name: in short: INSERT INTO mart.a SELECT id, CAST(ts AS DATE FORMAT 'YYYYMMDD'), ZERO
+-- reads: raw.a
+-- writes: mart.a
+INSERT INTO mart.a SELECT id, CAST(ts AS DATE FORMAT 'YYYYMMDD'), ZEROIFNULL(v), x (FORMAT '999') FROM raw.a WHERE d BETWEEN 1260101 AND 1260131;
+
+-- name: in short: LOCKING raw.a FOR ACCESS SELECT * FROM raw.a
+-- reads: raw.a
+-- writes:
+LOCKING raw.a FOR ACCESS SELECT * FROM raw.a;
+
+-- name: in short: SEL TOP 5 * FROM raw.a ORDER BY 1
+-- reads: raw.a
+-- writes:
+SEL TOP 5 * FROM raw.a ORDER BY 1;
+
+-- name: in short: CREATE TABLE mart.b AS mart.a WITH NO DATA; INSERT INTO mart.b SELECT
+-- reads: mart.a, raw.a, raw.c
+-- writes: mart.b
+CREATE TABLE mart.b AS mart.a WITH NO DATA; INSERT INTO mart.b SELECT * FROM raw.a MINUS SELECT * FROM raw.c;
+
+-- name: in short: MERGE INTO mart.a USING (SELECT id, v FROM raw.b) s (id, v) ON a.id =
+-- reads: raw.b
+-- writes: mart.a
+MERGE INTO mart.a USING (SELECT id, v FROM raw.b) s (id, v) ON a.id = s.id WHEN MATCHED THEN UPDATE SET v = s.v WHEN NOT MATCHED THEN INSERT (s.id, s.v);

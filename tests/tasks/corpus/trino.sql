@@ -152,3 +152,108 @@ TRUNCATE TABLE test.o;
 -- reads: mart.o
 -- writes:
 UNLOAD (SELECT * FROM mart.o WHERE ds = '2026-01-01') TO 's3://out/o/' WITH (format = 'PARQUET');
+
+-- name: in short: INSERT INTO mart.a SELECT * FROM raw.a CROSS JOIN UNNEST(map_entries(m
+-- reads: raw.a
+-- writes: mart.a
+INSERT INTO mart.a SELECT * FROM raw.a CROSS JOIN UNNEST(map_entries(m)) AS t (k, v);
+
+-- name: in short: CREATE TABLE mart.a AS (WITH x AS (SELECT * FROM raw.a) SELECT * FROM
+-- reads: raw.a
+-- writes: mart.a
+CREATE TABLE mart.a AS (WITH x AS (SELECT * FROM raw.a) SELECT * FROM x) WITH NO DATA;
+
+-- name: in short: DELETE FROM mart.a WHERE (x, y) IN (SELECT x, y FROM raw.b)
+-- reads: raw.b
+-- writes: mart.a
+DELETE FROM mart.a WHERE (x, y) IN (SELECT x, y FROM raw.b);
+
+-- name: in short: CREATE SCHEMA IF NOT EXISTS mart WITH (location = 's3://x'); CREATE TA
+-- reads: raw.a
+-- writes: mart.a
+CREATE SCHEMA IF NOT EXISTS mart WITH (location = 's3://x'); CREATE TABLE mart.a AS SELECT * FROM raw.a;
+
+-- name: in short: COMMENT ON TABLE mart.a IS 'x'; SHOW CREATE TABLE mart.a; DESCRIBE mar
+-- reads:
+-- writes:
+COMMENT ON TABLE mart.a IS 'x'; SHOW CREATE TABLE mart.a; DESCRIBE mart.a;
+
+-- name: in short: START TRANSACTION ISOLATION LEVEL REPEATABLE READ; INSERT INTO mart.a
+-- reads:
+-- writes: mart.a
+START TRANSACTION ISOLATION LEVEL REPEATABLE READ; INSERT INTO mart.a SELECT 1; COMMIT;
+
+-- name: in short: SELECT * FROM TABLE(sequence(start => 1, stop => 3))
+-- reads:
+-- writes:
+SELECT * FROM TABLE(sequence(start => 1, stop => 3));
+
+-- name: in short: CALL iceberg.system.register_table(schema_name => 'mart', table_name =
+-- reads:
+-- writes:
+CALL iceberg.system.register_table(schema_name => 'mart', table_name => 'a', table_location => 's3://x');
+
+-- name: in short: GRANT SELECT ON mart.a TO ROLE x; DENY DELETE ON mart.a TO USER y
+-- reads:
+-- writes:
+GRANT SELECT ON mart.a TO ROLE x; DENY DELETE ON mart.a TO USER y;
+
+-- name: in short: CREATE TABLE mart.a WITH (external_location='s3://x', format='CSV') AS
+-- reads: raw.a
+-- writes: mart.a
+CREATE TABLE mart.a WITH (external_location='s3://x', format='CSV') AS SELECT CAST(x AS varchar) FROM raw.a;
+
+-- name: in short: ALTER VIEW mart.v RENAME TO mart.w
+-- reads: mart.v
+-- writes: mart.w
+ALTER VIEW mart.v RENAME TO mart.w;
+
+-- name: in short: ALTER MATERIALIZED VIEW mart.v RENAME TO w
+-- reads: mart.v
+-- writes: mart.w
+ALTER MATERIALIZED VIEW mart.v RENAME TO w;
+
+-- name: in short: SELECT a.x FROM raw.a AS a (x, y) JOIN (raw.b JOIN raw.c USING (id)) O
+-- reads: raw.a, raw.b, raw.c
+-- writes:
+SELECT a.x FROM raw.a AS a (x, y) JOIN (raw.b JOIN raw.c USING (id)) ON true;
+
+-- name: in short: INSERT INTO hive.mart.a (id) WITH x AS (SELECT * FROM hive.raw.a), y A
+-- reads: hive.raw.a
+-- writes: hive.mart.a
+INSERT INTO hive.mart.a (id) WITH x AS (SELECT * FROM hive.raw.a), y AS (SELECT * FROM x) SELECT * FROM y;
+
+-- name: in short: CREATE OR REPLACE TABLE iceberg.mart.a COMMENT 'x' WITH (partitioning
+-- reads: iceberg.raw.a
+-- writes: iceberg.mart.a
+CREATE OR REPLACE TABLE iceberg.mart.a COMMENT 'x' WITH (partitioning = ARRAY['day(ts)']) AS SELECT * FROM iceberg.raw.a;
+
+-- name: in short: CREATE VIEW hive.mart.v AS SELECT * FROM hive.raw."a-b" JOIN "hive"."r
+-- reads: hive.raw."a-b", hive.raw.c
+-- writes: hive.mart.v
+CREATE VIEW hive.mart.v AS SELECT * FROM hive.raw."a-b" JOIN "hive"."raw"."c" USING (id);
+
+-- name: in short: USE hive.mart; DROP TABLE IF EXISTS a; CREATE TABLE a AS SELECT * FROM
+-- reads: hive.raw.b
+-- writes: hive.mart.a
+USE hive.mart; DROP TABLE IF EXISTS a; CREATE TABLE a AS SELECT * FROM raw.b;
+
+-- name: in short: DELETE FROM mart.a WHERE ds = '{{ ds }}'; INSERT INTO mart.a SELECT *
+-- reads: raw.a
+-- writes: mart.a
+DELETE FROM mart.a WHERE ds = '{{ ds }}'; INSERT INTO mart.a SELECT *, '{{ ds }}' FROM raw.a WHERE ds = DATE('{{ ds }}') - INTERVAL '1' DAY;
+
+-- name: in short: SELECT transform(xs, x -> x + 1), try_cast(y AS bigint) FROM raw.a TAB
+-- reads: raw.a
+-- writes:
+SELECT transform(xs, x -> x + 1), try_cast(y AS bigint) FROM raw.a TABLESAMPLE SYSTEM (1) WHERE any_match(xs, x -> x > 1);
+
+-- name: in short: MERGE INTO mart.a USING (VALUES (1)) AS s(id) ON a.id = s.id WHEN NOT
+-- reads:
+-- writes: mart.a
+MERGE INTO mart.a USING (VALUES (1)) AS s(id) ON a.id = s.id WHEN NOT MATCHED THEN INSERT VALUES (s.id);
+
+-- name: in short: INSERT INTO hive.mart.a SELECT * FROM mysql.raw.b
+-- reads: mysql.raw.b
+-- writes: hive.mart.a
+INSERT INTO hive.mart.a SELECT * FROM mysql.raw.b;

@@ -230,3 +230,264 @@ COPY INTO stage.orders FROM 'https://x.blob.core.windows.net/landing/*.csv' WITH
 IF OBJECT_ID('tempdb..##held') IS NOT NULL DROP TABLE ##held;
 SELECT * INTO ##held FROM dbo.a;
 INSERT INTO dbo.b SELECT * FROM tempdb..##held;
+
+-- name: in short: WITH t AS (SELECT * FROM dbo.a) MERGE dbo.b AS x USING t ON x.id = t.i
+-- reads: dbo.a
+-- writes: dbo.b
+WITH t AS (SELECT * FROM dbo.a) MERGE dbo.b AS x USING t ON x.id = t.id WHEN MATCHED THEN UPDATE SET x.v = t.v;
+
+-- name: in short: UPDATE dbo.a SET x = b.x FROM dbo.a INNER JOIN dbo.b b ON a.id = b.id
+-- reads: dbo.b
+-- writes: dbo.a
+UPDATE dbo.a SET x = b.x FROM dbo.a INNER JOIN dbo.b b ON a.id = b.id;
+
+-- name: in short: UPDATE TOP (10) dbo.a SET x = 1 OUTPUT inserted.id INTO #t WHERE y = 2
+-- reads:
+-- writes: dbo.a
+UPDATE TOP (10) dbo.a SET x = 1 OUTPUT inserted.id INTO #t WHERE y = 2;
+
+-- name: in short: DELETE TOP (100) FROM dbo.a WHERE id IN (SELECT id FROM dbo.b)
+-- reads: dbo.b
+-- writes: dbo.a
+DELETE TOP (100) FROM dbo.a WHERE id IN (SELECT id FROM dbo.b);
+
+-- name: in short: INSERT dbo.a WITH (TABLOCK) SELECT * FROM dbo.b
+-- reads: dbo.b
+-- writes: dbo.a
+INSERT dbo.a WITH (TABLOCK) SELECT * FROM dbo.b;
+
+-- name: in short: SELECT * INTO [my db].[dbo].[my table] FROM dbo.a
+-- reads: dbo.a
+-- writes: [my db].[dbo].[my table]
+SELECT * INTO [my db].[dbo].[my table] FROM dbo.a;
+
+-- name: in short: DECLARE @i INT = 0 WHILE @i < 10 BEGIN INSERT INTO dbo.a VALUES (@i) S
+-- reads:
+-- writes: dbo.a
+DECLARE @i INT = 0
+WHILE @i < 10
+BEGIN
+  INSERT INTO dbo.a VALUES (@i)
+  SET @i += 1
+END;
+
+-- name: in short: IF OBJECT_ID('dbo.a') IS NOT NULL DROP TABLE dbo.a SELECT * INTO dbo.a
+-- reads: dbo.b
+-- writes: dbo.a
+IF OBJECT_ID('dbo.a') IS NOT NULL
+  DROP TABLE dbo.a
+SELECT * INTO dbo.a FROM dbo.b;
+
+-- name: in short: IF (SELECT COUNT(*) FROM dbo.a) > 0 INSERT INTO dbo.b SELECT * FROM db
+-- reads: dbo.a, dbo.c
+-- writes: dbo.b, dbo.d
+IF (SELECT COUNT(*) FROM dbo.a) > 0 INSERT INTO dbo.b SELECT * FROM dbo.c ELSE INSERT INTO dbo.d SELECT 1;
+
+-- name: in short: TRUNCATE TABLE dbo.a INSERT INTO dbo.a SELECT * FROM dbo.b UNION ALL S
+-- reads: dbo.b, dbo.c
+-- writes: dbo.a
+TRUNCATE TABLE dbo.a
+INSERT INTO dbo.a
+SELECT * FROM dbo.b
+UNION ALL
+SELECT * FROM dbo.c;
+
+-- name: in short: CREATE TABLE #t (id INT PRIMARY KEY, v VARCHAR(10)) INSERT INTO #t EXE
+-- reads:
+-- writes: dbo.a
+CREATE TABLE #t (id INT PRIMARY KEY, v VARCHAR(10))
+INSERT INTO #t
+EXEC dbo.p
+INSERT INTO dbo.a SELECT * FROM #t;
+
+-- name: in short: CREATE VIEW dbo.v AS SELECT * FROM dbo.a
+-- reads: dbo.a
+-- writes: dbo.v
+CREATE VIEW dbo.v AS
+SELECT * FROM dbo.a;
+
+-- name: in short: CREATE OR ALTER VIEW dbo.v WITH SCHEMABINDING AS SELECT id FROM dbo.a
+-- reads: dbo.a
+-- writes: dbo.v
+CREATE OR ALTER VIEW dbo.v WITH SCHEMABINDING AS SELECT id FROM dbo.a;
+
+-- name: in short: ALTER VIEW dbo.v AS SELECT id FROM dbo.a
+-- reads: dbo.a
+-- writes: dbo.v
+ALTER VIEW dbo.v AS SELECT id FROM dbo.a;
+
+-- name: in short: CREATE EXTERNAL TABLE ext.a WITH (LOCATION='/x', DATA_SOURCE=d, FILE_F
+-- reads: dbo.b
+-- writes: ext.a
+CREATE EXTERNAL TABLE ext.a WITH (LOCATION='/x', DATA_SOURCE=d, FILE_FORMAT=f) AS SELECT * FROM dbo.b;
+
+-- name: in short: SELECT * FROM dbo.a PIVOT (SUM(x) FOR y IN ([1],[2])) p
+-- reads: dbo.a
+-- writes:
+SELECT * FROM dbo.a PIVOT (SUM(x) FOR y IN ([1],[2])) p;
+
+-- name: in short: SELECT * FROM OPENQUERY(srv, 'select * from x') q JOIN dbo.a ON 1=1
+-- reads: dbo.a
+-- writes:
+SELECT * FROM OPENQUERY(srv, 'select * from x') q JOIN dbo.a ON 1=1;
+
+-- name: in short: INSERT INTO dbo.a SELECT * FROM dbo.f(1) CROSS APPLY STRING_SPLIT('a,b
+-- reads:
+-- writes: dbo.a
+INSERT INTO dbo.a SELECT * FROM dbo.f(1) CROSS APPLY STRING_SPLIT('a,b', ',');
+
+-- name: in short: WITH x (id) AS (SELECT id FROM dbo.a), y AS (SELECT * FROM x) SELECT *
+-- reads: dbo.a
+-- writes: dbo.b
+WITH x (id) AS (SELECT id FROM dbo.a), y AS (SELECT * FROM x) SELECT * INTO dbo.b FROM y;
+
+-- name: in short: EXECUTE dbo.p; EXEC @rc = dbo.p 1; PRINT 'x'; WAITFOR DELAY '00:00:01'
+-- reads:
+-- writes:
+EXECUTE dbo.p; EXEC @rc = dbo.p 1; PRINT 'x'; WAITFOR DELAY '00:00:01';
+
+-- name: in short: SET IDENTITY_INSERT dbo.a ON INSERT INTO dbo.a (id) SELECT id FROM dbo
+-- reads: dbo.b
+-- writes: dbo.a
+SET IDENTITY_INSERT dbo.a ON
+INSERT INTO dbo.a (id) SELECT id FROM dbo.b
+SET IDENTITY_INSERT dbo.a OFF;
+
+-- name: in short: BEGIN TRAN DELETE a FROM dbo.a a WHERE NOT EXISTS (SELECT 1 FROM dbo.b
+-- reads: dbo.b
+-- writes: dbo.a
+BEGIN TRAN
+DELETE a
+FROM dbo.a a
+WHERE NOT EXISTS (SELECT 1 FROM dbo.b b WHERE b.id = a.id)
+COMMIT;
+
+-- name: in short: DBCC CHECKIDENT ('dbo.a', RESEED, 0) UPDATE STATISTICS dbo.a ALTER IND
+-- reads:
+-- writes:
+DBCC CHECKIDENT ('dbo.a', RESEED, 0)
+UPDATE STATISTICS dbo.a
+ALTER INDEX ALL ON dbo.a REBUILD;
+
+-- name: in short: INSERT INTO dbo.a (x) OUTPUT inserted.id INTO dbo.log (id) SELECT x FR
+-- reads: dbo.b
+-- writes: dbo.a, dbo.log
+INSERT INTO dbo.a (x)
+OUTPUT inserted.id INTO dbo.log (id)
+SELECT x FROM dbo.b;
+
+-- name: in short: INSERT INTO dbo.hist SELECT * FROM (MERGE dbo.a t USING dbo.b s ON t.i
+-- reads: dbo.b
+-- writes: dbo.a, dbo.hist
+INSERT INTO dbo.hist SELECT * FROM (MERGE dbo.a t USING dbo.b s ON t.id = s.id WHEN MATCHED THEN UPDATE SET v = s.v OUTPUT $action, inserted.id) AS c (act, id);
+
+-- name: in short: ;WITH c AS (SELECT * FROM dbo.a) INSERT INTO dbo.b SELECT * FROM c
+-- reads: dbo.a
+-- writes: dbo.b
+;WITH c AS (SELECT * FROM dbo.a)
+INSERT INTO dbo.b
+SELECT * FROM c;
+
+-- name: in short: INSERT INTO dbo.b ( id, v ) SELECT id, CASE WHEN v > 1 THEN 'x' ELSE '
+-- reads: dbo.a, dbo.c
+-- writes: dbo.b
+INSERT INTO dbo.b
+(
+  id,
+  v
+)
+SELECT
+  id,
+  CASE WHEN v > 1
+    THEN 'x'
+    ELSE 'y'
+  END
+FROM dbo.a
+WHERE id NOT IN
+(
+  SELECT id FROM dbo.c
+);
+
+-- name: in short: UPDATE t SET t.x = s.x FROM dbo.a t INNER JOIN ( SELECT id, MAX(x) x F
+-- reads: dbo.b
+-- writes: dbo.a
+UPDATE t
+SET t.x = s.x
+FROM dbo.a t
+INNER JOIN (
+  SELECT id, MAX(x) x FROM dbo.b GROUP BY id
+) s ON s.id = t.id;
+
+-- name: in short: DECLARE @d DATE; SET @d = (SELECT MAX(d) FROM dbo.ctl); DELETE FROM db
+-- reads: dbo.ctl, stg.f
+-- writes: dbo.f
+DECLARE @d DATE;
+SET @d = (SELECT MAX(d) FROM dbo.ctl);
+DELETE FROM dbo.f WHERE d >= @d;
+INSERT dbo.f (d) SELECT d FROM stg.f WHERE d >= @d;
+
+-- name: in short: MERGE INTO dbo.dim AS T USING (SELECT DISTINCT k FROM stg.x) AS S ON T
+-- reads: stg.x
+-- writes: dbo.dim
+MERGE INTO dbo.dim AS T USING (SELECT DISTINCT k FROM stg.x) AS S ON T.k = S.k WHEN NOT MATCHED THEN INSERT (k) VALUES (S.k) OUTPUT inserted.k;
+
+-- name: in short: IF NOT EXISTS (SELECT * FROM sys.tables WHERE name = 'a') CREATE TABLE
+-- reads: dbo.b
+-- writes: dbo.a
+IF NOT EXISTS (SELECT * FROM sys.tables WHERE name = 'a')
+CREATE TABLE dbo.a (id INT)
+GO
+INSERT INTO dbo.a SELECT id FROM dbo.b
+GO
+
+-- name: in short: SELECT * INTO #a FROM dbo.a; SELECT * INTO #b FROM #a JOIN dbo.b ON 1=
+-- reads: dbo.a, dbo.b
+-- writes: dbo.c
+SELECT * INTO #a FROM dbo.a; SELECT * INTO #b FROM #a JOIN dbo.b ON 1=1; INSERT INTO dbo.c SELECT * FROM #b; DROP TABLE #a, #b;
+
+-- name: in short: ALTER TABLE dbo.a ADD CONSTRAINT fk FOREIGN KEY (x) REFERENCES dbo.b
+-- reads:
+-- writes:
+ALTER TABLE dbo.a ADD CONSTRAINT fk FOREIGN KEY (x) REFERENCES dbo.b (x) ON DELETE CASCADE;
+
+-- name: in short: SELECT * FROM dbo.a WHERE x = 1 FOR JSON AUTO, INCLUDE_NULL_VALUES
+-- reads: dbo.a
+-- writes:
+SELECT * FROM dbo.a WHERE x = 1 FOR JSON AUTO, INCLUDE_NULL_VALUES;
+
+-- name: in short: EXEC ('INSERT INTO dbo.a SELECT * FROM dbo.b')
+-- reads: dbo.b
+-- writes: dbo.a
+EXEC ('INSERT INTO dbo.a SELECT * FROM dbo.b');
+
+-- name: in short: BEGIN TRANSACTION; SAVE TRANSACTION x; TRUNCATE TABLE dbo.a; ALTER TAB
+-- reads: stg.a
+-- writes: dbo.a
+BEGIN TRANSACTION;
+SAVE TRANSACTION x;
+TRUNCATE TABLE dbo.a;
+ALTER TABLE stg.a SWITCH TO dbo.a;
+COMMIT;
+
+-- name: in short: DELETE FROM a FROM dbo.a AS a JOIN dbo.b AS b ON a.id = b.id
+-- reads: dbo.b
+-- writes: dbo.a
+DELETE FROM a FROM dbo.a AS a JOIN dbo.b AS b ON a.id = b.id;
+
+-- name: in short: CREATE PROCEDURE p AS BEGIN INSERT INTO dbo.x SELECT * FROM dbo.y; END
+-- reads:
+-- writes:
+CREATE PROCEDURE p AS BEGIN INSERT INTO dbo.x SELECT * FROM dbo.y; END;
+
+-- name: in short: INSERT INTO dbo.a SELECT NEXT VALUE FOR dbo.seq, * FROM dbo.b
+-- reads: dbo.b
+-- writes: dbo.a
+INSERT INTO dbo.a SELECT NEXT VALUE FOR dbo.seq, * FROM dbo.b;
+
+-- name: in short: DROP VIEW IF EXISTS dbo.v GO CREATE VIEW dbo.v AS SELECT a.id FROM dbo
+-- reads: dbo.a, lk.db.dbo.b
+-- writes: dbo.v
+DROP VIEW IF EXISTS dbo.v
+GO
+CREATE VIEW dbo.v AS SELECT a.id FROM dbo.a a LEFT JOIN lk.db.dbo.b b ON a.id = b.id
+GO

@@ -17,7 +17,7 @@ __all__ = ["CONTROL", "IGNORED", "LATE", "NAME", "SWALLOWED", "Match", "match_ph
 NAME_PART = r"(?:[\w$#@\-]+(?:\(\w*\))?|\"[^\"]*\"|`[^`]*`|\[[^\]]*\])"
 NAME = rf"{NAME_PART}(?:\s*\.+\s*{NAME_PART})*"
 STRING = (
-    r"(?:[Nn]?'(?:[^']|'')*'|\"[^\"]*\"|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$"
+    r"(?:[rR]?\"{3}.*?\"{3}|[rR]?'{3}.*?'{3}|[Nn]?'(?:[^']|'')*'|\"[^\"]*\"|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$"
     r"|[Qq]'(?:\[.*?\]|\(.*?\)|\{.*?\}|<.*?>|(?P<sign>\S).*?(?P=sign))')"
 )
 
@@ -33,7 +33,7 @@ IGNORED = words(
     NOTIFY UNLISTEN SYSTEM DETACH ATTACH PRAGMA UNCACHE CLEAR CHECK REPAIR CHECKSUM COLLECT HELP BT ET DBCC RECONFIGURE
     BACKUP RESTORE SECURITY REASSIGN UNSET PUT GET REMOVE RM LS TRUNCATE AUDIT NOAUDIT PURGE FSCK GENERATE WAITFOR
     RELOAD RECOVER REFRESH INVALIDATE COMPUTE EXPORT DO SAVE STOP DISABLE ENABLE DIAGNOSTIC REVERT ASSOCIATE
-    DISASSOCIATE DELIMITER VALIDATE SUSPEND RESUME"""
+    DISASSOCIATE DELIMITER VALIDATE SUSPEND RESUME REORG SYNC"""
 )
 """Statements of maintenance and of the session: what no phrase says of them neither reads nor makes a table."""
 
@@ -89,6 +89,8 @@ bigquery | CALL BQ.REFRESH_MATERIALIZED_VIEW(x) | refresh x
 | EXPORT DATA … AS q | query q
 | UNLOAD ( x ) TO … | literal x
 | UNLOAD ( q ) TO … | query q
+| APPLY CHANGES INTO a FROM STREAM ( b ) … | read b, change a
+| APPLY CHANGES INTO a FROM [STREAM] b … | read b, change a
 | COPY INTO a [(…)] FROM ( q ) … | query q, change a
 | COPY INTO a … FROM … | change a
 | COPY ( q ) TO … | query q
@@ -98,6 +100,7 @@ bigquery | CALL BQ.REFRESH_MATERIALIZED_VIEW(x) | refresh x
 # BigQuery, Snowflake, Redshift, Databricks: other things that are made of tables
 | CREATE [OR REPLACE] SNAPSHOT TABLE [IF NOT EXISTS] a CLONE b … | read b, make a
 | CREATE [OR REPLACE] STREAM [IF NOT EXISTS] a … ON (TABLE|VIEW|DYNAMIC TABLE|EXTERNAL TABLE) b … | read b, make a
+| CREATE MATERIALIZED VIEW LOG … | nothing
 | CREATE MODEL a FROM ( q ) … | query q, make a
 | CREATE MODEL a FROM b … | read b, make a
 | CREATE [OR REPLACE] [OR REFRESH] [TEMPORARY] [STREAMING] LIVE (TABLE|VIEW) a … AS q | query q, make a
@@ -106,13 +109,16 @@ bigquery | CALL BQ.REFRESH_MATERIALIZED_VIEW(x) | refresh x
 | RESTORE [TABLE] a TO (VERSION|TIMESTAMP) … | change a
 | FLASHBACK TABLE a TO … | change a
 | UNDROP (TABLE|VIEW) a | change a
+tsql,fabric | UPDATE STATISTICS … | nothing
+duckdb | UPDATE EXTENSIONS … | nothing
 oracle | UPDATE ( q ) SET r | through q, queries r
 oracle | UPDATE ( q ) t SET r | through q, queries r
 mysql | HANDLER a … | read a
 # SQL inside of SQL
 | EXECUTE IMMEDIATE x [USING …|INTO …] | literal x
 | EXECUTE IMMEDIATE … | dynamic
-| EXPLAIN ANALYZE q | query q
+| EXPLAIN ANALYZE [VERBOSE] q | query q
+| EXPLAIN ( … ANALYZE … ) q | query q
 | PREPARE … FROM x | literal x
 | PREPARE … AS q | query q
 trino,presto,athena | PREPARE … FROM q | query q

@@ -41,19 +41,39 @@ _REPAIRS = [
     _repair("oracle", r"\bDELETE\s+WHERE\b(?:(?!\bWHEN\b|\bLOG\b).)*", " "),
     _repair("oracle", r"\bLOG\s+ERRORS\b.*", " "),
     _repair("oracle", r"\bRETURNING\b.*?\bINTO\b.*", " "),
+    _repair(
+        "oracle",
+        r"\bMODEL\b(?=.*\bDIMENSION\s+BY\b).*?\bRULES\b[^()]*\((?:[^()]|\([^()]*\))*\)",
+        " ",
+    ),
     _repair("oracle", r"\bPARTITION\s+FOR\s*\([^()]*\)", " "),
-    # T-SQL: files as tables, hints
+    # T-SQL: DELETE with two FROM, files as tables, hints
+    _repair("tsql fabric", r"\A(\s*DELETE\s+)FROM\s+(" + NAME + r"\s+FROM\b)", r"\1\2"),
     _repair(
         "tsql fabric", r"\bOPENROWSET\s*\(\s*BULK\b(?:[^()]|\([^()]*\))*\)(\s*WITH\s*\((?:[^()]|\([^()]*\))*\))?", "f()"
     ),
     _repair("tsql fabric", r"\bOPTION\s*\((?:[^()]|\([^()]*\))*\)\s*\Z", " "),
     _repair("tsql fabric", r"\bFOR\s+(?:XML|JSON)\b[^()]*(?:\([^()]*\)[^()]*)*\Z", " "),
-    _repair("tsql fabric", r"\bUPDATE\s+TOP\s*\([^()]*\)(?:\s*PERCENT)?", "UPDATE "),
-    _repair("tsql fabric", r"\bDELETE\s+TOP\s*\([^()]*\)(?:\s*PERCENT)?", "DELETE "),
-    _repair("tsql fabric", r"\bINSERT\s+TOP\s*\([^()]*\)(?:\s*PERCENT)?", "INSERT "),
+    _repair(
+        "tsql fabric",
+        r"\A(\s*INSERT\s+(?:INTO\s+)?" + NAME + r"(?:\s*\([^()]*\))?)\s+WITH\s*\((?:[^()]|\([^()]*\))*\)",
+        r"\1",
+    ),
+    # Clauses behind a query that defines a view or a table
+    _repair("", r"\bWITH\s+(?:(?:LOCAL|CASCADED)\s+)?CHECK\s+OPTION\s*\Z", " "),
+    _repair("", r"\bWITH\s+(?:READ\s+ONLY|(?:NO\s+)?DATA|NO\s+SCHEMA\s+BINDING)\s*\Z", " "),
+    _repair("", r"\bWITH\s+TIES\b", " "),
+    _repair("", r"\A(\s*)TABLE\s+(" + NAME + r")\s*\Z", r"\1SELECT * FROM \2"),
+    # MySQL: words and stars of DELETE and UPDATE
+    _repair("mysql", r"\A(\s*(?:DELETE|UPDATE))(?:\s+(?:LOW_PRIORITY|QUICK|IGNORE)\b)+", r"\1"),
+    _repair("mysql", r"\.\*(?=\s*(?:,\s*[\w`.]+(?:\.\*)?\s*)*\b(?:FROM|USING)\b)", ""),
     # Redshift: MERGE without WHEN
     _repair("redshift", r"\bREMOVE\s+DUPLICATES\s*\Z", "WHEN MATCHED THEN DELETE"),
-    # ClickHouse: files of the client
+    # ClickHouse: files and rows of the client, FINAL before an alias
+    _repair("clickhouse", r"\A(\s*INSERT\s+INTO\b(?:(?!\bSELECT\b|\bVALUES\b).)*?)\bFORMAT\s+\w+.*", r"\1 SELECT 1"),
+    _repair("clickhouse", r"\bFORMAT\s+\w+\s*\Z", " "),
+    _repair("clickhouse", r"\bWITH\s+(?:ROLLUP|CUBE|TOTALS)\b", " "),
+    _repair("clickhouse", r"\bFINAL\b", " "),
     _repair("clickhouse", r"\bFROM\s+INFILE\s+'[^']*'.*", "SELECT 1"),
     _repair("clickhouse duckdb", r"\bINTO\s+OUTFILE\s+'[^']*'.*", " "),
     # Databricks, Spark: words of MERGE, directories
@@ -75,6 +95,7 @@ _REPAIRS = [
     _repair("", r"(?<=[(,])(\s*)(?:TABLE|MODEL)\s+(" + NAME + r")(?=\s*[,)])", r"\1(SELECT * FROM \2)"),
     _repair("", r"(=>\s*)TABLE\s*\(\s*(" + NAME + r")\s*\)[^,()]*(?=[,)])", r"\1(SELECT * FROM \2)"),
     _repair("", r"(=>\s*)TABLE\s+(" + NAME + r")[^,()]*(?=[,)])", r"\1(SELECT * FROM \2)"),
+    _repair("duckdb", r"\bBY\s+POSITION\b", " "),
     # DuckDB: statements that stand for queries
     _repair("duckdb", r"\bAS(\s+)((?:PIVOT|UNPIVOT|SUMMARIZE)\b.*)", r"AS\1SELECT * FROM (\2)"),
     _repair("duckdb", r"(\bINSERT\s+INTO\s+" + NAME + r"\s+)((?:PIVOT|UNPIVOT)\b.*)", r"\1SELECT * FROM (\2)"),

@@ -22,6 +22,7 @@ __all__ = [
     "parenthesised",
     "peel",
     "tokenize",
+    "without_top",
     "word",
 ]
 
@@ -35,6 +36,7 @@ STARTERS = words(
     WAITFOR BREAK CONTINUE GOTO"""
 )
 """Words that begin a statement of T-SQL, where nothing needs to end the one before."""
+_CHANGING = {"INSERT", "UPDATE", "DELETE", "MERGE", "EXECUTE"}
 _QUERIES = {"SELECT", "WITH", "SEL"}
 
 
@@ -46,7 +48,8 @@ def _tokenizer(dialect: type[Dialect]) -> Any:
 
 def tokenize(sql: str, dialect: Dialect) -> list[Token]:
     """Return the tokens of ``sql``; raises ``TokenError``."""
-    return list(_tokenizer(type(dialect))(dialect=dialect).tokenize(sql))
+    tokens = list(_tokenizer(type(dialect))(dialect=dialect).tokenize(sql))
+    return [token for token in tokens if token.token_type is not TokenType.HIVE_TOKEN_STREAM]  # Athena's mark
 
 
 def word(tokens: Tokens, index: int = 0) -> str:
@@ -79,6 +82,7 @@ def _open_blocks(chunk: Tokens, dialect: str) -> int:
         return 0 if chunk[-1].text == BATCH_END else 1
     words = [word(chunk, index) for index in range(len(chunk))]
     depth = sum((one.token_type is TokenType.L_PAREN) - (one.token_type is TokenType.R_PAREN) for one in chunk)
+    depth += "PACKAGE" in words[:5] or words[1:3] == ["TYPE", "BODY"]
     began = False
     for index, one in enumerate(words):
         if one == "BEGIN" and (index + 1 >= len(words) or words[index + 1] not in _TRANSACTION):
@@ -138,9 +142,32 @@ def _control(tokens: Tokens, dialect: str) -> tuple[int, list[Tokens]]:
         return (1, []) if second in {"WHEN", ""} else (0, [])
     if first == "FOR":
         return _for(tokens)
+    if first == "FORALL":
+        return next((index for index in range(len(tokens)) if word(tokens, index) in _CHANGING), len(tokens)), []
+    if first in {"LOCK", "LOCKING"} and dialect == "teradata":
+        return _lock(tokens), []
     if len(tokens) > 1 and tokens[1].token_type is TokenType.COLON and tokens[0].token_type is TokenType.VAR:
         return 2, []  # a label
     return 0, []
+
+
+def _lock(tokens: Tokens) -> int:
+    """Return where Teradata's ``LOCKING TABLE a FOR ACCESS`` ends."""
+    for index in range(1, len(tokens) - 1):
+        if word(tokens, index) in {"FOR", "IN"}:
+            end = index + 2
+            while word(tokens, end) in {"MODE", "NOWAIT", "OVERRIDE"}:
+                end += 1
+            return end
+    return len(tokens)
+
+
+def without_top(tokens: Tokens) -> Tokens:
+    """Return a changing statement of T-SQL without ``TOP (n) PERCENT``, which sqlglot takes for a table there."""
+    if word(tokens) not in _CHANGING or word(tokens, 1) != "TOP":
+        return tokens
+    end = _closing(tokens, 2) + 1 if len(tokens) > 2 and tokens[2].token_type is TokenType.L_PAREN else 3
+    return [tokens[0], *tokens[end + (word(tokens, end) == "PERCENT") :]]
 
 
 def _begin(tokens: Tokens, second: str) -> int:
@@ -222,9 +249,12 @@ def _closing(tokens: Tokens, index: int) -> int:
 
 def line_starts(tokens: Tokens) -> list[int]:
     """Return where a statement may begin in T-SQL: at words for it that begin a line, outside of brackets."""
-    found, depth = [0], 0
+    found, depth, cases = [0], 0, 0
     for index, token in enumerate(tokens):
-        if depth == 0 and index and _starts_line(tokens, index) and word(tokens, index) in STARTERS:
+        text = word(tokens, index)
+        inline = text in {"ELSE", "END"} and cases <= 0
+        cases = max(0, cases + (text == "CASE") - (text == "END"))
+        if depth == 0 and index and text in STARTERS and (inline or _starts_line(tokens, index)):
             follows = word(tokens, index + 1)
             hint = word(tokens, index) == "WITH" and follows == "("
             paging = word(tokens, index) == "FETCH" and word(tokens, index + 2) != "FROM"
@@ -237,7 +267,7 @@ def line_starts(tokens: Tokens) -> list[int]:
 def is_control(tokens: Tokens) -> bool:
     """Whether the statement is one of a script that only its queries make read a table."""
     first = word(tokens)
-    if first in CONTROL:
-        return True
+    if first in CONTROL or first in STARTERS:
+        return first in CONTROL
     signs = [token.text for token in tokens[1:4]]
     return ":=" in signs or (len(signs) > 1 and signs[0] == ":" and signs[1] == "=")

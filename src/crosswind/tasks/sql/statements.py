@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from sqlglot import exp
 from sqlglot.errors import ParseError, SqlglotError, TokenError
+from sqlglot.tokenizer_core import Token, TokenType
 
 from crosswind.tasks.sql.definitions import created, dropped
 from crosswind.tasks.sql.effects import Did, Effect
@@ -24,9 +25,10 @@ from crosswind.tasks.sql.splitting import (
     parenthesised,
     peel,
     tokenize,
+    without_top,
     word,
 )
-from crosswind.tasks.sql.text import BATCH_END, TOO_DEEP, nests_deeply, without_comments
+from crosswind.tasks.sql.text import BATCH_END, TOO_DEEP, nests_deeply, rough_pieces, without_comments
 from crosswind.tasks.sql.writers import KNOWN, effects_of
 
 __all__ = ["effects_in"]
@@ -38,6 +40,8 @@ _VERBS = words(
     """SELECT INSERT UPDATE DELETE MERGE CREATE REPLACE WITH DROP ALTER TRUNCATE EXPLAIN DECLARE COMMIT REFRESH GRANT
     VALUES COPY LOAD UNLOAD EXECUTE"""
 )
+_TELLING = words("EXPLAIN DESCRIBE DESC SHOW GRANT REVOKE DENY AUDIT NOAUDIT COMMENT ANALYZE HELP")
+"""Statements that may hold a query, or the word for one, and do not run it."""
 _ARGUMENTS = re.compile(r"Required keyword|number of provided arguments")
 """sqlglot knows another function of that name; how many arguments one has does not change which tables are read."""
 _OUTPUT = re.compile(
@@ -57,7 +61,12 @@ def effects_in(sql: str, names: Names, *, nesting: int = 0) -> Iterator[list[Eff
     try:
         tokens = tokenize(sql, names.dialect)
     except (TokenError, RecursionError) as error:
-        yield [_unknown(_line_in(str(error)), _plain(error))]
+        pieces = rough_pieces(sql)
+        if len(pieces) > 1:
+            for piece in pieces:
+                yield from effects_in(piece, names, nesting=nesting)
+        else:
+            yield [_unknown(len(sql) - len(sql.lstrip("\n")) + 1, _plain(error))]
         return
     reader = _Statements(sql, names, nesting)
     declaring = False
@@ -76,11 +85,6 @@ def effects_in(sql: str, names: Names, *, nesting: int = 0) -> Iterator[list[Eff
 
 def _unknown(line: int, reason: str, *, fatal: bool = False) -> Effect:
     return Effect(Did.UNKNOWN, (), line, (), reason, fatal)
-
-
-def _line_in(message: str) -> int:
-    found = re.search(r"(?:from|Line) (\d+)", message)
-    return int(found[1]) if found else 0
 
 
 def _plain(error: Exception) -> str:
@@ -128,13 +132,21 @@ class _Statements:
         first = word(tokens)
         if defines(tokens):
             return self._definition(tokens)
-        if first in phrase_words() and first not in LATE and (effects := self._by_phrase(tokens)) is not None:
+        early = first not in LATE or word(tokens, 1) == "FROM"  # COPY FROM DATABASE
+        if first in phrase_words() and early and (effects := self._by_phrase(tokens)) is not None:
             return effects
         if first in IGNORED:
-            return []
+            return self._nothing(tokens)
         if is_control(tokens):
             return self._queries(tokens)
         return self._parsed(tokens, whole)
+
+    def _nothing(self, tokens: Tokens) -> list[Effect]:
+        """Nothing, unless a query in the statement shows that more may be meant than its first word says."""
+        said = [word(tokens, index) for index in range(1, len(tokens))]
+        if word(tokens) in _TELLING or "SELECT" not in said or "FROM" not in said[said.index("SELECT") :]:
+            return []
+        return [self._not_read(tokens, None)]
 
     def _by_phrase(self, tokens: Tokens) -> list[Effect] | None:
         plpgsql = self.names.in_script and self.names.name in {"postgres", "redshift"} and word(tokens) == "EXECUTE"
@@ -158,9 +170,12 @@ class _Statements:
         return []
 
     def _tree(self, tokens: Tokens, sql: str) -> exp.Expr | None:
+        tokens = without_top(tokens) if self.names.name in _UNENDED else tokens
         try:
             trees = self.names.parser.parse(list(tokens), sql)
         except ParseError as error:
+            if self.names.name == "athena" and tokens[0].token_type is not TokenType.HIVE_TOKEN_STREAM:
+                return self._tree([Token(TokenType.HIVE_TOKEN_STREAM, ""), *tokens], sql)
             if not _ARGUMENTS.search(str(error)):
                 raise
             trees = self.names.lenient.parse(list(tokens), sql)
@@ -204,7 +219,7 @@ class _Statements:
         if first == "DROP":
             return dropped(text, line, self.names)
         if first in {"ALTER", "LOAD"}:
-            return []  # what the phrases do not list changes how a table is kept, not what is in it
+            return self._nothing(tokens)  # what no phrase lists changes how a table is kept, not what is in it
         return [self._not_read(tokens, error)]
 
     def _from_text(self, text: str, line: int) -> list[Effect] | None:
@@ -324,6 +339,8 @@ def _half(tree: exp.Expr) -> bool:
 def _unquoted(text: str) -> str:
     """Return what a literal holds."""
     if found := re.match(r"\$(\w*)\$(.*)\$\1\$\Z", text, re.DOTALL):
+        return found[2]
+    if found := re.match(r"[rR]?(\"{3}|'{3})(.*)\1\Z", text, re.DOTALL):
         return found[2]
     if text[0] in "qQ":  # Oracle: q'[…]'
         return text[3:-2]

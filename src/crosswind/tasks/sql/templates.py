@@ -90,7 +90,7 @@ class _Rendering:
 
     def __init__(self, environment: Environment, given: Mapping[str, bool]) -> None:
         self._environment = environment
-        self._given = given
+        self._taken = dict(given)
         self._parts: list[tuple[str, int]] = []
         self._length = self._calls = 0
         self._macros: dict[str, nodes.Macro] = {}
@@ -194,7 +194,7 @@ class _Rendering:
                 if value is not _UNKNOWN:
                     return self._holds(test.right if index == 0 else test.left) != negated
         condition = repr(test)
-        taken = self._given.get(condition, not negated)
+        taken = self._taken.setdefault(condition, not negated)
         self.choices.add((condition, taken))
         return taken != negated
 

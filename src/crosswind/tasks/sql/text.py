@@ -13,6 +13,7 @@ __all__ = [
     "clean",
     "mask_variables",
     "nests_deeply",
+    "rough_pieces",
     "spell_out",
     "without_comments",
 ]
@@ -67,6 +68,8 @@ def clean(sql: str, dialect: str) -> str:
         sql = sql.replace("\r\n", "\n").replace("\r", "\n")
     if dialect in _CLIENT_LINES:
         sql = _CLIENT_LINES[dialect].sub("", sql)
+    if dialect in {"postgres", "redshift"} and "\\copy" in sql:
+        sql = re.sub(r"^([ \t]*)\\copy\b", r"\1 copy", sql, flags=re.MULTILINE)
     if dialect in _BATCH_ENDS:
         sql = _BATCH_ENDS[dialect].sub(f";{BATCH_END};", sql)
     return sql
@@ -117,6 +120,20 @@ def without_comments(sql: str) -> str:
         return " " + "\n" * text.count("\n") if text.startswith(("--", "/*")) else text
 
     return _COMMENT.sub(replacement, sql) if "--" in sql or "/*" in sql else sql
+
+
+def rough_pieces(sql: str) -> list[str]:
+    """Split a text at semicolons that no quotes or comments hold, each piece behind as many line breaks as before it.
+
+    For a text that cannot be split into words as a whole, because a quote in it is never closed.
+    """
+    pieces, begin, line = [], 0, 0
+    ends = [found.start() for found in re.finditer(";", _COMMENT.sub(lambda held: "_" * len(held[0]), sql))]
+    for end in [*ends, len(sql)]:
+        pieces.append("\n" * line + sql[begin:end])
+        line += sql.count("\n", begin, end)
+        begin = end + 1
+    return pieces
 
 
 def nests_deeply(sql: str) -> bool:

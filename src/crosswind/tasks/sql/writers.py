@@ -214,6 +214,8 @@ def _refresh(reader: _Reader, node: exp.Expr) -> None:
 def _cache(reader: _Reader, node: exp.Expr) -> None:
     if node.args.get("expression") is not None:
         reader.add(Did.TEMPORARY, node.this)
+    else:
+        reader.skip.add(id(node.this))  # it only keeps what others read
 
 
 def _alter(reader: _Reader, node: exp.Expr) -> None:
