@@ -2,23 +2,30 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
 import ssl
 import stat
 import tempfile
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from aiohttp import web
+from cryptography.hazmat.primitives import serialization
 from kubernetes.client import Configuration
 from kubernetes_asyncio.config import incluster_config
 
-from crosswind.errors import CredentialsError, KubeconfigError
-from crosswind.kube import connecting
+from crosswind.errors import CredentialsError, KubeconfigError, Unreachable
+from crosswind.kube import connecting, logins
+from crosswind.kube.client import Client
 from crosswind.kube.connecting import Login, RenewedCredentials
+from crosswind.kube.resources import PODS
+from crosswind.local.certificates import issue
 from crosswind.settings import KubeSettings
 
 
@@ -124,13 +131,13 @@ async def test_an_exec_plugin_signs_in_and_is_asked_again_before_its_token_expir
     ("user", "message"),
     [
         (
-            {"exec": {"apiVersion": "v1", "command": "no-such-plugin"}},
+            {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "no-such-plugin"}},
             'plug-in "no-such-plugin" cannot be started: No such file',
         ),
         ({"exec": {"apiVersion": "v1"}}, "exec needs the fields command and apiVersion"),
-        ({"client-certificate": "/no/such.pem"}, "/no/such.pem"),
+        ({"client-certificate": "/no/such.pem", "client-key": "/no/such.key"}, "/no/such.pem"),
         ({"client-certificate-data": "SECRET!", "client-key-data": "SECRET!"}, "is not base64|cannot be used"),
-        ({"tokenFile": "/no/such/token"}, "/no/such/token: No such file"),
+        ({"tokenFile": "/no/such/token"}, "tokenFile /no/such/token cannot be read: No such file"),
     ],
 )
 async def test_unusable_users_are_said_with_context_and_file(
@@ -138,7 +145,8 @@ async def test_unusable_users_are_said_with_context_and_file(
 ) -> None:
     with pytest.raises(KubeconfigError, match=message) as caught:
         await connecting.load(kubeconfig(tmp_path, user, server="https://127.0.0.1:6443"))
-    assert f"context x of {tmp_path}/config" in str(caught.value)
+    assert f"{tmp_path}/config" in str(caught.value)
+    assert 'context "x"' in str(caught.value) or "context x" in str(caught.value) or 'user "u"' in str(caught.value)
     assert "SECRET" not in str(caught.value)
 
 
@@ -149,7 +157,7 @@ async def test_what_a_failing_plugin_says_is_passed_on(tmp_path: Path) -> None:
 
 
 async def test_a_plugin_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connecting, "_SIGN_IN_SECONDS", 0.2)
+    monkeypatch.setattr(logins, "SIGN_IN_SECONDS", 0.2)
     settings = kubeconfig(tmp_path, plugin(tmp_path, "sleep 30 & sleep 30"))
     with pytest.raises(CredentialsError, match=r'plugin" did not answer within 0.2 s'):
         await connecting.load(settings)
@@ -221,7 +229,7 @@ async def test_in_cluster_reads_the_token_again(
     monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(token))
     monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(authority))
     monkeypatch.setattr(connecting, "_RENEWAL_PAUSE", 0.0)
-    monkeypatch.setattr(connecting, "_TOKEN_FILE_SECONDS", 0.0)
+    monkeypatch.setattr(logins, "TOKEN_FILE_SECONDS", 0.0)
     server, credentials = await connecting.load(KubeSettings(in_cluster=True))
     assert server.url == "https://[fd00::1]:443"
     token.write_text("two")
@@ -310,7 +318,7 @@ async def test_a_kubeconfig_that_breaks_later_is_no_mistake_of_the_configuration
     settings = kubeconfig(tmp_path, {"token": "old"})
     _, credentials = await connecting.load(settings)
     Path(str(settings.kubeconfig)).write_text("apiVersion: v1\nclusters: [")  # somebody is writing it
-    with pytest.raises(CredentialsError, match="is not YAML"):
+    with pytest.raises(CredentialsError, match="not readable as YAML"):
         await credentials.renew("Bearer old")
     kubeconfig(tmp_path, {"token": "new"})
     await asyncio.sleep(0)
@@ -330,9 +338,9 @@ async def test_keys_of_a_kubeconfig_are_left_in_no_file_and_seen_by_nobody_else(
 
     loads = ssl.SSLContext.load_cert_chain
 
-    def look_and_load(context: ssl.SSLContext, certfile: Any, keyfile: Any) -> None:
+    def look_and_load(context: ssl.SSLContext, certfile: Any, keyfile: Any, password: Any) -> None:
         seen.append((stat.S_IMODE(os.stat(keyfile).st_mode), stat.S_IMODE(os.stat(Path(keyfile).parent).st_mode)))
-        loads(context, certfile, keyfile)
+        loads(context, certfile, keyfile, password)
 
     monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", look_and_load)
     data = {
@@ -346,6 +354,197 @@ async def test_keys_of_a_kubeconfig_are_left_in_no_file_and_seen_by_nobody_else(
     assert server.tls.get_ca_certs()
     assert seen == [(0o600, 0o700)]
     assert list(temporary.iterdir()) == []
+
+
+async def test_a_key_with_a_password_is_told_and_not_asked_for(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
+    key = serialization.load_pem_private_key(certificate[1].read_bytes(), None)
+    locked = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"pw")
+    )
+    (tmp_path / "key").write_bytes(locked)
+    user = {"client-certificate": str(certificate[0]), "client-key": str(tmp_path / "key")}
+    with pytest.raises(KubeconfigError, match="the key has a password"):
+        await connecting.load(kubeconfig(tmp_path, user, server="https://127.0.0.1:6443"))
+
+
+def served(tmp_path: Path, name: str) -> tuple[Path, ssl.SSLContext]:
+    """Make an authority of its own, and return its file and the TLS of a server that it vouches for."""
+    made = issue(["127.0.0.1"])
+    for part, text in (("ca", made.authority), ("pem", made.server), ("key", made.key)):
+        (tmp_path / f"{name}.{part}").write_text(text)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(tmp_path / f"{name}.pem", tmp_path / f"{name}.key")
+    return tmp_path / f"{name}.ca", tls
+
+
+@contextlib.asynccontextmanager
+async def api(name: str, *, tls: ssl.SSLContext | None = None, port: int = 0) -> AsyncIterator[int]:
+    """Serve a pod that has the server's name, whose uid is the token that it was asked for with."""
+
+    async def handler(request: web.Request) -> web.Response:
+        token = request.headers.get("Authorization", "")
+        return web.json_response({"kind": "Pod", "metadata": {"name": name, "uid": token, "namespace": "n"}})
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", port, ssl_context=tls, reuse_address=True)
+    await site.start()
+    try:
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+async def asked(client: Client) -> tuple[str, str]:
+    metadata = (await client.get(PODS, "p", namespace="n"))["metadata"]
+    return metadata["name"], metadata["uid"]
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connecting, "_LOOK_PAUSE", 0.0)
+    monkeypatch.setattr(connecting, "_RENEWAL_PAUSE", 0.0)
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_another_address_in_the_kubeconfig_is_followed_with_its_token(tmp_path: Path) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        async with api("one") as port:
+            settings = kubeconfig(tmp_path, {"token": "old"}, server=f"http://127.0.0.1:{port}")
+            client = await stack.enter_async_context(await Client.connect(settings))
+            assert await asked(client) == ("one", "Bearer old")
+        with pytest.raises(Unreachable) as caught:
+            await asked(client)
+        assert not caught.value.sent
+        async with api("two") as port:
+            kubeconfig(tmp_path, {"token": "new"}, server=f"http://127.0.0.1:{port}")
+            assert await asked(client) == ("two", "Bearer new")
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("inline", [False, True])
+async def test_a_new_authority_at_the_same_address_is_followed(tmp_path: Path, inline: bool) -> None:
+    """A rotated CA: the file of the same name has another content, or the kubeconfig holds another one."""
+
+    def written(authority: Path) -> KubeSettings:
+        (tmp_path / "ca").write_bytes(authority.read_bytes())
+        data = base64.b64encode(authority.read_bytes()).decode()
+        trusted = {"certificate-authority-data": data} if inline else {"certificate-authority": "ca"}
+        return kubeconfig(tmp_path, {"token": "t"}, server=f"https://127.0.0.1:{port}", **trusted)
+
+    (old, old_tls), (new, new_tls) = served(tmp_path, "old"), served(tmp_path, "new")
+    async with contextlib.AsyncExitStack() as stack:
+        async with api("one", tls=old_tls) as port:
+            client = await stack.enter_async_context(await Client.connect(written(old)))
+            assert await asked(client) == ("one", "Bearer t")
+        async with api("two", tls=new_tls, port=port):
+            with pytest.raises(Unreachable, match="certificate that is not trusted"):
+                await asked(client)
+            written(new)
+            assert await asked(client) == ("two", "Bearer t")
+        async with api("three", tls=old_tls, port=port):
+            with pytest.raises(Unreachable, match="certificate that is not trusted"):
+                await asked(client)
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_another_server_name_and_proxy_are_followed(tmp_path: Path) -> None:
+    authority, tls = served(tmp_path, "a")
+    async with api("one", tls=tls) as port:
+        settings = {"server": f"https://127.0.0.1:{port}", "certificate-authority": str(authority)}
+        kube = kubeconfig(tmp_path, {"token": "t"}, **settings, **{"tls-server-name": "elsewhere.example"})
+        async with await Client.connect(kube) as client:
+            with pytest.raises(Unreachable, match="not trusted"):
+                await asked(client)
+            kubeconfig(tmp_path, {"token": "t"}, **settings, **{"tls-server-name": "kubernetes"})
+            assert await asked(client) == ("one", "Bearer t")
+    async with api("proxy") as port:
+        kube = kubeconfig(tmp_path, {"token": "t"}, server="http://127.0.0.1:9", **{"proxy-url": "http://127.0.0.1:9"})
+        async with await Client.connect(kube) as client:
+            with pytest.raises(Unreachable, match="proxy"):
+                await asked(client)
+            kubeconfig(tmp_path, {"token": "t"}, server="http://10.9.9.9", **{"proxy-url": f"http://127.0.0.1:{port}"})
+            assert await asked(client) == ("proxy", "Bearer t")
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_a_rotated_authority_of_the_service_account_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (old, old_tls), (new, new_tls) = served(tmp_path, "old"), served(tmp_path, "new")
+    (tmp_path / "token").write_text("one")
+    (tmp_path / "ca.crt").write_bytes(old.read_bytes())
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    async with contextlib.AsyncExitStack() as stack:
+        async with api("one", tls=old_tls) as port:
+            monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(port))
+            client = await stack.enter_async_context(await Client.connect(KubeSettings(in_cluster=True)))
+            assert await asked(client) == ("one", "Bearer one")
+        async with api("two", tls=new_tls, port=port):
+            (tmp_path / "ca.crt").write_bytes(new.read_bytes())
+            (tmp_path / "token").write_text("two")
+            assert await asked(client) == ("two", "Bearer two")
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_an_api_server_that_is_away_runs_no_plugin(tmp_path: Path) -> None:
+    counter = tmp_path / "count"
+    user = plugin(tmp_path, f"echo >> {counter}\n" + answer(token="t"))
+    async with await Client.connect(kubeconfig(tmp_path, user, server="http://127.0.0.1:9")) as client:
+        for _ in range(20):
+            with pytest.raises(Unreachable):
+                await asked(client)
+    assert counter.read_text() == "\n"
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_a_request_that_may_have_arrived_is_not_sent_again(tmp_path: Path) -> None:
+    arrived = []
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        arrived.append(await reader.readline())
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with await Client.connect(kubeconfig(tmp_path, {"token": "t"}, server=f"http://127.0.0.1:{port}")) as client:
+        kubeconfig(tmp_path, {"token": "t"}, server="http://127.0.0.1:9")  # it has moved, besides
+        with pytest.raises(Unreachable) as caught:
+            await client.create(PODS, {"metadata": {"name": "p", "namespace": "n"}})
+    assert caught.value.sent
+    assert len(arrived) == 1
+    server.close()
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_another_current_context_is_no_reason_to_go_to_another_cluster(tmp_path: Path) -> None:
+    def written(current: str, *names: str) -> KubeSettings:
+        path = tmp_path / "config"
+        path.write_text(
+            yaml.safe_dump(
+                {
+                    "current-context": current,
+                    "contexts": [{"name": one, "context": {"cluster": one, "user": one}} for one in names],
+                    "clusters": [{"name": one, "cluster": {"server": f"http://{one}.example"}} for one in names],
+                    "users": [{"name": one, "user": {"token": one}} for one in names],
+                }
+            )
+        )
+        return KubeSettings(kubeconfig=str(path))
+
+    server, credentials = await connecting.load(written("mine", "mine", "other"))
+    assert server.url == "http://mine.example"
+    written("other", "mine", "other")
+    assert not await credentials.find()
+    moved: list[str] = []
+    credentials.moved = lambda server: moved.append(server.url)
+    written("other", "other")  # there is no other left
+    assert await credentials.find()
+    assert (moved, await credentials.current()) == (["http://other.example"], "Bearer other")
 
 
 def test_no_credentials_are_shown() -> None:

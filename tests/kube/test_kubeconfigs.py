@@ -81,7 +81,7 @@ def served(url: str) -> dict[str, Any]:
         (without("users", users=[{"name": "u", "user": "SECRET"}]), None, "and a mapping user"),
         (without("users", users={"u": "SECRET"}), None, "is not a kubeconfig: it needs the lists"),
         ("just words SECRET", None, "is not a kubeconfig: it needs the lists"),
-        ("", None, "is not a kubeconfig"),
+        ("", None, r"has no current-context; .* \(there is none at all\)"),
         ("users:\n- {name: u, token: SECRET\nx: [", None, r"config:3: not readable as YAML"),
         ("a: b: SECRET", None, r"config:1: not readable as YAML: mapping values are not allowed"),
     ],

@@ -70,13 +70,17 @@ class Client:
         ``observe`` hears of each request: its HTTP status, 0 where no answer came, and the seconds until it came.
         """
         server, credentials = await load(settings)
-        return cls(HttpTransport(server), credentials, host=server.url, observe=observe)
+        transport = HttpTransport(server)
+        credentials.moved = transport.use
+        return cls(transport, credentials, host=server.url, observe=observe)
 
     @classmethod
     async def borrowing(cls, configuration: Json, settings: KubeSettings) -> Self:
         """Take server and credentials from a ``kubernetes.client.Configuration``."""
         server, credentials = borrow(configuration, settings)
-        return cls(HttpTransport(server), credentials, host=server.url)
+        transport = HttpTransport(server)
+        credentials.moved = transport.use
+        return cls(transport, credentials, host=server.url)
 
     async def __aenter__(self) -> Self:
         return self
@@ -366,9 +370,18 @@ class Client:
             await reply.close()
 
     async def _open(self, request: Request) -> Reply:
-        """Send a request; when the credentials were refused and newer ones can be had, once more with those."""
+        """Send a request; when the credentials were refused and newer ones can be had, once more with those.
+
+        When it did not reach the server, which turns out to be elsewhere by now, it is sent there.
+        """
         used = await self._credentials.current()
-        reply = await self._send(request, used)
+        try:
+            reply = await self._send(request, used)
+        except Unreachable as error:
+            if not await self._credentials.find() or error.sent:
+                raise
+            used = await self._credentials.current()
+            reply = await self._send(request, used)
         if reply.status == 401 and await self._renews(used, reply):
             reply = await self._send(request, await self._credentials.current())
         if reply.status < 300:

@@ -1,6 +1,6 @@
 """Kubeconfig files, read strictly: what is wrong is said with the file, the name and the mend.
 
-kubernetes_asyncio reads them too, and does the signing in, but tells little about what it does not like.
+kubernetes_asyncio reads them too, but tells little about what it does not like, and leaves keys in temporary files.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from crosswind.bounded_yaml import parse
 from crosswind.errors import ConfigError, KubeconfigError
+from crosswind.kube.kubeconfig_fields import check_cluster, check_context, check_user
 from crosswind.regular_files import read_text
 
 __all__ = ["Chosen", "choose", "of_text", "read"]
@@ -35,15 +36,6 @@ class Chosen:
     user: dict[str, Any] = field(repr=False)
     namespace: str = "default"
 
-    def document(self, user: dict[str, Any], cluster: dict[str, Any]) -> dict[str, Any]:
-        """Return a kubeconfig of this context alone, with ``user`` and ``cluster`` in the place of its own."""
-        return {
-            "current-context": self.context,
-            "contexts": [{"name": self.context, "context": {"cluster": "cluster", "user": "user"}}],
-            "clusters": [{"name": "cluster", "cluster": cluster}],
-            "users": [{"name": "user", "user": user}],
-        }
-
     @property
     def source(self) -> str:
         """Where the credentials come from, for messages."""
@@ -53,10 +45,10 @@ class Chosen:
 def read(kubeconfig: str | None, context: str | None) -> Chosen:
     """Read a kubeconfig (None: those of KUBECONFIG, else ~/.kube/config) and choose a context (None: current)."""
     wanted = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
-    paths = [str(Path(part).expanduser()) for part in wanted.split(os.pathsep) if part]
+    paths = [os.path.expanduser(part) for part in wanted.split(os.pathsep) if part]
     present = [path for path in paths if os.path.exists(path)]
     if not present:
-        raise KubeconfigError(f"there is no kubeconfig at {' or '.join(paths)}; {_ELSEWHERE}")
+        raise KubeconfigError(f"there is no kubeconfig at {' or '.join(paths) or repr(wanted)}; {_ELSEWHERE}")
     return choose([(path, _parse(path)) for path in present], context)
 
 
@@ -76,13 +68,32 @@ def choose(documents: Sequence[tuple[str, dict[str, Any]]], context: str | None)
         raise KubeconfigError(f"{where} has no current-context; name the context to use ({offer})")
     if name not in contexts:
         raise KubeconfigError(f'{where} has no context "{name}" ({offer})')
-    chosen = contexts[name]
-    cluster = _followed(clusters, chosen, "cluster", f'{where}: context "{name}"')
-    if not _is_address(str(cluster.get("server") or "")):
-        server = f'the server "{cluster["server"]}"' if cluster.get("server") else "no server"
-        raise KubeconfigError(f'{where}: cluster "{chosen["cluster"]}" has {server}; it must be "https://HOST:PORT"')
-    user = _followed(users, chosen, "user", f'{where}: context "{name}"') if chosen.get("user") else {}
+    chosen = contexts[name].content
+    check_context(chosen, f'{contexts[name].path}: context "{name}"')
+    cluster = _cluster(_followed(clusters, chosen, "cluster", f'{where}: context "{name}"'), str(chosen["cluster"]))
+    user = {}
+    if chosen.get("user"):
+        entry = _followed(users, chosen, "user", f'{where}: context "{name}"')
+        check_user(entry.content, f'{entry.path}: user "{chosen["user"]}"')
+        user = _anchored(entry)
     return Chosen(paths, name, cluster, user, str(chosen.get("namespace") or "default"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A context, cluster or user, and the file that it stands in."""
+
+    path: str
+    content: dict[str, Any] = field(repr=False)
+
+
+def _cluster(entry: _Entry, name: str) -> dict[str, Any]:
+    where = f'{entry.path}: cluster "{name}"'
+    check_cluster(entry.content, where)
+    if not _is_address(str(entry.content.get("server") or "")):
+        server = f'the server "{entry.content["server"]}"' if entry.content.get("server") else "no server"
+        raise KubeconfigError(f'{where} has {server}; it must be "https://HOST:PORT"')
+    return _anchored(entry)
 
 
 def _is_address(server: str) -> bool:
@@ -93,30 +104,41 @@ def _is_address(server: str) -> bool:
         return False
 
 
-def _followed(found: dict[str, dict[str, Any]], context: dict[str, Any], key: str, where: str) -> dict[str, Any]:
+def _followed(found: dict[str, _Entry], context: dict[str, Any], key: str, where: str) -> _Entry:
     name = context.get(key)
     if name not in found:
         raise KubeconfigError(f'{where} points to the {key} "{name}", which is not there ({", ".join(sorted(found))})')
     return found[name]
 
 
-def _named(documents: Sequence[tuple[str, dict[str, Any]]], key: str) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+def _named(documents: Sequence[tuple[str, dict[str, Any]]], key: str) -> dict[str, _Entry]:
+    found: dict[str, _Entry] = {}
     for path, document in documents:
-        for entry in document.get(key) or []:
-            if not isinstance(entry, dict) or "name" not in entry or not isinstance(entry.get(key[:-1]) or {}, dict):
-                raise KubeconfigError(f"{path}: each of {key} must have a name and a mapping {key[:-1]}")
-            content = _anchored(entry.get(key[:-1]) or {}, Path(path).parent)
-            found.setdefault(str(entry["name"]), content)
+        here: set[str] = set()
+        for index, entry in enumerate(document.get(key) or []):
+            if not isinstance(entry, dict) or not isinstance(entry.get(key[:-1]) or {}, dict) or not entry.get("name"):
+                raise KubeconfigError(
+                    f"{path}: each of {key} must have a name and a mapping {key[:-1]}, {key}[{index}] has not"
+                )
+            name = entry["name"]
+            if not isinstance(name, str):
+                raise KubeconfigError(f"{path}: {key}[{index}].name must be text; put quotes around it")
+            if name in here:
+                raise KubeconfigError(f'{path}: {key} has two of the name "{name}"; keep one of them')
+            here.add(name)
+            found.setdefault(name, _Entry(path, entry.get(key[:-1]) or {}))
     return found
 
 
-def _anchored(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _anchored(entry: _Entry) -> dict[str, Any]:
     """Return a cluster or user whose paths no longer depend on where its file is."""
-    content = {key: str(folder.absolute() / value) if key in _PATHS else value for key, value in content.items()}
+    folder = Path(entry.path).parent.absolute()
+    content: dict[str, Any] = {
+        key: str(folder / value) if key in _PATHS and value else value for key, value in entry.content.items()
+    }
     plugin = content.get("exec")
-    if isinstance(plugin, dict) and os.sep in str(plugin.get("command")):  # a bare name is looked up on PATH
-        content["exec"] = {**plugin, "command": str(folder.absolute() / str(plugin["command"]))}
+    if plugin and os.sep in plugin["command"]:  # a bare name is looked up on PATH
+        content["exec"] = {**plugin, "command": str(folder / plugin["command"])}
     return content
 
 
@@ -129,12 +151,17 @@ def _parse(path: str) -> dict[str, Any]:
 
 
 def _checked(text: str, path: str) -> dict[str, Any]:
+    """Return what a file says; an empty one says nothing, as for kubectl."""
     try:
         document = parse(text, path)
     except ConfigError as error:
         raise KubeconfigError(f"kubeconfig {error}") from None
+    document = {} if document is None else document
     if not isinstance(document, dict) or not all(
         isinstance(document.get(key) or [], list) for key in ("contexts", "clusters", "users")
     ):
         raise KubeconfigError(f"{path} is not a kubeconfig: it needs the lists contexts, clusters and users")
+    for key, known in (("apiVersion", "v1"), ("kind", "Config")):
+        if (document.get(key) or known) != known:
+            raise KubeconfigError(f"{path} is not a kubeconfig that is known: its {key} is not {known}")
     return document

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import errno
 import os
 import signal
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ import orjson
 from crosswind.errors import CredentialsError, KubeconfigError
 
 __all__ = ["Signed", "sign_in"]
+
+_PASSING = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETXTBSY)
+"""Reasons why a program cannot be started that pass."""
 
 _SHARED = ("server", "tls-server-name", "insecure-skip-tls-verify", "certificate-authority-data", "proxy-url")
 
@@ -47,9 +51,12 @@ async def sign_in(plugin: dict[str, Any], cluster: dict[str, Any], *, timeout: f
             code, out, err = await _run(plugin, _environment(plugin, cluster))
     except TimeoutError:
         raise CredentialsError(f'the exec plug-in "{name}" did not answer within {timeout:g} s') from None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte among the words, "=" in a variable's name
         hint = f"; {plugin['installHint']}" if plugin.get("installHint") else ""
-        raise KubeconfigError(f'the exec plug-in "{name}" cannot be started: {error.strerror}{hint}') from error
+        kind = CredentialsError if getattr(error, "errno", None) in _PASSING else KubeconfigError
+        raise kind(
+            f'the exec plug-in "{name}" cannot be started: {getattr(error, "strerror", None) or error}{hint}'
+        ) from error
     if code:
         lines = [line.strip() for line in err.decode(errors="replace").splitlines() if line.strip()]
         complaint = " ".join(lines[-3:])[-500:] or "it said nothing"
@@ -86,6 +93,11 @@ def _environment(plugin: dict[str, Any], cluster: dict[str, Any]) -> dict[str, s
     return {**os.environ, **own, "KUBERNETES_EXEC_INFO": orjson.dumps(info).decode()}
 
 
+def _moment(text: str) -> datetime.datetime:
+    moment = datetime.datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
+
+
 def _read(out: bytes, name: str) -> Signed:
     try:
         status = orjson.loads(out)["status"]
@@ -94,7 +106,7 @@ def _read(out: bytes, name: str) -> Signed:
             token=str(status.get("token") or ""),
             certificate=str(status.get("clientCertificateData") or ""),
             key=str(status.get("clientKeyData") or ""),
-            expires=datetime.datetime.fromisoformat(expires) if expires else None,
+            expires=_moment(expires) if expires else None,
         )
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
         signed = Signed()

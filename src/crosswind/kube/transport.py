@@ -115,7 +115,6 @@ class HttpTransport:
             headers={"User-Agent": f"crosswind/{__version__}", "Accept-Encoding": "identity"},
             connector=aiohttp.TCPConnector(
                 limit=0,  # who launches and follows pods bounds that; a shared limit would let watches starve requests
-                ssl=server.tls or True,
                 keepalive_timeout=_IDLE_SECONDS,
                 socket_factory=self._make_socket,
             ),
@@ -124,11 +123,18 @@ class HttpTransport:
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
+    def use(self, server: Server) -> None:
+        """Send what comes from now on to another server, or to the same one by other TLS settings or another proxy.
+
+        Connections are kept by address and TLS context, so those of the former server are not used again.
+        """
+        self.server = server
+
     async def open(self, request: Request, authorization: str | None) -> Reply:
         """Send a request and return the answer's head; ``Unreachable`` when none comes."""
         headers = {"Authorization": authorization} if authorization else {}
         if self._session.closed:
-            raise Unreachable(f"{request}: the connection to {self.server.url} was closed on our side")
+            raise Unreachable(f"{request}: the connection to {self.server.url} was closed on our side", sent=False)
         with translated(self.server, request):
             if request.upgrade:
                 return await self._upgrade(request, headers)
@@ -163,6 +169,7 @@ class HttpTransport:
             data=request.body,
             headers=headers,
             proxy=self.server.proxy,
+            ssl=self.server.tls or True,
             server_hostname=self.server.tls_server_name,
             timeout=self._timeout(request),
             allow_redirects=False,
@@ -179,6 +186,7 @@ class HttpTransport:
                     protocols=request.upgrade,
                     headers=headers,
                     proxy=self.server.proxy,
+                    ssl=self.server.tls or True,
                     server_hostname=self.server.tls_server_name,
                     timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
                     max_msg_size=2**26,
@@ -314,6 +322,10 @@ def _keepalive_socket(address: aiohttp.AddrInfoType) -> socket.socket:
     return made
 
 
+_UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
+"""What goes wrong before there is a connection. Certificate and DNS errors are among the first."""
+
+
 @contextlib.contextmanager
 def translated(server: Server, request: Request) -> Iterator[None]:
     """Turn what aiohttp, the sockets and TLS raise into ``Unreachable`` with the server and the reason."""
@@ -321,13 +333,14 @@ def translated(server: Server, request: Request) -> Iterator[None]:
         yield
     except aiohttp.ClientHttpProxyError as error:
         raise Unreachable(
-            f"{request}: the proxy on the way to {server} refused: {error.status} {error.message}"
+            f"{request}: the proxy on the way to {server} refused: {error.status} {error.message}", sent=False
         ) from None
     except aiohttp.ClientResponseError as error:
         # its repr holds our request headers, and so the token: not chained
         raise Unreachable(f"{request}: {server} does not speak proper HTTP: {error.message}") from None
     except (aiohttp.ClientError, OSError) as error:
-        raise Unreachable(f"{request}: {_explain(server, request, error)}") from error
+        sent = not isinstance(error, _UNSENT)
+        raise Unreachable(f"{request}: {_explain(server, request, error)}", sent=sent) from error
     except RuntimeError as error:
         if "closed" not in str(error):  # "Session is closed", "Connection closed.": closed while we waited
             raise
