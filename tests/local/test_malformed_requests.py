@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tests.local.example_objects import EXAMPLES
 
-from crosswind.local import admission, quota
+from crosswind.local import admission
 from crosswind.local.access import User
 from crosswind.local.app import Api, make_app
 from crosswind.local.authorization import BOOTSTRAP, Authorizer
@@ -127,7 +127,7 @@ PARAMETERS = [
 SETTINGS = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
-    max_examples=60,
+    max_examples=30,
     phases=[Phase.generate],
 )
 
@@ -137,7 +137,7 @@ class Server:
 
     def __init__(self) -> None:
         admitting = admission.mutators(LocalSettings(inject=("istio",)))
-        self.registry = ClusterRegistry(Store(), admitting, [quota.admit])
+        self.registry = ClusterRegistry(Store(), admitting, admission.ADMITTERS)
         for manifest in (_namespace("default"), _namespace("ns"), *BOOTSTRAP):
             self.registry.create(manifest["kind"], "", copy.deepcopy(manifest))
         self.registry.create("ServiceAccount", "ns", {"metadata": {"name": "default"}})

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -117,15 +117,27 @@ def test_mutators_change_pods_before_validation_and_admitters_refuse_any_object(
     def name_account(manifest: Manifest, registry: Registry) -> Manifest:
         return {**manifest, "spec": {**manifest["spec"], "containers": manifest["spec"]["containers"] * 2}}
 
-    def full(manifest: Manifest, registry: Registry) -> None:
+    def full(manifest: Manifest, registry: Registry, old: Manifest | None) -> Sequence[str]:
         if manifest["kind"] == "ConfigMap":
             raise forbidden("ConfigMap", manifest["metadata"]["name"], "exceeded quota")
+        return ()
 
     registry = ClusterRegistry(Store(), [name_account], [full])
     registry.create("Namespace", "", {"metadata": {"name": "one"}})
     refusal(422, "Duplicate value", lambda: registry.create("Pod", "one", pod()))
     refusal(403, "exceeded quota", lambda: registry.create("ConfigMap", "one", config()))
     assert registry.list("ConfigMap") == []
+
+
+def test_admitters_see_changes_and_may_warn() -> None:
+    def wary(manifest: Manifest, registry: Registry, old: Manifest | None) -> Sequence[str]:
+        return [f"{(old or {}).get('data')} to {manifest['data']}"] if manifest["kind"] == "ConfigMap" else ()
+
+    registry, said = ClusterRegistry(Store(), admitters=[wary]), list[str]()
+    registry.create("Namespace", "", {"metadata": {"name": "one"}})
+    registry.add(CONFIG, "one", config(), warnings=said)
+    registry.revise(CONFIG, "one", "c", lambda old: {**old, "data": {"a": "2"}}, warnings=said)
+    assert said == ["None to {'a': '1'}", "{'a': '1'} to {'a': '2'}"]
 
 
 def test_a_dry_run_answers_and_keeps_nothing(registry: ClusterRegistry) -> None:

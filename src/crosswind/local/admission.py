@@ -1,7 +1,7 @@
 """What happens to a new pod between its defaults and its validation, in the order of Kubernetes' admission plug-ins.
 
-ServiceAccount, Priority, DefaultTolerationSeconds, then the sidecar injectors (mutating webhooks), then ServiceAccount
-once more, so that injected containers get the token too.
+LimitRanger, ServiceAccount, Priority, DefaultTolerationSeconds, then the sidecar injectors (mutating webhooks), then
+LimitRanger and ServiceAccount once more, so that injected containers get resources and the token too.
 """
 
 from __future__ import annotations
@@ -10,15 +10,20 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
+from crosswind.local import limit_ranges, pod_security, quota
 from crosswind.local.injection import Injector, injectors
+from crosswind.local.limit_ranges import set_resources
 from crosswind.local.seams import Registry
 from crosswind.local.statuses import StatusError, bad_request, forbidden
 from crosswind.settings import LocalSettings
 from crosswind.types import Manifest
 
-__all__ = ["Mutator", "mutators"]
+__all__ = ["ADMITTERS", "Mutator", "mutators"]
 
 Mutator = Callable[[Manifest, Registry], Manifest]
+
+ADMITTERS = (limit_ranges.admit, pod_security.admit, quota.admit)
+"""What is asked about each new or changed object, in order."""
 
 TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105
 TOKEN_VOLUME = "kube-api-access-"  # noqa: S105
@@ -30,7 +35,9 @@ EVICTION_SECONDS = 300
 
 def mutators(settings: LocalSettings) -> list[Mutator]:
     """Return what the registry runs on each new pod. ``ConfigError``: the file of sidecars is wrong."""
-    return [service_account, priority, tolerations, webhooks(injectors(settings)), token_volume]
+    injected = webhooks(injectors(settings))
+    # those that complete containers run once more, for the injected ones
+    return [set_resources, service_account, priority, tolerations, injected, set_resources, token_volume]
 
 
 def service_account(pod: Manifest, registry: Registry) -> Manifest:

@@ -220,7 +220,7 @@ class Api:
         manifest = self._decode(call, address.kind, body)
         if not address.kind.stored:
             return _json(orjson.dumps(review(address.kind, manifest, call.user, self._authorizer)), 201)
-        entry = self._registry.add(address.kind, address.place, manifest, dry_run=call.dry_run)
+        entry = self._registry.add(address.kind, address.place, manifest, dry_run=call.dry_run, warnings=call.warnings)
         return self._object(call, entry, 201)
 
     def _create_part(self, call: Call, body: bytes) -> Response:
@@ -250,6 +250,7 @@ class Api:
             manifest,
             subresource=address.subresource,
             dry_run=call.dry_run,
+            warnings=call.warnings,
         )
         return self._object(call, entry, 201 if new else 200)
 
@@ -268,7 +269,13 @@ class Api:
             return patched
 
         entry = self._registry.revise(
-            address.kind, address.place, address.name, make, subresource=address.subresource, dry_run=call.dry_run
+            address.kind,
+            address.place,
+            address.name,
+            make,
+            subresource=address.subresource,
+            dry_run=call.dry_run,
+            warnings=call.warnings,
         )
         return self._object(call, entry)
 

@@ -231,6 +231,15 @@ def _job_spec(spec: Manifest) -> None:
     spec.setdefault("podReplacementPolicy", "Failed" if "podFailurePolicy" in spec else "TerminatingOrFailed")
 
 
+def _limit_range_item(item: Manifest) -> None:
+    """Take what is most as the limit, the limit as the request, and else what is least as the request."""
+    if item.get("type") != "Container":
+        return
+    limits = {**item.get("max", {}), **item.get("default", {})}
+    requests = {**item.get("min", {}), **limits, **item.get("defaultRequest", {})}
+    item |= {field: value for field, value in (("default", limits), ("defaultRequest", requests)) if value}
+
+
 def _strategy(strategy: Manifest) -> None:
     if (strategy.get("type") or "RollingUpdate") == "RollingUpdate":  # "" counts as not given
         strategy.setdefault("rollingUpdate", {})
@@ -254,6 +263,7 @@ HOOKS: dict[str, Filler] = {
     "V1Job": _job,
     "V1JobSpec": _job_spec,
     "V1DeploymentStrategy": _strategy,
+    "V1LimitRangeItem": _limit_range_item,
     "V1StatefulSetUpdateStrategy": _strategy,
     "V1RollingUpdateDeployment": _rolling_update,
 }

@@ -5,8 +5,11 @@ Source: ``pkg/apis/{core,batch,coordination,rbac}/validation`` of Kubernetes 1.3
 
 from __future__ import annotations
 
+import itertools
+
 from crosswind.local import causes, naming_rules
-from crosswind.local.rules import Rule, Whole, at_least, between, descending_path, keys, one_of
+from crosswind.local.quantities import amount
+from crosswind.local.rules import Rule, Whole, at_least, between, descending_path, keys, named, one_of
 from crosswind.local.statuses import Cause
 from crosswind.types import Json, Manifest
 
@@ -41,6 +44,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         f"V1{kind}Spec": (Rule("replicas", COUNT), Rule("selector", required=True), Rule("template", required=True))
         for kind in ("Deployment", "ReplicaSet", "StatefulSet")
     },
+    "V1LimitRangeItem": (Rule("type", named(naming_rules.label_key), required=True),),
     "V1LocalVolumeSource": (Rule("path", descending_path, required=True),),
     "V1LeaseSpec": (Rule("leaseDurationSeconds", at_least(1)), Rule("leaseTransitions", COUNT)),
     "V1PolicyRule": (Rule("verbs", required=True, detail="verbs must contain at least one value"),),
@@ -151,7 +155,42 @@ def _selects_own(spec: Manifest, path: str, found: list[Cause]) -> None:
         found.append(causes.invalid(f"{path}.template.metadata.labels", labels, told))
 
 
+LIMIT_FIELDS = ("min", "defaultRequest", "default", "max")
+NAMES = {"min": "min value", "defaultRequest": "default request value", "default": "default value", "max": "max value"}
+
+
+def _limit_range(spec: Manifest, path: str, found: list[Cause]) -> None:
+    seen = set[str]()
+    for i, item in enumerate(spec.get("limits", ())):
+        kind, where = item.get("type", ""), f"{path}.limits[{i}]"
+        if kind in seen:
+            found.append(causes.duplicate(f"{where}.type", kind))
+        seen.add(kind)
+        if kind == "Pod":
+            told = "may not be specified when `type` is 'Pod'"
+            fields = [field for field in ("default", "defaultRequest") if item.get(field)]
+            found += [causes.forbidden(f"{where}.{field}", told) for field in fields]
+        if kind == "PersistentVolumeClaim" and "storage" not in {**item.get("min", {}), **item.get("max", {})}:
+            told = "either minimum or maximum storage value is required, but neither was provided"
+            found.append(causes.required(f"{where}.limits", told))
+        _ordered_limits(item, where, found)
+
+
+def _ordered_limits(item: Manifest, path: str, found: list[Cause]) -> None:
+    """Each of least, default request, default limit and most may not be above the next."""
+    given = {field: item.get(field, {}) for field in (*LIMIT_FIELDS, "maxLimitRequestRatio")}
+    for name in sorted({name for values in given.values() for name in values}):
+        for low, high in itertools.combinations([field for field in LIMIT_FIELDS if name in given[field]], 2):
+            if amount(given[low][name]) > amount(given[high][name]):
+                told = f"{NAMES[low]} {given[low][name]} is greater than {NAMES[high]} {given[high][name]}"
+                found.append(causes.invalid(f"{path}.{low}[{name}]", given[low][name], told))
+        ratio = given["maxLimitRequestRatio"].get(name)
+        if ratio and amount(ratio) < 1:
+            found.append(causes.invalid(f"{path}.maxLimitRequestRatio[{name}]", ratio, f"ratio {ratio} is less than 1"))
+
+
 WHOLES: dict[str, Whole] = {
+    "V1LimitRangeSpec": _limit_range,
     "V1DeploymentSpec": _selects_own,
     "V1ReplicaSetSpec": _selects_own,
     "V1StatefulSetSpec": _selects_own,

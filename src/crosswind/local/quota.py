@@ -7,7 +7,7 @@ into the quotas' status. Source: ``pkg/quota/v1`` and the ResourceQuota admissio
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from math import ceil
@@ -18,7 +18,7 @@ from crosswind.local.seams import Change, Registry
 from crosswind.local.statuses import StatusError, forbidden
 from crosswind.types import Manifest
 
-__all__ = ["QuotaController", "admit", "used"]
+__all__ = ["QuotaController", "admit", "pod_needs", "used"]
 
 COMPUTED = ("cpu", "memory", "ephemeral-storage")
 PLAIN_COUNTS = {kind.plural: kind for kind in KINDS.values() if kind.stored and kind.namespaced and not kind.group}
@@ -26,11 +26,11 @@ COUNTS = {f"count/{kind.qualified}": kind for kind in KINDS.values() if kind.sto
 TERMINAL = ("Succeeded", "Failed")
 
 
-def admit(manifest: Manifest, registry: Registry) -> None:
+def admit(manifest: Manifest, registry: Registry, old: Manifest | None = None) -> Sequence[str]:
     """Refuse (403) a new object that would exceed a quota of its namespace, or names no request that a quota limits."""
     namespace = manifest["metadata"].get("namespace", "")
-    if not namespace:
-        return
+    if not namespace or old is not None:
+        return ()
     kind, name = manifest["kind"], manifest["metadata"].get("name", "")
     for quota in registry.list("ResourceQuota", namespace):
         hard = quota["spec"].get("hard", {})
@@ -42,6 +42,7 @@ def admit(manifest: Manifest, registry: Registry) -> None:
         asked = {key: value for key, value in _usage(manifest, hard).items() if value}
         if asked:
             _check(quota, asked, _total(registry, quota), kind, name)
+    return ()
 
 
 def used(registry: Registry, quota: Manifest) -> dict[str, str]:
@@ -97,7 +98,7 @@ def _usage(manifest: Manifest, hard: Iterable[str]) -> dict[str, Fraction]:
         elif key in PLAIN_COUNTS:
             usage[key] = Fraction(PLAIN_COUNTS[key].kind == kind and not ended)
         elif kind == "Pod" and not ended and (resource := _resource(key)):
-            usage[key] = _pod_needs(manifest["spec"], *resource)
+            usage[key] = pod_needs(manifest["spec"], *resource)
     return usage
 
 
@@ -109,7 +110,7 @@ def _resource(key: str) -> tuple[str, str] | None:
     return ("requests", key) if key in COMPUTED else None
 
 
-def _pod_needs(spec: Manifest, field: str, name: str) -> Fraction:
+def pod_needs(spec: Manifest, field: str, name: str) -> Fraction:
     """Return what a pod needs at most at one time (KEP-753): containers and native sidecars, or an init container."""
 
     def of(container: Manifest) -> Fraction:

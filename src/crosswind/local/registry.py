@@ -41,8 +41,8 @@ __all__ = ["Admitter", "ClusterRegistry", "Mutator"]
 Mutator: TypeAlias = Callable[[Manifest, Registry], Manifest]
 """Changes a new pod, given with its namespace, before it is validated; returns it."""
 
-Admitter: TypeAlias = Callable[[Manifest, Registry], None]
-"""Refuses a new object by a ``StatusError``."""
+Admitter: TypeAlias = Callable[[Manifest, Registry, Manifest | None], Sequence[str]]
+"""Refuses an object by a ``StatusError`` or returns warnings; given with its state before, None for a new one."""
 
 LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 GENERATED_PREFIX = 58  # a name of 63, of which 5 are random
@@ -61,8 +61,8 @@ RETURNED = frozenset({"Pod", "PersistentVolume", "PersistentVolumeClaim", "Servi
 class ClusterRegistry:
     """``seams.Registry``, and what the HTTP API needs beyond it.
 
-    ``mutators`` run on each new pod, in order; ``admitters`` are asked about each new object. ``clock``: seconds since
-    1970.
+    ``mutators`` run on each new pod, in order; ``admitters`` are asked about each new or changed object.
+    ``clock``: seconds since 1970.
     """
 
     def __init__(
@@ -105,8 +105,19 @@ class ClusterRegistry:
         """Default, validate, admit and store a new object; ``manifest`` is left as it is."""
         return self.add(KINDS[kind], namespace, orjson.loads(orjson.dumps(manifest))).object
 
-    def add(self, kind: Kind, namespace: str, manifest: Manifest, *, dry_run: bool = False) -> Entry:
-        """Do the same with an object of the registry's own, which it changes; with ``dry_run`` nothing is kept."""
+    def add(
+        self,
+        kind: Kind,
+        namespace: str,
+        manifest: Manifest,
+        *,
+        dry_run: bool = False,
+        warnings: builtins.list[str] | None = None,
+    ) -> Entry:
+        """Do the same with an object of the registry's own, which it changes; with ``dry_run`` nothing is kept.
+
+        ``warnings``: takes what admission has to say about the object.
+        """
         fresh = self._begin(kind, namespace, manifest)
         apply_defaults(kind, fresh)
         self._check_namespace(kind, namespace, fresh["metadata"].get("name", ""))
@@ -118,13 +129,18 @@ class ClusterRegistry:
         name = fresh["metadata"].get("name", "")
         if causes := validate(kind, fresh):
             raise invalid(kind.kind, name, causes)
+        self._admit(fresh, None, warnings)
         if self.store.get(kind.kind, namespace, name):
             raise already_exists(kind.kind, name)
-        for admit in self._admitters:
-            admit(fresh, self)
         if kind.kind == "Event":
             self._recorder.forget()
         return Entry(fresh, 0) if dry_run else self.store.put(kind.kind, namespace, name, fresh)
+
+    def _admit(self, new: Manifest, old: Manifest | None, warnings: builtins.list[str] | None) -> None:
+        for admit in self._admitters:
+            told = admit(new, self, old)
+            if warnings is not None:
+                warnings += told
 
     def _begin(self, kind: Kind, namespace: str, manifest: Manifest) -> Manifest:
         """Give a new object what the system alone decides."""
@@ -183,6 +199,7 @@ class ClusterRegistry:
         *,
         subresource: str = "",
         dry_run: bool = False,
+        warnings: builtins.list[str] | None = None,
     ) -> Entry:
         """Store what ``make`` makes of the present state, with the rules of a PUT or PATCH.
 
@@ -199,10 +216,20 @@ class ClusterRegistry:
             causes = [*validate(kind, new), *causes]
         if causes:
             raise invalid(kind.kind, name, causes)
+        if subresource in {"", "ephemeralcontainers"}:
+            self._admit(new, old.object, warnings)
         return self._settle(kind, old, new, dry_run=dry_run)
 
     def replace(
-        self, kind: Kind, namespace: str, name: str, manifest: Manifest, *, subresource: str = "", dry_run: bool = False
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        manifest: Manifest,
+        *,
+        subresource: str = "",
+        dry_run: bool = False,
+        warnings: builtins.list[str] | None = None,
     ) -> tuple[Entry, bool]:
         """Do a PUT; return the new state and whether the object is a new one (a few kinds are created so)."""
         metadata = manifest.setdefault("metadata", {})
@@ -211,11 +238,13 @@ class ClusterRegistry:
             raise bad_request(f"the name of the object ({name} based on URL) {why}")
         _check_identity(kind, {"name": name, "namespace": namespace}, metadata)
         if kind.kind in CREATED_BY_PUT and not subresource and not self.store.get(kind.kind, namespace, name):
-            return self.add(kind, namespace, manifest, dry_run=dry_run), True
+            return self.add(kind, namespace, manifest, dry_run=dry_run, warnings=warnings), True
         if kind.kind in NEEDS_VERSION and not metadata.get("resourceVersion"):
             told = "Invalid value: 0: must be specified for an update"
             raise invalid(kind.kind, name, [Cause("FieldValueInvalid", told, "metadata.resourceVersion")])
-        entry = self.revise(kind, namespace, name, lambda _: manifest, subresource=subresource, dry_run=dry_run)
+        entry = self.revise(
+            kind, namespace, name, lambda _: manifest, subresource=subresource, dry_run=dry_run, warnings=warnings
+        )
         return entry, False
 
     def _settle(self, kind: Kind, old: Entry, new: Manifest, *, dry_run: bool = False) -> Entry:

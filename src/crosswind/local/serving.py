@@ -20,7 +20,7 @@ import uvicorn
 from crosswind import ownership
 from crosswind.errors import ConfigError
 from crosswind.local import quota
-from crosswind.local.admission import mutators
+from crosswind.local.admission import ADMITTERS, mutators
 from crosswind.local.app import Api, make_app
 from crosswind.local.authorization import BOOTSTRAP, Authorizer
 from crosswind.local.certificates import issue
@@ -74,7 +74,7 @@ class LocalCluster:
         self._owner = Owner.this_process()
         # versions begin above those of an earlier cluster, so that a client of that one is told to list again
         store = Store(history_length=self.settings.history_length, begin=int(time.time()) * 1000)
-        self.registry = ClusterRegistry(store, mutators(self.settings), [quota.admit])
+        self.registry = ClusterRegistry(store, mutators(self.settings), ADMITTERS)
         self.host_address = self.settings.host
         self.kubelet: Kubelet | None = None
         self._network: Network
