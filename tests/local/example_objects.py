@@ -98,9 +98,9 @@ LIMIT = {
     "type": "Container",
     "default": {"memory": "64Mi"},
     "defaultRequest": {"memory": "1Mi"},
-    "max": {"memory": "128Mi"},
+    "max": {"memory": "8Gi"},
     "min": {"cpu": "0"},
-    "maxLimitRequestRatio": {"memory": "100"},
+    "maxLimitRequestRatio": {"memory": "1000"},
 }
 
 EXAMPLES: dict[str, dict[str, Any]] = {
@@ -129,7 +129,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "Ingress": {"spec": {"rules": [{"host": "a.example", "http": {"paths": PATH_LIST}}], "tls": [{"hosts": ["a"]}]}},
     "Job": {"spec": JOB_SPEC},
     "Lease": {"spec": {"holderIdentity": "h", "leaseDurationSeconds": 5, "renewTime": "2030-01-02T03:04:05.000000Z"}},
-    "LimitRange": {"spec": {"limits": [LIMIT, {"type": "Pod", "max": {"memory": "1Gi"}}]}},
+    "LimitRange": {"spec": {"limits": [LIMIT, {"type": "Pod", "max": {"memory": "64Gi"}}]}},
     "Namespace": {"spec": {"finalizers": ["kubernetes"]}},
     "NetworkPolicy": {
         "spec": {
