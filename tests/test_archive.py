@@ -18,7 +18,7 @@ from tests.databases import DATABASES
 from crosswind import tables
 from crosswind.archive import DatabaseArchive, read_logs
 from crosswind.pods.kept_logs import KeptLog, lines_of
-from crosswind.runs.archiving import PodLog
+from crosswind.runs.archiving import ArchiveAway, ArchiveClosed, PodLog
 from crosswind.tables import METADATA, make_tables
 
 _LOGS = METADATA.tables["crosswind_pod_log"]
@@ -70,7 +70,26 @@ def test_a_user_who_may_not_make_tables_is_told(engine: Engine, monkeypatch: pyt
     monkeypatch.setattr(settings, "NonScopedSession", sessionmaker(may_read))
     with pytest.raises(SQLAlchemyError, match=r"permission denied|readonly"):
         make_tables()
+    with pytest.raises(ArchiveClosed, match="right to create tables"):
+        DatabaseArchive().store([pod_log("ti", "words")])
     may_read.dispose()
+
+
+def test_an_archive_says_when_the_database_does_not_answer(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    away = create_engine("postgresql+psycopg2://nobody@127.0.0.1:1/nothing", connect_args={"connect_timeout": 2})
+    monkeypatch.setattr(settings, "NonScopedSession", sessionmaker(away))
+    with pytest.raises(ArchiveAway):
+        DatabaseArchive().store([pod_log("ti", "words")])
+    away.dispose()
+
+
+def test_logs_that_are_refused_are_not_taken_for_a_database_that_is_away(engine: Engine) -> None:
+    refused = "a\0b" if engine.dialect.name == "postgresql" else object()
+    ti_id = str(uuid.uuid4())
+    with pytest.raises(Exception, match=r"NUL|not supported|binding") as told:
+        DatabaseArchive().store([pod_log(ti_id, "good", "good"), pod_log(refused, "bad", "bad")])  # type: ignore[arg-type]
+    assert not isinstance(told.value, ArchiveAway | ArchiveClosed | OSError)
+    assert shown(ti_id) == []
 
 
 def test_each_pod_of_a_task_instance_is_read_in_the_order_of_its_end(engine: Engine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import time
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -10,8 +11,8 @@ from airflow.utils.session import create_session
 from airflow.utils.sqlalchemy import UtcDateTime
 from sqlalchemy import BigInteger, Column, String, Table, delete, insert, select
 
-from crosswind.runs.archiving import PodLog
-from crosswind.tables import METADATA, Blob, make_tables
+from crosswind.runs.archiving import ArchiveAway, ArchiveClosed, PodLog
+from crosswind.tables import METADATA, Blob, answers, is_passing, make_tables
 
 __all__ = ["DatabaseArchive", "read_logs"]
 
@@ -26,8 +27,16 @@ _LOGS = Table(
     Column("content", Blob, nullable=False),
 )
 
+_TRIES, _PAUSE = 3, 1.0
+"""Times that one log is tried when a lock or a deadlock may be to blame; seconds in between."""
 _AT_ONCE = 500
 """Old logs that are removed in one transaction, so that none takes long."""
+
+
+_PERMISSION = (
+    "the table {table} cannot be made: {error}. Give the database's user the right to create tables, make it by hand,"
+    " or set [crosswind] archive_logs = never"
+)
 
 
 class DatabaseArchive:
@@ -35,7 +44,7 @@ class DatabaseArchive:
 
     def store(self, logs: Sequence[PodLog]) -> None:
         """Write logs, in place of earlier ones of the same pods."""
-        make_tables()
+        _make_tables()
         now = datetime.datetime.now(datetime.UTC)
         latest = {one.pod: one for one in logs}
         rows = [
@@ -49,13 +58,23 @@ class DatabaseArchive:
             }
             for one in latest.values()
         ]
-        with create_session(scoped=False) as session:
-            session.execute(delete(_LOGS).where(_LOGS.c.pod.in_(latest)))
-            session.execute(insert(_LOGS), rows)
+        tries = _TRIES if len(rows) == 1 else 1
+        for left in reversed(range(tries)):
+            try:
+                with create_session(scoped=False) as session:
+                    session.execute(delete(_LOGS).where(_LOGS.c.pod.in_(latest)))
+                    session.execute(insert(_LOGS), rows)
+                return
+            except Exception as error:
+                if is_passing(error) and not answers():
+                    raise ArchiveAway(str(error)) from error
+                if not left or not is_passing(error):
+                    raise
+                time.sleep(_PAUSE)
 
     def clean(self, days: float) -> None:
         """Remove logs that were stored more than so many days ago."""
-        make_tables()
+        _make_tables()
         before = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=days)
         while True:
             with create_session(scoped=False) as session:
@@ -63,6 +82,15 @@ class DatabaseArchive:
                 session.execute(delete(_LOGS).where(_LOGS.c.pod.in_(old)))
             if len(old) < _AT_ONCE:
                 return
+
+
+def _make_tables() -> None:
+    try:
+        make_tables()
+    except Exception as error:
+        if not answers():
+            raise ArchiveAway(str(error)) from error
+        raise ArchiveClosed(_PERMISSION.format(table=_LOGS.name, error=getattr(error, "orig", error))) from error
 
 
 def read_logs(ti_id: UUID | str) -> list[PodLog]:

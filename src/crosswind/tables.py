@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, Operationa
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
-__all__ = ["METADATA", "Blob", "DatabaseAway", "answers", "make_tables", "write_rows"]
+__all__ = ["METADATA", "Blob", "DatabaseAway", "answers", "is_passing", "make_tables", "write_rows"]
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def write_rows(
         with create_session(scoped=False) as session:
             write(session, rows)
     except Exception as error:
-        if _is_passing(error) and not answers():
+        if is_passing(error) and not answers():
             raise DatabaseAway(str(error)) from error
     else:
         rows.clear()
@@ -69,7 +69,7 @@ def _write_one(row: Row, write: Callable[[Session, Sequence[Row]], None]) -> Exc
             with create_session(scoped=False) as session:
                 write(session, [row])
         except Exception as error:
-            if not _is_passing(error):
+            if not is_passing(error):
                 return error
             if not answers():
                 raise DatabaseAway(str(error)) from error
@@ -81,7 +81,7 @@ def _write_one(row: Row, write: Callable[[Session, Sequence[Row]], None]) -> Exc
     return None
 
 
-def _is_passing(error: Exception) -> bool:
+def is_passing(error: Exception) -> bool:
     """Whether an error may come from the database's state rather than from what it was asked."""
     return isinstance(error, OperationalError | InterfaceError | InternalError | PoolTimeout | OSError) or (
         isinstance(error, DBAPIError) and error.connection_invalidated

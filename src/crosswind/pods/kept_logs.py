@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import threading
 from collections import deque
 from collections.abc import Generator
 
@@ -20,13 +21,16 @@ class KeptLog:
     """Takes a log in chunks and keeps at most ``limit`` bytes of it: the first half and the last, in whole lines.
 
     ``limit`` counts the bytes as printed, in blocks of a quarter of a megabyte; a line longer than a block may be cut.
-    Holds compressed blocks only, so that a log of any length takes little memory.
+    ``feed`` only collects. ``pack`` compresses what was collected, in any thread; called while chunks come, it keeps a
+    log of any length in little memory.
     """
 
     def __init__(self, limit: int) -> None:
         self._block = min(_BLOCK, max(1, limit // 4))
         self._limit = limit
         self._open = bytearray()
+        self._full: deque[bytes] = deque()
+        self._packing = threading.Lock()
         self._head: list[bytes] = []
         self._head_size = 0
         self._tail: deque[tuple[bytes, int]] = deque()
@@ -42,8 +46,19 @@ class KeptLog:
         self._open += chunk
         while len(self._open) >= self._block:
             end = self._open.rfind(b"\n", 0, self._block) + 1 or self._block
-            self._put(bytes(self._open[:end]))
+            self._full.append(bytes(self._open[:end]))
             del self._open[:end]
+
+    @property
+    def waiting(self) -> int:
+        """Blocks that were collected and are not compressed yet."""
+        return len(self._full)
+
+    def pack(self) -> None:
+        """Compress what was collected: some 10 ms per block."""
+        with self._packing:
+            while self._full:
+                self._put(self._full.popleft())
 
     def _put(self, block: bytes) -> None:
         packed = gzip.compress(block, _LEVEL, mtime=0)
@@ -62,7 +77,11 @@ class KeptLog:
         self.left_out += size
 
     def content(self, gap: bytes = b"", end: bytes = b"") -> bytes:
-        """Return all as gzip members. ``gap``: a line in place of what is left out. ``end``: last lines."""
+        """Return all as gzip members; compresses, as ``pack`` does.
+
+        ``gap``: a line in place of what is left out. ``end``: last lines.
+        """
+        self.pack()
         last = bytes(self._open)
         if end and last and not last.endswith(b"\n"):
             last += b"\n"

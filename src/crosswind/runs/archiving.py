@@ -1,7 +1,8 @@
 """Keeping the logs of pods before they go: read from the API server, stored in batches, in a thread of its own.
 
 An ``Archiver`` stands before the ``Stopper`` and takes what that takes: a run whose log is kept, or cannot be kept in
-time, is handed on. Slots don't wait for it.
+time, is handed on. Slots don't wait for it, and no pod waits for the log of another one, nor for an archive that
+nobody may write to.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
+import functools
 import json
 import logging
-from collections.abc import AsyncGenerator, Sequence
+import math
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,10 +26,12 @@ from crosswind.pods.kept_logs import KeptLog
 from crosswind.pods.workers import BASE
 from crosswind.runs.batches import Batch
 from crosswind.runs.stopping import Stopper
+from crosswind.runs.texts import storable
+from crosswind.runs.threads import CallThread
 from crosswind.runs.workloads import Run, Stage
 from crosswind.settings import ArchiveSettings
 
-__all__ = ["Archive", "Archiver", "PodLog", "log_line"]
+__all__ = ["Archive", "ArchiveAway", "ArchiveClosed", "Archiver", "PodLog", "log_line"]
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +47,18 @@ _GATHER = 0.05
 """Seconds to wait for more to store."""
 _LARGEST = 100
 """Logs that are stored together."""
+_STORE_S = 60.0
+"""Seconds that the archive may take for them."""
 _DATABASE_DOWN = 5.0
+_CLOSED = 600.0
+"""Seconds until an archive that nobody may write to is tried again."""
+_PACK_AT = 8
+"""Blocks of a log, of 256 KiB, that are collected before they are compressed."""
 _CLEAN_EVERY = 3600.0
+_NAME_CHARS = 320
+"""What the archive takes of a pod's namespace and name: valid ones have 317 at most."""
+
+_Item = tuple[Callable[[], "PodLog"], "asyncio.Future[None]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +77,23 @@ class PodLog:
     """As ``crosswind.pods.kept_logs`` packs it."""
 
 
+class ArchiveAway(Exception):
+    """The archive does not answer for the moment; logs are stored when it does."""
+
+
+class ArchiveClosed(Exception):
+    """Nobody may write to the archive until somebody changes that; the message says what."""
+
+
 class Archive(Protocol):
-    """Where logs are kept. Called in a thread where waiting is allowed; what it raises is tried again for a while."""
+    """Where logs are kept. Called in a thread where waiting is allowed."""
 
     def store(self, logs: Sequence[PodLog]) -> None:
-        """Keep these logs."""
+        """Keep these logs, all or none.
+
+        Raises ``ArchiveAway`` or ``OSError`` to be asked again, ``ArchiveClosed`` to be left alone for a while. With
+        any other error it refuses what it was given; of several logs each is then tried by itself.
+        """
         ...
 
     def clean(self, days: float) -> None:
@@ -93,9 +120,11 @@ class Archiver:
         self._busy: dict[Run, asyncio.Task[None]] = {}
         self._followed: dict[Run, tuple[KeptLog, asyncio.Task[bool]]] = {}
         self._limit = asyncio.Semaphore(_AT_ONCE)
-        self._stored: list[tuple[PodLog, asyncio.Future[None]]] = []
+        self._stored: list[_Item] = []
         self._wanted = asyncio.Event()
         self._mute = False
+        self._closed_until = -math.inf
+        self._packer = ThreadPoolExecutor(1, thread_name_prefix="crosswind-packing")
 
     def __len__(self) -> int:
         return len(self._busy) + len(self._stopper)
@@ -113,10 +142,13 @@ class Archiver:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        async with asyncio.TaskGroup() as self._group:
-            self._group.create_task(self._stopper.run())
-            self._group.create_task(self._store_batches())
-            self._group.create_task(self._clean())
+        try:
+            async with asyncio.TaskGroup() as self._group:
+                self._group.create_task(self._stopper.run())
+                self._group.create_task(self._store_batches())
+                self._group.create_task(self._clean())
+        finally:
+            self._packer.shutdown(wait=False, cancel_futures=True)
 
     def put(self, item: Run | Batch) -> None:
         """Take the pod of a run that is over, or a Secret."""
@@ -124,6 +156,8 @@ class Archiver:
             self._stopper.put(item)
         elif item not in self._busy:
             self._busy[item] = self._group.create_task(self._keep(item))
+            if item.revoked:  # its task was killed, and may still work: that ends before its log is read
+                self._stopper.put(item)
 
     def foresee(self, run: Run) -> None:
         """Follow the log of a run whose pod somebody else deletes: at its end it may be gone at once."""
@@ -138,9 +172,9 @@ class Archiver:
     async def _keep(self, run: Run) -> None:
         try:
             async with asyncio.timeout(_PATIENCE):
-                kept = await self._read(run)
-                if packed := self._packed(run, kept):
-                    await self._store(packed)
+                kept = await (self._read_to_its_end(run) if run.revoked else self._read(run))
+                if kept.size or (run.failed and run.message):
+                    await self._store(functools.partial(self._packed, run, kept))
         except TimeoutError:
             log.error("The log of pod %s is not kept: it could not be read and stored in %g s", run.where, _PATIENCE)
         except Exception:
@@ -149,18 +183,19 @@ class Archiver:
             self._busy.pop(run, None)
             self._forget(run)
         run.archived = True
-        self._stopper.put(run)
+        if not run.revoked:
+            self._stopper.put(run)
 
-    def _packed(self, run: Run, kept: KeptLog) -> PodLog | None:
+    def _packed(self, run: Run, kept: KeptLog) -> PodLog:
+        """Compress a log. In the archive's thread: a block takes 10 ms, in which thousands of pods would wait."""
         gap = (
             f"{kept.left_out} of {kept.size} bytes are left out here: the log is longer than"
             f" [crosswind] archive_limit = {self._settings.limit}"
         )
-        end = log_line(run.message, "error") if run.failed and run.message else b""
-        if not (kept.size or end):
-            return None
+        end = log_line(storable(run.message), "error") if run.failed and run.message else b""
         content = kept.content(log_line(gap, "warning"), end)
-        return PodLog(run.uid or run.unique, run.task.ti_id, run.where if run.name else "", kept.size, content)
+        where = storable(run.where, most_chars=_NAME_CHARS) if run.name else ""
+        return PodLog(run.uid or run.unique, run.task.ti_id, where, kept.size, content)
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
@@ -191,16 +226,31 @@ class Archiver:
     async def _read_once(self, run: Run) -> KeptLog:
         """Return the log, or what was followed of it if that is more: a node may have removed the container by now."""
         kept, followed = KeptLog(self._settings.limit), self._followed.get(run)
-        await _feed(kept, self._client.log_chunks(run.name, namespace=run.namespace, container=BASE))
+        await self._feed(kept, self._client.log_chunks(run.name, namespace=run.namespace, container=BASE))
         return followed[0] if followed is not None and followed[0].size > kept.size else kept
 
     async def _follow(self, run: Run, kept: KeptLog) -> bool:
         """Read along until the container has ended; return whether nothing is missing."""
         with contextlib.suppress(CrosswindError, TimeoutError):
             async with asyncio.timeout(_FOLLOWED):
-                await _feed(kept, self._client.follow_log(run.name, namespace=run.namespace, container=BASE))
+                await self._feed(kept, self._client.follow_log(run.name, namespace=run.namespace, container=BASE))
                 return True
         return False
+
+    async def _read_to_its_end(self, run: Run) -> KeptLog:
+        """Return the log of a pod that is being deleted: what it printed so far, and its last words if they come."""
+        kept = KeptLog(self._settings.limit)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE / 2):
+                await self._follow(run, kept)
+        return kept if kept.size else await self._read(run)
+
+    async def _feed(self, kept: KeptLog, chunks: AsyncGenerator[bytes]) -> None:
+        async with contextlib.aclosing(chunks):
+            async for chunk in chunks:
+                kept.feed(chunk)
+                if kept.waiting >= _PACK_AT:
+                    await asyncio.get_running_loop().run_in_executor(self._packer, kept.pack)
 
     def _forget(self, run: Run) -> None:
         if run in self._followed:
@@ -214,50 +264,79 @@ class Archiver:
 
     # --- storing ------------------------------------------------------------------------------------------------------
 
-    async def _store(self, packed: PodLog) -> None:
+    async def _store(self, packed: Callable[[], PodLog]) -> None:
+        if self._closed_until > asyncio.get_running_loop().time():
+            return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stored.append((packed, done))
         self._wanted.set()
         await done
 
     async def _store_batches(self) -> None:
-        pool = ThreadPoolExecutor(1, thread_name_prefix="crosswind-archive")
+        thread = CallThread("crosswind-archive", _STORE_S)
         try:
             while True:
                 await self._wanted.wait()
                 await asyncio.sleep(_GATHER)
-                await self._store_batch(pool)
+                await self._store_batch(thread)
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            thread.close()
 
-    async def _store_batch(self, pool: ThreadPoolExecutor) -> None:
+    async def _store_batch(self, thread: CallThread) -> None:
         self._stored = [item for item in self._stored if not item[1].done()]
         batch = self._stored[:_LARGEST]
         if not batch:
             self._wanted.clear()
             return
-        packed = [item[0] for item in batch]
         try:
-            await asyncio.get_running_loop().run_in_executor(pool, self._archive.store, packed)
-        except Exception:
-            log.exception("The metadata database did not take the logs of %d pods; trying again", len(batch))
+            await self._store_or_part(batch, thread)
+        except ArchiveClosed as error:
+            self._closed_until = asyncio.get_running_loop().time() + _CLOSED
+            log.error("Logs of tasks go with their pods: %s", error)
+            batch = self._stored
+        except (ArchiveAway, OSError) as error:  # TimeoutError is one
+            log.warning("The logs of %d pods wait for the metadata database: %s", len(self._stored), error)
             await asyncio.sleep(_DATABASE_DOWN)
             return
         for _, done in batch:
             if not done.done():
                 done.set_result(None)
 
+    async def _store_or_part(self, batch: Sequence[_Item], thread: CallThread) -> None:
+        """Store logs; where that is refused each by itself, so that one that is refused keeps out no other."""
+        try:
+            return await thread.call(self._write, batch)
+        except (ArchiveAway, ArchiveClosed, OSError):
+            raise
+        except Exception as error:
+            if len(batch) == 1:
+                log.error("A log is left out, the archive refuses it: %s", error)
+                return None
+        for item in batch:
+            await self._store_or_part([item], thread)
+            if not item[1].done():
+                item[1].set_result(None)
+        return None
+
+    def _write(self, batch: Sequence[_Item]) -> None:
+        """Compress and store logs. Runs in the archive's thread."""
+        logs = [packed() for packed, _ in batch]
+        try:
+            self._archive.store(logs)
+        except (ArchiveAway, ArchiveClosed, OSError):
+            raise
+        except Exception as error:
+            if len(logs) == 1:
+                raise ValueError(f"pod {logs[0].name or logs[0].pod}: {type(error).__name__}: {error}") from error
+            raise
+
     async def _clean(self) -> None:
         """Forget old logs, at start and each hour."""
         while self._settings.days > 0:
             try:
                 await asyncio.to_thread(self._archive.clean, self._settings.days)
-            except Exception:
-                log.exception("Old logs could not be removed from the metadata database; trying again in an hour")
+            except ArchiveClosed:
+                pass  # which is reported when there is a log to store
+            except Exception as error:
+                log.warning("Old logs were not removed from the metadata database, trying again in an hour: %s", error)
             await asyncio.sleep(_CLEAN_EVERY)
-
-
-async def _feed(kept: KeptLog, chunks: AsyncGenerator[bytes]) -> None:
-    async with contextlib.aclosing(chunks):
-        async for chunk in chunks:
-            kept.feed(chunk)
