@@ -277,6 +277,18 @@ async def test_an_eviction_fails_the_pod_with_its_reason(node: Node) -> None:
     assert any(one["type"] == "DisruptionTarget" for one in status["conditions"])
 
 
+async def test_a_pod_whose_volume_outgrows_its_limit_is_evicted() -> None:
+    async with kubelet_of(LocalSettings(sync_frequency=0.2)) as node:
+        volumes = [{"name": "shared", "emptyDir": {"sizeLimit": "1Mi"}}]
+        small = "dd if=/dev/zero of=/shared/x bs=1024 count=100"
+        node.pod("small", container(f"{small}; sleep 1", **MOUNT), volumes=volumes)
+        node.pod("big", container(f"{small}00; sleep 100", **MOUNT), volumes=volumes)
+        pod = await node.ended("big")
+        assert (pod["status"]["phase"], pod["status"]["reason"]) == ("Failed", "Evicted")
+        assert pod["status"]["message"] == 'Usage of EmptyDir volume "shared" exceeds the limit "1Mi". '
+        assert (await node.ended("small"))["status"]["phase"] == "Succeeded"
+
+
 async def test_a_lost_node_stops_reporting_until_it_is_back(node: Node) -> None:
     node.pod("p", container("sleep 1000"))
     await node.running("p")

@@ -101,3 +101,38 @@ def test_native_sidecars_end_last_and_in_reverse() -> None:
     assert stop_after(made, "base") == []
     assert stop_after(made, "t") == ["a", "base", "other"]
     assert stop_after(made, "s") == ["a", "base", "other", "t"]
+
+
+RESTART_42 = {"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}
+RESTART_NOT_1 = {"action": "Restart", "exitCodes": {"operator": "NotIn", "values": [0, 1]}}
+
+
+@pytest.mark.parametrize(
+    ("of_pod", "own", "rules", "code", "again"),
+    [
+        ("Never", None, [], 1, False),
+        ("OnFailure", None, [], 1, True),
+        ("OnFailure", None, [], 0, False),
+        ("Always", "Never", [], 1, False),
+        ("Never", "OnFailure", [], 1, True),
+        ("Never", "OnFailure", [], 0, False),
+        ("Never", "Always", [], 0, True),
+        ("Never", "Never", [RESTART_42], 42, True),
+        ("Never", "Never", [RESTART_42], 1, False),
+        ("Always", "Never", [RESTART_NOT_1], 7, True),
+        ("Always", "Never", [RESTART_NOT_1], 1, False),
+    ],
+)
+def test_a_container_starts_again_by_its_own_rules_then_its_policy_then_the_pods(
+    of_pod: str, own: str | None, rules: list[Any], code: int, again: bool
+) -> None:
+    made = pod(of_pod)
+    if own:
+        made["spec"]["containers"][0] |= {"restartPolicy": own, "restartPolicyRules": rules}
+    assert plan_of(made, base=over(code)) == (Plan(("base",)) if again else Plan(finish=True))
+
+
+def test_an_init_container_with_a_policy_of_its_own_is_tried_again_in_a_pod_that_never_restarts() -> None:
+    made = pod("Never", inits="a")
+    made["spec"]["initContainers"][0]["restartPolicy"] = "OnFailure"
+    assert plan_of(made, a=over(1)) == Plan(("a",))

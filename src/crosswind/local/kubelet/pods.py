@@ -18,10 +18,14 @@ __all__ = [
     "Sight",
     "Waiting",
     "all_containers",
+    "is_restarted",
     "is_sidecar",
     "next_actions",
     "stop_after",
 ]
+
+
+KILLED = 137
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,24 @@ def stop_after(pod: Manifest, name: str) -> list[str]:
     return others + sidecars[sidecars.index(name) + 1 :]
 
 
+def is_restarted(pod: Manifest, container: Manifest, code: int) -> bool:
+    """Whether a container that ended with this code starts again: by its own rules and policy, else by the pod's.
+
+    After ``ContainerShouldRestart`` (KEP-5307, container restart rules).
+    """
+    policy = container.get("restartPolicy")
+    if policy and any(_applies(rule, code) for rule in container.get("restartPolicyRules") or ()):
+        return True
+    policy = policy or pod["spec"].get("restartPolicy", "Always")
+    return policy == "Always" or (policy == "OnFailure" and code != 0)
+
+
+def _applies(rule: Manifest, code: int) -> bool:
+    codes = rule.get("exitCodes") or {}
+    listed = code in (codes.get("values") or ())
+    return rule.get("action") == "Restart" and listed == (codes.get("operator") == "In")
+
+
 def next_actions(pod: Manifest, seen: Mapping[str, Sight]) -> Plan:
     """Decide what to start and what to end. ``seen`` holds every container of the pod.
 
@@ -171,8 +193,12 @@ def _sidecar_passes(container: Manifest, sight: Sight, draft: _Draft) -> bool:
     return sight.started and not failed
 
 
+def _code(sight: Sight) -> int:
+    return KILLED if sight.ended is None else sight.ended.code
+
+
 def _init_passes(pod: Manifest, container: Manifest, sight: Sight, draft: _Draft) -> bool | None:
-    if sight.state == "ended" and pod["spec"].get("restartPolicy") == "Never":
+    if sight.state == "ended" and not is_restarted(pod, container, _code(sight)):
         return None
     if sight.state != "running":
         draft.start.append(container["name"])
@@ -181,10 +207,9 @@ def _init_passes(pod: Manifest, container: Manifest, sight: Sight, draft: _Draft
 
 def _keep(pod: Manifest, container: Manifest, sight: Sight, draft: _Draft) -> bool:
     """Whether a regular container goes on as it is; else say what becomes of it."""
-    name, policy = container["name"], pod["spec"].get("restartPolicy", "Always")
+    name = container["name"]
     if sight.state != "running":
-        failed = sight.ended is None or sight.ended.code != 0
-        if sight.state == "none" or policy == "Always" or (policy == "OnFailure" and failed):
+        if sight.state == "none" or is_restarted(pod, container, _code(sight)):
             draft.start.append(name)
         return False
     changed = container["image"] != sight.image
@@ -192,7 +217,7 @@ def _keep(pod: Manifest, container: Manifest, sight: Sight, draft: _Draft) -> bo
     if not changed and not failed_probe:
         return True
     message = f"Container {name} definition changed" if changed else f"Container {name} failed {failed_probe} probe"
-    if changed or policy != "Never":
+    if changed or is_restarted(pod, container, KILLED):
         message += ", will be restarted"
         draft.start.append(name)
     draft.kill.append(Kill(name, message, "" if changed else failed_probe))

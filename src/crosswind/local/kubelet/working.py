@@ -16,6 +16,7 @@ from uuid import uuid4
 from crosswind.local.injection.delays import START_DELAY, delay_of
 from crosswind.local.kubelet.containers import StartError
 from crosswind.local.kubelet.environment import ConfigError
+from crosswind.local.kubelet.eviction import MONITOR_S, evict_when_full
 from crosswind.local.kubelet.images import ImageProblem, find_image, problem_of
 from crosswind.local.kubelet.machine import Machine
 from crosswind.local.kubelet.network import Place
@@ -71,6 +72,7 @@ class PodWorker:
         self._start_time = time.time()
         self._ending_begun = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._monitor: asyncio.Task[None] | None = None  # of the disk; ended with the containers
         self._end_by = 0.0
         self._refresh_at = 0.0
         self._synced: list[object] = []
@@ -302,6 +304,11 @@ class PodWorker:
         self._refresh_at = time.time() + self._machine.settings.sync_frequency
         self._shared = host_files(self.pod, self.folder, self.place, self._services())
         self._sandbox = True
+        self._monitor = self._group.create_task(
+            evict_when_full(
+                self.pod, self.folder / "volumes", self.evict, min(MONITOR_S, self._machine.settings.sync_frequency)
+            )
+        )
         self._publish()
         return True
 
@@ -523,6 +530,8 @@ class PodWorker:
 
     async def _terminate(self) -> None:
         """End all containers, native sidecars last and in reverse order."""
+        if self._monitor is not None:
+            self._monitor.cancel()
         running = [name for name, run in self.runs.items() if not run.exited.is_set()]
         for run in self.runs.values():
             for task in run.background:
