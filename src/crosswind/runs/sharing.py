@@ -7,12 +7,14 @@ import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
-from crosswind.errors import Forbidden, Unreachable
+from crosswind.errors import CrosswindError, Forbidden, NotFound, Unreachable
 from crosswind.kube.client import Client
 from crosswind.kube.informing import Informer, InformerEvent
 from crosswind.kube.resources import PODS
+from crosswind.kube.retry import Retries
 from crosswind.runs.attending import pod_states
 from crosswind.settings import KubeSettings
 from crosswind.types import Manifest
@@ -33,15 +35,21 @@ _News = tuple[Manifest, bool]
 
 
 class SharedWatch:
-    """The pods of operators in one namespace. ``client`` is for single requests about them."""
+    """The pods of operators in one namespace. ``client`` is for single requests about them.
+
+    Of pods that nobody here waits for, only the names are remembered: finished ones that are kept, and those whose
+    operators wait in workers, may be thousands.
+    """
 
     def __init__(self, client: Client, namespace: str) -> None:
         self.client = client
-        self.users = 0
         self._namespace = namespace
-        self._pods: dict[str, Manifest] = {}
+        self._names: dict[str, str] = {}
+        """The uid of each pod that the watch shows, by name."""
+        self._last: dict[str, Manifest] = {}
+        """The newest state of each pod that somebody waits for, by name."""
         self._waiting: defaultdict[str, set[asyncio.Queue[_News | None]]] = defaultdict(set)
-        self._informer = Informer(client, PODS, namespace=namespace, labels=_LABELS)
+        self._informer = Informer(client, PODS, namespace=namespace, labels=_LABELS, trim=_identity)
         self._refused = asyncio.Event()
         self._tasks = [
             asyncio.create_task(self._informer.run(self._on_change)),
@@ -51,11 +59,9 @@ class SharedWatch:
     async def states(self, name: str) -> AsyncGenerator[tuple[Manifest | None, bool]]:
         """Yield a pod's states, each with whether it is gone, as ``attending.pod_states`` does."""
         queue: asyncio.Queue[_News | None] = asyncio.Queue()
-        self._waiting[name].add(queue)
+        self._waiting[name].add(queue)  # before the first state is read, so that no change after it is missed
         try:
-            if await self._is_watched(name):
-                if queue.empty():
-                    yield self._pods[name], False
+            if await self._is_watched(name) and await self._has_first(name, queue):
                 while (news := await queue.get()) is not None:
                     yield news
                     if news[1]:
@@ -67,6 +73,30 @@ class SharedWatch:
             self._waiting[name].discard(queue)
             if not self._waiting[name]:
                 del self._waiting[name]
+                self._last.pop(name, None)
+
+    async def _has_first(self, name: str, queue: asyncio.Queue[_News | None]) -> bool:
+        """Put a pod's present state before its changes, unless a change has come meanwhile; False when it is gone.
+
+        Who waits since before the first list has it from there. A pod that began to be waited for later is read.
+        """
+        retries = Retries(patience=_PATIENCE_S)
+        while queue.empty():
+            if (last := self._last.get(name)) is not None:
+                queue.put_nowait((last, False))
+                break
+            try:
+                pod = await self.client.get(PODS, name, namespace=self._namespace)
+            except NotFound:
+                return not queue.empty()
+            except CrosswindError as error:
+                await asyncio.sleep(retries.after(error))
+                continue
+            self._last.setdefault(name, pod)
+            changes = [queue.get_nowait() for _ in range(queue.qsize())]
+            for news in ((pod, False), *changes):
+                queue.put_nowait(news)
+        return True
 
     async def close(self) -> None:
         """End the watch and its connections."""
@@ -85,7 +115,7 @@ class SharedWatch:
                 sign.cancel()
         if not done:
             raise Unreachable(f"the API server did not list pods for {_PATIENCE_S:g} s: {self._informer.trouble}")
-        return name in self._pods and not self._refused.is_set()
+        return name in self._names and not self._refused.is_set()
 
     async def _give_up_if_refused(self) -> None:
         """Tell all who wait when we may not list or watch pods, or something broke: each then looks after its own."""
@@ -99,32 +129,64 @@ class SharedWatch:
 
     def _on_change(self, event: InformerEvent) -> None:
         pod, gone = event.object, event.type == "DELETED"
-        name = pod["metadata"]["name"]
-        if gone:
-            self._pods.pop(name, None)
-        else:
-            self._pods[name] = pod
-        for queue in self._waiting.get(name, ()):
+        name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
+        if not gone:
+            self._names[name] = uid
+        elif self._names.get(name) == uid:
+            del self._names[name]
+        if name not in self._waiting:
+            return
+        last = self._last.get(name)
+        if gone and event.reason == "list" and last is not None and last["metadata"]["uid"] == uid:
+            pod = last  # what the comparison knows of it is its name
+        self._last[name] = pod
+        for queue in self._waiting[name]:
             queue.put_nowait((pod, gone))
+
+
+def _identity(pod: Manifest) -> Manifest:
+    metadata = pod["metadata"]
+    return {"metadata": {key: metadata[key] for key in ("name", "namespace", "uid", "resourceVersion")}}
+
+
+@dataclass(eq=False, slots=True)
+class _Shared:
+    """A watch that is being opened, or is open. ``users``: who uses it, or waits for it to open."""
+
+    opening: asyncio.Task[SharedWatch]
+    users: int = 0
+
+    async def close(self) -> None:
+        """Close the watch; one that is not open yet is not opened."""
+        self.opening.cancel()
+        await asyncio.wait([self.opening])
+        if not self.opening.cancelled() and self.opening.exception() is None:
+            await self.opening.result().close()
 
 
 class Hub:
     """The watches of one event loop, one for each cluster and namespace that somebody waits in."""
 
     def __init__(self) -> None:
-        self._watches: dict[tuple[KubeSettings, str], asyncio.Future[SharedWatch]] = {}
+        self._watches: dict[tuple[KubeSettings, str], _Shared] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         return len(self._watches)
 
     @contextlib.asynccontextmanager
     async def watch(self, settings: KubeSettings, namespace: str) -> AsyncIterator[SharedWatch]:
-        """Give the watch of a namespace, opened for the first who asks and closed after the last."""
-        key = (settings, namespace)
-        shared = await self._open(key)
+        """Give the watch of a namespace, opened for the first who asks and closed after the last.
+
+        Who is cancelled while it opens has used it too; a watch that cannot be opened is tried anew by who asks next.
+        """
+        key = settings, namespace
+        shared = self._watches.get(key)
+        if shared is None:
+            shared = self._watches[key] = _Shared(asyncio.ensure_future(self._connect(settings, namespace)))
         shared.users += 1
         try:
-            yield shared
+            yield await self._opened(key, shared)
         finally:
             shared.users -= 1
             if not shared.users:
@@ -133,28 +195,29 @@ class Hub:
     async def close(self) -> None:
         """Close all watches, used or not."""
         watches, self._watches = self._watches, {}
-        for opened in watches.values():
-            if opened.done() and not opened.cancelled() and opened.exception() is None:
-                await opened.result().close()
+        for shared in watches.values():
+            await shared.close()
+        if self._closing:
+            await asyncio.wait(self._closing)
 
-    async def _open(self, key: tuple[KubeSettings, str]) -> SharedWatch:
-        opened = self._watches.get(key)
-        if opened is None:
-            opened = self._watches[key] = asyncio.ensure_future(self._connect(*key))
+    async def _opened(self, key: tuple[KubeSettings, str], shared: _Shared) -> SharedWatch:
         try:
-            return await asyncio.shield(opened)
+            return await asyncio.shield(shared.opening)  # others wait for it as well
         except Exception:
-            self._watches.pop(key, None)
+            if self._watches.get(key) is shared:  # else somebody has begun anew already
+                del self._watches[key]
             raise
 
     async def _connect(self, settings: KubeSettings, namespace: str) -> SharedWatch:
         return SharedWatch(await Client.connect(settings), namespace)
 
-    def _retire(self, key: tuple[KubeSettings, str], shared: SharedWatch) -> None:
-        opened = self._watches.get(key)
-        if not shared.users and opened is not None and opened.done() and opened.result() is shared:
-            del self._watches[key]
-            self._closing = asyncio.ensure_future(shared.close())
+    def _retire(self, key: tuple[KubeSettings, str], shared: _Shared) -> None:
+        if shared.users or self._watches.get(key) is not shared:
+            return
+        del self._watches[key]
+        closing = asyncio.ensure_future(shared.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
 
 _hubs: WeakKeyDictionary[asyncio.AbstractEventLoop, Hub] = WeakKeyDictionary()
