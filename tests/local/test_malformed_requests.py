@@ -20,7 +20,7 @@ from crosswind.local import admission
 from crosswind.local.access import User
 from crosswind.local.app import Api, make_app
 from crosswind.local.authorization import BOOTSTRAP, Authorizer
-from crosswind.local.kinds import KINDS, Kind
+from crosswind.local.kinds import KINDS, SERVED, Kind
 from crosswind.local.patching import PATCHES, STRATEGIC
 from crosswind.local.registry import ClusterRegistry
 from crosswind.local.serving import NoRuntime
@@ -272,9 +272,8 @@ def requests(draw: Callable[..., Any], kind: Kind) -> tuple[str, str, bytes, byt
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", KINDS)
-def test_no_part_of_an_object_is_too_odd_to_be_answered(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    kind = KINDS[name]
+@pytest.mark.parametrize("kind", SERVED, ids=lambda kind: kind.qualified)
+def test_no_part_of_an_object_is_too_odd_to_be_answered(kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
     there, states = collection(kind), STATES & kind.parts.keys()
     ways = [("POST", there, JSON), ("PUT", f"{there}/x", JSON)]
     ways += [("PATCH", f"{there}/x", media) for media in (MERGE, STRATEGIC)]
@@ -312,13 +311,13 @@ def test_no_path_or_header_is_too_odd(caplog: pytest.LogCaptureFixture) -> None:
     answer_all(((method, path, b"", b"{}", {name: text}) for method, path, name, text in asked), caplog)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("kind", SERVED, ids=lambda kind: kind.qualified)
 @SETTINGS
 @given(st.data())
 def test_nothing_that_is_sent_to_a_kind_is_a_5xx(
-    name: str, caplog: pytest.LogCaptureFixture, data: st.DataObject
+    kind: Kind, caplog: pytest.LogCaptureFixture, data: st.DataObject
 ) -> None:
-    answer_all([data.draw(requests(KINDS[name])) for _ in range(data.draw(st.integers(1, 4)))], caplog)
+    answer_all([data.draw(requests(kind)) for _ in range(data.draw(st.integers(1, 4)))], caplog)
 
 
 def answer_all(sent: Iterable[tuple[str, str, bytes, bytes, dict[str, str]]], caplog: pytest.LogCaptureFixture) -> None:

@@ -22,9 +22,10 @@ from crosswind.local.documents import answer_document
 from crosswind.local.kinds import BODIES, Kind
 from crosswind.local.listing import Page, check_version, list_page, read_list_options
 from crosswind.local.metrics import RequestCounter
-from crosswind.local.negotiating import write_bookmark, write_event, write_list, write_one
+from crosswind.local.negotiating import EventWriter, write_list, write_one
 from crosswind.local.patching import PATCHES, STRATEGIC
 from crosswind.local.registry import RETURNED, ClusterRegistry
+from crosswind.local.representations import check_new_event, rescaled, scale_of, shown, stored, stored_kind
 from crosswind.local.requests import Call, as_json, read_body, read_headers, watch_options
 from crosswind.local.reviews import review
 from crosswind.local.schema import CUSTOM
@@ -179,7 +180,10 @@ class Api:
     async def _get(self, call: Call, _: Receive) -> Response:
         address = call.address
         check_version(self._store, call.query.get("resourceVersion", ""))
-        return self._object(call, self._registry.entry(address.kind.kind, address.place, address.name))
+        entry = self._registry.entry(address.kind.kind, address.place, address.name)
+        if address.subresource == "scale":
+            return self._scale(call, entry)
+        return self._object(call, entry)
 
     async def _list(self, call: Call, _: Receive) -> Response:
         address, view = call.address, call.view
@@ -188,7 +192,7 @@ class Api:
         return _json(write_list(view, address.kind, page))
 
     async def _watch(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
-        kind, view = call.address.kind, call.view
+        kind, writer = call.address.kind, EventWriter(call.view, call.address.kind)
         options = watch_options(self._store, call.query)
         try:
             watch = WatchStream(
@@ -197,8 +201,8 @@ class Api:
                 call.address.namespace,
                 _selector(call),
                 options,
-                lambda seen: write_event(view, kind, seen),
-                lambda version, initial: write_bookmark(view, kind, version, initial),
+                writer.event,
+                writer.bookmark,
             )
         except Compacted as gone:
             line = {"type": "ERROR", "object": expired(str(gone)).status}
@@ -220,7 +224,9 @@ class Api:
         manifest = self._decode(call, address.kind, body)
         if not address.kind.stored:
             return _json(orjson.dumps(review(address.kind, manifest, call.user, self._authorizer)), 201)
-        entry = self._registry.add(address.kind, address.place, manifest, dry_run=call.dry_run, warnings=call.warnings)
+        check_new_event(address.kind, manifest)
+        kind, manifest = stored_kind(address.kind), stored(address.kind, manifest)
+        entry = self._registry.add(kind, address.place, manifest, dry_run=call.dry_run, warnings=call.warnings)
         return self._object(call, entry, 201)
 
     def _create_part(self, call: Call, body: bytes) -> Response:
@@ -241,13 +247,16 @@ class Api:
         return _json(DONE, 201)
 
     async def _update(self, call: Call, receive: Receive) -> Response:
-        address = call.address
-        manifest = self._decode(call, address.kind, await read_body(receive))
+        address, body = call.address, await read_body(receive)
+        if address.subresource == "scale":
+            scale = self._decode(call, BODIES["Scale"], body)
+            return self._scale(call, self._revise(call, lambda old: rescaled(old, scale)))
+        manifest = self._decode(call, address.kind, body)
         entry, new = self._registry.replace(
-            address.kind,
+            stored_kind(address.kind),
             address.place,
             address.name,
-            manifest,
+            stored(address.kind, manifest),
             subresource=address.subresource,
             dry_run=call.dry_run,
             warnings=call.warnings,
@@ -262,22 +271,29 @@ class Api:
             raise unsupported_media_type(served)
         apply = PATCHES[call.media]
         patch = _parse(await read_body(receive))
+        if address.subresource == "scale":
+            part = BODIES["Scale"]
+            entry = self._revise(call, lambda old: rescaled(old, self._check(call, part, apply(scale_of(old), patch))))
+            return self._scale(call, entry)
 
         def make(old: Manifest) -> Manifest:
-            patched, warnings = decoding.check(address.kind, apply(old, patch), strict=call.strictness)
-            call.warnings += warnings
-            return patched
+            before = shown(address.kind, Entry(old, 0)).object
+            return stored(address.kind, self._check(call, address.kind, apply(before, patch)))
 
-        entry = self._registry.revise(
-            address.kind,
+        return self._object(call, self._revise(call, make))
+
+    def _revise(self, call: Call, make: Callable[[Manifest], Manifest]) -> Entry:
+        """Store what ``make`` makes of the object that is addressed; a Scale changes the object itself."""
+        address = call.address
+        return self._registry.revise(
+            stored_kind(address.kind),
             address.place,
             address.name,
             make,
-            subresource=address.subresource,
+            subresource="" if address.subresource == "scale" else address.subresource,
             dry_run=call.dry_run,
             warnings=call.warnings,
         )
-        return self._object(call, entry)
 
     async def _delete(self, call: Call, receive: Receive) -> Response:
         address, kind = call.address, call.address.kind
@@ -302,6 +318,14 @@ class Api:
         manifest, warnings = decoding.decode(kind, as_json(kind, call.media, body), strict=call.strictness)
         call.warnings += warnings
         return manifest
+
+    def _check(self, call: Call, kind: Kind, patched: Json) -> Manifest:
+        manifest, warnings = decoding.check(kind, patched, strict=call.strictness)
+        call.warnings += warnings
+        return manifest
+
+    def _scale(self, call: Call, entry: Entry) -> Response:
+        return _json(write_one(call.view, BODIES["Scale"], Entry(scale_of(entry.object), entry.version), entry.version))
 
     def _object(self, call: Call, entry: Entry, code: int = 200) -> Response:
         return _json(write_one(call.view, call.address.kind, entry, entry.version), code)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 
-from crosswind.local.kinds import BODIES, GROUP_VERSIONS, KINDS, Kind, Subresource
+from crosswind.local.kinds import BODIES, GROUP_VERSIONS, SERVED, Kind, Subresource
 from crosswind.types import Manifest
 
 __all__ = ["INFO", "VERSION", "api_group", "api_groups", "api_versions", "resources"]
@@ -29,14 +29,7 @@ INFO: Manifest = {
 }
 """What ``/version`` answers."""
 
-NOT_SERVED: dict[str, list[Manifest]] = {
-    "events.k8s.io": [
-        {"name": "events", "singularName": "event", "namespaced": True, "kind": "Event", "verbs": []},
-    ]
-}
-"""Groups whose resources are named, as clients look for them, and know no verb; kubectl refuses an empty group."""
-
-GROUPS = (*dict.fromkeys(group for group, _ in GROUP_VERSIONS if group), *NOT_SERVED)
+GROUPS = tuple(dict.fromkeys(group for group, _ in GROUP_VERSIONS if group))
 
 
 def api_versions(address: str) -> Manifest:
@@ -61,7 +54,7 @@ def resources(group: str, version: str) -> Manifest | None:
     """Answer ``/api/v1`` or ``/apis/GROUP/VERSION``; None if that is not served."""
     if version != "v1" or (group and group not in GROUPS):
         return None
-    listed = [entry for kind in _kinds(group) for entry in _entries(kind)] + NOT_SERVED.get(group, [])
+    listed = [entry for kind in _kinds(group) for entry in _entries(kind)]
     told = f"{group}/{version}" if group else version
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": told, "resources": listed}
 
@@ -72,7 +65,7 @@ def _group(name: str) -> Manifest:
 
 
 def _kinds(group: str) -> list[Kind]:
-    return sorted((kind for kind in KINDS.values() if kind.group == group), key=lambda kind: kind.plural)
+    return sorted((kind for kind in SERVED if kind.group == group), key=lambda kind: kind.plural)
 
 
 def _entries(kind: Kind) -> Iterator[Manifest]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-__all__ = ["BODIES", "GROUP_VERSIONS", "KINDS", "RESOURCES", "Kind", "Subresource"]
+__all__ = ["BODIES", "EVENTS", "GROUP_VERSIONS", "KINDS", "RESOURCES", "SERVED", "Kind", "Subresource"]
 
 ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 CREATE = ("create",)
@@ -23,6 +23,7 @@ class Subresource:
 
 
 STATUS = Subresource("status", CHANGE)
+SCALE = Subresource("scale", CHANGE, "Scale")
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,13 @@ _ALL = (
     Kind("Service", "services", short_names=("svc",), categories=("all",), subresources=(STATUS,)),
     Kind("Job", "jobs", "batch", categories=("all",), subresources=(STATUS,)),
     Kind("CronJob", "cronjobs", "batch", short_names=("cj",), categories=("all",), subresources=(STATUS,)),
-    Kind("ReplicaSet", "replicasets", "apps", short_names=("rs",), categories=("all",), subresources=(STATUS,)),
-    Kind("Deployment", "deployments", "apps", short_names=("deploy",), categories=("all",), subresources=(STATUS,)),
-    Kind("StatefulSet", "statefulsets", "apps", short_names=("sts",), categories=("all",), subresources=(STATUS,)),
+    Kind("ReplicaSet", "replicasets", "apps", short_names=("rs",), categories=("all",), subresources=(SCALE, STATUS)),
+    Kind(
+        "Deployment", "deployments", "apps", short_names=("deploy",), categories=("all",), subresources=(SCALE, STATUS)
+    ),
+    Kind(
+        "StatefulSet", "statefulsets", "apps", short_names=("sts",), categories=("all",), subresources=(SCALE, STATUS)
+    ),
     Kind("EndpointSlice", "endpointslices", "discovery.k8s.io"),
     Kind("Ingress", "ingresses", "networking.k8s.io", short_names=("ing",), subresources=(STATUS,)),
     Kind("NetworkPolicy", "networkpolicies", "networking.k8s.io", short_names=("netpol",)),
@@ -138,7 +143,7 @@ _ALL = (
 )
 
 KINDS: dict[str, Kind] = {kind.kind: kind for kind in _ALL}
-"""Kinds that have an address, by name."""
+"""Kinds that are stored or answered, by name."""
 
 BODIES: dict[str, Kind] = {
     kind.kind: kind
@@ -147,12 +152,19 @@ BODIES: dict[str, Kind] = {
         Kind("Eviction", "evictions", "policy", verbs=CREATE),
         Kind("TokenRequest", "tokenrequests", AUTHENTICATION, verbs=CREATE),
         Kind("DeleteOptions", "deleteoptions", verbs=()),
+        Kind("Scale", "scales", "autoscaling", verbs=()),
     )
 }
 """Kinds that only travel in requests."""
 
-RESOURCES: dict[tuple[str, str, str], Kind] = {(kind.group, kind.version, kind.plural): kind for kind in _ALL}
+EVENTS = Kind("Event", "events", "events.k8s.io", short_names=("ev",))
+"""The Events of the core group under another name; see ``representations``."""
+
+SERVED = (*_ALL, EVENTS)
+"""What has an address."""
+
+RESOURCES: dict[tuple[str, str, str], Kind] = {(kind.group, kind.version, kind.plural): kind for kind in SERVED}
 """Kinds by group, version and plural, as an address names them."""
 
-GROUP_VERSIONS: tuple[tuple[str, str], ...] = tuple(dict.fromkeys((kind.group, kind.version) for kind in _ALL))
+GROUP_VERSIONS: tuple[tuple[str, str], ...] = tuple(dict.fromkeys((kind.group, kind.version) for kind in SERVED))
 """Each group and version that is served; the core group, "", is first."""

@@ -10,13 +10,14 @@ import orjson
 
 from crosswind.local.kinds import Kind
 from crosswind.local.listing import Page
+from crosswind.local.representations import shown
 from crosswind.local.statuses import not_acceptable
 from crosswind.local.store import Entry
 from crosswind.local.tables import table
 from crosswind.local.watching import Seen
 from crosswind.types import Json, Manifest
 
-__all__ = ["View", "view_of", "write_bookmark", "write_event", "write_list", "write_one"]
+__all__ = ["EventWriter", "View", "view_of", "write_list", "write_one"]
 
 View: TypeAlias = Literal["object", "metadata", "table", "table with objects", "table alone"]
 
@@ -44,7 +45,7 @@ def view_of(accept: str) -> View:
 def write_one(view: View, kind: Kind, entry: Entry, version: int) -> bytes:
     """Write an object."""
     if view == "object":
-        return entry.json
+        return shown(kind, entry).json
     if view == "metadata":
         return orjson.dumps(_metadata(entry))
     return orjson.dumps(_table(view, kind, [entry], version, True))
@@ -62,36 +63,47 @@ def write_list(view: View, kind: Kind, page: Page) -> bytes:
     if view == "metadata":
         head, items = ("PartialObjectMetadataList", META), [orjson.dumps(_metadata(entry)) for entry in page.entries]
     else:
-        head, items = (f"{kind.kind}List", kind.api_version), [entry.bare for entry in page.entries]
+        head, items = (f"{kind.kind}List", kind.api_version), [shown(kind, entry).bare for entry in page.entries]
     start = {"kind": head[0], "apiVersion": head[1], "metadata": metadata}
     return orjson.dumps(start)[:-1] + b',"items":[' + b",".join(items) + b"]}"
 
 
-def write_event(view: View, kind: Kind, seen: Seen) -> bytes:
-    """Write an event of a watch as a line."""
-    body = write_one(view, kind, seen.entry, seen.entry.version)
-    return b'{"type":"%b","object":%b}\n' % (seen.type.encode(), body)
+class EventWriter:
+    """Writes the events of a watch as lines; of Tables the first alone has the definitions of the columns."""
 
+    def __init__(self, view: View, kind: Kind) -> None:
+        self._view, self._kind = view, kind
+        self._has_begun = False
 
-def write_bookmark(view: View, kind: Kind, version: int, ends_initial: bool) -> bytes:
-    """Write a bookmark as a line."""
-    metadata: dict[str, Json] = {"resourceVersion": str(version), "creationTimestamp": None}
-    if ends_initial:
-        metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
-    heads = {"object": (kind.kind, kind.api_version), "metadata": ("PartialObjectMetadata", META)}
-    name, group_version = heads.get(view, ("Table", META))
-    marked = {"kind": name, "apiVersion": group_version, "metadata": metadata}
-    if name == "Table":
-        marked["rows"] = []
-    return orjson.dumps({"type": "BOOKMARK", "object": marked}) + b"\n"
+    def event(self, seen: Seen) -> bytes:
+        """Write an event."""
+        if self._view.startswith("table"):
+            made = _table(self._view, self._kind, [seen.entry], seen.entry.version, True)
+            body = orjson.dumps({**made, "columnDefinitions": None} if self._has_begun else made)
+            self._has_begun = True
+        else:
+            body = write_one(self._view, self._kind, seen.entry, seen.entry.version)
+        return b'{"type":"%b","object":%b}\n' % (seen.type.encode(), body)
+
+    def bookmark(self, version: int, ends_initial: bool) -> bytes:
+        """Write a bookmark."""
+        metadata: dict[str, Json] = {"resourceVersion": str(version), "creationTimestamp": None}
+        if ends_initial:
+            metadata["annotations"] = {"k8s.io/initial-events-end": "true"}
+        heads = {"object": (self._kind.kind, self._kind.api_version), "metadata": ("PartialObjectMetadata", META)}
+        name, group_version = heads.get(self._view, ("Table", META))
+        marked = {"kind": name, "apiVersion": group_version, "metadata": metadata}
+        if name == "Table":
+            marked["rows"] = []
+        return orjson.dumps({"type": "BOOKMARK", "object": marked}) + b"\n"
 
 
 def _table(view: View, kind: Kind, entries: Sequence[Entry], version: int, single: bool) -> Manifest:
-    shown = table(kind, [entry.object for entry in entries], str(version), single)
+    made = table(kind, [entry.object for entry in entries], str(version), single)
     if view != "table":
-        for row, entry in zip(shown["rows"], entries, strict=True):
-            row["object"] = entry.object if view == "table with objects" else None
-    return shown
+        for row, entry in zip(made["rows"], entries, strict=True):
+            row["object"] = shown(kind, entry).object if view == "table with objects" else None
+    return made
 
 
 def _metadata(entry: Entry) -> Manifest:

@@ -12,7 +12,7 @@ from hashlib import sha256
 import orjson
 
 from crosswind.local.discovery import VERSION
-from crosswind.local.kinds import GROUP_VERSIONS, KINDS, Kind
+from crosswind.local.kinds import GROUP_VERSIONS, SERVED, Kind
 from crosswind.local.patching import MERGE_KEYS, PATCHES, SETS
 from crosswind.local.schema import Field, Type, describe, struct, type_of
 from crosswind.types import Json, Manifest
@@ -60,7 +60,7 @@ def index() -> Manifest:
 @cache
 def document(path: str) -> Manifest | None:
     """Answer ``/openapi/v3/PATH``, such as ``api/v1`` or ``apis/batch/v1``; None if that is not served."""
-    kinds = [kind for kind in KINDS.values() if _path(kind.group, kind.version) == path]
+    kinds = [kind for kind in SERVED if _path(kind.group, kind.version) == path]
     if not kinds:
         return None
     schemas: dict[str, Manifest] = {}
@@ -140,7 +140,7 @@ def _reference(name: str) -> str:
 def _homes() -> dict[str, str]:
     """Find the group of each type: that of the kind that leads to it, the core group first."""
     homes: dict[str, str] = {}
-    for kind in sorted(KINDS.values(), key=lambda kind: kind.group):
+    for kind in sorted(SERVED, key=lambda kind: kind.group):
         _settle(type_of(kind.kind, kind.group).name, kind.group.partition(".")[0] or "core", homes)
     return homes
 

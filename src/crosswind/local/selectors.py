@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from crosswind.local.integers import parse_int
-from crosswind.local.kinds import Kind
+from crosswind.local.kinds import EVENTS, Kind
 from crosswind.local.statuses import StatusError, bad_request
 from crosswind.types import Json, Manifest
 
@@ -228,6 +228,12 @@ FIELDS: dict[str, tuple[str, ...]] = {
 }
 """The fields that Kubernetes offers beside name and namespace."""
 
+EVENTS_FIELDS = {
+    "reportingController": "reportingComponent",
+    **{path.replace("involvedObject", "regarding"): path for path in _INVOLVED},
+}
+"""What ``events.k8s.io`` calls fields of the core group's Events."""
+
 
 def parse_fields(kind: Kind, text: str) -> list[Term]:
     r"""Read a field selector such as ``status.phase!=Failed,spec.nodeName=n1``, ``\,`` escapes; raise 400 otherwise."""
@@ -239,6 +245,8 @@ def _term(kind: Kind, text: str) -> Term:
     if not match:
         raise bad_request(f"invalid selector: '{text}'; can't understand '{text}'")
     field, operator, value = match.groups()
+    if kind is EVENTS:
+        field = EVENTS_FIELDS.get(field, field)
     offered = FIELDS.get(kind.kind, ())
     if field not in _EVERY and field not in offered:
         raise bad_request(_unsupported(kind, field))
