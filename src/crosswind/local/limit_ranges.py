@@ -27,11 +27,7 @@ def set_resources(pod: Manifest, registry: Registry) -> Manifest:
     """Give a pod's containers the requests and limits of the namespace's LimitRanges that they do not name."""
     told = list[str]()
     for limit_range in registry.list("LimitRange", pod["metadata"]["namespace"]):
-        items = [item for item in _items(limit_range) if item.get("type") == "Container"]
-        defaults = {
-            "requests": {name: text for item in items for name, text in item.get("defaultRequest", {}).items()},
-            "limits": {name: text for item in items for name, text in item.get("default", {}).items()},
-        }
+        defaults = {"requests": _merged(limit_range, "defaultRequest"), "limits": _merged(limit_range, "default")}
         for field, what in (("containers", "container"), ("initContainers", "init container")):
             for container in pod["spec"].get(field, ()):
                 told += _complete(container, what, defaults)
@@ -39,6 +35,11 @@ def set_resources(pod: Manifest, registry: Registry) -> Manifest:
         annotations = pod["metadata"].setdefault("annotations", {})
         annotations[ANNOTATION] = f"LimitRanger plugin set: {'; '.join(told)}"
     return pod
+
+
+def _merged(limit_range: Manifest, field: str) -> Resources:
+    items = (item for item in _items(limit_range) if item.get("type") == "Container")
+    return {name: text for item in items for name, text in item.get(field, {}).items()}
 
 
 def _items(limit_range: Manifest) -> Sequence[Manifest]:

@@ -178,14 +178,14 @@ def _limit_range(spec: Manifest, path: str, found: list[Cause]) -> None:
 
 def _ordered_limits(item: Manifest, path: str, found: list[Cause]) -> None:
     """Each of least, default request, default limit and most may not be above the next."""
-    given = {field: item.get(field, {}) for field in (*LIMIT_FIELDS, "maxLimitRequestRatio")}
-    for name in sorted({name for values in given.values() for name in values}):
-        for low, high in itertools.combinations([field for field in LIMIT_FIELDS if name in given[field]], 2):
-            if amount(given[low][name]) > amount(given[high][name]):
-                told = f"{NAMES[low]} {given[low][name]} is greater than {NAMES[high]} {given[high][name]}"
-                found.append(causes.invalid(f"{path}.{low}[{name}]", given[low][name], told))
-        ratio = given["maxLimitRequestRatio"].get(name)
-        if ratio and amount(ratio) < 1:
+    for low, high in itertools.combinations(LIMIT_FIELDS, 2):
+        lower, higher = item.get(low, {}), item.get(high, {})
+        for name in sorted(lower.keys() & higher.keys()):
+            if amount(lower[name]) > amount(higher[name]):
+                told = f"{NAMES[low]} {lower[name]} is greater than {NAMES[high]} {higher[name]}"
+                found.append(causes.invalid(f"{path}.{low}[{name}]", lower[name], told))
+    for name, ratio in sorted(item.get("maxLimitRequestRatio", {}).items()):
+        if amount(ratio) < 1:
             found.append(causes.invalid(f"{path}.maxLimitRequestRatio[{name}]", ratio, f"ratio {ratio} is less than 1"))
 
 

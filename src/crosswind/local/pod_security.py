@@ -55,20 +55,24 @@ class Policy:
 
 def read_policy(labels: Manifest) -> Policy:
     """Read a namespace's labels; a wrong level enforces ``restricted`` and warns of nothing."""
-    wrong, found = list[Cause](), dict[str, Level]()
-    for mode in MODES:
-        level, version = labels.get(PREFIX + mode), labels.get(f"{PREFIX}{mode}-version", LATEST)
-        if level is not None and level not in LEVELS:
-            wrong.append(_wrong(PREFIX + mode, level, f"must be one of {', '.join(LEVELS)}"))
-            level = RESTRICTED if mode == "enforce" else PRIVILEGED
-        if version != LATEST and not re.fullmatch(r"v1\.(0|[1-9][0-9]*)", version):
-            wrong.append(_wrong(f"{PREFIX}{mode}-version", version, 'must be "latest" or "v1.x"'))
-            version = LATEST
-        found[mode] = Level(level or PRIVILEGED, version)
+    wrong = list[Cause]()
+    found = {mode: _read_level(mode, labels, wrong) for mode in MODES}
     enforce, warn = found["enforce"], found["warn"]
     if f"{PREFIX}warn" not in labels and LEVELS.index(enforce.level) > LEVELS.index(warn.level):
         warn = Level(enforce.level, warn.version if f"{PREFIX}warn-version" in labels else enforce.version)
     return Policy(enforce, warn, tuple(wrong))
+
+
+def _read_level(mode: str, labels: Manifest, wrong: list[Cause]) -> Level:
+    """Read the labels of a mode; append what is wrong with them."""
+    level, version = labels.get(PREFIX + mode, PRIVILEGED), labels.get(f"{PREFIX}{mode}-version", LATEST)
+    if level not in LEVELS:
+        wrong.append(_wrong(PREFIX + mode, level, f"must be one of {', '.join(LEVELS)}"))
+        level = RESTRICTED if mode == "enforce" else PRIVILEGED
+    if version != LATEST and not re.fullmatch(r"v1\.(0|[1-9][0-9]*)", version):
+        wrong.append(_wrong(f"{PREFIX}{mode}-version", version, 'must be "latest" or "v1.x"'))
+        version = LATEST
+    return Level(level, version)
 
 
 def _wrong(label: str, value: str, told: str) -> Cause:
@@ -129,12 +133,15 @@ def _admit_namespace(new: Manifest, registry: Registry, old: Manifest | None) ->
     before = read_policy((old or {}).get("metadata", {}).get("labels") or {})
     if policy.wrong and (old is None or policy.wrong != before.wrong):
         raise invalid("Namespace", new["metadata"]["name"], policy.wrong)
-    relaxed = before.enforce.version == policy.enforce.version and LEVELS.index(policy.enforce.level) < LEVELS.index(
-        before.enforce.level
-    )
-    if old is None or policy.enforce == before.enforce or policy.enforce.level == PRIVILEGED or relaxed:
+    if old is None or not _is_tightened(before.enforce, policy.enforce):
         return ()
     return _violated_by_present(new["metadata"]["name"], policy.enforce, registry.list("Pod", new["metadata"]["name"]))
+
+
+def _is_tightened(before: Level, after: Level) -> bool:
+    """Whether pods that were fine may violate what is enforced now."""
+    relaxed = before.version == after.version and LEVELS.index(after.level) < LEVELS.index(before.level)
+    return after not in (before, Level(PRIVILEGED, after.version)) and not relaxed
 
 
 def _violated_by_present(namespace: str, level: Level, pods: Iterable[Manifest]) -> Sequence[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeAlias
 
 from crosswind.types import Json, Manifest
@@ -105,17 +106,19 @@ class Check:
 
 def violations(level: str, minor: int, metadata: Manifest, spec: Manifest) -> list[Violation]:
     """Return which checks of a level a pod fails, in the order in which Kubernetes names them."""
-    if level == PRIVILEGED:
-        return []
-    judges = {check.name: judge for check in CHECKS if (judge := check.at(minor))}
-    if level == BASELINE:
-        made = [check for check in CHECKS if check.level == BASELINE]
-    else:
-        replaced = {check.overrides for check in CHECKS if check.name in judges and check.overrides}
-        made = [check for check in CHECKS if check.name not in replaced]
-    ordered = sorted(made, key=lambda check: (check.level != BASELINE, check.name))
-    judged = (judges[check.name](metadata, spec) for check in ordered if check.name in judges)
+    judged = (judge(metadata, spec) for judge in _judges(level, minor))
     return [violation for violation in judged if violation]
+
+
+@cache
+def _judges(level: str, minor: int) -> Sequence[Judge]:
+    """Return what judges a pod by a level at a version: restricted checks replace baseline ones."""
+    levels = {PRIVILEGED: (), BASELINE: (BASELINE,), RESTRICTED: (BASELINE, RESTRICTED)}[level]
+    made = [check for check in CHECKS if check.level in levels and check.at(minor)]
+    replaced = {check.overrides for check in made}
+    ordered = sorted(made, key=lambda check: (check.level != BASELINE, check.name))
+    judges = (check.at(minor) for check in ordered if check.name not in replaced)
+    return [judge for judge in judges if judge]
 
 
 # ------------------------------------------------------------------------------------------------------------- words
@@ -182,21 +185,19 @@ def _app_armor(metadata: Manifest, spec: Manifest) -> Violation | None:
         profile = _context(holder, "appArmorProfile")
         return profile is not None and profile.get("type") not in PROFILES
 
-    bad = _failing(spec, is_bad)
     holders = [holder for holder in (spec, *_containers(spec)) if is_bad(holder)]
-    values = sorted({_context(holder, "appArmorProfile", "type") or "" for holder in holders})
-    annotations = sorted(
-        f"{key}={json.dumps(text)}"
-        for key, text in (metadata.get("annotations") or {}).items()
-        if key.startswith(APPARMOR) and text not in ("", "runtime/default") and not text.startswith("localhost/")
-    )
-    setters = [_setters(is_bad(spec), bad)] if holders else []
+    annotations = _app_armor_annotations(metadata)
+    setters = [_setters(is_bad(spec), _failing(spec, is_bad))] if holders else []
     setters += [_many("annotation", len(annotations))] if annotations else []
-    if not setters:
-        return None
-    values += annotations
+    values = [*sorted({_context(holder, "appArmorProfile").get("type", "") for holder in holders}), *annotations]
     told = f"{' and '.join(setters)} must not set AppArmor profile type to {_quoted(values)}"
-    return Violation(_many("forbidden AppArmor profile", len(values)), told)
+    return Violation(_many("forbidden AppArmor profile", len(values)), told) if setters else None
+
+
+def _app_armor_annotations(metadata: Manifest) -> list[str]:
+    given = {key: text for key, text in (metadata.get("annotations") or {}).items() if key.startswith(APPARMOR)}
+    bad = {key: text for key, text in given.items() if text not in ("", "runtime/default")}
+    return sorted(f"{key}={json.dumps(text)}" for key, text in bad.items() if not text.startswith("localhost/"))
 
 
 def _added(container: Manifest, allowed: Iterable[str]) -> set[str]:

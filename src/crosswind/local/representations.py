@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from crosswind.local import causes
 from crosswind.local.kinds import BODIES, EVENTS, KINDS, Kind
 from crosswind.local.statuses import Cause, invalid
@@ -50,28 +52,25 @@ def stored(kind: Kind, manifest: Manifest) -> Manifest:
 
 def check_new_event(kind: Kind, manifest: Manifest) -> None:
     """Raise 422 for a new Event of ``events.k8s.io`` that lacks what that group demands and the core group does not."""
-    if kind is not EVENTS:
-        return
-    found = [
-        causes.required(field)
-        for field in ("eventTime", "reportingController", "reportingInstance", "action", "reason")
-        if not manifest.get(field)
-    ]
-    limits = {"reportingInstance": NAME_LIMIT, "action": NAME_LIMIT, "reason": NAME_LIMIT, "note": NOTE_LIMIT}
-    found += [
-        causes.invalid(field, "", f"can have at most {longest} characters")
-        for field, longest in limits.items()
-        if len(manifest.get(field, "")) > longest
-    ]
-    if manifest.get("type") not in ("Normal", "Warning"):
-        found.append(causes.invalid("type", "", "has invalid value: "))
-    found += [
-        causes.invalid(field, manifest[field], "needs to be unset")
-        for field in sorted(STORED_FIELDS)
-        if field.startswith("deprecated") and manifest.get(field)
-    ]
-    if found:
+    if kind is EVENTS and (found := [*_lacking(manifest), *_unfit(manifest)]):
         raise invalid(kind.kind, (manifest.get("metadata") or {}).get("name", ""), found)
+
+
+def _lacking(event: Manifest) -> list[Cause]:
+    wanted = ("eventTime", "reportingController", "reportingInstance", "action", "reason")
+    return [causes.required(field) for field in wanted if not event.get(field)]
+
+
+def _unfit(event: Manifest) -> Iterator[Cause]:
+    limits = {"reportingInstance": NAME_LIMIT, "action": NAME_LIMIT, "reason": NAME_LIMIT, "note": NOTE_LIMIT}
+    for field, longest in limits.items():
+        if len(event.get(field, "")) > longest:
+            yield causes.invalid(field, "", f"can have at most {longest} characters")
+    if event.get("type") not in ("Normal", "Warning"):
+        yield causes.invalid("type", "", f"has invalid value: {event.get('type', '')}")
+    for field in sorted(event.keys() & STORED_FIELDS.keys()):
+        if field.startswith("deprecated") and event[field]:
+            yield causes.invalid(field, event[field], "needs to be unset")
 
 
 # ------------------------------------------------------------------------------------------------------------- scale
