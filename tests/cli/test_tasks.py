@@ -7,7 +7,9 @@ import os
 import stat
 from pathlib import Path
 
+import click
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
 from crosswind.cli import main
@@ -18,6 +20,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CROSSWIND_CACHE", "")
     folder = tmp_path / "files"
     folder.mkdir()
+    (folder / "crosswind.yaml").write_text("connection: warehouse\n")
     (folder / "orders.yaml").write_text("id: orders\nquery: q.sql\ntables: []\n")
     (folder / "daily.yaml").write_text("id: daily\nquery: d.sql\ntables: []\n")
     (folder / "q.sql").write_text("CREATE TABLE orders AS SELECT 1")
@@ -44,6 +47,55 @@ def test_check_says_no_with_file_and_line(files: Path) -> None:
     assert f"{files}/bad.yaml:4: table is not a field; did you mean tables?" in found.stderr
     problems = json.loads(run("check", files, "--output", "json").stdout)
     assert {key: problems[1][key] for key in ("file", "line")} == {"file": "bad.yaml", "line": 4}
+
+
+def test_single_files_are_checked_with_their_folder_and_for_themselves(files: Path) -> None:
+    (files / "sub").mkdir()
+    (files / "sub" / "bad.yaml").write_text("id: bad\nquery: none.sql\ntables: []\n")
+    found = run("check", files / "daily.yaml", files / "orders.yaml")
+    assert found.exit_code == 0
+    assert found.stderr == f"{files}/daily.yaml:3: warning: tables lacks orders, which d.sql:1 reads; add it\n"
+    assert found.stdout == f"2 files of {files}, 0 errors, 1 warnings\n"
+    assert run("check", "--strict", files / "d.sql").exit_code == 1, "a query's problems are its task file's"
+    assert run("check", "--strict", files / "q.sql").exit_code == 0
+    found = run("check", files / "sub" / "bad.yaml")
+    assert (found.exit_code, found.stderr.count("\n")) == (1, 1)
+    assert f"{files}/sub/bad.yaml:2: query none.sql does not exist" in found.stderr
+    assert run("check", files / "crosswind.yaml").exit_code == 1, "what it says is for all files below"
+
+
+def test_a_loop_is_told_for_each_file_in_it(files: Path) -> None:
+    (files / "q.sql").write_text("CREATE TABLE orders AS SELECT * FROM daily")
+    for name in ("orders", "daily"):
+        found = run("check", files / f"{name}.yaml")
+        assert found.exit_code == 1
+        assert "the tasks wait for each other" in found.stderr
+
+
+def test_a_file_that_does_not_belong_to_task_files_is_skipped_and_a_missing_one_is_wrong_use(
+    files: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "compose.yaml").write_text("services: {}\n")
+    found = run("check", tmp_path / "compose.yaml")
+    assert (found.exit_code, found.stdout) == (0, "nothing to check, 0 errors, 0 warnings\n")
+    assert "skipped" in found.stderr
+    assert run("check", files / "no.yaml").exit_code == 2
+    found = run("check", "--root", files / "sub", files / "orders.yaml")
+    assert found.exit_code == 2
+
+
+def test_the_pre_commit_hook_is_this_command() -> None:
+    (hook,) = yaml.safe_load((Path(__file__).parents[2] / ".pre-commit-hooks.yaml").read_text())
+    assert hook["entry"].split()[:2] == ["crosswind", "tasks"]
+    command: click.Command = main
+    for word in hook["entry"].split()[1:]:
+        assert isinstance(command, click.Group)
+        found = command.get_command(click.Context(command), word)
+        assert found is not None
+        command = found
+    (argument,) = [one for one in command.params if one.param_type_name == "argument"]
+    assert argument.nargs == -1, "pre-commit gives the names of files"
+    assert hook["types_or"] == ["yaml", "sql"]
 
 
 def test_a_missing_folder_is_wrong_use(files: Path) -> None:

@@ -37,7 +37,7 @@ class Folder:
         self.write(f"{folder}/{name}.sql" if folder else f"{name}.sql", sql)
 
     def compile(self, **settings: Any) -> Compiled:
-        return compile_folder(self.path, settings, self.cache)
+        return compile_folder(self.path, {"connection": "warehouse", **settings}, self.cache)
 
     def edges(self, **settings: Any) -> dict[str, dict[str, list[str]]]:
         """Return for each DAG what comes before each task."""

@@ -17,6 +17,7 @@ from crosswind.errors import ConfigError
 from crosswind.tasks import compile_task
 
 YAML = "crosswind.yaml"
+GIVEN = {"connection": "warehouse"}
 
 
 def test_three_lines_schedule_a_query_after_the_tables_that_it_reads(folder: Any) -> None:
@@ -107,13 +108,65 @@ def test_a_task_may_read_the_table_that_it_makes(folder: Any) -> None:
     assert folder.told() == []
 
 
+def test_many_tasks_may_append_to_a_table_that_one_of_them_or_nobody_makes(folder: Any) -> None:
+    folder.task("orders", sql="CREATE TABLE orders AS SELECT 1", appends="[audit]")
+    folder.write("orders.sql", "CREATE TABLE orders AS SELECT 1; INSERT INTO audit VALUES ('orders')")
+    folder.task("users", sql="CREATE TABLE users AS SELECT 1; INSERT INTO audit VALUES ('users')", appends="audit")
+    folder.task("report", "audit")
+    folder.task("retention", sql="DELETE FROM orders WHERE day < '2020-01-01'", appends="[orders]")
+    assert folder.told() == []
+    assert folder.edges() == {
+        "shop": {"orders": [], "users": [], "report": ["orders", "users"], "retention": ["orders"]}
+    }
+    found = {task.task_id: task for task in folder.compile().dags[0].tasks}
+    assert found["users"].outlets == ("users", "audit")
+    assert found["retention"].outlets == ("retention", "orders")
+
+
+def test_who_reads_and_appends_to_a_shared_table_waits_for_nobody_who_does_the_same(folder: Any) -> None:
+    for name in ("a", "b"):
+        sql = f"CREATE TABLE {name} AS SELECT 1; INSERT INTO audit SELECT MAX(id) + 1 FROM audit"
+        folder.task(name, sql=sql, appends="[audit]")
+    assert folder.edges() == {"shop": {"a": [], "b": []}}
+    assert folder.told(external={"unknown": "refuse"}) == []
+
+
+def test_a_dag_that_appends_to_a_table_does_not_run_after_itself(folder: Any) -> None:
+    folder.task("a/one", sql="CREATE TABLE one AS SELECT 1; INSERT INTO audit VALUES (1)", appends="[audit]")
+    folder.task("a/seen", "audit")
+    folder.task("b/two", sql="CREATE TABLE two AS SELECT 1; INSERT INTO audit VALUES (1)", appends="[audit]")
+    folder.task("c/all", "audit")
+    assets = {dag.dag_id: dag.assets for dag in folder.compile().dags}
+    assert assets == {"a": (), "b": (), "c": ("audit",)}
+
+
+def test_what_is_said_to_be_appended_is_compared_with_the_query(folder: Any) -> None:
+    folder.task("a", sql="CREATE TABLE a AS SELECT 1", appends="[x, a]", produces="a")
+    assert folder.told() == [
+        "a.yaml:4: warning: appends has a, which produces has, too; a table is either made or added to",
+        "a.yaml:4: warning: appends has x, which a.sql does not change; take it out",
+    ]
+
+
+def test_a_folder_that_needs_a_connection_and_has_none_is_told_once(folder: Any) -> None:
+    folder.task("a")
+    folder.task("sub/b")
+    folder.write("own/crosswind.yaml", "run: {image: x, arguments: [go]}\n")
+    folder.task("own/c")
+    (told,) = folder.told(connection=None)
+    assert told.startswith("crosswind.yaml: connection is missing, and run needs it")
+    broken = {task.task_id for dag in folder.compile(connection=None).dags for task in dag.tasks if task.broken}
+    assert broken == {"broken__a", "broken__b"}
+
+
 def test_two_makers_of_a_table_are_both_wrong_and_name_each_other(folder: Any) -> None:
     folder.task("a", sql="CREATE TABLE t AS SELECT 1")
     folder.task("b/b", sql="CREATE TABLE t AS SELECT 2")
     folder.task("c", "t")
+    hint = "one task makes a table. A query that only adds to it, or cleans it up, says so: appends: [t]"
     assert folder.told() == [
-        "a.yaml:2: table t is also made by b/b.yaml; one task makes a table",
-        "b/b.yaml:2: table t is also made by a.yaml; one task makes a table",
+        f"a.yaml:2: table t is also made by b/b.yaml; {hint}",
+        f"b/b.yaml:2: table t is also made by a.yaml; {hint}",
     ]
     assert folder.edges()["shop"]["c"] == ["broken__a"]
 
@@ -351,7 +404,7 @@ PLAN = """
 import json, sys
 from pathlib import Path
 from crosswind.tasks import compile_folder
-print(repr(compile_folder(Path(sys.argv[1]), {}, None).dags))
+print(repr(compile_folder(Path(sys.argv[1]), {"connection": "warehouse"}, None).dags))
 """
 
 
@@ -377,12 +430,12 @@ def test_a_worker_reads_one_query_only(folder: Any) -> None:
     folder.task("a")
     folder.task("b", "a")
     (folder.path / "a.sql").unlink()
-    plan = compile_task(folder.path, {}, None, "shop", "b")
+    plan = compile_task(folder.path, GIVEN, None, "shop", "b")
     assert plan is not None
     assert (plan.dag_id, [(task.task_id, task.outlets) for task in plan.tasks]) == ("shop", [("b", ("b",))])
-    assert compile_task(folder.path, {}, None, "shop", "a") is None
-    assert compile_task(folder.path, {}, None, "shop", "wait_for_x") is None
-    assert compile_task(folder.path, {}, None, "another", "b") is None, "a DAG of another folder, the same task id"
+    assert compile_task(folder.path, GIVEN, None, "shop", "a") is None
+    assert compile_task(folder.path, GIVEN, None, "shop", "wait_for_x") is None
+    assert compile_task(folder.path, GIVEN, None, "another", "b") is None, "a DAG of another folder, the same task id"
 
 
 @pytest.mark.parametrize("settings", [{}, {"group": "connected"}, {"dag_id": "x-${folder}"}, {"dag_id": "y.${first}"}])
@@ -393,7 +446,7 @@ def test_a_worker_finds_every_task_in_its_dag(folder: Any, settings: dict[str, A
     found = folder.compile(**settings)
     for dag in found.dags:
         for task in dag.tasks:
-            alone = compile_task(folder.path, settings, None, dag.dag_id, task.task_id)
+            alone = compile_task(folder.path, {"connection": "warehouse", **settings}, None, dag.dag_id, task.task_id)
             assert alone is not None
             assert alone.dag_id == dag.dag_id
             assert replace(task, upstream=()) == alone.tasks[0]

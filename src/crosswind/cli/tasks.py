@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from crosswind import ownership
 
 if TYPE_CHECKING:
     from crosswind.tasks import Compiled
+    from crosswind.tasks.problems import Problem
 
 __all__ = ["tasks"]
 
@@ -45,27 +46,65 @@ def _tell(folder: Path, compiled: Compiled) -> None:
 
 
 @tasks.command()
-@FOLDER
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--strict", is_flag=True, help="Warnings fail, too.")
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
-def check(folder: Path, strict: bool, output: str) -> None:
-    """Check the task files of FOLDER: for CI.
+@click.option(
+    "--root", type=click.Path(file_okay=False, path_type=Path), help="Folder of task files that single files belong to."
+)
+def check(paths: tuple[Path, ...], strict: bool, output: str, root: Path | None) -> None:
+    """Check task files: for CI, editors and pre-commit.
 
-    Prints file:line: what is wrong. Exit code 1 if a file is wrong, 2 if FOLDER is.
+    PATHS are folders, or single files: task files, queries, crosswind.yaml. A single file is read together with its
+    folder, the topmost one above it with a crosswind.yaml, and only its own problems count. Prints file:line: what is
+    wrong. Exit code 1 if a file is wrong, 2 if a path is.
     """
-    compiled = _compiled(folder)
+    from crosswind.tasks.selection import problems_of
+
+    found: list[tuple[str, Problem]] = []
+    summary = []
+    for folder, files in _by_root(paths, root).items():
+        compiled = _compiled(folder)
+        problems = compiled.problems if files is None else problems_of(compiled, files)
+        found += [("" if folder == Path() else f"{folder}/", problem) for problem in problems]
+        tasks_, dags = sum(len(plan.tasks) for plan in compiled.dags), len(compiled.dags)
+        summary.append(f"{tasks_} tasks in {dags} DAGs" if files is None else f"{len(files)} files of {folder}")
+    wrong = sum(problem.fatal for _, problem in found)
     if output == "json":
         keys = ("file", "line", "message", "fatal")
-        click.echo(
-            json.dumps([{key: getattr(problem, key) for key in keys} for problem in compiled.problems], indent=2)
-        )
+        told = [{"root": root, **{key: getattr(problem, key) for key in keys}} for root, problem in found]
+        click.echo(json.dumps(told, indent=2))
     else:
-        _tell(folder, compiled)
-        wrong = sum(problem.fatal for problem in compiled.problems)
-        warnings = len(compiled.problems) - wrong
-        count = sum(len(plan.tasks) for plan in compiled.dags)
-        click.echo(f"{count} tasks in {len(compiled.dags)} DAGs, {wrong} errors, {warnings} warnings")
-    sys.exit(1 if compiled.failed or (strict and compiled.problems) else 0)
+        for prefix, problem in found:
+            click.echo(problem.told(prefix), err=True)
+        click.echo(f"{', '.join(summary) or 'nothing to check'}, {wrong} errors, {len(found) - wrong} warnings")
+    sys.exit(1 if wrong or (strict and found) else 0)
+
+
+def _by_root(paths: Sequence[Path], root: Path | None) -> dict[Path, list[str] | None]:
+    """Return for each folder of task files the files in it to look at, by their paths below it; None is all."""
+    from crosswind.errors import ConfigError
+    from crosswind.tasks.selection import root_of
+
+    roots: dict[Path, list[str] | None] = {}
+    for path in paths:
+        if not path.is_file():
+            if path.suffix in {".yaml", ".yml", ".sql"}:
+                raise ConfigError(f"{path}: there is no such file; fix the path")
+            roots[path] = None
+            continue
+        folder = root or root_of(path)
+        if folder is None:
+            click.echo(f"{path}: skipped: it is no task file, and no folder above it has a crosswind.yaml", err=True)
+            continue
+        folder = folder if path.is_absolute() else Path(os.path.relpath(folder))
+        below = os.path.relpath(os.path.realpath(path), os.path.realpath(folder)).replace(os.sep, "/")
+        if below.startswith("../"):
+            raise ConfigError(f"{path} is not in {folder}; choose another --root")
+        files = roots.setdefault(folder, [])
+        if files is not None:
+            files.append(below)
+    return roots
 
 
 @tasks.command()

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+from crosswind.tasks import placeholders
 from crosswind.tasks.model import FolderSettings
 from crosswind.tasks.problems import Problem
-from crosswind.tasks.reading import Source, Tree
+from crosswind.tasks.reading import SETTINGS_FILE, Source, Tree
 
 __all__ = ["Graph", "Node", "find_loops", "link", "matches"]
 
@@ -26,6 +27,8 @@ class Node:
     writes: tuple[str, ...]
     source: Source | None = None
     problem: str = ""
+    appends: tuple[str, ...] = ()
+    """Shared tables that it changes and does not make."""
 
 
 @dataclass(slots=True)
@@ -35,17 +38,28 @@ class Graph:
     nodes: dict[str, Node] = field(default_factory=dict)
     producers: dict[str, str] = field(default_factory=dict)
     """Task id by table."""
+    appenders: dict[str, list[str]] = field(default_factory=dict)
+    """Ids of the tasks that append to a table, by table."""
     problems: list[Problem] = field(default_factory=list)
 
     def inputs(self, node: Node) -> Iterator[tuple[str, str]]:
-        """Yield each table that another task makes for this one, and that task's id; a broken task takes none."""
-        for table in () if node.problem else node.reads:
-            if table in self.producers:
-                yield table, self.producers[table]
+        """Yield each table for which this task waits, and the other task's id; a broken task waits for none.
+
+        It waits for whoever makes a table that it reads or appends to. A table that nobody makes is there after all
+        who append to it; one of these does not wait for the others.
+        """
+        for table in () if node.problem else dict.fromkeys([*node.reads, *node.appends]):
+            for task in self.makers(table):
+                if task != node.id and (table in self.producers or table not in node.appends):
+                    yield table, task
+
+    def makers(self, table: str) -> list[str]:
+        """Return the ids of the tasks after which a table is there: of its maker, else of all that append to it."""
+        return [self.producers[table]] if table in self.producers else self.appenders.get(table, [])
 
     def external(self, node: Node) -> list[str]:
-        """Return the tables that it reads and no task makes."""
-        return [table for table in node.reads if table not in self.producers] if not node.problem else []
+        """Return the tables that it reads and no task makes or appends to."""
+        return [table for table in node.reads if not self.makers(table)] if not node.problem else []
 
     def fail(self, node: Node, line: int, message: str, *, told: bool = True) -> None:
         """Keep a task from running; ``told``: it is this file's problem, not one that another file has told."""
@@ -60,6 +74,7 @@ def link(tree: Tree) -> Graph:
     for node in sorted([*_good(tree), *_broken(tree)], key=lambda node: node.path):
         _add(graph, node)
     _produce(graph)
+    _check_connections(graph)
     for node in graph.nodes.values():
         if node.source is not None:
             _compare(graph, node, node.source)
@@ -75,7 +90,9 @@ def _good(tree: Tree) -> Iterator[Node]:
         reads = dict.fromkeys(source.facts.reads, 0)
         reads |= {table: lines.get(f"tables.{i}", 0) for i, table in enumerate(source.declared)}
         others = {table: line for table, line in sorted(reads.items()) if table not in writes}
-        yield Node(source.task.id, source.path, source.folder, source.settings, others, writes, source)
+        node = Node(source.task.id, source.path, source.folder, source.settings, others, writes, source)
+        node.appends = source.appends
+        yield node
 
 
 def _broken(tree: Tree) -> Iterator[Node]:
@@ -98,16 +115,44 @@ def _produce(graph: Graph) -> None:
     for node in graph.nodes.values():
         for table in node.writes:
             makers.setdefault(table, []).append(node)
+        for table in node.appends:
+            graph.appenders.setdefault(table, []).append(node.id)
     for table, nodes in makers.items():
         graph.producers[table] = nodes[0].id
         for node in nodes if len(nodes) > 1 else ():
             others = ", ".join(other.path for other in nodes if other is not node)
-            graph.fail(node, _line_of_output(node), f"table {table} is also made by {others}; one task makes a table")
+            message = f"table {table} is also made by {others}; one task makes a table. A query that only adds to "
+            graph.fail(node, _line_of_output(node), f"{message}it, or cleans it up, says so: appends: [{table}]")
 
 
 def _line_of_output(node: Node) -> int:
     lines = node.source.lines if node.source else {}
     return lines.get("produces") or lines.get("query", 0)
+
+
+def _check_connections(graph: Graph) -> None:
+    """Keep tasks from running whose operator needs a connection that no crosswind.yaml names; once for each folder."""
+    lacking = [node for node in graph.nodes.values() if node.source and _lacks_connection(node.settings)]
+    told: list[str] = []
+    for folder in sorted({node.folder for node in lacking}):
+        if not any(above == "" or folder.startswith(f"{above}/") for above in told):
+            told.append(folder)
+            path = f"{folder}/{SETTINGS_FILE}" if folder else SETTINGS_FILE
+            graph.problems.append(Problem(path, 0, _NO_CONNECTION))
+    for node in lacking:
+        graph.fail(node, 0, f"{node.folder or 'the top folder'}: {_NO_CONNECTION}", told=False)
+
+
+_NO_CONNECTION = (
+    "connection is missing, and run needs it (${task.connection}); "
+    "write connection: NAME, the id of an Airflow connection"
+)
+
+
+def _lacks_connection(settings: FolderSettings) -> bool:
+    run = settings.run
+    used = [run.arguments, run.env, run.command, run.image]
+    return settings.connection is None and any(placeholders.uses(part, "task.connection") for part in used)
 
 
 def _compare(graph: Graph, node: Node, source: Source) -> None:
@@ -141,7 +186,7 @@ def _differences(node: Node, source: Source) -> list[tuple[int, str]]:
     missing = [
         (source.lines["tables"], f"tables lacks {table}, which {_query_place(source, line)} reads; add it")
         for table, line in facts.reads.items()
-        if table not in declared and table not in node.writes
+        if table not in declared and table not in node.writes and table not in node.appends
     ]
     needless = [
         (
@@ -151,7 +196,17 @@ def _differences(node: Node, source: Source) -> list[tuple[int, str]]:
         for index, table in enumerate(declared)
         if facts.complete and table not in facts.reads
     ]
-    return unread + missing + needless
+    unchanged = [
+        (source.lines["appends"], f"appends has {table}, which {source.query_path} does not change; take it out")
+        for table in node.appends
+        if facts.complete and table not in facts.writes
+    ]
+    both = [
+        (source.lines["appends"], f"appends has {table}, which produces has, too; a table is either made or added to")
+        for table in node.appends
+        if table in node.writes
+    ]
+    return unread + missing + needless + unchanged + both
 
 
 def _query_place(source: Source, line: int) -> str:

@@ -74,7 +74,14 @@ class TaskFile(_Overridable):
     query: Text = Field(description="Path of the SQL file, relative to this file.")
     tables: list[Text] = Field(description="Tables that the query reads; [] if none.")
     produces: Text | list[Text] | None = Field(None, description="Table or tables that it makes, else as the SQL says.")
+    appends: Text | list[Text] | None = Field(
+        None, description="Shared tables that it adds to or cleans up, and does not make: others may, too."
+    )
     image: Text | None = Field(None, description="Image in which the task runs.")
+
+    def appended(self) -> list[str]:
+        """Return the tables of ``appends``."""
+        return [self.appends] if isinstance(self.appends, str) else self.appends or []
 
     def produced(self) -> list[str]:
         """Return the tables of ``produces``."""

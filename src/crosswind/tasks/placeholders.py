@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from crosswind.types import Json
 
-__all__ = ["TASK_NAMES", "fill", "unknown"]
+__all__ = ["TASK_NAMES", "fill", "unknown", "uses"]
 
 TASK_NAMES = ("id", "query", "query_path", "table", "connection", "image", "folder")
 """What may follow ``task.``; ``${table}`` alone stands in the settings of a sensor, ``${folder}`` in a DAG's id."""
@@ -25,6 +25,14 @@ def fill(value: Json, names: Mapping[str, str]) -> Json:
     if isinstance(value, dict):
         return {key: fill(item, names) for key, item in value.items()}
     return [fill(item, names) for item in value] if isinstance(value, list) else value
+
+
+def uses(value: Json, name: str) -> bool:
+    """Return whether ``value`` has the placeholder of that name anywhere."""
+    if isinstance(value, str):
+        return f"${{{name}}}" in value
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(uses(item, name) for item in items)
 
 
 def unknown(value: Json, known: frozenset[str]) -> str | None:

@@ -73,7 +73,7 @@ def plan_dags(graph: Graph, root_name: str, root_settings: FolderSettings) -> tu
     }
     for loop in find_loops(
         {
-            dag_id: {home[graph.producers[t]] for t in tables if t in graph.producers}
+            dag_id: {home[task] for t in tables for task in graph.makers(t)} - {dag_id}
             for dag_id, tables in follows.items()
         }
     ):
@@ -93,7 +93,7 @@ def plan_one(source: Source, dag_id: str, root_name: str) -> DagPlan | None:
     None if the task belongs to another DAG, of the same id in another folder of task files.
     """
     settings = source.settings
-    node = Node(source.task.id, source.path, source.folder, settings, {}, source.writes, source)
+    node = Node(source.task.id, source.path, source.folder, settings, {}, source.writes, source, appends=source.appends)
     schedule = _value(node, "schedule")
     group = _Group(node.folder, schedule, schedule != settings.schedule, [node])
     if settings.group == "folder" and "${first}" not in settings.dag_id and dag_id != _id(group, settings, root_name):
@@ -180,6 +180,7 @@ def _settings(group: _Group, root: FolderSettings) -> FolderSettings:
 def _followed(graph: Graph, group: _Group, home: Mapping[str, str], dag_id: str) -> list[str]:
     """Return the tables of other DAGs after which this one runs."""
     tables = {table for node in group.nodes for table, by in graph.inputs(node) if home[by] != dag_id}
+    tables -= {table for node in group.nodes for table in node.appends}  # it would run after itself, again and again
     for node in group.nodes:
         patterns = node.settings.external.assets
         if patterns:
@@ -198,7 +199,8 @@ def _dag_loop(
     first = min(loop)
     turn = loop.index(first)
     names = [*loop[turn:], *loop[:turn], first]
-    tables = sorted(t for dag_id in loop for t in follows[dag_id] if home.get(graph.producers.get(t, "")) in loop)
+    followed = [table for dag_id in loop for table in follows[dag_id]]
+    tables = sorted(table for table in followed if any(home[task] in loop for task in graph.makers(table)))
     message = (
         f"the DAGs wait for each other: {' → '.join(names)}, by the tables {', '.join(tables)}; "
         "write group: connected, or follows: schedule in one of them. Until then they run by their schedules"
@@ -260,7 +262,7 @@ def _task(node: Node, upstream: Iterable[str]) -> TaskPlan:
         image=image,
         resources=resources.quantities() if resources else {},
         upstream=tuple(upstream),
-        outlets=node.writes,
+        outlets=(*node.writes, *node.appends),
     )
 
 

@@ -38,13 +38,20 @@ class Source:
     @property
     def declared(self) -> tuple[str, ...]:
         """The tables of ``tables``, normalised."""
-        return self.facts.names[1 + len(self.task.produced()) :]
+        begin = 1 + len(self.task.produced())
+        return self.facts.names[begin : begin + len(self.task.tables)]
+
+    @property
+    def appends(self) -> tuple[str, ...]:
+        """The tables of ``appends``, normalised."""
+        return tuple(dict.fromkeys(self.facts.names[1 + len(self.task.produced()) + len(self.task.tables) :]))
 
     @property
     def writes(self) -> tuple[str, ...]:
-        """The tables it makes: of ``produces``, else as the SQL says, else called as the task."""
+        """The tables it makes: of ``produces``, else as the SQL says, else called as the task; none of ``appends``."""
         explicit = self.facts.names[1 : 1 + len(self.task.produced())]
-        return tuple(dict.fromkeys(explicit or self.facts.writes or self.facts.names[:1]))
+        made = [table for table in self.facts.writes if table not in self.appends]
+        return tuple(dict.fromkeys(explicit or made or self.facts.names[:1]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +208,7 @@ class _Reader:
         if task is None:
             raise _Bad(*wrong)
         query_path, sql = self._query(folder, task.query, document.lines["query"])
-        names = [task.id, *task.produced(), *task.tables]
+        names = [task.id, *task.produced(), *task.tables, *task.appended()]
         facts = self._cache.facts(sql, names, settings.dialect, settings.default_schema)
         return Source(path, folder, task, document.lines, query_path, sql, settings, facts)
 
