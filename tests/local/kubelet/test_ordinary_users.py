@@ -1,4 +1,4 @@
-"""Containers of an ordinary user: the tests of ``pods_of_a_user.py``, run by one."""
+"""Containers of an ordinary user: the tests of ``pods_of_a_user.py`` and of security contexts, run by one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from ordinary_user import command_of_user, environment_of_user, users_home, why_not
 
-TESTS = Path(__file__).with_name("pods_of_a_user.py")
+TESTS = ("pods_of_a_user.py", "test_security_contexts.py")
 MAKE_NAMESPACES = """
 import ctypes, sys
 libc = ctypes.CDLL(None)
@@ -19,12 +19,14 @@ sys.exit(libc.unshare(0x10020000) or libc.mount(b"none", b"/", None, ctypes.c_ul
 
 
 @pytest.mark.timeout(200)
-def test_pods_of_an_ordinary_user_write_and_mount_where_roots_do() -> None:
+@pytest.mark.parametrize("tests", TESTS)
+def test_pods_of_an_ordinary_user_do_what_roots_do(tests: str) -> None:
     if reason := why_not():
         pytest.skip(f"no ordinary user here: {reason}")
     if subprocess.run(command_of_user([sys.executable, "-c", MAKE_NAMESPACES]), timeout=60, check=False).returncode:
         pytest.skip("the kernel refuses user namespaces to ordinary users")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(TESTS)]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    command.append(str(Path(__file__).with_name(tests)))
     with users_home() as home:
         done = subprocess.run(
             command_of_user(command), env=environment_of_user(home), capture_output=True, text=True, timeout=180

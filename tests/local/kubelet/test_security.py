@@ -137,3 +137,10 @@ def test_what_cannot_be_applied_is_named_with_the_reason(powers: Powers, common:
     assert told.count(";") == max(0, len(named) - 1)
     if told and powers.why:
         assert told.endswith(f"({powers.why})")
+
+
+def test_process_ids_that_cannot_be_shared_are_named() -> None:
+    made = pod({})
+    made["spec"] |= {"shareProcessNamespace": True, "hostPID": True}
+    told = not_applied(made, first(made), identity_of(made, first(made), LocalImage()), ROOT)
+    assert told.endswith("asks for: shareProcessNamespace; hostPID")

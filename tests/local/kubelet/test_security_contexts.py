@@ -32,14 +32,6 @@ async def node(request: pytest.FixtureRequest) -> AsyncIterator[Node]:
         yield node
 
 
-@pytest.fixture
-async def rootful() -> AsyncIterator[Node]:
-    async with kubelet_of(LocalSettings()) as node:
-        if await mode_of(node) != "root":
-            pytest.skip("needs root")
-        yield node
-
-
 async def said(node: Node, script: str, *, own: dict[str, Any] | None = None, **spec: Any) -> list[str]:
     node.pod("p", container(script, securityContext=own or {}, **(MOUNT if "volumes" in spec else {})), **spec)
     return (await node.log(await node.ended("p"))).splitlines()
@@ -54,39 +46,6 @@ async def test_the_containers_own_user_comes_before_the_pods(node: Node) -> None
     assert await said(node, "id -u; id -g", own={"runAsUser": 77}, securityContext=WHO) == ["77", "2345"]
 
 
-async def test_further_groups_and_the_group_of_volumes_are_given_by_root(rootful: Node) -> None:
-    script = "id -G; stat -c %g:%a /v; touch /v/x; stat -c %u:%g /v/x"
-    lines = await said(rootful, script, securityContext=WHO, **EMPTY)
-    assert sorted(lines[0].split()) == ["2345", "3456", "4567"]
-    assert lines[1:] == ["3456:2777", "1234:3456"]
-
-
-async def test_a_user_may_read_content_that_is_closed_to_others_by_the_group_of_volumes(rootful: Node) -> None:
-    rootful.registry.create("Secret", "default", {"metadata": {"name": "s"}, "stringData": {"key": "value\n"}})
-    volumes = [{"name": "v", "secret": {"secretName": "s", "defaultMode": 0o400}}]
-    script = "cat /v/key; stat -L -c %g:%a /v/key"
-    assert await said(rootful, script, securityContext=WHO, volumes=volumes) == ["value", "3456:440"]
-
-
-async def test_without_a_group_content_of_mode_0400_is_the_kubelets_alone(rootful: Node) -> None:
-    rootful.registry.create("Secret", "default", {"metadata": {"name": "s"}, "stringData": {"key": "value\n"}})
-    volumes = [{"name": "v", "secret": {"secretName": "s", "defaultMode": 0o400}}]
-    script = "cat /v/key 2>/dev/null || echo refused"
-    assert await said(rootful, script, securityContext={"runAsUser": 1234}, volumes=volumes) == ["refused"]
-
-
-async def test_a_claim_that_others_wrote_to_is_handed_to_the_group(rootful: Node) -> None:
-    claim = {"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {}}}
-    rootful.registry.create("PersistentVolumeClaim", "default", claim)
-    volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]
-    rootful.pod("writer", container("umask 077; mkdir /v/d; echo kept > /v/d/f", **MOUNT), volumes=volumes)
-    await rootful.ended("writer")
-    assert await said(rootful, "cat /v/d/f; stat -c %g /v/d/f", securityContext=WHO, volumes=volumes) == [
-        "kept",
-        "3456",
-    ]
-
-
 @pytest.mark.parametrize("security", [{"runAsNonRoot": True}, {"runAsNonRoot": True, "runAsUser": 0}])
 @pytest.mark.parametrize("sandbox", ["auto", "user", "none"])
 async def test_root_is_refused_where_it_is_ruled_out(security: dict[str, Any], sandbox: Any) -> None:
@@ -97,14 +56,6 @@ async def test_root_is_refused_where_it_is_ruled_out(security: dict[str, Any], s
             "non-root policy" in state(pod)["waiting"]["message"] or "runAsNonRoot" in state(pod)["waiting"]["message"]
         )
         assert (await node.told("p", "Failed")).startswith("Error: container")
-
-
-async def test_airflows_image_is_no_root_where_root_is_ruled_out(rootful: Node) -> None:
-    script = "import os; print(os.getuid(), os.environ['HOME'])"
-    node = rootful
-    base = {"name": "base", "image": "apache/airflow:3.3.2", "command": ["python", "-c", script]}
-    node.pod("p", base, securityContext={"runAsNonRoot": True})
-    assert await node.log(await node.ended("p")) == "50000 /home/airflow\n"
 
 
 async def test_a_read_only_root_leaves_only_volumes_to_write_to(node: Node) -> None:

@@ -183,7 +183,7 @@ def _sidecar_passes(container: Manifest, sight: Sight, draft: _Draft) -> bool:
     if sight.state != "running":
         draft.start.append(name)
         return False
-    failed = "startup" if sight.startup is False else "liveness" if not sight.healthy else ""
+    failed = _failed_probe(sight)
     if failed:
         draft.kill.append(Kill(name, f"Init container {name} failed {failed} probe", failed))
         draft.start.append(name)
@@ -191,6 +191,10 @@ def _sidecar_passes(container: Manifest, sight: Sight, draft: _Draft) -> bool:
         draft.kill.append(Kill(name, f"Container {name} definition changed, will be restarted"))
         draft.start.append(name)
     return sight.started and not failed
+
+
+def _failed_probe(sight: Sight) -> str:
+    return "startup" if sight.startup is False else "liveness" if not sight.healthy else ""
 
 
 def _code(sight: Sight) -> int:
@@ -213,7 +217,7 @@ def _keep(pod: Manifest, container: Manifest, sight: Sight, draft: _Draft) -> bo
             draft.start.append(name)
         return False
     changed = container["image"] != sight.image
-    failed_probe = "startup" if sight.startup is False else "liveness" if not sight.healthy else ""
+    failed_probe = _failed_probe(sight)
     if not changed and not failed_probe:
         return True
     message = f"Container {name} definition changed" if changed else f"Container {name} failed {failed_probe} probe"

@@ -50,6 +50,11 @@ class Powers:
     groups: frozenset[int] = frozenset()
     why: str = ""
 
+    @property
+    def ids(self) -> dict[str, int]:
+        """The kubelet's user and group, by the fields that ask for one."""
+        return {"runAsUser": self.uid, "runAsGroup": self.gid}
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -151,29 +156,36 @@ def not_applied(pod: Manifest, container: Manifest, identity: Identity, powers: 
     if not missing:
         return ""
     why = f" ({powers.why})" if powers.why else ""
-    return f"Container {container['name']} runs without what its security context asks for: {'; '.join(missing)}{why}"
+    return f"Container {container['name']} runs without what its pod asks for: {'; '.join(missing)}{why}"
 
 
 def _lacking_ids(pod: Manifest, container: Manifest, identity: Identity, powers: Powers) -> list[str]:
     """Return the users and groups that the container asks for and does not get."""
     if powers.identities == "any":
         return []
-    user, group = field_of(pod, container, "runAsUser"), field_of(pod, container, "runAsGroup")
-    common = pod["spec"].get("securityContext") or {}
-    have, lacking = frozenset((identity.gid,)), list[str]()
+    asked, have = list[tuple[str, int | None, int]](), frozenset((identity.gid,))
     if powers.identities == "own":
+        asked = [(name, field_of(pod, container, name), own) for name, own in powers.ids.items()]
         have = powers.groups | {powers.gid}
-        lacking += [f"runAsUser {user}"] if user not in (None, powers.uid) else []
-        lacking += [f"runAsGroup {group}"] if group not in (None, powers.gid) else []
-    lacking += [f"fsGroup {group}" for group in _given(common.get("fsGroup")) if group not in have]
-    further = [str(group) for group in common.get("supplementalGroups") or () if group not in have]
-    return [*lacking, *([f"supplementalGroups {', '.join(further)}"] if further else [])]
+    common = pod["spec"].get("securityContext") or {}
+    groups = [("fsGroup", group) for group in _given(common.get("fsGroup"))]
+    groups += [("supplementalGroups", group) for group in common.get("supplementalGroups") or ()]
+    lacking = [f"{name} {wanted}" for name, wanted, own in asked if wanted not in (None, own)]
+    return [*lacking, *(f"{name} {group}" for name, group in groups if group not in have)]
 
 
 def _lacking_guards(pod: Manifest, container: Manifest, powers: Powers) -> list[str]:
     """Return the other settings that are not applied; that the runtime's default profiles are not is documented."""
     own = container.get("securityContext") or {}
-    lacking = ["readOnlyRootFilesystem"] if own.get("readOnlyRootFilesystem") and not powers.mounts else []
-    profiles = ("seccompProfile", "appArmorProfile")
-    lacking += [name for name in profiles if (field_of(pod, container, name) or {}).get("type") == "Localhost"]
-    return [*lacking, *(["seLinuxOptions"] if field_of(pod, container, "seLinuxOptions") else [])]
+    profiles = {
+        name: (field_of(pod, container, name) or {}).get("type") for name in ("seccompProfile", "appArmorProfile")
+    }
+    lacking = {
+        "readOnlyRootFilesystem": own.get("readOnlyRootFilesystem") and not powers.mounts,
+        **{name: kind == "Localhost" for name, kind in profiles.items()},
+        "seLinuxOptions": field_of(pod, container, "seLinuxOptions"),
+        # each container has process ids of its own, or without namespaces those of the machine
+        "shareProcessNamespace": pod["spec"].get("shareProcessNamespace"),
+        "hostPID": pod["spec"].get("hostPID") and powers.mounts,
+    }
+    return [name for name, is_lacking in lacking.items() if is_lacking]

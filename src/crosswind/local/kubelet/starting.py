@@ -79,11 +79,7 @@ def process_spec(
     )
     fixed = bool((container.get("securityContext") or {}).get("readOnlyRootFilesystem"))
     own = _own_files(container, folder, writable=not fixed or machine.mode == "none")
-    mounts = [*shared, *own, *(Mount(path, path, True) for path in image.visible)]
-    mounts += [Mount(os.path.abspath(source), path, True) for path, source in image.mounts.items()]
-    mounted = volumes.mounts(pod, container, variables)
-    over = tuple(one.target for one in mounted)  # a volume at /tmp, say, must not hide an environment that lies there
-    mounts += [*mounted, *(Mount(path, path, True) for path in image.visible if below(path, over))]
+    mounts = [*shared, *own, *_with_image(image, volumes.mounts(pod, container, variables))]
     argv = [expand(part, variables) for part in command_line(container, image)]
     message: dict[str, Any] = {
         "mode": machine.mode,
@@ -103,6 +99,17 @@ def process_spec(
         return message
     places = {image.folder: str(folder / "tmp")} if image.folder != "/" else {}
     return without_mounts(message, linked(places | {one.target: one.source for one in mounts}, str(folder / "tmp")))
+
+
+def _with_image(image: LocalImage, mounted: list[Mount]) -> list[Mount]:
+    """Return what an image shows of this machine, and the volumes over it.
+
+    A volume at /tmp, say, must not hide an environment that lies there.
+    """
+    shown = [Mount(path, path, True) for path in image.visible]
+    given = [Mount(os.path.abspath(source), path, True) for path, source in image.mounts.items()]
+    over = tuple(mount.target for mount in mounted)
+    return [*shown, *given, *mounted, *(mount for mount in shown if below(mount.target, over))]
 
 
 def _as_whom(machine: Machine, image: LocalImage, identity: Identity, home: str, folder: Path) -> dict[str, Any]:

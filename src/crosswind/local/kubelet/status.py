@@ -48,29 +48,34 @@ def written_time(moment: float) -> str:
 
 def pod_status(pod: Manifest, seen: Mapping[str, Sight], outlook: Outlook) -> Manifest:
     """Return the whole status that the kubelet reports; conditions and fields of others are kept."""
-    spec, old = pod["spec"], pod.get("status", {})
+    old = pod.get("status", {})
     seen = settled(pod, seen) if outlook.over else {name: shown(sight) for name, sight in seen.items()}
     phase = outlook.phase or phase_of(pod, seen, over=outlook.over)
     status: Manifest = {key: value for key, value in old.items() if key not in ("phase", "reason", "message")}
     status["phase"] = phase
-    for key in ("reason", "message"):
-        if text := getattr(outlook, key):
-            status[key] = text
+    status |= {key: text for key in ("reason", "message") if (text := getattr(outlook, key))}
     status |= {"hostIP": outlook.host_ip, "hostIPs": [{"ip": outlook.host_ip}]}
     if outlook.pod_ip:
         status |= {"podIP": outlook.pod_ip, "podIPs": [{"ip": outlook.pod_ip}]}
     status["startTime"] = written_time(outlook.start_time)
     if "generation" in pod["metadata"]:
         status["observedGeneration"] = pod["metadata"]["generation"]
-    for key, kind in (
-        ("initContainerStatuses", "initContainers"),
-        ("containerStatuses", "containers"),
-        ("ephemeralContainerStatuses", "ephemeralContainers"),
-    ):
-        if containers := spec.get(kind):
-            status[key] = [container_status(pod, one, seen[one["name"]], kind) for one in containers]
+    status |= _container_statuses(pod, seen)
     status["conditions"] = merged(old.get("conditions") or [], conditions(pod, seen, outlook, phase), outlook.now)
     return status
+
+
+def _container_statuses(pod: Manifest, seen: Mapping[str, Sight]) -> Manifest:
+    kinds = {
+        "initContainerStatuses": "initContainers",
+        "containerStatuses": "containers",
+        "ephemeralContainerStatuses": "ephemeralContainers",
+    }
+    return {
+        key: [container_status(pod, one, seen[one["name"]], kind) for one in containers]
+        for key, kind in kinds.items()
+        if (containers := pod["spec"].get(kind))
+    }
 
 
 def shown(sight: Sight) -> Sight:
@@ -108,15 +113,12 @@ def phase_of(pod: Manifest, seen: Mapping[str, Sight], *, over: bool) -> str:
 
 def container_status(pod: Manifest, container: Manifest, sight: Sight, kind: str) -> Manifest:
     """Return one container's status."""
-    init = kind == "initContainers"
-    restartable = not init or is_sidecar(container)
-    done = init and not restartable and sight.state == "ended" and sight.ended is not None and sight.ended.code == 0
     last = sight.last if sight.waiting is None or sight.state != "ended" else sight.ended
     status: Manifest = {
         "name": container["name"],
         "state": _state(pod, sight),
         "lastState": {"terminated": _terminated(pod, last)} if last else {},
-        "ready": done or (sight.state == "running" and sight.ready and restartable),
+        "ready": _is_ready(container, sight, init=kind == "initContainers"),
         "restartCount": sight.restarts,
         "image": sight.image or container["image"],
         "imageID": f"{CONTAINER_ID}{sight.image}" if sight.image else "",
@@ -126,6 +128,13 @@ def container_status(pod: Manifest, container: Manifest, sight: Sight, kind: str
     if kind != "ephemeralContainers":
         status["started"] = sight.started
     return status
+
+
+def _is_ready(container: Manifest, sight: Sight, *, init: bool) -> bool:
+    """Whether a container counts as ready: an init container does once it has done its work."""
+    if init and not is_sidecar(container):
+        return sight.state == "ended" and sight.ended is not None and sight.ended.code == 0
+    return sight.state == "running" and sight.ready
 
 
 def _state(pod: Manifest, sight: Sight) -> Manifest:

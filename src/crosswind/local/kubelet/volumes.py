@@ -140,16 +140,15 @@ class Volumes:
         raise ConfigError(f"volumes of type {kind} are not known to this kubelet")
 
     def _object_files(self, kind: str, source: Manifest, mode: int | None) -> dict[str, File]:
-        found = self._sources.lookup(kind, source["name"])
+        found, optional = self._sources.lookup(kind, source["name"]), bool(source.get("optional"))
         if found is None:
-            if source.get("optional"):
+            if optional:
                 return {}
             raise ConfigError(f'{kind.lower()} "{source["name"]}" not found')
         data = data_of(found)
-        if not (items := source.get("items")):
-            return {key: File(value, mode) for key, value in data.items()}
+        items = source.get("items") or [{"key": key, "path": key} for key in data]
         missing = [item["key"] for item in items if item["key"] not in data]
-        if missing and not source.get("optional"):
+        if missing and not optional:
             raise ConfigError(f"references non-existent {kind.lower()} key: {missing[0]}")
         wanted = [item for item in items if item["key"] in data]
         return {item["path"]: File(data[item["key"]], item.get("mode", mode)) for item in wanted}
