@@ -117,3 +117,26 @@ def test_the_sidecar_takes_base_s_security_context_unless_it_gets_its_own(stand:
 def test_an_unknown_way_is_refused(stand: Any) -> None:
     with pytest.raises(ValueError, match="native or stock"):
         stand.operator(xcom_sidecar="other")
+
+
+@both
+@pytest.mark.parametrize("size", [1300, 3900])
+def test_a_value_comes_whole_from_a_pod_of_many_containers(stand: Any, size: int, deferrable: bool) -> None:
+    """The kubelet shares 12 KiB of termination messages among them."""
+    pod = stand.beside("exit 0")
+    native = [
+        k8s.V1Container(
+            name=f"proxy-{one}", image=stand.cluster.image, restart_policy="Always", command=["sh", "-c", STAYS]
+        )
+        for one in range(6)
+    ]
+    pod.spec.init_containers = [k8s.V1Container(name="before", image=stand.cluster.image, command=["true"]), *native]
+    assert stand.run(LONG % size, do_xcom_push=True, full_pod_spec=pod, deferrable=deferrable) == "x" * size
+
+
+def test_the_sidecar_is_silent_while_the_task_works(stand: Any) -> None:
+    stand.run(f"sleep 3; echo 1 > {FILE}", do_xcom_push=True, on_finish_action="keep_pod")
+    name = stand.pods()[0]["metadata"]["name"]
+    log = stand.ask(lambda client: client.log(name, namespace=stand.namespace, container="crosswind-xcom"))
+    words = log.decode().split("\n\nbegin")[0].split()
+    assert words in (["none"], ["none", "busy"])

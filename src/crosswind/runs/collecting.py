@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 
 from crosswind.errors import CrosswindError, NotFound, XComError
 from crosswind.kube.client import Client
@@ -17,11 +18,17 @@ from crosswind.types import Manifest
 
 __all__ = ["collect_xcom"]
 
-_LOOK_S = 0.3
-_LOOKS_S = 15.0
-"""How long the sidecar is given to look at the file twice; it does so each half second."""
-_POLITE_S = 5.0
+log = logging.getLogger(__name__)
+
+_LOOK_S = 0.5
+_LOOKS_S = 25.0
+"""How long a file is waited for that changes although base has ended."""
+_QUIET_S = 8.0
+"""How long the sidecar must be silent after base's end. It looks each half second, on a busy node seldom: it asks for
+a thousandth of a CPU."""
+_POLITE_S = 10.0
 """How long sidecars of a pod that may be deleted are asked to end, before it is."""
+_BEGUN_S = 15.0
 _END_S = 15.0
 """Beyond the pod's grace period, for the kubelet to report the sidecar's end."""
 
@@ -38,9 +45,7 @@ async def collect_xcom(
     if found is None and not held_by(pod, base):
         found = await _until_delivered(client, pod)
     if found is None:
-        found = await _by_looks(client, pod, base)
-        if found is None or found.problem:
-            found = await _by_end(client, pod, base, settings, may_delete=may_delete) or found
+        found = await _beside_others(client, pod, base, settings, may_delete=may_delete)
     if found is None and await _is_gone(client, pod):
         return None
     return await _content(client, pod, found)
@@ -75,17 +80,38 @@ async def _content(client: Client, pod: Manifest, found: Delivery | None) -> byt
     return value
 
 
+async def _beside_others(
+    client: Client, pod: Manifest, base: str, settings: EndSettings, *, may_delete: bool
+) -> Delivery | None:
+    """Get the value while another sidecar keeps ours from ending: by that one's end, or by what ours says meanwhile."""
+    ending = asyncio.create_task(_by_end(client, pod, base, settings, may_delete=may_delete))
+    looking = asyncio.create_task(_by_looks(client, pod, base))
+    found: Delivery | None = None
+    try:
+        for first in asyncio.as_completed((ending, looking)):
+            found = await first or found
+            if found is not None and not found.problem:
+                return found
+        return (await _by_deletion(client, pod) if may_delete else None) or found
+    finally:
+        for task in (ending, looking):
+            task.cancel()
+        await asyncio.gather(ending, looking, return_exceptions=True)
+
+
 async def _by_looks(client: Client, pod: Manifest, base: str) -> Delivery | None:
-    """Read from the log how the file stands, while another sidecar keeps ours from ending."""
+    """Read from the log how the file stands."""
     name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
-    finished = _finished(pod, base)
+    finished, loop = _finished(pod, base), asyncio.get_running_loop()
+    last, since = b"", loop.time()
     with contextlib.suppress(TimeoutError, CrosswindError):
         async with asyncio.timeout(_LOOKS_S):
             while finished:
                 tail = await client.log(name, namespace=namespace, container=CONTAINER, tail_lines=8, timestamps=True)
-                lines = LogCursor().feed(tail)
-                timed = [(".".join(time), line.text) for line in lines if (time := moment(line.stamp))]
-                if found := standing(timed, finished):
+                if tail != last:
+                    last, since = tail, loop.time()
+                lines = [(".".join(time), line.text) for line in LogCursor().feed(tail) if (time := moment(line.stamp))]
+                if found := standing(lines, finished, loop.time() - since > _QUIET_S):
                     return found
                 await asyncio.sleep(_LOOK_S)
     return None
@@ -116,14 +142,16 @@ async def _until_delivered(client: Client, pod: Manifest) -> Delivery | None:
 async def _by_end(
     client: Client, pod: Manifest, base: str, settings: EndSettings, *, may_delete: bool
 ) -> Delivery | None:
-    """Bring the pod, and with it our sidecar, to its end."""
+    """Bring the pod, and with it our sidecar, to its end, as far as that goes without deleting it."""
     finished = False
-    with contextlib.suppress(TimeoutError):
+    try:
         async with asyncio.timeout(_POLITE_S if may_delete else None):
             finished = await Ender(client, base=base, settings=settings).end(pod)
-    if finished:
-        return await _until_delivered(client, pod)
-    return await _by_deletion(client, pod) if may_delete else None
+    except TimeoutError:
+        pass
+    except CrosswindError as error:
+        log.info("The sidecars of pod %s cannot be ended: %s", pod["metadata"]["name"], error)
+    return await _until_delivered(client, pod) if finished else None
 
 
 async def _by_deletion(client: Client, pod: Manifest) -> Delivery | None:
@@ -141,11 +169,11 @@ async def _by_deletion(client: Client, pod: Manifest) -> Delivery | None:
 
     reader = asyncio.create_task(read())
     try:
-        async with asyncio.timeout(_LOOKS_S):
+        async with asyncio.timeout(_BEGUN_S):
             await begun.wait()
         await client.delete(PODS, metadata["name"], namespace=metadata["namespace"], uid=metadata["uid"])
         found = await _until_delivered(client, pod)
-        await asyncio.wait([reader], timeout=_LOOKS_S)
+        await asyncio.wait([reader], timeout=_BEGUN_S)
     finally:
         reader.cancel()
     if found is not None and (found.value is not None or found.problem):
