@@ -20,11 +20,6 @@ SCRIPT = Path(__file__).with_name("api_conformance.py")
 RUN_S = 900
 
 NOT_YET = (
-    "admission.limit_range",
-    "admission.pod_security",
-    "patch.patches_that_are_none",
-    "kinds.events_in_their_group",
-    "kinds.scale_subresource",
     "patch.server_side_apply",
     "kinds.daemon_set",
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from crosswind.local.kubelet.environment import ConfigError, downward, environment, expand
+from crosswind.local.kubelet.environment import ConfigError, downward, environment, expand, service_variables
 
 SECRET = {
     "kind": "Secret",
@@ -113,3 +113,31 @@ def test_env_from_takes_all_keys_with_a_prefix_and_env_wins() -> None:
 def test_downward_files_list_labels_quoted_and_sorted() -> None:
     item = {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}
     assert downward(POD, item, ALLOCATABLE) == 'a="b"\nx/y="q\\"\\\\"'
+
+
+def service(name: str, address: str, *ports: dict[str, Any]) -> dict[str, Any]:
+    return {"metadata": {"name": name}, "spec": {"clusterIP": address, "ports": list(ports)}}
+
+
+def test_services_give_variables_as_docker_links_did() -> None:
+    first, second = {"name": "web-ui", "port": 5555}, {"name": "dns", "port": 53, "protocol": "UDP"}
+    assert service_variables([service("my-flower", "10.0.0.7", first, second)]) == {
+        "MY_FLOWER_SERVICE_HOST": "10.0.0.7",
+        "MY_FLOWER_SERVICE_PORT": "5555",
+        "MY_FLOWER_SERVICE_PORT_WEB_UI": "5555",
+        "MY_FLOWER_SERVICE_PORT_DNS": "53",
+        "MY_FLOWER_PORT": "tcp://10.0.0.7:5555",
+        "MY_FLOWER_PORT_5555_TCP": "tcp://10.0.0.7:5555",
+        "MY_FLOWER_PORT_5555_TCP_PROTO": "tcp",
+        "MY_FLOWER_PORT_5555_TCP_PORT": "5555",
+        "MY_FLOWER_PORT_5555_TCP_ADDR": "10.0.0.7",
+        "MY_FLOWER_PORT_53_UDP": "udp://10.0.0.7:53",
+        "MY_FLOWER_PORT_53_UDP_PROTO": "udp",
+        "MY_FLOWER_PORT_53_UDP_PORT": "53",
+        "MY_FLOWER_PORT_53_UDP_ADDR": "10.0.0.7",
+    }
+
+
+def test_services_without_an_address_or_ports_give_none() -> None:
+    pending: dict[str, Any] = {"metadata": {"name": "pending"}, "spec": {"ports": [{"port": 1}]}}
+    assert service_variables([service("headless", "None", {"port": 1}), service("bare", "10.0.0.1"), pending]) == {}

@@ -142,6 +142,20 @@ async def test_a_container_starts_with_more_variables_than_one_message_holds(nod
     assert await node.log(await node.ended("p")) == "50000 50000\n"
 
 
+@pytest.mark.parametrize(
+    ("linked", "told"), [(True, "tcp://10.9.8.7:5555 own 10.9.8.7"), (False, " own $(REDIS_SERVICE_HOST)")]
+)
+async def test_services_of_the_namespace_are_in_the_environment_unless_links_are_off(
+    node: Node, linked: bool, told: str
+) -> None:
+    for name in ("flower", "redis"):
+        spec = {"clusterIP": "10.9.8.7", "ports": [{"port": 5555}]}
+        node.registry.create("Service", "default", {"metadata": {"name": name}, "spec": spec})
+    env = [{"name": "REDIS_PORT", "value": "own"}, {"name": "AT", "value": "$(REDIS_SERVICE_HOST)"}]
+    node.pod("p", container("echo $FLOWER_PORT $REDIS_PORT $AT", env=env), enableServiceLinks=linked)
+    assert await node.log(await node.ended("p")) == f"{told.strip()}\n"
+
+
 async def test_six_containers_keep_two_kibibytes_of_message_each(node: Node) -> None:
     script = "awk 'BEGIN { for (i = 0; i < 800; i++) printf \"%05d\", i }' > /dev/termination-log"
     node.pod("p", *(container(script, f"c{number}") for number in range(6)))

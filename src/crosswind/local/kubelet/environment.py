@@ -8,13 +8,23 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import ceil
 
 from crosswind.local.quantities import amount
 from crosswind.types import Manifest
 
-__all__ = ["ConfigError", "Lookup", "downward", "environment", "expand", "field_value", "references", "resource_value"]
+__all__ = [
+    "ConfigError",
+    "Lookup",
+    "downward",
+    "environment",
+    "expand",
+    "field_value",
+    "references",
+    "resource_value",
+    "service_variables",
+]
 
 Lookup = Callable[[str, str], Manifest | None]
 """Find a Secret or ConfigMap (kind, name) of the pod's namespace, or None."""
@@ -72,6 +82,37 @@ def environment(
         if value is not None:
             result[variable["name"]] = value
     return result
+
+
+def service_variables(services: Iterable[Manifest]) -> dict[str, str]:
+    """Return the variables that lead to Services which have an address (``pkg/kubelet/envvars``).
+
+    A Service called ``flower`` gives FLOWER_PORT=tcp://10.0.0.7:5555, which has surprised many a program.
+    """
+    found: dict[str, str] = {}
+    for service in services:
+        address, ports = service["spec"].get("clusterIP"), service["spec"].get("ports") or []
+        if address in (None, "", "None") or not ports:
+            continue
+        prefix = _variable_name(service["metadata"]["name"])
+        found |= {f"{prefix}_SERVICE_HOST": address, f"{prefix}_SERVICE_PORT": str(ports[0]["port"])}
+        found |= {f"{prefix}_SERVICE_PORT_{_variable_name(p['name'])}": str(p["port"]) for p in ports if p.get("name")}
+        found[f"{prefix}_PORT"] = _link(address, ports[0])
+        for port in ports:
+            protocol = port.get("protocol") or "TCP"
+            link = f"{prefix}_PORT_{port['port']}_{protocol}"
+            found |= {link: _link(address, port), f"{link}_PROTO": protocol.lower()}
+            found |= {f"{link}_PORT": str(port["port"]), f"{link}_ADDR": address}
+    return found
+
+
+def _variable_name(name: str) -> str:
+    return name.upper().replace("-", "_")
+
+
+def _link(address: str, port: Manifest) -> str:
+    host = f"[{address}]" if ":" in address else address
+    return f"{(port.get('protocol') or 'TCP').lower()}://{host}:{port['port']}"
 
 
 def _all_keys(source: Manifest, lookup: Lookup) -> dict[str, str]:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from crosswind.local.injection.images import sidecar_images
 from crosswind.local.kubelet.containers import Container, Forker, StartError
+from crosswind.local.kubelet.environment import service_variables
 from crosswind.local.kubelet.images import image_table
 from crosswind.local.kubelet.network import Network
 from crosswind.local.kubelet.security import Identity, Powers
@@ -200,19 +201,20 @@ class Machine:
             return ""
         return self.tokens.mint(account, [audience] if audience else list(DEFAULT_AUDIENCES), seconds, pod)[0]
 
-    def given_environment(self, image: LocalImage, hostname: str, uid: int) -> dict[str, str]:
+    def given_environment(self, pod: Manifest, image: LocalImage, hostname: str, uid: int) -> dict[str, str]:
         """Return the variables that a container has without asking: the image's and Kubernetes' own."""
+        linked = pod["spec"].get("enableServiceLinks") is not False
+        services = self.registry.list("Service", pod["metadata"]["namespace"]) if linked else []
         path = ":".join([*image.path, *([MACHINE_PATH] if image.machine else [])])
-        host, port = self.network.host_address, str(self.api_port)
+        port = {"name": "https", "port": self.api_port}
+        server = {"clusterIP": self.network.host_address, "ports": [port]}
+        api_server: Manifest = {"metadata": {"name": "kubernetes"}, "spec": server}
         return {
             "PATH": path,
             "HOME": "/" if uid else "/root",  # as for a user that the image does not know
             **image.environment,
             "HOSTNAME": hostname,
-            "KUBERNETES_SERVICE_HOST": host,
-            "KUBERNETES_SERVICE_PORT": port,
-            "KUBERNETES_SERVICE_PORT_HTTPS": port,
-            "KUBERNETES_PORT": f"tcp://{host}:{port}",
+            **service_variables([*services, api_server]),
         }
 
 

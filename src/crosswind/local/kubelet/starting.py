@@ -73,7 +73,7 @@ def process_spec(
     image = find_image(container["image"], machine.images) or LocalImage()
     namespace, hostname = pod["metadata"]["namespace"], hostname_of(pod)
     identity = identity_of(pod, container, image)
-    given = machine.given_environment(image, hostname, identity.uid) | _readiness(pod, container["name"])
+    given = machine.given_environment(pod, image, hostname, identity.uid) | _readiness(pod, container["name"])
     variables = environment(
         pod, container, given, lambda kind, name: machine.find(namespace, kind, name), machine.allocatable()
     )
