@@ -10,6 +10,7 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
+from crosswind.errors import QuotaExceeded
 from crosswind.kube.retry import is_overload, retry_after
 from crosswind.runs.pacing import Pace
 
@@ -18,6 +19,9 @@ __all__ = ["Dispatcher"]
 log = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
+
+_QUOTA_RATE = 10.0
+"""Items a second that a quota has refused and that are tried again."""
 
 
 class Dispatcher(Generic[Item]):
@@ -40,6 +44,7 @@ class Dispatcher(Generic[Item]):
         self.later = 0
         self._heap: list[tuple[float, int, Item]] = []
         self._failures: dict[int, int] = {}
+        self._next_quota = -math.inf
         self._order = itertools.count()
         self._changed = asyncio.Event()
         self._taken = asyncio.Event()
@@ -103,6 +108,8 @@ class Dispatcher(Generic[Item]):
             self._learn(error, sent_at, loop.time())
             self._failures[id(item)] = self.failures(item) + 1
             delay = self._refused(item, error)
+            if delay is not None and isinstance(error, QuotaExceeded):
+                delay = self._spread(delay, loop.time())
             if delay is not None:
                 self._again(item, priority, delay)
             else:
@@ -111,6 +118,11 @@ class Dispatcher(Generic[Item]):
             self.under_way -= 1
             self._changed.set()
             self._done.set()
+
+    def _spread(self, delay: float, now: float) -> float:
+        """Keep those that a quota refused from coming back all at once, however many they are."""
+        self._next_quota = max(now + delay, self._next_quota + 1 / _QUOTA_RATE)
+        return self._next_quota - now
 
     def _learn(self, error: Exception, sent_at: float, now: float) -> None:
         if is_overload(error):

@@ -406,6 +406,7 @@ class Engine:
         if self._settler is not None:
             self._settler.put(run)
         if self._parts is not None:
+            self._parts.launcher.freed(run.namespace)
             self._parts.stopper.put(run)
 
     def _leaving(self, run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import uuid
 from collections import defaultdict
@@ -16,6 +17,7 @@ from crosswind.errors import (
     Conflict,
     CredentialsError,
     NotFound,
+    QuotaExceeded,
     ServerError,
     TemplateError,
     Unreachable,
@@ -30,6 +32,7 @@ from crosswind.runs.composing import Composer
 from crosswind.runs.dispatching import Dispatcher
 from crosswind.runs.pacing import Pace
 from crosswind.runs.priorities import Priorities
+from crosswind.runs.quotas import Quotas
 from crosswind.runs.refusals import GiveUp, Retry, after, is_denied, waits_for
 from crosswind.runs.workloads import Run, Stage
 from crosswind.settings import EngineSettings
@@ -63,6 +66,8 @@ class Launcher:
         self._wanted = asyncio.Event()
         self._creating = Dispatcher[Run | Batch](self._create, self._refused, Pace(ceiling=settings.max_requests))
         self._prepared: dict[str, tuple[Manifest, list[Run]]] = {}
+        self._quotas = Quotas()
+        self._quotas_changed = asyncio.Event()
 
     @property
     def pace(self) -> Pace:
@@ -78,10 +83,16 @@ class Launcher:
         """Queue a run that has its manifest, and its Secret, already."""
         self._creating.put(run, run.workload.priority)
 
+    def freed(self, namespace: str) -> None:
+        """Say that a pod of a namespace is over: its part of a quota is free."""
+        self._quotas.freed(namespace, _now())
+        self._quotas_changed.set()
+
     async def run(self) -> None:
         """Launch until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._creating.run())
+            group.create_task(self._ask_for_quotas())
             while True:
                 await self._wanted.wait()
                 if not self._pending:
@@ -93,6 +104,16 @@ class Launcher:
                 looked = await self._composer.templates.look(path for path in paths if path)
                 self._prepare([run for run in runs if not self._dropped(run)], looked)
                 await asyncio.sleep(0)
+
+    async def _ask_for_quotas(self) -> None:
+        """Let those ask whose turn it is, among the runs that wait for a quota."""
+        while True:
+            self._quotas_changed.clear()
+            for run in self._quotas.due(_now()):
+                self.create(run)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._quotas.pause(_now())):
+                    await self._quotas_changed.wait()
 
     def _take(self) -> list[Run]:
         runs = self._pending.take(self._settings.secret_batch)
@@ -197,7 +218,12 @@ class Launcher:
 
     async def _create_pod(self, run: Run) -> None:
         if run.revoked or run.manifest is None:
+            self._leave_line(run)
             self._dropped(run)
+            return
+        if (refusal := self._quotas.hold(run)) is not None:
+            run.waits_for = partial(waits_for, refusal, f"Pod {run.where}")
+            run.held_up = type(refusal).__name__
             return
         try:
             pod = await self._client.create(PODS, run.manifest, namespace=run.namespace)
@@ -211,7 +237,13 @@ class Launcher:
         run.uid = pod["metadata"]["uid"]
         if run.stage is Stage.WAITING:
             run.stage, run.created_at, run.manifest, run.waits_for = Stage.CREATED, _now(), None, None
+        self._leave_line(run)
         self._created(run)
+
+    def _leave_line(self, run: Run) -> None:
+        if self._quotas:
+            self._quotas.left(run, _now())
+            self._quotas_changed.set()
 
     async def _ours(self, run: Run) -> Manifest:
         """Return the pod that exists under the run's name, if a lost answer or an earlier try made it."""
@@ -228,6 +260,8 @@ class Launcher:
         return self._refused_secret(item, error)
 
     def _refused_pod(self, run: Run, error: Exception) -> float | None:
+        if not isinstance(error, QuotaExceeded):
+            self._leave_line(run)
         doubtful = _is_doubtful(error)
         if run.revoked and run.stage is Stage.WAITING and doubtful:
             run.stage, run.created_at, run.manifest = Stage.CREATED, _now(), None
@@ -239,6 +273,10 @@ class Launcher:
         decision = self._decide(run, error, f"Pod {run.where}")
         if isinstance(decision, GiveUp):
             self._fail(run, decision.message, doubtful=doubtful)
+            return None
+        if isinstance(error, QuotaExceeded):
+            self._quotas.refused(run, error, _now())
+            self._quotas_changed.set()
             return None
         return decision.delay
 
