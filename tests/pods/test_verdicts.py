@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crosswind.pods.causes import why, why_refused
-from crosswind.pods.verdicts import FATAL_REASONS, Stage, Verdict, judge
+from crosswind.pods.verdicts import FATAL_REASONS, Stage, Verdict, is_transient_pull, judge
 
 RUNNING = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
 
@@ -368,3 +368,46 @@ def test_any_json_gets_a_verdict_and_a_cause(
     assert verdict.over or not deleted
     assert isinstance(why(pod, events, deleted=deleted), str)
     assert why_refused(text)
+
+
+REGISTRY = 'failed to pull and unpack image "reg.example/app:1": failed to resolve reference: failed to do request: '
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        REGISTRY + 'Head "https://reg.example/v2/app": dial tcp: lookup reg.example on 10.96.0.10:53: no such host',
+        REGISTRY + "dial tcp: lookup reg.example on 10.96.0.10:53: server misbehaving",
+        REGISTRY + "dial tcp: lookup reg.example: Temporary failure in name resolution",
+        REGISTRY + "dial tcp 10.0.0.1:443: connect: no route to host",
+        REGISTRY + "dial tcp 10.0.0.1:443: connect: network is unreachable",
+        REGISTRY + "dial tcp 10.0.0.1:443: connect: host is down",
+        REGISTRY + "dial tcp 10.0.0.1:443: connect: connection timed out",
+        REGISTRY + "dial tcp 10.0.0.1:443: i/o timeout",
+        REGISTRY + "net/http: TLS handshake timeout",
+        REGISTRY + 'Get "https://reg.example/v2/": EOF',
+        REGISTRY + "write tcp 10.0.0.1:443: write: broken pipe",
+        REGISTRY + "http2: client connection lost",
+        "unexpected status from HEAD request to https://reg.example/v2/app/manifests/1: 503 Service Unavailable",
+        "reading manifest 1 in reg.example/app: received unexpected HTTP status: 502 Bad Gateway",
+        "pulling image: unexpected status code 429",
+    ],
+)
+def test_a_pull_that_failed_for_the_network_is_waited_for(message: str) -> None:
+    pod = make_pod("Pending", {"base": waiting("ErrImagePull", message)})
+    assert is_transient_pull(message)
+    assert judge(pod).stage is Stage.WAITING
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        'failed to resolve reference "reg.example/app:429": reg.example/app:429: not found',
+        'failed to resolve reference "reg.example/app:503": pull access denied',
+        "manifest unknown: sha256:1429503aa",
+        "no matching manifest for linux/arm64 in the manifest list",
+    ],
+)
+def test_a_pull_that_failed_for_the_image_is_not_waited_for(message: str) -> None:
+    assert not is_transient_pull(message)
+    assert judge(make_pod("Pending", {"base": waiting("ErrImagePull", message)})).over

@@ -91,7 +91,10 @@ ROWS: dict[str, tuple[Manifest, int]] = {
 
 
 @pytest.mark.parametrize("row", ROWS)
-async def test_an_unknown_sidecar_is_sent_term(client: Client, namespace: str, row: str) -> None:
+async def test_an_unknown_sidecar_is_sent_term(
+    client: Client, namespace: str, row: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "crosswind")
     sidecar, code = ROWS[row]
     found = await base_over(client, namespace, pod("etl", sidecar))
     assert await Ender(client, allowed=Abilities.B).end(found)
@@ -103,6 +106,7 @@ async def test_an_unknown_sidecar_is_sent_term(client: Client, namespace: str, r
     assert ended["status"]["phase"] == "Failed"
     states = {one["name"]: one["state"]["terminated"]["exitCode"] for one in ended["status"]["containerStatuses"]}
     assert states == {"base": 0, "second": code}
+    assert "did not work" not in caplog.text, "a command that ends its container is judged by that"
 
 
 ISTIO = {"name": "istio-proxy", "image": "istio/proxyv2:1.26.4-distroless", "args": ["proxy"]}

@@ -245,7 +245,9 @@ async def test_a_reaper_that_starts_again_does_nothing_twice(client: Client, nam
     assert await told(client, namespace) == [("slow", "EndingSidecar"), ("slow", "SidecarEnded")]
 
 
-async def test_a_pod_whose_sidecar_stayed_rests(client: Client, namespace: str) -> None:
+async def test_a_pod_whose_sidecar_stayed_rests_and_is_named(
+    client: Client, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
     made = await client.create(PODS, meshed("plain"), namespace=namespace)
     stays = {
         "metadata": {"generateName": "plain."},
@@ -257,6 +259,7 @@ async def test_a_pod_whose_sidecar_stayed_rests(client: Client, namespace: str) 
     await client.create(EVENTS, stays, namespace=namespace)
     await until(client, PODS, namespace, is_over("work"))
     assert not await reaper(client, namespace, "app=job").once()
+    assert f"Pod {namespace}/plain is not finished: istio-proxy still runs" in caplog.text
     assert [reason for _, reason in await told(client, namespace)] == ["SidecarStays"]
     assert await reaper(client, namespace, "app=job", retry=0.001).once()
 

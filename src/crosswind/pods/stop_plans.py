@@ -37,12 +37,13 @@ pause) for one in /proc/[0-9]*; do
   id=${one#/proc/}
   [ "$id" = $$ ] || [ "$id" = 1 ] || ! [ "$one/root" -ef /proc/self/root ] || kill -s "$1" "$id"
 done ;;
-sh|ash|dash|bash|busybox) kill -s "$1" -- -1; kill -s "$1" 1 ;;
+sh|ash|dash|bash|busybox) kill "-$1" -1 2>/dev/null; kill -s "$1" 1 ;;
 *) kill -s "$1" 1 ;;
 esac"""
 """Signals what a container runs: its process 1; under a shell, which may not pass signals on, all of its processes;
 where the pod shares one process namespace (process 1 is ``pause``), those that have this container's root. ``$1``: the
-signal. Does nothing (exit code 3) where it finds itself among the processes of a whole machine."""
+signal. Does nothing (exit code 3) where it finds itself among the processes of a whole machine. BusyBox takes
+no ``--`` and dash no ``-s TERM -1``."""
 
 
 class Abilities(enum.Flag):

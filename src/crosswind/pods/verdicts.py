@@ -7,6 +7,7 @@ containers, so that a sidecar can keep it at Running for ever or turn it to Fail
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
@@ -51,20 +52,18 @@ INFRASTRUCTURE_REASONS = frozenset(
 # Texts of the kubelet's eviction manager for a pod that used more disk than it asked for itself.
 _OWN_FAULT = ("exceeds the limit", "exceeds the total limit", "exceeded its local ephemeral storage limit")
 
-_TRANSIENT_PULLS = (
-    "pull qps exceeded",
-    "toomanyrequests",
-    "too many requests",
-    "429",
-    "timeout",
-    "deadline exceeded",
-    "connection refused",
-    "connection reset",
-    "temporary failure",
-    "unexpected eof",
-    "502 bad gateway",
-    "503 service unavailable",
+_TRANSIENT_PULLS = re.compile(
+    r"pull qps exceeded|toomanyrequests|too many requests|timeout|timed out|deadline exceeded"
+    # the network and its names: a node's resolver that is away says "no such host" and "server misbehaving"
+    r"|no such host|server misbehaving|temporary failure|temporarily unavailable|try again"
+    r"|no route to host|(network|host) is (unreachable|down)|connection (refused|reset|closed|lost|aborted)"
+    r"|broken pipe|unexpected eof|: eof\b|closed network connection|remote error: tls: internal error"
+    # the registry, or a proxy before it; a number alone may be an image's tag
+    r"|\b50[0234] (internal server error|bad gateway|service unavailable|gateway time)|no healthy upstream"
+    r"|(status|code)\W{0,3}(429|50[0234])\b|\b429\b(?= *$|\W* too)",
+    re.IGNORECASE,
 )
+"""Errors of an image pull that pass by themselves, in the words of containerd, CRI-O, Go's network and registries."""
 
 
 class Stage(enum.Enum):
@@ -141,8 +140,7 @@ def judge(
 
 def is_transient_pull(message: str) -> bool:
     """Tell whether an image pull failed for a cause that passes by itself."""
-    lowered = message.lower()
-    return any(sign in lowered for sign in _TRANSIENT_PULLS)
+    return _TRANSIENT_PULLS.search(message) is not None
 
 
 def _on_base(pod: Json, chief: ContainerReport, restarts: bool) -> Verdict | None:

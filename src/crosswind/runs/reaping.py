@@ -19,6 +19,7 @@ from crosswind.kube.resources import EVENTS, PODS
 from crosswind.kube.retry import retry_after
 from crosswind.pods.known_sidecars import KNOWN, KnownSidecar
 from crosswind.pods.reap_decisions import Decision, careful, decide, rest, resumed, taken
+from crosswind.pods.states import held_by
 from crosswind.pods.stop_plans import Abilities, StopPlan, plan_stop
 from crosswind.runs.ending import Ender, abilities
 from crosswind.runs.sighting import Sight
@@ -177,11 +178,15 @@ class Reaper:
             _say(sight, plan)
             return "planned", None
         if wait > 0.0:
+            log.warning(
+                "Pod %s is not finished: %s; the next step is due in %.0f s", sight.where, _left(sight, main), wait
+            )
             return "stays", wait
         if await self._ender.carry_out(sight, plan):
             return ("gone" if sight.pod is None else "finished"), None
         if self._objection(sight.pod or {}, main):
             return "left", _AGAIN_S
+        log.warning("Pod %s is not finished: %s; see its Events", sight.where, _left(sight, main))
         return "stays", self._settings.retry
 
     def _rest(self, sight: Sight, pause: float | None) -> None:
@@ -238,6 +243,11 @@ class Reaper:
         if seen is None or seen["metadata"].get("labels") != metadata.get("labels"):
             return "its labels have changed"
         return str(decide(pod, self._settings, self._known))
+
+
+def _left(sight: Sight, main: str) -> str:
+    names = ", ".join(held_by(sight.pod, main))
+    return f"{names} still runs" if names else "the kubelet has not reported its end"
 
 
 def _say(sight: Sight, plan: StopPlan) -> None:
