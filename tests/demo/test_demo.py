@@ -14,8 +14,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 import pytest
-
-from ordinary_user import command_of_user, environment_of_user, users_home, why_not
+from tests.ordinary_user import command_of_user, environment_of_user, users_home, why_not
 
 DEMO = [sys.executable, "-m", "crosswind", "demo"]
 

@@ -68,6 +68,8 @@ def valid_amount(text: str) -> bool:
     schedule="@once",
     catchup=False,
     tags=["crosswind"],
+    max_active_runs=1,  # runs share the output
+    is_paused_upon_creation=False,
     default_args={"retries": 2, "retry_delay": timedelta(seconds=1)},
 )
 def orders():

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from pydantic import TypeAdapter, ValidationError
 
+from crosswind.cli.local_airflow import airflow
 from crosswind.errors import ConfigError, CrosswindError
 from crosswind.regular_files import read_text
 from crosswind.settings import LocalSettings
@@ -44,6 +45,9 @@ def _complete_names(ctx: click.Context, param: click.Parameter, incomplete: str)
 @click.group()
 def local() -> None:
     """A Kubernetes API on this machine: pods run as processes, without Docker."""
+
+
+local.add_command(airflow)
 
 
 @local.command()

@@ -16,10 +16,9 @@ if TYPE_CHECKING:
     from crosswind.deploy.objects import Rendered
     from crosswind.deploy.values import Values
     from crosswind.kube.client import Client
-    from crosswind.kube.resources import Resource
     from crosswind.types import Manifest
 
-__all__ = ["look", "read", "render", "resource_of"]
+__all__ = ["look", "read", "render"]
 
 MARK_LINE = "# Written by crosswind render. Changes are lost: change the values file.\n"
 MARK = ownership.line_mark("crosswind render", MARK_LINE)
@@ -116,29 +115,13 @@ async def _live(manifests: list[Manifest], reach: dict[str, str | None]) -> list
 async def look(client: Client, manifest: Manifest) -> Manifest | None:
     """Return a rendered object as the cluster has it; None if it is not there."""
     from crosswind.errors import NotFound
+    from crosswind.kube.resources import resource_of
 
     namespace = manifest["metadata"].get("namespace")
     try:
         return await client.get(resource_of(manifest), manifest["metadata"]["name"], namespace=namespace)
     except NotFound:
         return None
-
-
-def resource_of(manifest: Manifest) -> Resource:
-    """Return the resource of a rendered object."""
-    from crosswind.kube.resources import Resource
-
-    group, _, version = manifest["apiVersion"].rpartition("/")
-    kind, namespaced = manifest["kind"], "namespace" in manifest["metadata"]
-    return Resource(group, version, _plural(kind), kind, namespaced=namespaced)
-
-
-def _plural(kind: str) -> str:
-    """Return a kind's name in addresses, for the kinds that are rendered: by the rules of English."""
-    name = kind.lower()
-    if name.endswith("y"):
-        return f"{name[:-1]}ies"
-    return f"{name}es" if name.endswith("s") else f"{name}s"
 
 
 def _marked(files: dict[str, str]) -> dict[str, str]:

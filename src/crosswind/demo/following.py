@@ -23,7 +23,7 @@ from crosswind.kube.client import Client
 from crosswind.kube.resources import EVENTS, PODS
 from crosswind.types import Json, Manifest
 
-__all__ = ["Run", "follow"]
+__all__ = ["Limits", "Run", "follow", "watch_pods"]
 
 POLL_S = 0.5
 PODS_GONE_S = 30.0
@@ -142,7 +142,7 @@ async def follow(
     try:
         async with asyncio.TaskGroup() as group:
             watchers = [
-                group.create_task(_watch_pods(client, namespace, run)),
+                group.create_task(watch_pods(client, namespace, run)),
                 group.create_task(_watch_tasks(airflow, api, run)),
             ]
             try:
@@ -154,7 +154,7 @@ async def follow(
         raise problems.exceptions[0] from None
 
 
-async def _watch_pods(client: Client, namespace: str, run: Run) -> None:
+async def watch_pods(client: Client, namespace: str, run: Run) -> None:
     """Follow every pod of the namespace and the warnings about it; a closed watch is opened again where it ended."""
     pods: dict[str, Manifest] = {}
     warnings: dict[str, list[Manifest]] = defaultdict(list)

@@ -16,7 +16,7 @@ from typing import Any
 
 from crosswind.errors import CrosswindError
 
-__all__ = ["Airflow", "ServiceEnded", "airflow_environment", "free_port"]
+__all__ = ["Airflow", "ServiceEnded", "airflow_environment", "die_with_parent", "free_port"]
 
 STOP_S = 8.0
 PR_SET_PDEATHSIG = 1
@@ -59,10 +59,10 @@ def airflow_environment(home: Path, dags: Path, api_host: str, api_port: int) ->
     }
 
 
-def _die_with_parent() -> None:
-    """Let the kernel end this process when the demo dies without cleaning up (Linux only)."""
+def die_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
+    """Let the kernel end this process when its parent dies without cleaning up (Linux only)."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
 
 class Airflow:
@@ -136,7 +136,7 @@ class Airflow:
         return "(no log)"
 
     async def _start(self, name: str, *arguments: str) -> asyncio.subprocess.Process:
-        options: dict[str, Any] = {"preexec_fn": _die_with_parent, "start_new_session": True}
+        options: dict[str, Any] = {"preexec_fn": die_with_parent, "start_new_session": True}
         with (self.home / f"{name}.log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,

@@ -19,18 +19,18 @@ STARTING = {"", "ContainerCreating", "PodInitializing"}
 SHOWN_NAMES = 3
 
 
-def pod_trouble(pod: Manifest, events: Iterable[Manifest] = ()) -> str:
+def pod_trouble(pod: Manifest, events: Iterable[Manifest] = (), base: str = BASE) -> str:
     """Return what holds a pod up or made it fail, "" when nothing does.
 
     A container beside base counts too: a proxy that cannot start keeps the task from the network.
     """
     if pod["metadata"].get("deletionTimestamp"):
         return ""
-    sentence = why(pod, events)
-    verdict = judge(pod, BASE)
+    sentence = why(pod, events, base=base)
+    verdict = judge(pod, base)
     if verdict.stage is Stage.WAITING and sentence.endswith(f"waits: {verdict.reason}") and verdict.reason in STARTING:
         sentence = ""  # it is about to start
-    return sentence or next((text for report in containers(pod, BASE) if (text := _beside(report))), "")
+    return sentence or next((text for report in containers(pod, base) if (text := _beside(report))), "")
 
 
 def _beside(report: ContainerReport) -> str:

@@ -17,7 +17,7 @@ class AirflowApi:
     Reads answer None while the server is not up yet or has not parsed the DAG.
     """
 
-    def __init__(self, url: str, dag_id: str) -> None:
+    def __init__(self, url: str, dag_id: str = "") -> None:
         self.url, self.dag_id = url, dag_id
         self.answered = False
         """Whether the server has answered yet."""
@@ -40,6 +40,16 @@ class AirflowApi:
         """Return why DAG files could not be parsed."""
         found = await self._get("/api/v2/importErrors")
         return [error["stack_trace"] for error in (found or {}).get("import_errors", [])]
+
+    async def broken_files(self) -> dict[str, str]:
+        """Return the DAG files that could not be parsed, each with its stack trace."""
+        found = await self._get("/api/v2/importErrors")
+        return {error["filename"]: error["stack_trace"] for error in (found or {}).get("import_errors", [])}
+
+    async def dag_ids(self) -> list[str] | None:
+        """Return the DAGs that there are; None while the server does not answer."""
+        found = await self._get("/api/v2/dags", limit="1000")
+        return None if found is None else sorted(dag["dag_id"] for dag in found.get("dags", []))
 
     async def task_instances(self) -> list[Json]:
         """Return the task instances of all runs of the DAG, mapped ones one by one."""

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from crosswind.types import Manifest
+
 __all__ = [
     "CLUSTER_ROLES",
     "CLUSTER_ROLE_BINDINGS",
@@ -25,6 +27,7 @@ __all__ = [
     "SERVICES",
     "SERVICE_ACCOUNTS",
     "Resource",
+    "resource_of",
 ]
 
 
@@ -90,3 +93,17 @@ CLUSTER_ROLE_BINDINGS = Resource(_RBAC, "v1", "clusterrolebindings", "ClusterRol
 SELF_SUBJECT_ACCESS_REVIEWS = Resource(
     _AUTHORIZATION, "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", namespaced=False
 )
+
+
+def resource_of(manifest: Manifest) -> Resource:
+    """Return the resource of an object of which we know kind and version: its plural by the rules of English."""
+    group, _, version = manifest["apiVersion"].rpartition("/")
+    kind, namespaced = manifest["kind"], "namespace" in manifest["metadata"]
+    return Resource(group, version, _plural(kind), kind, namespaced=namespaced)
+
+
+def _plural(kind: str) -> str:
+    name = kind.lower()
+    if name.endswith("y"):
+        return f"{name[:-1]}ies"
+    return f"{name}es" if name.endswith("s") else f"{name}s"

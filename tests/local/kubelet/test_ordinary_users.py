@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from ordinary_user import command_of_user, environment_of_user, users_home, why_not
+from tests.ordinary_user import command_of_user, environment_of_user, users_home, why_not
 
 TESTS = ("pods_of_a_user.py", "test_security_contexts.py")
 MAKE_NAMESPACES = """

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from sqlalchemy import create_engine, text
+from tests.ordinary_user import command_of_user, environment_of_user, users_home, why_not
+
+from crosswind.deploy.tree import render
+from crosswind.laptop.database import open_database
+from crosswind.laptop.manifests import WORKERS, Place, for_this_machine, namespaces, values
+from crosswind.laptop.running import DagNews
+
+
+def place(dags: str) -> Place:
+    return Place(Path(dags), Path("/var/out"))
+
+
+@pytest.mark.parametrize(
+    ("dags", "shown"),
+    [
+        ("/home/me/project/dags", "/home/me/project/dags"),
+        ("/tmp/project/dags", "/tmp/project"),
+        ("/tmp/dags", "/tmp/dags"),
+        ("/run/user/1000/dags", "/run/user/1000"),
+    ],
+)
+def test_what_lies_beside_the_dags_is_seen_in_pods_too(dags: str, shown: str) -> None:
+    assert place(dags).shown == Path(shown)
+
+
+def test_rendered_pods_have_the_folders_and_no_user_of_their_own() -> None:
+    made = values("apache/airflow:3.3.2", "3.3.2", place("/dags"), Path("/sockets"), {"core": {"parallelism": 4}})
+    objects = [for_this_machine(rendered.manifest) for rendered in render(made)]
+    templates = [one["spec"]["template"]["spec"] for one in objects if one["kind"] in ("Deployment", "StatefulSet")]
+    (worker,) = [
+        yaml.safe_load(one["data"]["pod_template.yaml"])["spec"]
+        for one in objects
+        if "pod_template.yaml" in (one.get("data") or {})
+    ]
+    assert len(templates) == 4
+    for spec in (*templates, worker):
+        assert "runAsUser" not in str(spec)
+        assert "fsGroup" not in str(spec)
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        paths = {mount["mountPath"] for mount in spec["containers"][0]["volumeMounts"]}
+        assert {"/dags", "/opt/airflow/output", "/sockets"} <= paths
+    assert not [one for one in objects if one["kind"] in ("Namespace", "NetworkPolicy")]
+    configured = next(one["data"]["airflow.cfg"] for one in objects if "airflow.cfg" in (one.get("data") or {}))
+    assert "dags_folder = /dags" in configured
+    assert f"namespace = {WORKERS}" in configured
+
+
+def test_only_task_pods_get_the_sidecar() -> None:
+    labels = {one["metadata"]["name"]: one["metadata"].get("labels") or {} for one in namespaces(True)}
+    assert labels == {"airflow": {}, WORKERS: {"istio-injection": "enabled"}}
+    assert all(not one["metadata"].get("labels") for one in namespaces(False))
+
+
+def test_changes_of_the_dags_are_told_once() -> None:
+    news = DagNews()
+    assert news.news(None, {}) == []
+    assert news.news(["a"], {}) == ["1 new DAG: a"]
+    assert news.news(["a"], {}) == []
+    assert news.news(["a", "b", "c"], {}) == ["2 new DAGs: b, c"]
+    trace = "Traceback (most recent call last):\n  File x\nNameError: name 'y' is not defined\n"
+    assert news.news(["a", "b"], {"c.py": trace}) == [
+        "1 DAG gone: c",
+        "c.py cannot be parsed: NameError: name 'y' is not defined",
+    ]
+    assert news.news(["a", "b"], {"c.py": trace}) == []
+    assert news.news(["a", "b", "c"], {}) == ["1 new DAG: c", "c.py can be parsed again"]
+
+
+async def check_database(home: Path) -> None:
+    """Use PostgreSQL while it runs; then nothing of it does."""
+    async with open_database(home) as database:
+        assert database.sockets, database.why
+        engine = create_engine(database.url)
+        with engine.connect() as connection:
+            assert "PostgreSQL" in connection.execute(text("SELECT version()")).scalar_one()
+        server = int((home / "postgresql" / "postmaster.pid").read_text().split()[0])
+        engine.dispose()
+    with pytest.raises(ProcessLookupError):
+        os.kill(server, 0)
+
+
+def test_postgresql_runs_whoever_we_are(tmp_path: Path) -> None:
+    """Root, whom PostgreSQL refuses, and whose folders are closed to others."""
+    closed = tmp_path / "closed"
+    closed.mkdir(0o700)
+    asyncio.run(check_database(closed))
+    assert closed.stat().st_mode & 0o777 == 0o700
+
+
+def test_postgresql_runs_for_an_ordinary_user() -> None:
+    if reason := why_not():
+        pytest.skip(f"no ordinary user here: {reason}")
+    script = f"import sys; sys.path[:0] = {sys.path!r}\n" + (
+        "import asyncio, os, pathlib\n"
+        "from tests.laptop.test_laptop_parts import check_database\n"
+        "asyncio.run(check_database(pathlib.Path(os.environ['HOME'])))\n"
+    )
+    with users_home() as home:
+        done = subprocess.run(
+            command_of_user([sys.executable, "-c", script]),
+            env=environment_of_user(home),
+            cwd=home,
+            capture_output=True,
+            text=True,
+            timeout=28,
+        )
+    assert done.returncode == 0, done.stderr
+
+
+def test_sqlite_stands_in_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "asyncpg" else find(name))
+
+    async def look() -> tuple[str, str, str]:
+        async with open_database(tmp_path) as database:
+            return database.kind, database.url, database.why
+
+    assert asyncio.run(look()) == ("SQLite", f"sqlite:///{tmp_path}/airflow.db", "asyncpg is not installed")
+
+
+async def test_a_folder_with_too_long_a_name_for_a_socket_gets_sqlite(tmp_path: Path) -> None:
+    async with open_database(tmp_path / ("long" * 25)) as database:
+        assert (database.kind, "too long for a socket" in database.why) == ("SQLite", True)
