@@ -182,9 +182,47 @@ def test_a_cleared_row_is_scheduled_again_under_the_id_that_it_has(session: Sess
 def test_pods_that_wait_are_wanted_while_their_row_waits_or_runs(session: Session) -> None:
     wanted, unwanted = [row("queued"), row("running")], [row("failed"), row(None), row("scheduled")]
     add_tasks(session, [*wanted, *unwanted])
-    ids = [str(one["id"]) for one in (*wanted, *unwanted)]
+    pods = {str(one["id"]): {"task_instance_id": str(one["id"])} for one in (*wanted, *unwanted)}
     gone = str(uuid.uuid4())
-    assert set(DatabaseLedger(ME).unwanted([*ids, gone, "not an id"])) == {*ids[2:], gone}
+    pods |= {gone: {"task_instance_id": gone}, "odd": {"task_instance_id": "not an id"}, "bare": {}}
+    found = DatabaseLedger(ME).left_behind(pods)
+    assert found == dict.fromkeys([*(str(one["id"]) for one in unwanted), gone])
+
+
+def add_callbacks(session: Session, *states: str) -> dict[str, uuid.UUID]:
+    rows = {state: uuid.uuid4() for state in states}
+    common = {"type": "executor", "fetch_method": "import_path", "data": {}, "priority_weight": 1}
+    common["created_at"] = datetime.datetime.now(datetime.UTC)
+    values = [common | {"id": callback_id, "state": state} for state, callback_id in rows.items()]
+    session.execute(insert(Callback.__table__), values)
+    session.commit()
+    return rows
+
+
+def test_callbacks_whose_end_is_not_known_are_adopted_by_their_pods(session: Session) -> None:
+    rows = add_callbacks(session, "queued", "running", "success", "failed")
+    pods = {state: {"dag_id": "d", "task_id": "callback", "run_id": str(one)} for state, one in rows.items()}
+    pods |= {"gone": {"dag_id": "d", "task_id": "callback", "run_id": str(uuid.uuid4())}}
+    pods |= {"a test": {"dag_id": "connection-test", "task_id": "c", "run_id": str(uuid.uuid4())}}
+    ledger = DatabaseLedger(ME, lambda subject, payload: payload + subject.encode())
+    found = ledger.left_behind(pods)
+    assert {name for name, workload in found.items() if workload is None} == {"success", "failed", "gone", "a test"}
+    adopted = found["queued"]
+    assert adopted is not None
+    assert (str(adopted.key), adopted.claim, adopted.exit_decides) == (
+        str(rows["queued"]),
+        CallbackClaim(rows["queued"]),
+        True,
+    )
+    assert adopted.renew is not None
+    assert adopted.renew(b"of ") == b"of " + str(rows["queued"]).encode()
+
+
+def test_a_callback_without_a_trace_of_its_pod_is_queued_once_more(session: Session) -> None:
+    rows = add_callbacks(session, "queued", "success")
+    asked = [workload(CallbackClaim(one)) for one in rows.values()]
+    assert DatabaseLedger(ME).again(asked) == asked
+    assert sorted(session.scalars(select(Callback.state))) == ["pending", "success"]
 
 
 def test_callbacks_are_settled_when_they_are_over_or_gone(session: Session) -> None:

@@ -28,7 +28,7 @@ from crosswind.archive import DatabaseArchive
 from crosswind.errors import ConfigError, CrosswindError
 from crosswind.event_log import EventLog
 from crosswind.kube.connecting import import_credentials
-from crosswind.ledger import CallbackClaim, DatabaseLedger, TaskClaim
+from crosswind.ledger import CALLBACK_TASK, CONNECTION_TEST_DAG, CallbackClaim, DatabaseLedger, TaskClaim
 from crosswind.meters import airflow_meter
 from crosswind.pods.naming import is_unique_id, label_value, task_labels, team_label
 from crosswind.pods.workers import WorkerTask, worker_namespace
@@ -38,7 +38,7 @@ from crosswind.runs.reading import read_log
 from crosswind.runs.texts import storable
 from crosswind.runs.threads import run_apart
 from crosswind.runs.turns import Turns
-from crosswind.runs.workloads import WORKER_LABEL, Claim, Ended, Notice, Outcome, Released, Workload
+from crosswind.runs.workloads import LOCAL, WORKER_LABEL, Claim, Ended, Notice, Outcome, Released, Workload
 
 if TYPE_CHECKING:
     from airflow.api_fastapi.auth.tokens import JWTGenerator
@@ -99,7 +99,7 @@ class KubernetesExecutor(BaseExecutor):
         if self._engine is not None:
             self._engine.start()
             return
-        self._executor_id = f"local-{uuid4().hex[:8]}" if self.job_id is None else str(self.job_id)
+        self._executor_id = f"{LOCAL}{uuid4().hex[:8]}" if self.job_id is None else str(self.job_id)
         self._tell_first()
         try:
             self._engine = self._make_engine()
@@ -127,7 +127,8 @@ class KubernetesExecutor(BaseExecutor):
         for sentence in config.without_effect(self.conf):
             self.log.info("%s", sentence)
         engine = replace(settings.engine, team=self.team_name or "")
-        self._ledger = DatabaseLedger(self.job_id if isinstance(self.job_id, int) else None)
+        renew = functools.partial(_renew, self.jwt_generator, settings.engine.token_lifetime)
+        self._ledger = DatabaseLedger(self.job_id if isinstance(self.job_id, int) else None, renew)
         self._token_lifetime = settings.engine.token_lifetime
         limits = {name: queue.max_pods for name, queue in settings.queues.items() if queue.max_pods}
         self._turns = Turns(limits, keep_every=self._token_lifetime / 4)
@@ -165,17 +166,20 @@ class KubernetesExecutor(BaseExecutor):
     def trigger_tasks(self, open_slots: int) -> None:
         """Hand over what is queued, highest priority first; of a long queue the rest with the next heartbeats."""
         super().trigger_tasks(min(open_slots, _PER_HEARTBEAT))
+        if not self.queued_tasks:
+            self._priorities = Priorities()  # what was launched is forgotten at the next look, and there is none
 
     def order_queued_tasks_by_priority(self) -> list[tuple[TaskInstanceKey, ExecuteTask]]:
         """Return the queued tasks that may be launched, highest priority first: not those beyond a queue's limit.
 
         Where no queue has a limit, so many as one heartbeat hands over.
         """
-        if not self._turns.limits:
-            keys = self._priorities.first(_PER_HEARTBEAT, self.queued_tasks)
-            if len(keys) == min(_PER_HEARTBEAT, len(self.queued_tasks)):  # else something came past queue_workload
-                return [(key, self.queued_tasks[key]) for key in keys]
-        ordered = super().order_queued_tasks_by_priority()
+        most = len(self.queued_tasks) if self._turns.limits else min(_PER_HEARTBEAT, len(self.queued_tasks))
+        keys = self._priorities.first(most, self.queued_tasks)
+        if len(keys) == most:
+            ordered = [(key, self.queued_tasks[key]) for key in keys]
+        else:  # something came past queue_workload
+            ordered = super().order_queued_tasks_by_priority()
         if not self._turns.limits:
             return ordered
         busy = (workload.task.queue for workload in self._current.values())
@@ -245,13 +249,13 @@ class KubernetesExecutor(BaseExecutor):
             )
         if isinstance(item, ExecuteCallback):
             callback = item.callback
-            task = self._task(str(callback.data.get("dag_id") or "callback"), "callback", str(callback.id))
+            task = self._task(str(callback.data.get("dag_id") or "callback"), CALLBACK_TASK, str(callback.id))
             claim = CallbackClaim(UUID(str(callback.id)))
             payload = self._payload(item, str(callback.id))
             return Workload(key, task, float("inf"), payload, exit_decides=True, log_path=item.log_path, claim=claim)
         assert isinstance(item, TestConnection)
         test_id = str(item.connection_test_id)
-        task = self._task("connection-test", item.connection_id, test_id, queue=item.queue or "default")
+        task = self._task(CONNECTION_TEST_DAG, item.connection_id, test_id, queue=item.queue or "default")
         return Workload(key, task, float("inf"), self._payload(item, test_id))
 
     def _task(
@@ -354,6 +358,7 @@ class KubernetesExecutor(BaseExecutor):
         if waited:
             self.log_task_event(event="pod waits", extra=f"Until it was given up: {waited}", ti_key=ti.key)
         self.queued_tasks.pop(ti.key, None)
+        self._priorities.drop(ti.key)
         self.running.discard(ti.key)
         self._forget(ti.key)
 

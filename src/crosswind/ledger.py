@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import logging
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from uuid import UUID
 
 from airflow.configuration import conf
 from airflow.jobs.job import Job, JobState
-from airflow.models.callback import Callback
+from airflow.models.callback import Callback, CallbackKey
+from airflow.models.connection_test import ACTIVE_STATES, ConnectionTestRequest
 from airflow.models.dagbag import DBDagBag
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
@@ -25,11 +27,12 @@ from sqlalchemy import Column, Row, Select, String, Table, delete, insert, selec
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import InstrumentedAttribute, Session, lazyload
 
+from crosswind.pods.workers import WorkerTask
 from crosswind.runs.texts import storable
-from crosswind.runs.workloads import Position, Standing, Workload
+from crosswind.runs.workloads import WORKER_LABEL, Position, Standing, Workload
 from crosswind.tables import METADATA, make_tables
 
-__all__ = ["CallbackClaim", "DatabaseLedger", "TaskClaim", "standing_of"]
+__all__ = ["CALLBACK_TASK", "CONNECTION_TEST_DAG", "CallbackClaim", "DatabaseLedger", "TaskClaim", "standing_of"]
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,9 @@ _STANDINGS = {
     TaskInstanceState.RESTARTING: Standing.RESTARTING,
 }
 
+
+CALLBACK_TASK, CONNECTION_TEST_DAG = "callback", "connection-test"
+"""What pods of workloads that are no task instances have as task and as DAG; their run is the id in the database."""
 
 _LARGEST, _LARGEST_KEYS = 500, 200
 """Ids, and keys of four parts, per query: SQLite's smallest usual build takes 999 parameters."""
@@ -102,10 +108,15 @@ _FORGOTTEN = datetime.timedelta(days=7)
 
 
 class DatabaseLedger:
-    """Implements ``crosswind.runs.workloads.Ledger``. ``job_id``: the scheduler's job, None outside a scheduler."""
+    """Implements ``crosswind.runs.workloads.Ledger``.
 
-    def __init__(self, job_id: int | None) -> None:
+    ``job_id``: the scheduler's job, None outside a scheduler. ``renew``: returns a workload's JSON, given its subject,
+    with a new token.
+    """
+
+    def __init__(self, job_id: int | None, renew: Callable[[str, bytes], bytes] | None = None) -> None:
         self._job_id = job_id
+        self._renew = renew
         self._tables: bool | None = None
 
     def standings(self, workloads: Collection[Workload]) -> Mapping[Workload, Standing]:
@@ -183,14 +194,13 @@ class DatabaseLedger:
             .options(lazyload(TaskInstance.dag_run))  # else joined, and its row locked too
             .where(
                 TaskInstance.queued_by_job_id == self._job_id,
-                TaskInstance.state.in_(
-                    (TaskInstanceState.QUEUED, TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)
-                ),
+                TaskInstance.state.in_(_WANTED),
             )
         )
-        done = []
+        callbacks = [workload for workload in workloads if isinstance(workload.claim, CallbackClaim)]
+        done = self._callbacks_again(callbacks) if callbacks else []
         with create_session(scoped=False) as session:
-            by_id = {workload.claim.ti_id: workload for workload in workloads}
+            by_id = {one.claim.ti_id: one for one in workloads if isinstance(one.claim, TaskClaim)}
             living = {row[0] for row in _rows(session, select(TaskInstance.id), TaskInstance.id, list(by_id))}
             cleared = [workload for ti_id, workload in by_id.items() if ti_id not in living]
             rows = _rows_by_key(session, cleared) if cleared else {}
@@ -206,14 +216,41 @@ class DatabaseLedger:
                     _reset(ti, session)
         return done
 
-    def unwanted(self, ti_ids: Collection[str]) -> Collection[str]:
-        """Return those of the task instances' ids that no pod which has not started may run any more."""
-        ids = {ti_id: parsed for ti_id in ti_ids if (parsed := _uuid(ti_id)) is not None}
-        query = select(TaskInstance.id, TaskInstance.state)
+    def _callbacks_again(self, workloads: Sequence[Workload]) -> list[Workload]:
+        """Have core queue callbacks once more that nobody has started to run."""
         with create_session(scoped=False) as session:
-            states = {row[0]: row[1] for row in _rows(session, query, TaskInstance.id, list(ids.values()))}
-        wanted = (TaskInstanceState.QUEUED, TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING)
-        return [ti_id for ti_id, parsed in ids.items() if states.get(parsed) not in wanted]
+            for part in _parts([workload.claim.callback_id for workload in workloads]):
+                still = Callback.id.in_(part) & (Callback.state == CallbackState.QUEUED)
+                session.execute(update(Callback).where(still).values(state=CallbackState.PENDING))
+        return list(workloads)
+
+    def left_behind(self, pods: Mapping[str, Mapping[str, str]]) -> Mapping[str, Workload | None]:
+        """Find the callbacks whose end is not known yet, and what nobody wants to start any more.
+
+        Core gives the task instances of a scheduler that is gone to another one, but not its callbacks. A connection
+        test needs nobody: its worker reports by itself, and core ends one that takes too long.
+        """
+        tasks, callbacks, tests = _sorted(pods)
+        with create_session(scoped=False) as session:
+            states = _states(session, TaskInstance.id, TaskInstance.state, tasks)
+            told = _states(session, Callback.id, Callback.state, callbacks)
+            tested = _states(session, ConnectionTestRequest.id, ConnectionTestRequest.state, tests)
+        found: dict[str, Workload | None] = {
+            uid: None for uid, ti_id in tasks.items() if states.get(ti_id) not in _WANTED
+        }
+        found |= {uid: None for uid, test in tests.items() if tested.get(test) not in _TESTED}
+        for uid, callback in callbacks.items():
+            open_ = told.get(callback) in (CallbackState.QUEUED, CallbackState.RUNNING)
+            found[uid] = self._callback(callback, pods[uid]) if open_ else None
+        return found
+
+    def _callback(self, callback: UUID, facts: Mapping[str, str]) -> Workload:
+        """Return a callback that another executor launched, to be adopted by its pod."""
+        dag_id, run_id = facts.get("dag_id", ""), str(callback)
+        task = WorkerTask(dag_id, CALLBACK_TASK, run_id, 1, unique_id=run_id, labels=WORKER_LABEL)
+        claim, renew = CallbackClaim(callback), functools.partial(self._renew, run_id) if self._renew else None
+        key = CallbackKey(run_id)
+        return Workload(key, task, float("inf"), None, exit_decides=True, claim=claim, renew=renew)
 
     def remember(self, positions: Collection[Position]) -> None:
         """Keep positions; where no table can be made they are not kept, which is told once."""
@@ -327,6 +364,32 @@ def _unserialized(session: Session, workloads: Iterable[Workload]) -> list[Workl
         if dag is None or not dag.has_task(task.task_id):
             missing.append(workload)
     return missing
+
+
+_WANTED = TaskInstanceState.QUEUED, TaskInstanceState.RUNNING, TaskInstanceState.RESTARTING
+_TESTED = tuple(state.value for state in ACTIVE_STATES)
+
+
+def _sorted(
+    pods: Mapping[str, Mapping[str, str]],
+) -> tuple[dict[str, UUID], dict[str, UUID], dict[str, UUID]]:
+    """Return the ids of task instances, of callbacks and of connection tests, by the uids of their pods."""
+    tasks, callbacks, tests = {}, {}, {}
+    for uid, facts in pods.items():
+        ti_id, run_id = (_uuid(facts.get(name, "")) for name in ("task_instance_id", "run_id"))
+        if ti_id is not None:
+            tasks[uid] = ti_id
+        elif run_id is not None and facts.get("task_id") == CALLBACK_TASK:
+            callbacks[uid] = run_id
+        elif run_id is not None and facts.get("dag_id") == CONNECTION_TEST_DAG:
+            tests[uid] = run_id
+    return tasks, callbacks, tests
+
+
+def _states(
+    session: Session, column: InstrumentedAttribute[Any], state: InstrumentedAttribute[Any], ids: Mapping[str, UUID]
+) -> dict[UUID, Any]:
+    return {row[0]: row[1] for row in _rows(session, select(column, state), column, list(ids.values()))}
 
 
 def _server(address: str) -> str:

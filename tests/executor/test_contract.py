@@ -260,6 +260,40 @@ def test_a_long_queue_is_handed_over_in_slices_the_most_urgent_first(
     assert [workload.priority for workload in launched] == sorted(range(1200), reverse=True)
 
 
+@pytest.mark.parametrize("limits", [{}, {"gpu": 2}])
+def test_what_was_launched_is_forgotten(
+    executor: KubernetesExecutor, make_workload: Any, limits: dict[str, int]
+) -> None:
+    executor.parallelism, executor._turns = 10_000, Turns(limits)
+    for number in range(1000):
+        executor.queue_workload(make_workload(f"task{number}", priority=number % 3), session=None)  # type: ignore[arg-type]
+        if number % 100 == 99:
+            executor.heartbeat()
+    while executor.queued_tasks:
+        executor.heartbeat()
+    assert len(executor._engine.launched) == 1000  # type: ignore[union-attr]
+    assert len(executor._priorities) == 0
+
+
+@pytest.mark.parametrize("limits", [{}, {"gpu": 2}])
+def test_a_task_that_is_queued_again_with_another_weight_is_launched_once(
+    executor: KubernetesExecutor, make_workload: Any, limits: dict[str, int]
+) -> None:
+    executor.parallelism, executor._turns = 10_000, Turns(limits)
+    stuck = make_workload("stuck")
+    executor.queue_workload(stuck, session=None)  # type: ignore[arg-type]
+    executor.revoke_task(ti=SimpleNamespace(key=stuck.key))  # type: ignore[arg-type]
+    for weight in (7, 3):
+        again = stuck.model_copy(update={"ti": stuck.ti.model_copy(update={"priority_weight": weight})})
+        executor.queue_workload(again, session=None)  # type: ignore[arg-type]
+    for number in range(20):
+        executor.queue_workload(make_workload(f"task{number}"), session=None)  # type: ignore[arg-type]
+    executor.heartbeat()
+    launched_keys = [one.key for one in executor._engine.launched]  # type: ignore[union-attr]
+    assert launched_keys.count(stuck.key) == 1
+    assert len(launched_keys) == 21
+
+
 @pytest.fixture
 def limited(executor: KubernetesExecutor) -> KubernetesExecutor:
     """The executor with a limit of one pod for queue gpu."""

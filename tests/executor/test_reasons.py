@@ -174,14 +174,16 @@ def test_each_cause_is_told_in_all_three_places(impatient: Any) -> None:
 
 def test_what_a_pod_waits_for_is_told_while_it_waits(impatient: Any) -> None:
     missing = k8s.V1Volume(name="creds", secret=k8s.V1SecretVolumeSource(secret_name="warehouse"))
+    base = k8s.V1Container(name="base", volume_mounts=[k8s.V1VolumeMount(name="creds", mount_path="/creds")])
     told = {
         impatient.queue("nowhere", override(node_selector=NOWHERE)): "no node takes the pod (0/1 nodes are available",
-        impatient.queue("volume", override(volumes=[missing])): "a volume cannot be mounted (MountVolume.SetUp failed "
-        'for volume "creds" : secret "warehouse" not found)',
+        impatient.queue(
+            "volume", override(base=base, volumes=[missing])
+        ): 'a volume cannot be mounted (MountVolume.SetUp failed for volume "creds" : secret "warehouse" not found)',
     }
     for key, sentence in told.items():
         extra = impatient.until(lambda key=key: events(impatient, key))[0]
-        assert extra[0] == "pod waits"
+        assert extra[0] == "pod waits", extra
         assert sentence in extra[1]
     assert impatient.events == {}
     assert all(key in impatient.executor.running for key in told)

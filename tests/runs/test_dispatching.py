@@ -90,3 +90,34 @@ async def test_an_error_of_the_work_itself_does_not_end_the_others() -> None:
         await dispatcher.idle()
     assert done == ["good"]
     assert isinstance(heard[0], KeyError)
+
+
+async def test_an_item_put_again_while_it_waits_or_is_worked_on_is_worked_on_once() -> None:
+    done: list[str] = []
+    began, free = asyncio.Event(), asyncio.Event()
+
+    async def work(item: str) -> None:
+        done.append(item)
+        began.set()
+        await free.wait()
+        if len(done) == 1:
+            raise TooManyRequests("busy", status=429)
+
+    dispatcher = Dispatcher[str](work, lambda item, error: 0.05, Pace())
+    item = "a pod"
+    dispatcher.put(item)
+    dispatcher.put(item)
+    async with running(dispatcher):
+        await began.wait()
+        dispatcher.put(item)
+        assert len(dispatcher) == 1
+        free.set()
+        async with asyncio.timeout(10):
+            while len(done) < 2:
+                dispatcher.put(item)
+                await asyncio.sleep(0.005)
+            await dispatcher.idle()
+        assert done == [item, item]
+        dispatcher.put(item)  # when all is done it may be put again
+        await dispatcher.idle()
+        assert len(done) == 3

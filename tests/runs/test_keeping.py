@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import datetime
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from crosswind.runs.batches import Batch
 from crosswind.runs.board import Board
 from crosswind.runs.ending import Ender
 from crosswind.runs.following import Follower
-from crosswind.runs.keeping import Keeper
+from crosswind.runs.keeping import Keeper, _is_left_to_itself
 from crosswind.runs.stopping import Stopper
 from crosswind.runs.workloads import Notice, Run, Stage, Workload
 from crosswind.settings import EngineSettings, KubeSettings
@@ -34,6 +35,9 @@ class Ledger:
 
     def living(self) -> set[str]:
         return {"8"}
+
+    def left_behind(self, pods: Any) -> dict[str, Any]:
+        return {}
 
     def report(self, workload: Workload, message: str) -> None:
         raise AssertionError(message)
@@ -153,6 +157,31 @@ async def test_what_dead_executors_left_is_swept_and_the_living_keep_theirs(kept
             kept.keeper.sweep_soon()
             await kept.keeper._sweep()
             await kept.stopper.idle()
+
+
+async def test_what_a_dag_test_has_made_is_left_to_it(kept: Kept, cluster: Cluster) -> None:
+    """Nothing says whether its process is alive: its Secrets may be for pods that a quota keeps waiting."""
+    manifest = pod("done", cluster.image, "local-1234abcd", "exit 0", secret="of-local")
+    await kept.client.create(PODS, manifest, namespace=kept.namespace)
+    secret = workload_secret("of-local", kept.namespace, {"a": b"x"}, {"airflow-worker": "local-1234abcd"})
+    await kept.client.create(SECRETS, secret, namespace=kept.namespace)
+    async with asyncio.timeout(20):
+        while (await kept.client.get(PODS, "done", namespace=kept.namespace))["status"].get("phase") != "Succeeded":  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    for _ in range(3):
+        kept.keeper.sweep_soon()
+        await kept.keeper._sweep()
+        await kept.stopper.idle()
+    assert await names(kept, PODS) == {"done"}
+    assert await names(kept, SECRETS) == {"of-local"}
+
+
+@pytest.mark.parametrize(("age", "left"), [(datetime.timedelta(hours=1), True), (datetime.timedelta(days=2), False)])
+def test_a_dag_test_is_taken_for_killed_after_a_day(age: datetime.timedelta, left: bool) -> None:
+    made = (datetime.datetime.now(datetime.UTC) - age).strftime("%Y-%m-%dT%H:%M:%SZ")
+    metadata = {"labels": {"airflow-worker": "local-1"}, "creationTimestamp": made}
+    assert _is_left_to_itself(metadata) is left
+    assert not _is_left_to_itself(metadata | {"labels": {"airflow-worker": "7"}})
 
 
 async def test_a_secret_that_is_newer_than_its_pods_is_not_swept_at_once(kept: Kept) -> None:

@@ -40,3 +40,23 @@ def test_what_is_taken_waits_no_more() -> None:
     assert order.take(9) == ["c"]
     assert order.take(9) == []
     assert not order
+
+
+def test_a_key_stands_once_under_its_newest_priority() -> None:
+    waiting = Priorities[str]()
+    waiting.put("a", 1)
+    waiting.put("b", 5)
+    waiting.put("a", 7)
+    assert len(waiting) == 2
+    assert waiting.take(5) == ["a", "b"]
+    assert len(waiting) == 0
+
+
+def test_a_key_that_is_dropped_is_forgotten() -> None:
+    waiting = Priorities[str]()
+    waiting.put("a", 1)
+    waiting.drop("a")
+    waiting.drop("never there")
+    assert len(waiting) == 0
+    assert waiting.first(5, {"a"}) == []
+    assert not waiting._keys

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
 
-from crosswind.runs.threads import CallThread, Feed, LoopThread, run_apart
+from crosswind.runs.threads import CallThread, Feed, LoopThread, call_apart, run_apart
 
 
 async def forever() -> None:
@@ -148,3 +150,62 @@ async def test_calls_are_made_one_after_the_other_and_all_of_them_before_the_thr
     await calls.call(made.append, 3)
     assert made == [1, 2, 3]
     calls.close()
+
+
+def test_an_exception_of_a_signal_handler_takes_effect_at_once_and_cancels_the_work() -> None:
+    """``execution_timeout`` is one: a task in its last seconds is not to wait for work that takes minutes."""
+
+    class Expired(BaseException):
+        pass
+
+    def expire(*_: object) -> None:
+        raise Expired
+
+    cancelled = threading.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    before = signal.signal(signal.SIGALRM, expire)
+    try:
+        began = time.monotonic()
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(Expired):
+            run_apart(work, 600)
+        assert time.monotonic() - began < 10
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert cancelled.wait(10)
+
+
+def test_work_that_cannot_be_cancelled_holds_up_nobody_who_is_interrupted() -> None:
+    class Expired(BaseException):
+        pass
+
+    def expire(*_: object) -> None:
+        raise Expired
+
+    free = threading.Event()
+
+    async def work() -> None:
+        free.wait(60)  # blocks its loop, as a slow name server does
+
+    before = signal.signal(signal.SIGALRM, expire)
+    try:
+        began = time.monotonic()
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(Expired):
+            run_apart(work, 600)
+        assert time.monotonic() - began < 20
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        free.set()
+
+
+async def test_calls_apart_of_one_loop_share_a_thread() -> None:
+    assert await call_apart(threading.get_ident) == await call_apart(threading.get_ident) != threading.get_ident()

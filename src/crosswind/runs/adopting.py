@@ -25,6 +25,7 @@ from crosswind.runs.following import Follower
 from crosswind.runs.inheriting import Heir
 from crosswind.runs.pacing import Pace
 from crosswind.runs.remembering import followed_by
+from crosswind.runs.threads import call_apart
 from crosswind.runs.workloads import WORKER_LABEL, Claim, Ledger, Position, Run, Stage, Standing, unique_of
 from crosswind.settings import EngineSettings
 from crosswind.types import Manifest
@@ -153,9 +154,7 @@ class Adopter:
     async def _positions(self, within: float) -> Collection[Position]:
         """Return what other executors than this one have kept in the last seconds."""
         try:
-            found = await asyncio.to_thread(
-                self._ledger.positions, followed_by(self._client.host, self._settings), within
-            )
+            found = await call_apart(self._ledger.positions, followed_by(self._client.host, self._settings), within)
         except Exception as error:
             log.warning("It is not known how far former schedulers have followed their pods: %s", error)
             return ()
@@ -200,7 +199,7 @@ class Adopter:
             return True
         if age < _ALIVE_AFTER:
             return False
-        return heir.owner in map(label_value, await asyncio.to_thread(self._ledger.living))
+        return heir.owner in map(label_value, await call_apart(self._ledger.living))
 
     def _claimed(self, owner: str) -> dict[str, Run]:
         """Return the runs that an executor left and whose pod is not known yet, by the task instance's id."""
@@ -277,7 +276,7 @@ class Adopter:
         log.warning("The pods of the former scheduler %s cannot be listed; its tasks are left alone meanwhile", owner)
         runs = self._claimed(owner).values()
         try:
-            found = await asyncio.to_thread(self._ledger.standings, [run.workload for run in runs])
+            found = await call_apart(self._ledger.standings, [run.workload for run in runs])
         except Exception as error:
             log.warning("The metadata database could not be asked about adopted tasks: %s", error)
             return

@@ -45,13 +45,22 @@ class Dispatcher(Generic[Item]):
         self._heap: list[tuple[float, int, Item]] = []
         self._failures: dict[int, int] = {}
         self._next_quota = -math.inf
+        self._known: set[int] = set()
         self._order = itertools.count()
         self._changed = asyncio.Event()
         self._taken = asyncio.Event()
         self._done = asyncio.Event()
 
     def put(self, item: Item, priority: float = 0.0) -> None:
-        """Queue an item; higher priorities go first, equal ones in the order in which they came."""
+        """Queue an item; higher priorities go first, equal ones in the order in which they came.
+
+        One that is queued, under way or to be tried again already is not put a second time.
+        """
+        if id(item) not in self._known:
+            self._known.add(id(item))
+            self._push(item, priority)
+
+    def _push(self, item: Item, priority: float) -> None:
         heapq.heappush(self._heap, (-priority, next(self._order), item))
         self._changed.set()
 
@@ -98,7 +107,7 @@ class Dispatcher(Generic[Item]):
 
     async def _one(self, item: Item, priority: float) -> None:
         loop = asyncio.get_running_loop()
-        sent_at = loop.time()
+        sent_at, delay = loop.time(), None
         try:
             await self._work(item)
             self.pace = self.pace.accepted(self.under_way)
@@ -115,6 +124,8 @@ class Dispatcher(Generic[Item]):
             else:
                 del self._failures[id(item)]
         finally:
+            if delay is None:
+                self._known.discard(id(item))
             self.under_way -= 1
             self._changed.set()
             self._done.set()
@@ -136,7 +147,7 @@ class Dispatcher(Generic[Item]):
     def _again(self, item: Item, priority: float, delay: float) -> None:
         def back() -> None:
             self.later -= 1
-            self.put(item, priority)
+            self._push(item, priority)
 
         self.later += 1
         asyncio.get_running_loop().call_later(delay, back)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import datetime
 import logging
+import time
 import uuid
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
@@ -211,7 +212,7 @@ class Ender:
                 return await self._exec(sight, name, step)
             except _NotTaken as error:
                 may_come = step.way is Way.CLIENT and error.code not in _NO_SUCH_COMMAND
-                if not may_come or _age(sight.pod, name) > _LISTEN_S or _is_over(sight.pod, name):
+                if not may_come or _age(sight, name, self._base) > _LISTEN_S or _is_over(sight.pod, name):
                     raise
                 await asyncio.sleep(_AGAIN_S)
 
@@ -225,7 +226,7 @@ class Ender:
     async def _signal_again(self, sight: Sight, name: str, step: Step, ends: float) -> None:
         """Signal one that has just started again: without a handler yet, process 1 loses the signal."""
         now = asyncio.get_running_loop().time
-        while _age(sight.pod, name) < _LISTEN_S and now() + _REPORT_S < ends:
+        while _age(sight, name, self._base) < _LISTEN_S and now() + _REPORT_S < ends:
             if await sight.until(lambda pod: _is_over(pod, name), _REPORT_S):
                 return
             with contextlib.suppress(_NotTaken, CrosswindError):
@@ -240,7 +241,7 @@ class Ender:
                     break
                 raise Unreachable("the connection closed without an answer")
             except Unreachable:
-                if not patient or _age(sight.pod, name) > _LISTEN_S or _is_over(sight.pod, name):
+                if not patient or _age(sight, name, self._base) > _LISTEN_S or _is_over(sight.pod, name):
                     raise
                 await asyncio.sleep(_AGAIN_S)
         if code and not 200 <= code < 300:
@@ -338,11 +339,24 @@ def _code(pod: Manifest | None, name: str) -> str:
     return "" if code is None else f", exit code {code}"
 
 
-def _age(pod: Manifest | None, name: str) -> float:
-    """Seconds since a container's start; a long time when it is not known."""
+def _age(sight: Sight, name: str, base: str) -> float:
+    """Seconds since a container's start, at least; a long time when it is not known.
+
+    Base's end and the container's start are read from one clock, the node's. Ours may be minutes apart from it, and
+    counts only the seconds since the pod came into sight.
+    """
+    started, ended = _time(sight.pod, name, "running", "startedAt"), _time(sight.pod, base, "terminated", "finishedAt")
+    if started is None:
+        return float("inf")
+    before = (ended - started).total_seconds() if ended is not None else 0.0
+    return max(0.0, before) + time.monotonic() - sight.since
+
+
+def _time(pod: Manifest | None, name: str, state: str, field: str) -> datetime.datetime | None:
+    """Return a time in a container's status, None if it is not there."""
     for status in mappings(mapping(mapping(pod).get("status")).get("containerStatuses")):
         if status.get("name") == name:
-            started = mapping(mapping(status.get("state")).get("running")).get("startedAt")
-            if isinstance(started, str):
-                return (datetime.datetime.now(datetime.UTC) - datetime.datetime.fromisoformat(started)).total_seconds()
-    return float("inf")
+            at = mapping(mapping(status.get("state")).get(state)).get(field)
+            with contextlib.suppress(ValueError):
+                return datetime.datetime.fromisoformat(at) if isinstance(at, str) else None
+    return None

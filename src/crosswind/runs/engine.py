@@ -30,7 +30,7 @@ from crosswind.runs.metering import Meter, metering
 from crosswind.runs.remembering import Rememberer, followed_by
 from crosswind.runs.settling import Settler
 from crosswind.runs.stopping import Stopper
-from crosswind.runs.threads import LoopThread
+from crosswind.runs.threads import LoopThread, call_apart
 from crosswind.runs.workloads import Claim, Ledger, Outcome, Released, Run, Stage, Workload, unique_of
 from crosswind.settings import EngineSettings, KubeSettings
 
@@ -198,7 +198,7 @@ class Engine:
     def _put_aside(self, work: Callable[[], None]) -> None:
         async def do() -> None:
             try:
-                await asyncio.to_thread(work)
+                await call_apart(work)
             except Exception:
                 log.exception("Work beside crosswind's engine failed")
 
@@ -285,7 +285,7 @@ class Engine:
             over=self._over,
             created=self._created,
         )
-        keeper = Keeper(client, board, settings, self._ledger, follower, stopper)
+        keeper = Keeper(client, board, settings, self._ledger, follower, stopper, self._claim)
         adopter = Adopter(
             client,
             board,

@@ -94,7 +94,7 @@ class Follower:
         try:
             if event.type != "DELETED":
                 self.changed(run, event.object)
-            elif "deletionTimestamp" in metadata or run.stage is Stage.ENDED or self._group is None:
+            elif run.stage is Stage.ENDED or run.revoked or self._group is None:
                 self.gone(run, event.object)
             else:
                 self._group.create_task(self.look(run, event.object))

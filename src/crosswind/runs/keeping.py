@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import logging
 import math
 from base64 import b64decode, b64encode
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from crosswind.errors import CrosswindError
@@ -28,7 +30,8 @@ from crosswind.runs.board import Board
 from crosswind.runs.following import Follower
 from crosswind.runs.inquiring import Inquirer
 from crosswind.runs.stopping import Stopper
-from crosswind.runs.workloads import WORKER_LABEL, Ledger, Run, Stage, Workload
+from crosswind.runs.threads import call_apart
+from crosswind.runs.workloads import LOCAL, WORKER_LABEL, Claim, Ledger, Run, Stage, Workload
 from crosswind.settings import EngineSettings
 from crosswind.types import Manifest
 
@@ -41,10 +44,11 @@ _LINGERING = 120.0
 _RENEW_AGAIN = 5.0
 """Seconds until the renewal of tokens that failed is tried again, at first."""
 _SWEEP = 300.0
+_LOCAL_LIFE = datetime.timedelta(days=1)
 
 
 class Keeper:
-    """Looks after an engine's runs."""
+    """Looks after an engine's runs. ``claim`` gets what the pods of former executors run that is to be adopted."""
 
     def __init__(
         self,
@@ -54,6 +58,7 @@ class Keeper:
         ledger: Ledger,
         follower: Follower,
         stopper: Stopper | Archiver,
+        claim: Callable[[Sequence[Claim]], None] = lambda claims: None,
     ) -> None:
         self._client = client
         self._board = board
@@ -61,6 +66,7 @@ class Keeper:
         self._ledger = ledger
         self._follower = follower
         self._stopper = stopper
+        self._claim = claim
         self._inquirer = Inquirer(client, board, settings)
         self._suspects: set[tuple[str, str]] = set()
         self._strays: set[str] = set()
@@ -161,7 +167,7 @@ class Keeper:
         if not self._suspects and _now() - self._swept_at < _SWEEP:
             return
         self._swept_at = _now()
-        living = {label_value(name) for name in await asyncio.to_thread(self._ledger.living)}
+        living = {label_value(name) for name in await call_apart(self._ledger.living)}
         for namespace in self._settings.namespaces:
             await self._sweep_pods(namespace, living)
             await self._sweep_secrets(namespace, living - {label_value(self._settings.executor_id)})
@@ -206,26 +212,28 @@ class Keeper:
         ours = ",".join(f"{key}={value}" for key, value in WORKER_LABEL.items())
         labels = f"{ours},airflow-worker notin ({others}),airflow_executor_done!=True"
         left = (await self._client.gather(PODS, self._unclaimed, namespace=namespace, labels=labels)).items
-        runs = [run for run in left if run is not None]
-        if waiting := {run.task.ti_id for run in runs if run.could_start}:
-            unwanted = await asyncio.to_thread(self._ledger.unwanted, waiting)
-            runs = [run for run in runs if not run.could_start or run.task.ti_id in unwanted]
-        for run in runs:
-            self._stopper.put(run)
+        pods = {one.run.uid: one for one in left if one is not None}
+        asked = {uid: one.annotations for uid, one in pods.items()}
+        found = await call_apart(self._ledger.left_behind, asked) if asked else {}
+        for uid, one in pods.items():
+            if (workload := found.get(uid)) is not None:
+                self._claim([_claim_of(workload, one.owner)])
+            elif one.over:
+                self._stopper.put(one.run)
+            elif uid in found and not one.started:
+                one.run.could_start = True  # which has it deleted
+                self._stopper.put(one.run)
 
-    def _unclaimed(self, pod: Manifest) -> Run | None:
-        """Return a pod of a former executor as a run that is over, None for one whose task runs.
-
-        One that waits yet ``could_start``: whether its task instance still wants it, the database knows.
-        """
-        if (run := self._left_over(pod)) is not None:
-            return run
-        verdict = judge(pod)
-        if verdict.started or "task_instance_id" not in (pod["metadata"].get("annotations") or {}):
+    def _unclaimed(self, pod: Manifest) -> _Unclaimed | None:
+        """Return what matters of a former executor's pod; None for one whose task runs, or that is claimed by now."""
+        metadata, verdict = pod["metadata"], judge(pod)
+        if _is_left_to_itself(metadata) or (metadata["namespace"], metadata["name"]) in self._board.pods:
             return None
-        waiting = self._as_over(pod, verdict)
-        waiting.could_start = True
-        return waiting
+        facts = metadata.get("annotations") or {}
+        if verdict.started and not verdict.over and "task_instance_id" in facts:
+            return None
+        owner = (metadata.get("labels") or {}).get("airflow-worker", "")
+        return _Unclaimed(self._as_over(pod, verdict), verdict.over, verdict.started, facts, owner)
 
     def _left_over(self, pod: Manifest) -> Run | None:
         """Return a pod as a run that is over, None when it is not."""
@@ -251,8 +259,8 @@ class Keeper:
         labels += f",airflow-worker notin ({','.join(sorted(siblings))})" if siblings else ""
         team = team_label(self._settings.team)
         labels += "".join(f",{key}={value}" for key, value in team.items()) or ",!crosswind/team"
-        found = await self._client.gather(SECRETS, _where, namespace=namespace, labels=labels)
-        unused = {where for where in found.items if where not in self._board.batches}
+        found = await self._client.gather(SECRETS, _sweepable, namespace=namespace, labels=labels)
+        unused = {where for where in found.items if where is not None and where not in self._board.batches}
         if unused:
             labels = "kubernetes_executor=True"
             used = await self._client.gather(PODS, lambda pod: secrets_of([pod]), namespace=namespace, labels=labels)
@@ -263,8 +271,38 @@ class Keeper:
         self._suspects = here | (unused - self._suspects)
 
 
-def _where(found: Manifest) -> tuple[str, str]:
-    return found["metadata"]["namespace"], found["metadata"]["name"]
+@dataclass(frozen=True, slots=True)
+class _Unclaimed:
+    """A pod of a former executor, as a run that is over."""
+
+    run: Run
+    over: bool
+    started: bool
+    annotations: Mapping[str, str]
+    owner: str
+
+
+def _claim_of(workload: Workload, owner: str) -> Claim:
+    """Return a claim of a workload whose pod is there, for the adopter to find it again by its annotations."""
+    task = workload.task
+    key = task.dag_id, task.task_id, task.run_id, task.try_number, task.map_index
+    return Claim(task.run_id, key, workload, owner=owner)
+
+
+def _is_left_to_itself(metadata: Manifest) -> bool:
+    """Whether something belongs to a ``dag.test``, of which the database does not know whether it is alive.
+
+    It deletes what it made when it ends; a day later it is taken for killed. By then the clocks' difference is nothing.
+    """
+    if not (metadata.get("labels") or {}).get("airflow-worker", "").startswith(LOCAL):
+        return False
+    made = datetime.datetime.fromisoformat(metadata["creationTimestamp"])
+    return datetime.datetime.now(datetime.UTC) - made < _LOCAL_LIFE
+
+
+def _sweepable(secret: Manifest) -> tuple[str, str] | None:
+    metadata = secret["metadata"]
+    return None if _is_left_to_itself(metadata) else (metadata["namespace"], metadata["name"])
 
 
 def _now() -> float:

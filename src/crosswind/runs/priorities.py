@@ -20,13 +20,23 @@ class Priorities(Generic[Key]):
 
     def __init__(self) -> None:
         self._keys: dict[float, dict[Key, None]] = {}
+        self._priorities: dict[Key, float] = {}
 
     def put(self, key: Key, priority: float) -> None:
-        """Add a key; one that is there under this priority keeps its place."""
+        """Add a key; one that is there under this priority keeps its place, under another one it moves."""
+        before = self._priorities.get(key, priority)
+        if before != priority:
+            self._forget(before, [key])
+        self._priorities[key] = priority
         self._keys.setdefault(priority, {})[key] = None
 
     def __len__(self) -> int:
-        return sum(map(len, self._keys.values()))
+        return len(self._priorities)
+
+    def drop(self, key: Key) -> None:
+        """Forget a key, if it is there."""
+        if (priority := self._priorities.get(key)) is not None:
+            self._forget(priority, [key])
 
     def take(self, count: int) -> list[Key]:
         """Remove the first ``count`` keys and return them, fewer where there are not so many."""
@@ -56,6 +66,6 @@ class Priorities(Generic[Key]):
     def _forget(self, priority: float, over: list[Key]) -> None:
         keys = self._keys[priority]
         for key in over:
-            del keys[key]
+            del keys[key], self._priorities[key]
         if not keys:
             del self._keys[priority]

@@ -7,6 +7,7 @@ import logging
 
 from crosswind.pods.naming import label_value
 from crosswind.runs.following import Follower
+from crosswind.runs.threads import call_apart
 from crosswind.runs.workloads import Ledger, Position
 from crosswind.settings import EngineSettings
 
@@ -46,7 +47,7 @@ class Rememberer:
             return
         positions = [Position(self._executor, self._server, place, version) for place, version in new.items()]
         try:
-            await asyncio.to_thread(self._ledger.remember, positions)
+            await call_apart(self._ledger.remember, positions)
         except Exception as error:
             log.warning("The positions of watches could not be kept, trying again: %s", error)
         else:

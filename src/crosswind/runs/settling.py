@@ -24,6 +24,7 @@ _LARGEST = 500
 """Workloads per query: SQLite takes 999 parameters."""
 _DATABASE_DOWN = 5.0
 _NOT_YET = 1.0
+_RELAUNCHES_TOLD = 10
 _RESTARTING = 3.0
 """Seconds until SUCCESS is told again: the next try of a cleared task waits for it."""
 
@@ -144,7 +145,8 @@ class Settler:
         if isinstance(verdict, State):
             self._tell(run, verdict, thread)
         elif verdict == "relaunch":
-            self._board.notice(run, "pod relaunched", run.message, run.reason)
+            several = run.attempt < _RELAUNCHES_TOLD  # each is worth a row, but not without end
+            self._board.notice(run, "pod relaunched", run.message, f"{run.attempt}" if several else run.reason)
             self._relaunch(run)
             self._close(run)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 
 from crosswind.errors import CrosswindError, Forbidden, NotFound
@@ -25,6 +26,7 @@ class Sight:
         metadata = pod["metadata"]
         self.namespace, self.name, self.uid = metadata["namespace"], metadata["name"], metadata["uid"]
         self.pod: Manifest | None = pod
+        self.since = time.monotonic()
         self._client = client
         self._changed = asyncio.Event()
 

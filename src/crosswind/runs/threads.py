@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
 import logging
 import os
 import queue
 import threading
+import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Generic, Self, TypeVar
 
-__all__ = ["CallThread", "Feed", "LoopThread", "run_apart"]
+__all__ = ["CallThread", "Feed", "LoopThread", "call_apart", "run_apart"]
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +22,9 @@ T = TypeVar("T")
 
 _FEED_AHEAD = 10_000
 """Items, log lines most of them, that may wait for a slow caller."""
+
+_CANCELLED_S = 0.5
+"""Seconds that a caller who was interrupted waits for the work that it cancelled."""
 
 _FEED_END = 10.0
 """Seconds that the work of a feed gets to end in."""
@@ -115,15 +120,41 @@ class LoopThread:
 def run_apart(work: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> T:
     """Run a coroutine to its end in a fresh thread and loop: for synchronous callers that may sit on a running loop.
 
-    Raises what the coroutine raises, and ``TimeoutError`` after ``timeout`` seconds.
+    Raises what the coroutine raises, and ``TimeoutError`` after ``timeout`` seconds. An exception of a signal handler,
+    such as that of a task's ``execution_timeout``, cancels the coroutine and leaves at once: what the coroutine still
+    does to end has a moment for it, and goes on in its thread after that.
     """
+    result: concurrent.futures.Future[T] = concurrent.futures.Future()
+    cancel: list[Callable[[], object]] = []
 
     async def bounded() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        cancel.append(functools.partial(asyncio.get_running_loop().call_soon_threadsafe, task.cancel))
         async with asyncio.timeout(timeout):
             return await work()
 
-    with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="crosswind-apart") as pool:
-        return pool.submit(asyncio.run, bounded()).result()
+    def run() -> None:
+        try:
+            value = asyncio.run(bounded())
+        except asyncio.CancelledError:
+            result.cancel()
+        except BaseException as error:
+            result.set_exception(error)
+        else:
+            result.set_result(value)
+
+    thread = threading.Thread(target=run, name="crosswind-apart", daemon=True)
+    thread.start()
+    try:
+        return result.result()
+    except BaseException:
+        if not result.done():
+            with contextlib.suppress(RuntimeError):  # its loop was closed meanwhile
+                for one in cancel:
+                    one()
+            thread.join(_CANCELLED_S)
+        raise
 
 
 class CallThread:
@@ -180,6 +211,9 @@ class CallThread:
             self._calls.put(None)
         self._calls = self._thread = None
 
+    def __del__(self) -> None:
+        self.close()
+
     def _put(self, run: Callable[[], None]) -> None:
         if self._calls is None:
             self._stuck = [thread for thread in self._stuck if thread.is_alive()]
@@ -194,6 +228,20 @@ class CallThread:
         if self._thread is not None:
             self._stuck.append(self._thread)
         self.close()
+
+
+_apart: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, CallThread] = weakref.WeakKeyDictionary()
+
+
+async def call_apart(work: Callable[..., T], *args: object) -> T:
+    """Return what a blocking function returns, called in the loop's thread for such functions; see ``CallThread``.
+
+    In place of ``asyncio.to_thread`` for the database: that has no deadline, and six calls that hang use it up.
+    """
+    loop = asyncio.get_running_loop()
+    if loop not in _apart:
+        _apart[loop] = CallThread("crosswind-database", most=8)
+    return await _apart[loop].call(work, *args)
 
 
 def _work_off(calls: queue.SimpleQueue[Callable[[], None] | None]) -> None:

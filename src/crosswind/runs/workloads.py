@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from crosswind.pods.workers import WorkerTask
 
 __all__ = [
+    "LOCAL",
     "WORKER_LABEL",
     "Claim",
     "Ended",
@@ -30,6 +31,10 @@ __all__ = [
 
 WORKER_LABEL = {"crosswind/worker": "true"}
 """On each pod that an engine made, so that it is found when its engine is no more."""
+
+
+LOCAL = "local-"
+"""Begins the id of an executor outside a scheduler, as ``dag.test`` has it."""
 
 
 class State(enum.StrEnum):
@@ -238,8 +243,12 @@ class Ledger(Protocol):
         """Have tasks scheduled once more at no cost of a retry; return those for which that is done by now."""
         ...
 
-    def unwanted(self, ti_ids: Collection[str]) -> Collection[str]:
-        """Return those of the task instances' ids for which no pod needs to start any more."""
+    def left_behind(self, pods: Mapping[str, Mapping[str, str]]) -> Mapping[str, Workload | None]:
+        """Say what the database knows of pods of former executors, by uid, each given by its annotations.
+
+        A workload is one whose end nobody else reports: its pod is to be adopted. None: the pod need not start any
+        more. Pods that are left out are others' business.
+        """
         ...
 
     def remember(self, positions: Collection[Position]) -> None:
