@@ -158,6 +158,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "apiVersion: v1\nkind: Pod\nmetadata: {name: worker}\nspec: {containers: [{name: base, image: x/y:1}]}"
     )
     (folder / "files").mkdir()
+    (folder / "files" / "crosswind.yaml").write_text("connection: warehouse\n")
     (folder / "files" / "orders.yaml").write_text("id: orders\nquery: q.sql\ntables: []\n")
     (folder / "files" / "q.sql").write_text("CREATE TABLE orders AS SELECT 1")
     return folder

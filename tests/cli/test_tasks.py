@@ -104,14 +104,33 @@ def test_a_missing_folder_is_wrong_use(files: Path) -> None:
     assert "no such folder" in found.stderr
 
 
-@pytest.mark.parametrize(("form", "begin"), [("text", "orders "), ("mermaid", "flowchart"), ("svg", "<svg")])
-def test_graph_draws(files: Path, tmp_path: Path, form: str, begin: str) -> None:
-    assert run("graph", files, "--format", form).stdout.startswith(begin)
-    assert run("graph", files, "--format", form, "-o", tmp_path / "out").exit_code == 0
-    first, rest = (tmp_path / "out").read_text().split("\n", 1)
-    assert "Written by crosswind tasks graph" in first
-    assert rest.startswith(begin)
-    assert run("graph", files, "--format", form, "-o", tmp_path / "out").exit_code == 0
+BEGINS = {"text": "orders ", "mermaid": "flowchart", "svg": "<svg", "html": "<!doctype html>", "json": "{"}
+
+
+@pytest.mark.parametrize("form", BEGINS)
+def test_graph_draws(files: Path, tmp_path: Path, form: str) -> None:
+    assert run("graph", files, "--output", form).stdout.startswith(BEGINS[form])
+    for _ in range(2):  # its own file is replaced
+        assert run("graph", files, "--output", form, "-o", tmp_path / "out").exit_code == 0
+    written = (tmp_path / "out").read_text()
+    if form != "json":
+        assert "Written by crosswind tasks graph" in written.splitlines()[0]
+        written = written.partition("\n")[2]
+    assert written.startswith(BEGINS[form])
+    (tmp_path / "out").write_text("mine")
+    assert run("graph", files, "--output", form, "-o", tmp_path / "out").exit_code == 2
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_graph_draws_in_the_terminal_and_a_part_of_it(files: Path) -> None:
+    assert run("graph", files, "--draw").stdout == ". (2 tasks)\n[orders]─┐\n         └─▶[daily]\n"
+    (files / "other.yaml").write_text("id: other\nquery: o.sql\ntables: []\n")
+    (files / "o.sql").write_text("CREATE TABLE other AS SELECT 1")
+    shown = json.loads(run("graph", files, "--output", "json", "--around", "daily").stdout)
+    assert [task["id"] for task in shown["tasks"]] == ["daily", "orders"]
+    found = run("graph", files, "--around", "dayly")
+    assert found.exit_code == 2
+    assert "did you mean daily?" in found.stderr
 
 
 def test_compile_writes_what_changed_and_removes_what_is_gone(files: Path, tmp_path: Path) -> None:

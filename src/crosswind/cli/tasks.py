@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import sys
@@ -15,15 +16,16 @@ from crosswind import ownership
 
 if TYPE_CHECKING:
     from crosswind.tasks import Compiled
+    from crosswind.tasks.graph import Graph
     from crosswind.tasks.problems import Problem
 
 __all__ = ["tasks"]
 
-GRAPH_COMMENTS = {"text": "# {}", "mermaid": "%% {}", "svg": "<!-- {} -->"}
+GRAPH_COMMENTS = {"text": "# {}", "mermaid": "%% {}", "svg": "<!-- {} -->", "html": "<!-- {} -->"}
 GRAPH_LINES = {form: text.format("Written by crosswind tasks graph.") + "\n" for form, text in GRAPH_COMMENTS.items()}
-GRAPH_MARK = ownership.Mark(
-    "crosswind tasks graph", lambda content: content.startswith(tuple(line.encode() for line in GRAPH_LINES.values()))
-)
+GRAPH_JSON = b'{\n  "crosswind": "tasks graph",'
+GRAPH_STARTS = (*(line.encode() for line in GRAPH_LINES.values()), GRAPH_JSON)
+GRAPH_MARK = ownership.Mark("crosswind tasks graph", lambda content: content.startswith(GRAPH_STARTS))
 
 FOLDER = click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 
@@ -109,22 +111,53 @@ def _by_root(paths: Sequence[Path], root: Path | None) -> dict[Path, list[str] |
 
 @tasks.command()
 @FOLDER
-@click.option("--format", "form", type=click.Choice(["text", "mermaid", "svg"]), default="text", show_default=True)
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="File to write.")
-def graph(folder: Path, form: str, output: Path | None) -> None:
-    """Draw the tables and tasks of FOLDER.
+@click.option(
+    "--output",
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "mermaid", "svg", "html"]),
+    default="text",
+    show_default=True,
+    help="html: one page with folders to fold, a search, and what is before and after a task.",
+)
+@click.option("--draw", is_flag=True, help="Draw in the terminal.")
+@click.option("--around", metavar="TASK", help="Only this task, all before it and all after it.")
+@click.option("-o", "--file", type=click.Path(dir_okay=False, path_type=Path), help="File to write.")
+def graph(folder: Path, form: str, draw: bool, around: str | None, file: Path | None) -> None:
+    """Show the tables and tasks of FOLDER, by folder, in the order of work.
 
     A file that this command has not written is never replaced.
     """
-    from crosswind.tasks.drawing import as_mermaid, as_svg, as_text
+    from crosswind.errors import ConfigError
+    from crosswind.tasks import layout, terminal
 
     compiled = _compiled(folder)
     _tell(folder, compiled)
-    text = {"text": as_text, "mermaid": as_mermaid, "svg": as_svg}[form](compiled.graph)
-    if output is None:
+    shown = compiled.graph
+    if around is not None:
+        if around not in shown.nodes:
+            near = difflib.get_close_matches(around, shown.nodes, 1)
+            hint = f"did you mean {near[0]}?" if near else "crosswind tasks graph shows all"
+            raise ConfigError(f"--around {around}: there is no such task in {folder}; {hint}")
+        shown = layout.around(shown, around)
+    text = terminal.as_drawing(shown) if draw else _shown(shown, form)
+    if file is None:
         click.echo(text)
     else:
-        ownership.write(output, (GRAPH_LINES[form] + text).encode(), GRAPH_MARK)
+        ownership.write(file, (("" if form == "json" else GRAPH_LINES[form]) + text).encode(), GRAPH_MARK)
+
+
+def _shown(graph: Graph, form: str) -> str:
+    from crosswind.tasks import drawing, picture
+
+    forms = {
+        "text": drawing.as_text,
+        "json": drawing.as_json,
+        "mermaid": drawing.as_mermaid,
+        "svg": picture.as_svg,
+        "html": picture.as_html,
+    }
+    return forms[form](graph)
 
 
 @tasks.command("compile")

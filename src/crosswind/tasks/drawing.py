@@ -1,15 +1,12 @@
-"""The tables and tasks of a folder as text, Mermaid or a picture (SVG). Pure."""
+"""The tables and tasks of a folder as text, Mermaid or JSON. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from html import escape
+import json
 
 from crosswind.tasks.graph import Graph
 
-__all__ = ["as_mermaid", "as_svg", "as_text"]
-
-_ROW, _COLUMN, _WIDTH, _HEIGHT, _LETTER = 34, 60, 26, 24, 7.4
+__all__ = ["as_json", "as_mermaid", "as_text"]
 
 
 def as_text(graph: Graph) -> str:
@@ -19,9 +16,12 @@ def as_text(graph: Graph) -> str:
     for task in sorted(graph.nodes, key=lambda task: (depths[task], task)):
         node = graph.nodes[task]
         lines.append(f"{task}  ({node.path}){'  BROKEN' if node.problem else ''}")
-        inputs = dict(graph.inputs(node))
-        lines += [f"  reads  {table}  from {inputs.get(table, 'outside')}" for table in node.reads]
+        inputs: dict[str, list[str]] = {}
+        for table, by in graph.inputs(node):
+            inputs.setdefault(table, []).append(by)
+        lines += [f"  reads  {table}  from {', '.join(inputs.get(table, ['outside']))}" for table in node.reads]
         lines += [f"  makes  {table}" for table in node.writes]
+        lines += [f"  appends  {table}" for table in node.appends]
     return "\n".join(lines)
 
 
@@ -44,74 +44,22 @@ def _quoted(text: str) -> str:
     return text.replace('"', "#quot;")
 
 
-def as_svg(graph: Graph) -> str:
-    """A picture: tables from outside at the left, then each task right of all that it waits for."""
-    columns = _columns(graph)
-    places, width = _places(columns)
-    height = max((len(column) for column in columns), default=0) * _ROW + _ROW
-    shapes = [*_arrows(graph, places), *_boxes(graph, places)]
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height}" font-family="sans-serif"'
-    arrow = '<marker id="a" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-    marker = f'<defs>{arrow}<path d="M0 0L8 4L0 8z" fill="#777"/></marker></defs>'
-    back = '<rect width="100%" height="100%" fill="white"/>'
-    return "\n".join([f'{head} font-size="12">', marker, back, *shapes, "</svg>"]) + "\n"
-
-
-Place = tuple[float, float, float]
-"""Left, middle height and width of a box."""
-
-
-def _columns(graph: Graph) -> list[list[str]]:
-    """Return what stands in each column: tables with a slash before, so that no task has such a name."""
-    outside = sorted({f"/{table}" for node in graph.nodes.values() for table in graph.external(node)})
-    depths = _depths(graph)
-    columns: list[list[str]] = [outside, *([] for _ in range(max(depths.values(), default=-1) + 1))]
-    for task, depth in sorted(depths.items()):
-        columns[depth + 1].append(task)
-    rows = {name: row for row, name in enumerate(outside)}
-    for column in columns[1:]:  # near to what they read, so that few arrows cross
-        column.sort(key=lambda task: (_middle(graph, task, rows), task))
-        rows |= {task: row for row, task in enumerate(column)}
-    return columns
-
-
-def _middle(graph: Graph, task: str, rows: Mapping[str, int]) -> float:
-    node = graph.nodes[task]
-    near = [rows[by] for _, by in graph.inputs(node) if by in rows]
-    near += [rows[f"/{table}"] for table in graph.external(node)]
-    return sum(near) / len(near) if near else 0.0
-
-
-def _places(columns: list[list[str]]) -> tuple[dict[str, Place], float]:
-    places, left = dict[str, Place](), 10.0
-    for column in columns:
-        width = max((len(name) * _LETTER for name in column), default=0.0) + _WIDTH
-        places |= {name: (left, (row + 1) * _ROW, width) for row, name in enumerate(column)}
-        left += width + _COLUMN if column else 0
-    return places, left
-
-
-def _arrows(graph: Graph, places: Mapping[str, Place]) -> Iterator[str]:
-    for task, node in sorted(graph.nodes.items()):
-        right, end, _ = places[task]
-        sources = [(by, table) for table, by in graph.inputs(node)]
-        for source, table in [*sources, *((f"/{table}", table) for table in graph.external(node))]:
-            left, begin, width = places[source]
-            x, bend = left + width, (right - left - width) / 2
-            path = f"M{x:.0f} {begin:.0f}C{x + bend:.0f} {begin:.0f} {right - bend:.0f} {end:.0f} {right:.0f} {end:.0f}"
-            style = 'fill="none" stroke="#777" marker-end="url(#a)"'
-            yield f'<path d="{path}" {style}><title>{escape(table)}</title></path>'
-
-
-def _boxes(graph: Graph, places: Mapping[str, Place]) -> Iterator[str]:
-    for name, (left, middle, width) in sorted(places.items()):
-        outside = name.startswith("/")
-        broken = not outside and graph.nodes[name].problem
-        fill = "#eee" if outside else "#fdd" if broken else "#def"
-        corner = f'rx="{_HEIGHT // 2 if outside else 3}"'
-        box = f'x="{left:.0f}" y="{middle - _HEIGHT / 2:.0f}" width="{width:.0f}" height="{_HEIGHT}" {corner}'
-        yield f'<rect {box} fill="{fill}" stroke="#777"/>'
-        yield f'<text x="{left + _WIDTH / 2:.0f}" y="{middle + 4:.0f}">{escape(name.lstrip("/"))}</text>'
+def as_json(graph: Graph) -> str:
+    """Each task with its file, what it reads and from whom, what it makes and appends to; for programs."""
+    tasks = [
+        {
+            "id": node.id,
+            "file": node.path,
+            "folder": node.folder,
+            "reads": [{"table": table, "from": graph.makers(table)} for table in node.reads],
+            "makes": list(node.writes),
+            "appends": list(node.appends),
+            "after": sorted({by for _, by in graph.inputs(node)}),
+            "problem": node.problem or None,
+        }
+        for _, node in sorted(graph.nodes.items())
+    ]
+    return json.dumps({"crosswind": "tasks graph", "tasks": tasks}, indent=2)
 
 
 def _depths(graph: Graph) -> dict[str, int]:
