@@ -62,7 +62,7 @@ def test_before_and_after_the_deployment(cluster: Cluster, tmp_path: Path) -> No
     assert found["Secret airflow-database in airflow"] == "fail"
 
     CliRunner().invoke(main, ["render", str(VALUES), "-o", str(tmp_path)])
-    for part in ("00-namespace-airflow.yaml", "rbac", "configmap.yaml"):
+    for part in ("00-namespace-airflow.yaml", "00-namespace-airflow-workers.yaml", "rbac", "workers", "configmap.yaml"):
         kubectl(cluster, "apply", "-f", tmp_path / part, "--recursive")
     secret = ("-n", "airflow", "create", "secret", "generic")
     kubectl(cluster, *secret, "airflow-database", "--from-literal=connection=x")
@@ -73,9 +73,9 @@ def test_before_and_after_the_deployment(cluster: Cluster, tmp_path: Path) -> No
 
     after = doctor(cluster, "--values", VALUES, "--output", "json")
     assert (after.exit_code, set(levels(after).values())) == (0, {"ok"}), after.output
-    assert {"permissions", "execution API", "workers in airflow"} <= set(levels(after))
+    assert {"permissions", "execution API", "workers in airflow-workers"} <= set(levels(after))
 
-    kubectl(cluster, "-n", "airflow", "delete", "rolebinding", "airflow-executor-scheduler")
+    kubectl(cluster, "-n", "airflow-workers", "delete", "rolebinding", "airflow-executor-scheduler")
     ran = doctor(cluster, "--values", VALUES)
     assert ran.exit_code == 1
     assert "airflow:airflow-scheduler may not create pods in airflow" in ran.output

@@ -13,9 +13,8 @@ HEALTHY = Facts(version=(1, 33), execution=(200, "{}"))
 
 def told(values: dict[str, Any], **seen: Any) -> list[tuple[str, str, str]]:
     facts = Facts(**{**HEALTHY.__dict__, **seen})
-    return [
-        (one.level, one.check, one.what) for one in findings(Values.model_validate({"image": "x", **values}), facts)
-    ]
+    given = Values.model_validate({"image": "x", **values}).with_workers_apart(True)
+    return [(one.level, one.check, one.what) for one in findings(given, facts)]
 
 
 def namespace(**labels: str) -> dict[str, Any]:
@@ -163,3 +162,9 @@ def test_all_that_is_wrong_has_a_mend() -> None:
     found = findings(Values.model_validate({"image": "x", "mesh": {"kind": "istio"}}), facts)
     assert all(one.mend or one.check.startswith("workers") for one in found)
     assert not [one for one in found if one.level == "ok"]
+
+
+def test_workers_beside_airflows_secrets_are_warned_of() -> None:
+    levels = {check: level for level, check, _ in told({"workers": {"namespaces": ["airflow"]}})}
+    assert levels["workers"] == "warn"
+    assert "workers" not in {check for _, check, _ in told({})}

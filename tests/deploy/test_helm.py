@@ -152,7 +152,7 @@ def test_what_the_chart_cannot_express_is_said() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_command_prints_a_values_file(name: str) -> None:
-    told = CliRunner().invoke(main, ["render", str(EXAMPLES / f"{name}.yaml"), "--helm-values"]).output
+    told = CliRunner().invoke(main, ["render", str(EXAMPLES / f"{name}.yaml"), "--helm-values"]).stdout
     assert told.startswith("# helm install ")
     assert yaml.safe_load(told)["fullnameOverride"] == values_of(name).name
 

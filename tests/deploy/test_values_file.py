@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from crosswind.deploy.values_file import read_values
+from crosswind.deploy.values_file import read_values, shared_namespace
 from crosswind.errors import ConfigError
 
 IMAGE = "image: example.com/airflow:1\n"
@@ -77,4 +77,26 @@ def test_all_problems_are_told_at_once() -> None:
 
 
 def test_only_the_image_must_be_given() -> None:
-    assert read_values(IMAGE, "v.yaml").worker_namespaces == ("airflow",)
+    assert read_values(IMAGE, "v.yaml").namespace == "airflow"
+
+
+@pytest.mark.parametrize(
+    ("text", "namespaces"),
+    [
+        (IMAGE, ("airflow-workers",)),
+        (IMAGE + "name: flow\nnamespace: data\n", ("data-workers",)),
+        (IMAGE + "workers: {namespaces: [a, b]}\n", ("a", "b")),
+        (IMAGE + "workers: {namespaces: [airflow]}\n", ("airflow",)),
+        ("# One deployment of Airflow. All keys: docs/deploy.md. Then:\n" + IMAGE, ("airflow",)),
+        (IMAGE + "logs: {to: volume, volume: {storageClass: nfs}}\n", ("airflow",)),
+        (IMAGE + "logs: {to: volume, volume: {claim: logs}}\n", ("airflow-workers",)),
+    ],
+)
+def test_workers_are_apart_from_airflows_secrets_unless_an_earlier_file_or_a_volume_keeps_them_there(
+    text: str, namespaces: tuple[str, ...]
+) -> None:
+    values = read_values(text, "v.yaml")
+    assert values.worker_namespaces == namespaces
+    warned = "workers: {namespaces: [airflow-workers]}" in shared_namespace(values)
+    assert warned is (namespaces == ("airflow",))
+    assert read_values(text, "v.yaml", shared=True).worker_namespaces[0] in (*namespaces, values.namespace)

@@ -68,9 +68,25 @@ async def _examine(values: Values, context: str | None, kubeconfig: str | None, 
 
     async with await Client.connect(KubeSettings(kubeconfig=kubeconfig, context=context)) as client:
         version = await server_version(client)
+        if known and await _shared_before(client, values):
+            values = values.with_workers_apart(False)
         look = _Look(client, values)
         seen = await look.all(known=known)
         return findings(values, Facts(version=version, unseen=look.unseen, **seen), known=known)
+
+
+async def _shared_before(client: Client, values: Values) -> bool:
+    """Return whether what is deployed has its workers in the namespace of everything else."""
+    from crosswind.kube.resources import Resource
+
+    try:
+        deployed = await client.get(
+            Resource("", "v1", "configmaps", "ConfigMap"), f"{values.name}-config", namespace=values.namespace
+        )
+    except (ApiError, Unreachable):
+        return False  # nothing is deployed, or nobody may look: the values alone say
+    lines = str((deployed.get("data") or {}).get("airflow.cfg", "")).splitlines()
+    return f"namespace = {values.namespace}" in lines
 
 
 class _Look:

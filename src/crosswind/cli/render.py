@@ -44,8 +44,9 @@ def render(values: str, folder: Path | None, explain: bool, diff: bool, helm_val
     """
     from crosswind.deploy import tree
 
-    given = read(values)
+    given = read(values, folder)
     objects = tree.render(given)
+    _warn(given)
     if explain:
         from crosswind.deploy import explanations
 
@@ -68,11 +69,28 @@ def render(values: str, folder: Path | None, explain: bool, diff: bool, helm_val
     click.echo(f"{len(objects)} objects written to {folder}" + (f", {removed} removed" if removed else ""))
 
 
-def read(values: str) -> Values:
-    """Return what a values file says; "-" is standard input."""
+def read(values: str, folder: Path | None = None) -> Values:
+    """Return what a values file says; "-" is standard input. ``folder``: where it has been rendered to before."""
     from crosswind.deploy.values_file import read_values
 
-    return read_values(read_text(values, what="values file", pipes=True), values)
+    given = read_values(read_text(values, what="values file", pipes=True), values)
+    return given.with_workers_apart(False) if folder and _shared_before(folder, given.namespace) else given
+
+
+def _shared_before(folder: Path, namespace: str) -> bool:
+    """Return whether an earlier run rendered workers into the namespace of everything else."""
+    path = folder / "configmap.yaml"
+    if not path.is_file():
+        return False
+    text = read_text(path)
+    return text.startswith(MARK_LINE) and f"\n    namespace = {namespace}\n" in text
+
+
+def _warn(values: Values) -> None:
+    from crosswind.deploy.values_file import shared_namespace
+
+    if warning := shared_namespace(values):
+        click.echo(f"Warning: {warning}", err=True)
 
 
 def _helm_text(values: Values) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from crosswind.deploy import meshes
 from crosswind.deploy.references import Reference
 from crosswind.deploy.values import Values
+from crosswind.deploy.values_file import shared_namespace
 from crosswind.pods.causes import why, why_refused
 from crosswind.types import Manifest
 
@@ -67,6 +68,9 @@ def findings(values: Values, facts: Facts, *, known: bool = True) -> list[Findin
         found += [*_kinds(facts), *_mesh(values, facts), *_injected(values, facts), *_referred(facts)]
         found += [*_template(facts)]
         found += [*_image(values, facts), *_execution(facts)]
+    if known and (warning := shared_namespace(values)):
+        what, _, mend = warning.partition(". Add ")
+        found.append(Finding("warn", "workers", what, f"add {mend}"))
     found += [Finding("warn", check, f"could not be looked at: {reason}") for check, reason in facts.unseen.items()]
     return found
 

@@ -28,7 +28,7 @@ class Answers:
 def first_values(answers: Answers) -> str:
     """Return the text of a values file."""
     blocks = [
-        "# One deployment of Airflow. All keys: docs/deploy.md. Then:",
+        "# A deployment of Airflow. All keys: docs/deploy.md. Then:",
         "#   crosswind render values.yaml -o manifests/ && kubectl apply -f manifests/ --recursive",
         f"name: airflow  # goes before the name of each object\nnamespace: {_text(answers.namespace)}",
         f"# Airflow 3.3 with crosswind in it; best with a digest (name@sha256:...)\nimage: {_text(answers.image)}",
@@ -60,7 +60,7 @@ def _dags(answers: Answers) -> str:
     repo = _text(answers.repo or "https://git.example.com/dags.git")
     text = {
         "image": "  source: image\n  path: /opt/airflow/dags",
-        "pvc": "  source: pvc\n  volume: {claim: dags}  # a claim that exists, mounted by many nodes",
+        "pvc": "  source: pvc\n  volume: {claim: dags}  # a claim in both namespaces, mounted by many nodes",
         "git-sync": f"  source: git-sync\n  repo: {repo}\n  ref: main\n  subdir: dags\n"
         "  # secret: dags-git  # for a private repository: keys username and password, or ssh and known_hosts",
         "bundle": f"  source: bundle\n  repo: {repo}\n  ref: main\n  subdir: dags\n"
@@ -73,7 +73,8 @@ def _logs(answers: Answers) -> str:
     text = {
         "archive": "  to: archive",
         "none": "  to: none",
-        "volume": "  to: volume\n  volume: {size: 50Gi}  # claim, storageClass or efs; it must serve many nodes",
+        "volume": "  to: volume\n"
+        "  volume: {claim: logs}  # a claim that exists in both namespaces, of one file system for many nodes; or efs",
         "remote": f"  to: remote\n  url: {_text(answers.logs_url or 's3://example-bucket/airflow')}",
     }[answers.logs]
     choices = "archive (metadata database), volume, remote (object store), none (as long as the pod)"
@@ -108,5 +109,6 @@ scheduler:
 apiServer:
   replicas: 2
 workers:
+  namespaces: [{_text(answers.namespace)}-workers]  # apart from Airflow's Secrets, which pods of its namespace can read
   resources: {{requests: {{cpu: 250m, memory: 1Gi}}, limits: {{memory: 1Gi}}}}{role}
 # config: {{core: {{parallelism: 128}}}}  # further options of airflow.cfg"""

@@ -61,7 +61,7 @@ def helm_values(values: Values) -> Manifest:
         # the chart asks for its own executors by name where permissions are concerned
         "rbac": {"create": True},
         "allowPodLaunching": True,
-        "multiNamespaceMode": len(values.worker_namespaces) > 1,
+        "multiNamespaceMode": values.worker_namespaces != (values.namespace,),
         "enableBuiltInSecretEnvVars": {"AIRFLOW_CONN_AIRFLOW_DB": False},
         **_secrets(values),
         "config": _config(values),
@@ -112,8 +112,14 @@ def inexpressible(values: Values) -> Iterator[str]:
         yield "Secrets are not fetched; apply secrets/ of the manifests beside the chart."
     if (isinstance(values.logs, VolumeLogs) and values.logs.volume.efs) or isinstance(values.dags, VolumeDags):
         yield "Volumes of EFS are not made; apply volumes/ of the manifests beside the chart."
-    if len(values.worker_namespaces) > 1:
-        yield "With several namespaces its roles hold in the whole cluster."
+    apart = [namespace for namespace in values.worker_namespaces if namespace != values.namespace]
+    if apart:
+        yield "With workers in other namespaces its roles hold in the whole cluster."
+        names = f"{values.secrets.database.name} and {values.secrets.fernet_key.name}"
+        yield (
+            f"In {', '.join(apart)} it makes nothing: apply rbac/ and workers/ of the manifests there, and make copies"
+            f" of Secrets {names}, which its worker pods refer to, and authors of DAGs can read."
+        )
     if "@" in values.image:
         yield "Workers cannot have an image by digest: images.pod_template takes a tag only."
 
@@ -156,7 +162,10 @@ def _config(values: Values) -> Manifest:
         "logging": {"base_log_folder"},
         "fab": {"config_file"},
     }
-    ours["kubernetes_executor"] = {"namespace", "pod_template_file"}
+    derived = {"pod_template_file"}
+    if values.worker_namespaces == (values.namespace,):
+        derived.add("namespace")
+    ours["kubernetes_executor"] = derived
     found: dict[str, dict[str, Any]] = {}
     for section, options in derived_options(values).items():
         leave = ours.get(section, set())

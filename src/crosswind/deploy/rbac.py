@@ -55,14 +55,19 @@ def executor_rules(values: Values) -> list[Manifest]:
         rules.append(_rule("secrets", "create", "list", "patch", "delete"))
     # says which volume a waiting pod waits for
     rules.append(_rule("events", "list"))
-    if str(values.config.get("kubernetes_executor", {}).get("delete_worker_pods", True)).lower() == "false":
-        # ends the sidecars of pods that are kept, and says so
-        rules += [
-            _rule("pods/portforward", "get", "create"),
-            _rule("pods/exec", "get", "create"),
-            _rule("events", "create"),
-        ]
+    if _keeps_pods(values):
+        rules += _ending_rules()
     return rules
+
+
+def _keeps_pods(values: Values) -> bool:
+    """Whether any pod stays when its task has ended: by Airflow's default those of failed tasks do."""
+    options = values.config.get("kubernetes_executor", {})
+    deletes = {
+        name: str(options.get(name, default)).lower() in ("true", "t", "1")
+        for name, default in (("delete_worker_pods", True), ("delete_worker_pods_on_failure", False))
+    }
+    return not all(deletes.values())
 
 
 def _keeps_logs(values: Values) -> bool:
@@ -81,6 +86,7 @@ def launcher_rules() -> list[Manifest]:
         _rule("pods", "create", "get", "list", "watch", "patch", "delete"),
         _rule("pods/log", "get"),
         _rule("events", "list"),
+        *_ending_rules(),  # a task may keep its pod (on_finish_action)
     ]
 
 
@@ -104,6 +110,15 @@ def lease_rules(values: Values) -> list[Manifest]:
     return [
         {**leases, "verbs": ["create"]},
         {**leases, "resourceNames": [named(values, "reaper")], "verbs": ["get", "update"]},
+    ]
+
+
+def _ending_rules() -> list[Manifest]:
+    """Return what ending the sidecars of a kept pod takes, and reporting it on the pod."""
+    return [
+        _rule("pods/portforward", "get", "create"),
+        _rule("pods/exec", "get", "create"),
+        _rule("events", "create"),
     ]
 
 

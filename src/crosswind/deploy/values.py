@@ -10,7 +10,7 @@ import re
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from crosswind.deploy.config_rules import config_problems, variable_problems
@@ -360,7 +360,7 @@ class Workers(PodValues):
     """The pods of tasks."""
 
     namespaces: tuple[Name, ...] = ()
-    """Where they run; the first is the default. () is the namespace of everything else."""
+    """Where they run; the first is the default. (): NAMESPACE-workers, for a pod may read all Secrets of its own."""
     resources: Manifest = resources("250m", "1Gi")
     affinity: Manifest = {}
     aws_role: AwsRole | None = None
@@ -402,10 +402,23 @@ class Values(Part):
     workers: Workers = Workers()
     reaper: Reaper = Reaper()
 
+    _workers_apart: bool = PrivateAttr(default=False)
+
     @property
     def worker_namespaces(self) -> tuple[str, ...]:
         """Where workers run: by default, and those whose queue says so."""
-        return tuple(dict.fromkeys((*(self.workers.namespaces or (self.namespace,)), *self._queue_namespaces())))
+        default = f"{self.namespace}-workers" if self._workers_apart else self.namespace
+        return tuple(dict.fromkeys((*(self.workers.namespaces or (default,)), *self._queue_namespaces())))
+
+    def with_workers_apart(self, apart: bool) -> Values:
+        """Return the same with workers in NAMESPACE-workers where ``workers.namespaces`` does not say otherwise.
+
+        Without it they are in the namespace of everything else, as in releases up to 0.1. A volume that only one
+        namespace can have keeps them there.
+        """
+        values = self.model_copy()
+        values._workers_apart = apart and not self._volume_for_one_namespace() and len(self.namespace) <= 55
+        return values
 
     @property
     def namespaces(self) -> tuple[str, ...]:
@@ -474,11 +487,13 @@ class Values(Part):
             raise ValueError("has web.auth simple, whose passwords each API server makes; say apiServer.replicas 1")
         return self
 
+    def _volume_for_one_namespace(self) -> bool:
+        volume = getattr(self.logs, "volume", None) or getattr(self.dags, "volume", None)
+        return volume is not None and volume.claim is None and (volume.efs is None or volume.efs.dynamic)
+
     @model_validator(mode="after")
     def _volumes_are_shared(self) -> Values:
-        volume = getattr(self.logs, "volume", None) or getattr(self.dags, "volume", None)
-        apart = volume is not None and volume.claim is None and (volume.efs is None or volume.efs.dynamic)
-        if apart and len(self.namespaces) > 1:
+        if self._volume_for_one_namespace() and len(self.namespaces) > 1:
             raise ValueError(
                 "wants one volume in several namespaces, which a storage class cannot give; name an EFS file system, "
                 "or a claim that you make in each namespace"

@@ -18,14 +18,21 @@ from crosswind.pods.documents import doubled, line_of, told
 from crosswind.pods.shape import Path, dotted
 from crosswind.types import Json
 
-__all__ = ["read_values"]
+__all__ = ["FIRST_LINE", "read_values", "shared_namespace"]
 
 _TAGGED = {"dags": "source", "logs": "to"}
 """Parts that come in several kinds, and the key that says which."""
 
 
-def read_values(text: str, where: str) -> Values:
+FIRST_LINE = "# One deployment of Airflow. All keys: docs/deploy.md. Then:"
+"""How ``crosswind init`` began its files when workers were in the namespace of everything else."""
+
+
+def read_values(text: str, where: str, *, shared: bool = False) -> Values:
     """Return the values that ``text`` (YAML, one document) gives; ``where`` is the file's name, for messages.
+
+    Workers are in a namespace of their own unless the file names others. ``shared``: an earlier deployment has them
+    in the namespace of everything else, and they stay there; so they do for a file of an earlier ``crosswind init``.
 
     Raises ``ConfigError``: ``FILE:LINE: KEY what is wrong; how to mend it``, one line for each problem.
     """
@@ -35,9 +42,20 @@ def read_values(text: str, where: str) -> Values:
     if twice := [*doubled(root, ())]:
         raise ConfigError("\n".join(told(problem, root, where) for problem in twice))
     try:
-        return Values.model_validate(content)
+        values = Values.model_validate(content)
+        return values.with_workers_apart(not shared and not text.startswith(FIRST_LINE))
     except ValidationError as error:
         raise ConfigError("\n".join(_lines(error, root, content, where))) from error
+
+
+def shared_namespace(values: Values) -> str:
+    """Return what to warn of and what to write, "" where workers are apart from Airflow's own Secrets."""
+    if values.namespace not in values.worker_namespaces:
+        return ""
+    return (
+        f"Workers run in namespace {values.namespace}, where the author of a DAG can read Airflow's own Secrets by a"
+        f" secretKeyRef. Add to the values file: workers: {{namespaces: [{values.namespace}-workers]}}"
+    )
 
 
 def _lines(error: ValidationError, root: yaml.Node, content: Json, where: str) -> Iterator[str]:

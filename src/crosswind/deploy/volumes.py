@@ -78,7 +78,6 @@ def _efs_volume(values: Values, part: str, volume: Volume, efs: Efs, namespace: 
         "capacity": {"storage": volume.size},
         "accessModes": ["ReadWriteMany"],
         "persistentVolumeReclaimPolicy": "Retain",
-        "storageClassName": "",
         "csi": {"driver": _DRIVER, "volumeHandle": handle},
         "claimRef": {"namespace": namespace, "name": named(values, part)},
     }
