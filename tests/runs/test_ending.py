@@ -16,7 +16,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from crosswind.errors import TooManyRequests, Unreachable
+from crosswind.errors import (
+    CredentialsError,
+    CrosswindError,
+    ServerError,
+    TooManyRequests,
+    Unauthorized,
+    Unreachable,
+)
 from crosswind.kube.client import Client
 from crosswind.kube.connecting import load
 from crosswind.kube.requests import Request
@@ -316,29 +323,56 @@ async def test_where_a_pod_may_not_be_watched_it_is_read(
             assert await Ender(limited, allowed=Abilities.EXEC).end(found)
 
 
-class Busy:
-    """Carries requests, but answers the first that want a subresource with 429, as an API server that sheds load."""
+BUSY = TooManyRequests("busy", status=429, retry_after=0.05)
 
-    def __init__(self, inner: Transport, subresource: str) -> None:
-        self._inner, self._subresource, self.refusals = inner, subresource, 3
+
+class Busy:
+    """Carries requests, but fails the first that are ``meant``, by the end of their path or their method."""
+
+    def __init__(self, inner: Transport, meant: str, error: CrosswindError = BUSY) -> None:
+        self._inner, self._meant, self._error, self.refusals = inner, meant, error, 3
 
     async def open(self, request: Request, authorization: str | None) -> Reply:
-        if request.path.endswith(self._subresource) and self.refusals:
+        if (request.path.endswith(self._meant) or request.method == self._meant) and self.refusals:
             self.refusals -= 1
-            raise TooManyRequests("busy", status=429, retry_after=0.05)
+            raise self._error
         return await self._inner.open(request, authorization)
 
 
 @pytest.mark.parametrize(
+    "error",
+    [
+        BUSY,
+        ServerError("etcd leader changed", status=503),
+        Unauthorized("expired", status=401),
+        CredentialsError("the exec plug-in failed"),
+        Unreachable("refused"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_a_pod_whose_deletion_fails_for_now_is_deleted_all_the_same(
+    client: Client, cluster: Cluster, namespace: str, error: CrosswindError
+) -> None:
+    found = await base_over(client, namespace, pod("etl", STUBBORN))
+    server, credentials = await load(KubeSettings(kubeconfig=str(cluster.kubeconfig)))
+    transport = HttpTransport(server)
+    busy = Busy(transport, "DELETE", error)
+    assert await Ender(Client(busy, credentials), allowed=Abilities.DELETE).end(found, delete=True)
+    await transport.close()
+    assert busy.refusals == 0
+
+
+@pytest.mark.parametrize("error", [BUSY, CredentialsError("the exec plug-in failed")], ids=["busy", "credentials"])
+@pytest.mark.parametrize(
     ("subresource", "step"), [("/portforward", "ask POST :15020"), ("/exec", "client pilot-agent")]
 )
 async def test_a_busy_api_server_is_no_reason_for_a_harsher_step(
-    client: Client, cluster: Cluster, namespace: str, subresource: str, step: str
+    client: Client, cluster: Cluster, namespace: str, subresource: str, step: str, error: CrosswindError
 ) -> None:
     found = await base_over(client, namespace, pod("etl", ISTIO))
     server, credentials = await load(KubeSettings(kubeconfig=str(cluster.kubeconfig)))
     transport = HttpTransport(server)
-    busy = Busy(transport, subresource)
+    busy = Busy(transport, subresource, error)
     allowed = Abilities.FORWARD if subresource == "/portforward" else Abilities.EXEC
     assert await Ender(Client(busy, credentials), allowed=allowed).end(found)
     await transport.close()

@@ -16,9 +16,10 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from crosswind.errors import ApiError, Conflict, CrosswindError, Forbidden, NotFound, TooManyRequests, Unreachable
+from crosswind.errors import ApiError, Conflict, CrosswindError, Forbidden, NotFound, Unreachable
 from crosswind.kube.client import Client, Patch
 from crosswind.kube.resources import EVENTS, PODS
+from crosswind.kube.retry import is_transient, pause_after
 from crosswind.pods.known_sidecars import KNOWN, KnownSidecar
 from crosswind.pods.sidecars import is_native
 from crosswind.pods.states import State, containers, mapping, mappings, number
@@ -41,6 +42,9 @@ _KILL_S = 5.0
 """How long after its grace period a native sidecar may take to be killed."""
 _REPORT_S = 1.5
 """How late the kubelet may report an end."""
+_LONGEST_PAUSE_S = 5.0
+_DELETE_S = 60.0
+"""How long the API server may refuse to delete a pod for now."""
 _NO_SUCH_COMMAND = (126, 127)
 
 
@@ -52,6 +56,15 @@ class EndSettings:
     """The sidecars that are known: the deployment's own, then ours."""
     swap_image: str = ""
     """An image that ends with 0 at once and may be swapped in; "" for none, as a pod then shows a foreign image."""
+
+
+def _is_of_the_api(error: CrosswindError) -> bool:
+    """Whether an error passes and is the API server's, or of our credentials.
+
+    Of a command or a port inside a pod, ``Unreachable`` and 500 are the pod's own: nobody listens there, or the
+    container has ended. Those are answers.
+    """
+    return is_transient(error) and not isinstance(error, Unreachable) and getattr(error, "status", 0) != 500
 
 
 class _NotTaken(Exception):
@@ -189,13 +202,23 @@ class Ender:
             await self._signal_again(sight, name, step, ends)
         return await sight.until(over, ends - asyncio.get_running_loop().time())
 
-    async def _insist(self, act: Callable[[], Awaitable[None]]) -> None:
-        """Act again for as long as the API server pushes back: that is no reason for a harsher step."""
+    async def _insist(
+        self, act: Callable[[], Awaitable[object]], passes: Callable[[CrosswindError], bool] = _is_of_the_api
+    ) -> None:
+        """Act again for as long as the API server pushes back: that is no reason for a harsher step.
+
+        Its caller sets the deadline. ``passes``: which errors are waited out.
+        """
+        failures = 0
         while True:
             try:
-                return await act()
-            except TooManyRequests as error:
-                await asyncio.sleep(error.retry_after or _AGAIN_S)
+                await act()
+                return
+            except CrosswindError as error:
+                if not passes(error):
+                    raise
+                failures += 1
+                await asyncio.sleep(pause_after(failures, error, first=_AGAIN_S, ceiling=_LONGEST_PAUSE_S))
 
     async def _do(self, sight: Sight, name: str, step: Step) -> None:
         if step.request is not None:
@@ -263,13 +286,17 @@ class Ender:
             return
         await self._tell(sight, "", "DeletingPod", f"deleting the pod: {step.reason}")
         try:
-            await self._client.delete(PODS, sight.name, namespace=sight.namespace, uid=sight.uid)
+            async with asyncio.timeout(_DELETE_S):
+                await self._insist(lambda: self._delete_once(sight), is_transient)
         except (NotFound, Conflict):
             sight.saw(None)
-        except CrosswindError as error:
+        except (CrosswindError, TimeoutError) as error:
             self._learn(sight, step, error)
-            log.warning("Pod %s could not be deleted: %s", sight.where, error)
+            log.warning("Pod %s could not be deleted: %s", sight.where, error or f"not within {_DELETE_S:g} s")
         await sight.until(_is_finished, step.deadline)
+
+    async def _delete_once(self, sight: Sight) -> None:
+        await self._client.delete(PODS, sight.name, namespace=sight.namespace, uid=sight.uid)
 
     def _learn(self, sight: Sight, step: Step, error: Exception) -> None:
         """Remember a permission that is missing, and say so once."""
