@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import time
@@ -9,8 +10,10 @@ from collections.abc import Callable, Iterator
 
 from benchmarks.chaos.clusters import reset_versions
 from benchmarks.chaos.driving import Drive, drive
-from benchmarks.chaos.proxying import Answer, Fault
-from benchmarks.chaos.scenario import Row, Scenario, Size
+from benchmarks.chaos.proxying import Answer, Fault, Refusal
+from benchmarks.chaos.scenario import Row, Scenario, Size, at_most
+
+from crosswind.kube import retry
 
 __all__ = ["SCENARIOS", "every", "pause", "some"]
 
@@ -144,11 +147,33 @@ def _lost(size: Size) -> list[Row]:
         return tasks.rows(faults=size.of(150, 10))
 
 
+def _maintenance(size: Size) -> list[Row]:
+    """Answer some creations as a load balancer's maintenance page does; in short, a believed minute is two seconds."""
+    page = Refusal(503, "closed for maintenance", retry_after=3600)
+    with believed(size.of(retry.LONGEST_RETRY_AFTER, 2.0)), drive(size.of(200, 20)) as tasks:
+        begun = time.monotonic()
+        tasks.proxy.fault = creations(page, size.of(40, 4), times=3)
+        tasks.live()
+        took = time.monotonic() - begun
+        return [*tasks.rows(faults=3), at_most("seconds for all", took, size.of(240.0, 25.0))]
+
+
+@contextlib.contextmanager
+def believed(seconds: float) -> Iterator[None]:
+    """Believe a Retry-After up to so many seconds."""
+    before, retry.LONGEST_RETRY_AFTER = retry.LONGEST_RETRY_AFTER, seconds
+    try:
+        yield
+    finally:
+        retry.LONGEST_RETRY_AFTER = before
+
+
 SCENARIOS = (
     Scenario("connections-cut", _FAMILY, "All connections are cut, again and again, while pods start and end.", _cut),
     Scenario("stalls", _FAMILY, "The API server says nothing for 5 s, several times, and closes nothing.", _stalls),
     Scenario("errors", _FAMILY, "Three requests in ten, watches too, are answered by 500 or 503.", _errors),
     Scenario("too-many-requests", _FAMILY, "Every fifth request is answered by 429 with Retry-After.", _too_many),
+    Scenario("retry-after-an-hour", _FAMILY, "A 503 asks to wait for an hour, three times.", _maintenance),
     Scenario("versions-too-old", _FAMILY, "The server forgets its history: watches that resume get 410.", _gone),
     Scenario("silent-watch", _FAMILY, "The watch goes silent without being closed.", _silent),
     Scenario("versions-reset", _FAMILY, "The server comes back from a backup, its versions begin again.", _reset),

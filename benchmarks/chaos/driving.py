@@ -180,12 +180,14 @@ def drive(
     starts: bool = True,
     seconds: tuple[float, float] = (0.1, 0.5),
     options: dict[str, str] | None = None,
+    before: Callable[[Proxy], object] = lambda proxy: None,
 ) -> Iterator[Drive]:
     """Put up everything and start the executor; all is gone afterwards.
 
     ``parallelism``: slots, by default one for each task. ``dies``: which tasks' workers are killed for memory, by map
     index; by default one in ten. ``starts``: whether tasks start at all; those that do not have to fail. ``seconds``:
-    how long a task takes. ``options``: Airflow's configuration, ``SECTION__OPTION`` to value.
+    how long a task takes. ``options``: Airflow's configuration, ``SECTION__OPTION`` to value. ``before``: called before
+    the executor starts.
     """
     with contextlib.ExitStack() as stack:
         database = stack.enter_context(postgresql())
@@ -198,6 +200,7 @@ def drive(
         executor = KubernetesExecutor(parallelism=parallelism or tasks)
         executor.job_id = _JOB
         rows = make_task_instances(tasks, _JOB)
+        before(proxy)
         executor.start()
         stack.callback(executor.end)
         yield Drive(cluster, proxy, database, workers, executor, rows, dies, starts)

@@ -9,7 +9,7 @@ from benchmarks.chaos.scenario import Scenario
 
 __all__ = ["FAMILIES", "scenarios"]
 
-FAMILIES: tuple[str, ...] = ("api", "admission", "database", "forks", "restarts", "soak")
+FAMILIES: tuple[str, ...] = ("api", "credentials", "admission", "database", "forks", "restarts", "soak")
 """In the order of the table; each is a module beside this one."""
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import weakref
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,11 +18,13 @@ import aiohttp
 import yaml
 from aiohttp import web
 
+from crosswind.local.certificates import Certificates, issue
 from crosswind.runs.threads import LoopThread
 
 __all__ = ["Answer", "Fault", "Proxy", "Refusal"]
 
 _REASONS = {
+    401: "Unauthorized",
     403: "Forbidden",
     410: "Expired",
     429: "TooManyRequests",
@@ -31,11 +35,14 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A ``Status`` that is answered in place of the server's reply; a 429 asks to wait ``retry_after`` seconds."""
+    """A ``Status`` that is answered in place of the server's reply.
+
+    ``retry_after``: seconds that it asks to wait; by default a 429 asks for one, all others for none.
+    """
 
     code: int
     message: str = "a fault made for the test"
-    retry_after: float = 1.0
+    retry_after: float | None = None
 
 
 Answer: TypeAlias = Refusal | int | Literal["lost", "unanswered", "late", "dropped"] | None
@@ -121,12 +128,57 @@ class Proxy:
         app.router.add_route("*", "/{path:.*}", self._answer)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True, access_log=None)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        port = self._runner.addresses[0][1]
-        self.server = f"http://127.0.0.1:{port}"
-        self._config["clusters"][0]["cluster"] = {"server": self.server}
-        self.kubeconfig.write_text(yaml.safe_dump(self._config))
+        await self._serve_at(0, None)
+        self.write_kubeconfig()
+
+    async def _serve_at(self, port: int, authority: Certificates | None) -> None:
+        """Listen, with TLS if there is an authority to vouch for us."""
+        self._site = web.TCPSite(
+            self._runner, "127.0.0.1", port, ssl_context=self._tls(authority) if authority else None, reuse_address=True
+        )
+        await self._site.start()
+        self._port = self._runner.addresses[0][1]
+        self.server = f"http{'s' if authority else ''}://127.0.0.1:{self._port}"
+        cluster = {"server": self.server}
+        if authority:
+            cluster["certificate-authority-data"] = b64encode(authority.authority.encode()).decode()
+        self._config["clusters"][0]["cluster"] = cluster
+
+    def _tls(self, authority: Certificates) -> ssl.SSLContext:
+        pair = self.kubeconfig.with_name("proxy.pem")
+        pair.write_text(authority.server + authority.key)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(pair)
+        return context
+
+    def write_kubeconfig(self) -> None:
+        """Replace the kubeconfig in one step, by what holds now."""
+        part = self.kubeconfig.with_name("proxy-kubeconfig.part")
+        part.write_text(yaml.safe_dump(self._config))
+        part.replace(self.kubeconfig)
+
+    def sign_in_by(self, command: Path) -> None:
+        """Have the kubeconfig name an exec plug-in in place of its token."""
+        plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": str(command), "interactiveMode": "Never"}
+        self._config["users"][0]["user"] = {"exec": plugin}
+        self.write_kubeconfig()
+
+    @property
+    def token(self) -> str:
+        """The token that the kubeconfig holds."""
+        return str(self._config["users"][0]["user"]["token"])
+
+    def rotate(self, *, elsewhere: bool = False) -> None:
+        """Come back with another CA, ``elsewhere`` at another address too; the kubeconfig stays until it is written."""
+        self.injected += 1
+        self._thread.call(self._rotate(0 if elsewhere else self._port), 10)
+
+    async def _rotate(self, port: int) -> None:
+        await self._cut()
+        await self._site.stop()
+        assert self._runner.server is not None
+        await self._runner.server.shutdown(0.1)  # connections that are kept alive, too
+        await self._serve_at(port, issue(["127.0.0.1"]))
 
     async def _close(self) -> None:
         for task in self._open:
@@ -210,6 +262,5 @@ def _refusal(refusal: Refusal) -> web.Response:
         "reason": _REASONS.get(code, ""),
         "message": f"{refusal.message} ({code})" if code != 403 else refusal.message,
     }
-    return web.json_response(
-        body, status=code, headers={"Retry-After": f"{refusal.retry_after:g}"} if code == 429 else {}
-    )
+    asked = 1.0 if refusal.retry_after is None and code == 429 else refusal.retry_after
+    return web.json_response(body, status=code, headers={} if asked is None else {"Retry-After": f"{asked:g}"})
