@@ -51,6 +51,52 @@ PODS = [
         pod(meta={"annotations": {"a": "x" * (256 << 10)}}),
         [(TOO_LONG, "metadata.annotations", "Too long: may not be more")],
     ),
+    (
+        pod(
+            volumes=[
+                {"name": "v", "downwardAPI": {"items": [{"path": "x", "fieldRef": {"fieldPath": "status.podIP"}}]}}
+            ]
+        ),
+        [(UNSUPPORTED, "spec.volumes[0].downwardAPI.items[0].fieldRef.fieldPath", "supported values: ")],
+    ),
+    (
+        pod(
+            volumes=[
+                {"name": "v", "downwardAPI": {"items": [{"path": "x", "resourceFieldRef": {"resource": "limits.cpu"}}]}}
+            ]
+        ),
+        [(REQUIRED, "spec.volumes[0].downwardAPI.items[0].resourceFieldRef.containerName", "Required value")],
+    ),
+    (
+        pod(
+            volumes=[
+                {
+                    "name": "v",
+                    "projected": {
+                        "sources": [
+                            {"secret": {"name": "s", "items": [{"key": "a", "path": "x"}]}},
+                            {"serviceAccountToken": {"path": "x"}},
+                        ]
+                    },
+                }
+            ]
+        ),
+        [(INVALID, "spec.volumes[0].projected", "conflicting duplicate paths")],
+    ),
+    (
+        pod(base={"securityContext": {"privileged": True, "allowPrivilegeEscalation": False}}),
+        [
+            (
+                INVALID,
+                "spec.containers[0].securityContext",
+                "`allowPrivilegeEscalation` to false and `privileged` to true",
+            )
+        ],
+    ),
+    (
+        pod(base={"securityContext": {"capabilities": {"add": ["CAP_SYS_ADMIN"]}, "allowPrivilegeEscalation": False}}),
+        [(INVALID, "spec.containers[0].securityContext", "and `capabilities.Add` CAP_SYS_ADMIN")],
+    ),
     (pod(containers=[]), [(REQUIRED, "spec.containers", "Required value")]),
     ({"metadata": {"name": "p"}}, [(REQUIRED, "spec.containers", "Required value")]),
     (pod(base={"name": ""}), [(REQUIRED, "spec.containers[0].name", "Required value")]),

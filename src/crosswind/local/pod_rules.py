@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from crosswind.local import causes, naming_rules
+from crosswind.local import causes, naming_rules, volume_rules
 from crosswind.local.quantities import amount
 from crosswind.local.rules import (
     Rule,
@@ -32,7 +32,7 @@ __all__ = ["RULES", "WHOLES"]
 
 LABEL, SUBDOMAIN = named(naming_rules.dns_label), named(naming_rules.dns_subdomain)
 KEY = named(naming_rules.config_key)
-PORT, USER = between(1, 65535), between(0, 2**32 - 1)
+PORT, USER = between(1, 65535), between(0, 2**31 - 1)
 POLICIES = one_of("Always", "OnFailure", "Never")
 PULL = one_of("Always", "IfNotPresent", "Never")
 MODE = between(0, 0o777, "must be a number between 0 and 0777 (octal), both inclusive")
@@ -347,11 +347,6 @@ _SOURCE = exactly_one(
 _PROJECTION = exactly_one(
     struct("V1VolumeProjection").fields, "must specify a projection type", "may not specify more than 1 projection type"
 )
-_FILE = exactly_one(
-    ("fieldRef", "resourceFieldRef"),
-    "one of fieldRef and resourceFieldRef is required",
-    "fieldRef and resourceFieldRef can not be specified simultaneously",
-)
 
 WHOLES: dict[str, Whole] = {
     "V1Pod": _pod,
@@ -365,7 +360,9 @@ WHOLES: dict[str, Whole] = {
     "V1LifecycleHandler": _HANDLER,
     "V1Volume": _SOURCE,
     "V1VolumeProjection": _PROJECTION,
-    "V1DownwardAPIVolumeFile": _FILE,
+    "V1DownwardAPIVolumeFile": volume_rules.downward_file,
+    "V1ProjectedVolumeSource": volume_rules.projected,
+    "V1SecurityContext": volume_rules.security_context,
     "V1Toleration": _toleration,
     "V1NodeSelectorRequirement": _expression(("In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt")),
     "V1LabelSelectorRequirement": _expression(("In", "NotIn", "Exists", "DoesNotExist")),

@@ -124,7 +124,8 @@ def test_volumes_belong_to_the_group_and_tokens_to_the_one_user(
         (OWN, {"runAsUser": 501, "runAsGroup": 20, "fsGroup": 80}, {}, []),
         (OWN, {"runAsUser": 1, "runAsGroup": 2}, {}, ["runAsUser 1", "runAsGroup 2"]),
         (OWN, {}, {"runAsUser": 0, "readOnlyRootFilesystem": True}, ["runAsUser 0", "readOnlyRootFilesystem"]),
-        (ROOT, {"seccompProfile": {"type": "RuntimeDefault"}}, {}, []),
+        (ROOT, {"seccompProfile": {"type": "RuntimeDefault"}}, {"privileged": True}, []),
+        (MAPPED, {}, {"privileged": True}, ["privileged"]),
         (ROOT, {"seccompProfile": {"type": "Localhost"}}, {"seLinuxOptions": {"level": "x"}}, ["seccomp", "seLinux"]),
     ],
 )
@@ -141,6 +142,6 @@ def test_what_cannot_be_applied_is_named_with_the_reason(powers: Powers, common:
 
 def test_process_ids_that_cannot_be_shared_are_named() -> None:
     made = pod({})
-    made["spec"] |= {"shareProcessNamespace": True, "hostPID": True}
+    made["spec"] |= {"shareProcessNamespace": True, "hostPID": True, "hostUsers": False}
     told = not_applied(made, first(made), identity_of(made, first(made), LocalImage()), ROOT)
-    assert told.endswith("asks for: shareProcessNamespace; hostPID")
+    assert told.endswith("asks for: shareProcessNamespace; hostPID; hostUsers false")

@@ -187,5 +187,8 @@ def _lacking_guards(pod: Manifest, container: Manifest, powers: Powers) -> list[
         # each container has process ids of its own, or without namespaces those of the machine
         "shareProcessNamespace": pod["spec"].get("shareProcessNamespace"),
         "hostPID": pod["spec"].get("hostPID") and powers.mounts,
+        "hostUsers false": pod["spec"].get("hostUsers") is False and powers.identities != "one",
+        # in a user namespace they are rights over what is in it, without one there are none to give
+        "privileged": own.get("privileged") and powers.identities != "any",
     }
     return [name for name, is_lacking in lacking.items() if is_lacking]
