@@ -23,8 +23,9 @@ from urllib3.exceptions import HTTPError
 from crosswind.config import read_pod_settings
 from crosswind.errors import CrosswindError, XComError
 from crosswind.kube.loglines import LogCursor
-from crosswind.pod_launching import PodLauncher, plain
+from crosswind.pod_launching import PodLauncher, hides, plain
 from crosswind.pods import xcoms
+from crosswind.pods.masking import mask_pod
 from crosswind.pods.verdicts import Stage, judge
 from crosswind.runs.attending import FATAL, Line, News, Seen, Told, Wanted, attend
 from crosswind.runs.collecting import collect_xcom
@@ -360,7 +361,8 @@ class KubernetesPodOperator(PodLauncher):
             for event in events:
                 self.log.info("Pod event: %s: %s", event.get("reason"), event.get("message"))
         if self.log_pod_spec_on_failure and seen.pod is not None:
-            self.log.info("The pod as last seen:\n%s", json.dumps(_without_fields(seen.pod), indent=1))
+            pod = mask_pod(_without_fields(seen.pod), hides)
+            self.log.info("The pod as last seen:\n%s", json.dumps(pod, indent=1))
         return f"{where} failed: {cause or 'it is gone, and nobody saw its end'}"
 
     def _leave(self, context: Context, result: Any) -> None:

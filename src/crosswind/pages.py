@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 import yaml
+from airflow._shared.secrets_masker import redact, should_hide_value_for_key
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.common.db.common import SessionDep
 from airflow.api_fastapi.core_api.security import requires_access_dag
@@ -24,6 +25,7 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 
 from crosswind.errors import CrosswindError
+from crosswind.pods.masking import is_sensitive, mask_pod, mask_text
 from crosswind.rendering import render_task_instance
 from crosswind.types import Manifest
 
@@ -31,9 +33,6 @@ __all__ = ["app"]
 
 _EXECUTOR = "crosswind.executor.KubernetesExecutor"
 _EVENTS = ("pod waits", "pod relaunched", "pod lost", "pod failed", "task reset")
-_HIDDEN = ("passw", "secret", "token", "api_key", "apikey", "private_key", "airflow_conn_", "sql_alchemy_conn")
-"""Parts of names of environment variables whose values are not shown: they belong into Secrets."""
-
 _STYLE = """
 :root { color-scheme: light dark; font: 14px/1.5 system-ui, sans-serif; }
 body { margin: 1rem; }
@@ -64,7 +63,7 @@ def pod(
     try:
         text, problem = _yaml(_without_secrets(render_task_instance(ti, team))), ""
     except CrosswindError as error:
-        text, problem = "", str(error)
+        text, problem = "", _shown(str(error))
     if format == "yaml":
         return Response(text or f"# {problem}\n", 422 if problem else 200, media_type="application/yaml")
     return HTMLResponse(_page(ti, text, problem, _told(session, ti)))
@@ -90,19 +89,22 @@ def _other_executor(ti: TaskInstance, team: str | None) -> str:
 
 
 def _without_secrets(manifest: Manifest) -> Manifest:
-    """Return a copy in which environment variables that seem to be secrets have no value."""
-    copy: Manifest = json.loads(json.dumps(manifest, default=str))
-    spec = copy["spec"]
-    for container in (*spec["containers"], *(spec.get("initContainers") or ())):
-        for variable in container.get("env") or ():
-            if "value" in variable and any(part in variable["name"].lower() for part in _HIDDEN):
-                variable["value"] = "***"
-    return copy
+    """Return a copy without the values of what seems to be a secret, to Airflow's masker or to ours."""
+    return mask_pod(json.loads(json.dumps(manifest, default=str)), _hides)
+
+
+def _hides(name: str) -> bool:
+    return is_sensitive(name) or bool(should_hide_value_for_key(name))  # type: ignore[no-untyped-call]  # Airflow's gap
+
+
+def _shown(text: str) -> str:
+    """Return a text without secrets: those that Airflow knows, and what looks like one."""
+    return mask_text(str(redact(text)), _hides)
 
 
 def _yaml(manifest: Manifest) -> str:
     text: str = yaml.safe_dump(manifest, sort_keys=False, allow_unicode=True)
-    return text
+    return str(redact(text))
 
 
 def _told(session: Any, ti: TaskInstance) -> list[tuple[str, str, str]]:
@@ -113,7 +115,7 @@ def _told(session: Any, ti: TaskInstance) -> list[tuple[str, str, str]]:
         .where(Log.try_number == ti.try_number, Log.event.in_(_EVENTS))
         .order_by(Log.dttm)
     )
-    return [(f"{when:%Y-%m-%d %H:%M:%S}", event, extra or "") for when, event, extra in session.execute(query)]
+    return [(f"{when:%Y-%m-%d %H:%M:%S}", event, _shown(extra or "")) for when, event, extra in session.execute(query)]
 
 
 def _page(ti: TaskInstance, text: str, problem: str, told: Iterable[tuple[str, str, str]]) -> str:

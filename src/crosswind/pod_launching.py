@@ -16,6 +16,7 @@ from airflow.providers.cncf.kubernetes.operators.pod import POD_IDENTIFIER_STATE
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator as StockOperator
 from airflow.providers.cncf.kubernetes.utils.pod_manager import OnFinishAction, OnKillAction
 from airflow.providers.common.compat.sdk import AirflowException, conf
+from airflow.sdk._shared.secrets_masker import should_hide_value_for_key
 from kubernetes.client import ApiClient, ApiException, Configuration
 from urllib3.exceptions import HTTPError
 
@@ -27,6 +28,7 @@ from crosswind.kube.requests import create as create_request
 from crosswind.kube.resources import PODS
 from crosswind.pods import xcoms
 from crosswind.pods.authors import OPERATOR
+from crosswind.pods.masking import is_sensitive, mask_pod
 from crosswind.pods.naming import dns_label, label_value, mesh_labels
 from crosswind.pods.reattaching import Standing, could_start, preferred, standing, was_stopped
 from crosswind.pods.sidecars import native_requests, quit_requests
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from kubernetes.client.models import V1Pod
 
-__all__ = ["PodLauncher", "plain"]
+__all__ = ["PodLauncher", "hides", "plain"]
 
 T = TypeVar("T")
 
@@ -230,14 +232,14 @@ class PodLauncher(StockOperator):
     # --- a new pod ------------------------------------------------------------------------------------------------
 
     def _create(self, request: V1Pod) -> V1Pod:
-        """Create the pod. A quota that is used up is waited for as long as the pod may wait for a node.
+        """Create the pod. What keeps it from that is waited for as long as the pod may wait for a node.
 
         Raises ``AirflowException`` with cause and mend; the pod's description goes to the debug log only.
         """
         manifest = plain(request)
         name, namespace = request.metadata.name, request.metadata.namespace
         what, began, told, denied = f"Pod {namespace}/{name}", time.monotonic(), "", None
-        self.log.debug("Creating pod:\n%s", json.dumps(manifest, indent=1))
+        self.log.debug("Creating pod:\n%s", json.dumps(mask_pod(manifest, hides), indent=1))
         while True:
             error = None
             try:
@@ -254,7 +256,7 @@ class PodLauncher(StockOperator):
                 error,
                 what=what,
                 waited=now - began,
-                patience=_PATIENCE_S,
+                patience=_PATIENCE_S if isinstance(error, Unreachable) else float(self.schedule_timeout_seconds),
                 denied=now - denied if denied else 0.0,
                 quota=float(self.schedule_timeout_seconds),
                 author=OPERATOR,
@@ -434,6 +436,11 @@ def _name_taken(pod: Manifest) -> str:
         f"Pod {metadata['namespace']}/{metadata['name']} is there already"
         f" ({', '.join(whose) or 'not made by Airflow'}): delete it, or let names differ by random_name_suffix=True"
     )
+
+
+def hides(name: str) -> bool:
+    """Whether a value under a name is a secret, to Airflow or to us: it is not logged."""
+    return is_sensitive(name) or bool(should_hide_value_for_key(name))  # type: ignore[no-untyped-call]  # Airflow's gap
 
 
 def plain(value: Any) -> Any:

@@ -284,6 +284,16 @@ def test_a_deferred_task_with_a_logging_interval_prints_each_line_once(stand: An
     assert printed.lines() == []  # they are in the triggerer's part of the log
 
 
+def test_the_pod_of_a_failed_task_is_logged_without_its_secrets(stand: Any, capsys: Any) -> None:
+    given = {"env_vars": {"GPG_PASSPHRASE": "s3cr3t", "LEVEL": "debug"}, "log_pod_spec_on_failure": True}
+    with pytest.raises(AirflowException, match="exit code 1"):
+        stand.run("exit 1 # --token=s3cr3t", **given)
+    printed = capsys.readouterr().out
+    assert "The pod as last seen" in printed
+    assert "GPG_PASSPHRASE" in printed
+    assert "s3cr3t" not in printed
+
+
 def test_labels_are_fit_for_a_mesh(stand: Any) -> None:
     dag_like = "d" * 200
     pod = stand.operator("true", name="long-" * 30).build_pod_request_obj(stand.context | {"run_id": dag_like})

@@ -68,7 +68,10 @@ def after(
         return Retry(_delay(error, denied))
     if is_transient(error) or isinstance(error, Conflict):
         if waited >= patience:
-            return GiveUp(f"{what} was not created within {waited:.0f} seconds: {error}")
+            reason = str(error)
+            if isinstance(error, ApiError) and is_known_refusal(error.message):
+                reason = why_refused(error.message, author)
+            return GiveUp(f"{what} was not created within {waited:.0f} seconds: {reason}")
         return Retry(_delay(error, waited))
     return GiveUp(_message(error, what, author))
 
