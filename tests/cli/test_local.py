@@ -22,7 +22,7 @@ def crosswind(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_up_serves_until_told_to_end(end: signal.Signals) -> None:
     with crosswind("local", "up", "--output", "json", "--simulate", "1") as process:
         assert process.stdout is not None
@@ -35,6 +35,21 @@ def test_up_serves_until_told_to_end(end: signal.Signals) -> None:
         process.send_signal(end)
         assert (process.wait(20), process.stderr.read() if process.stderr else "") == (0, "")
     assert not token.exists()
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP])
+def test_up_ends_also_where_a_script_has_started_it_in_the_background(tmp_path: Path, end: signal.Signals) -> None:
+    """A shell without job control starts it with Ctrl-C ignored."""
+    file = tmp_path / "kubeconfig"
+    script = '"$@" & echo $!; wait $!; echo "ended $?"'
+    command = [sys.executable, "-m", "crosswind", "local", "up", "--simulate", "1", "--kubeconfig", str(file)]
+    with subprocess.Popen(["sh", "-c", script, "sh", *command], stdout=subprocess.PIPE, text=True) as shell:
+        assert shell.stdout is not None
+        pid = int(shell.stdout.readline())
+        assert any("export KUBECONFIG" in line for line in shell.stdout)
+        os.kill(pid, end)
+        assert shell.stdout.read().splitlines()[-1] == "ended 0"
+    assert not file.exists()
 
 
 def test_up_tells_people_how_to_use_it(tmp_path: Path) -> None:

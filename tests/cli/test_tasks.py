@@ -36,7 +36,7 @@ def test_check_says_yes_with_warnings_unless_strict(files: Path) -> None:
     found = run("check", files)
     assert found.exit_code == 0
     assert f"{files}/daily.yaml:3: warning: tables lacks orders, which d.sql:1 reads; add it" in found.stderr
-    assert found.stdout == "2 tasks in 1 DAGs, 0 errors, 1 warnings\n"
+    assert found.stdout == "2 tasks in 1 DAG, 0 errors, 1 warning\n"
     assert run("check", "--strict", files).exit_code == 1
 
 
@@ -55,7 +55,7 @@ def test_single_files_are_checked_with_their_folder_and_for_themselves(files: Pa
     found = run("check", files / "daily.yaml", files / "orders.yaml")
     assert found.exit_code == 0
     assert found.stderr == f"{files}/daily.yaml:3: warning: tables lacks orders, which d.sql:1 reads; add it\n"
-    assert found.stdout == f"2 files of {files}, 0 errors, 1 warnings\n"
+    assert found.stdout == f"2 files of {files}, 0 errors, 1 warning\n"
     assert run("check", "--strict", files / "d.sql").exit_code == 1, "a query's problems are its task file's"
     assert run("check", "--strict", files / "q.sql").exit_code == 0
     found = run("check", files / "sub" / "bad.yaml")
@@ -135,17 +135,17 @@ def test_graph_draws_in_the_terminal_and_a_part_of_it(files: Path) -> None:
 
 def test_compile_writes_what_changed_and_removes_what_is_gone(files: Path, tmp_path: Path) -> None:
     dags = tmp_path / "dags"
-    assert run("compile", files, "-o", dags).stdout == "1 files, 1 written, 0 removed\n"
+    assert run("compile", files, "-o", dags).stdout == "1 file, 1 written, 0 removed\n"
     before = (dags / "files.py").stat()
     assert stat.S_IMODE(before.st_mode) == 0o644
-    assert run("compile", files, "-o", dags).stdout == "1 files, 0 written, 0 removed\n"
+    assert run("compile", files, "-o", dags).stdout == "1 file, 0 written, 0 removed\n"
     assert (dags / "files.py").stat().st_mtime_ns == before.st_mtime_ns
     (dags / "own.py").write_text("# somebody's own")
     (files / "bad.yaml").write_text("id: [\n")
     found = run("compile", files, "-o", dags)
     assert (found.exit_code, found.stdout) == (1, "2 files, 1 written, 0 removed\n")
     (files / "bad.yaml").unlink()
-    assert run("compile", files, "-o", dags).stdout == "1 files, 0 written, 1 removed\n"
+    assert run("compile", files, "-o", dags).stdout == "1 file, 0 written, 1 removed\n"
     assert sorted(os.listdir(dags)) == ["files.py", "own.py"]
 
 
@@ -154,7 +154,7 @@ def test_who_reads_while_compile_writes_sees_the_old_file_whole(files: Path, tmp
     with (tmp_path / "dags" / "files.py").open() as reader:
         old = (tmp_path / "dags" / "files.py").read_text()
         (files / "d.sql").write_text("CREATE TABLE daily AS SELECT 2 AS a FROM orders")
-        assert run("compile", files, "-o", tmp_path / "dags").stdout == "1 files, 1 written, 0 removed\n"
+        assert run("compile", files, "-o", tmp_path / "dags").stdout == "1 file, 1 written, 0 removed\n"
         assert reader.read() == old != (tmp_path / "dags" / "files.py").read_text()
 
 

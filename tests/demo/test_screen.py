@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from crosswind.demo.screen import OTHER_LINES, counted, pod_table, stall_text
+from crosswind.counting import counted
+from crosswind.demo.screen import OTHER_LINES, pod_table, stall_text
 from crosswind.demo.summary import Stall
 from crosswind.demo.timelines import Timeline
 

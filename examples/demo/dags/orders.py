@@ -49,7 +49,7 @@ with_rates = {
 }
 
 
-def read_rates(patience_s: float = 30) -> dict[str, float]:
+def read_rates(patience_s: float = 120) -> dict[str, float]:
     """Read what the sidecar offers; it may start after us."""
     path, end = Path(os.environ["RATES"]) / "eur.json", time.monotonic() + patience_s
     while not path.exists():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from crosswind.cli.interrupts import run_until_interrupted
+from crosswind.interrupts import run_until_interrupted
 
 __all__ = ["demo"]
 

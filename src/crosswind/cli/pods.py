@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from crosswind import ownership
+from crosswind.counting import counted
 
 if TYPE_CHECKING:
     from crosswind.rendering import RenderedPod
@@ -62,7 +63,7 @@ def render(
         click.echo("---\n".join(_yaml(rendered) for rendered in rendering.pods), nl=False)
     else:
         _write(folder, rendering.pods)
-        click.echo(f"{len(rendering.pods)} pods written to {folder}")
+        click.echo(f"{counted(len(rendering.pods), 'pod')} written to {folder}")
     for skipped in rendering.skipped:
         click.echo(f"no pod: {skipped}", err=True)
     for problem in rendering.problems:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from crosswind import ownership
+from crosswind.counting import counted
 from crosswind.errors import ConfigError
 from crosswind.regular_files import read_text
 
@@ -66,7 +67,7 @@ def render(values: str, folder: Path | None, explain: bool, diff: bool, helm_val
         )
         return
     removed = _write(folder, _marked(tree.files(objects)))
-    click.echo(f"{len(objects)} objects written to {folder}" + (f", {removed} removed" if removed else ""))
+    click.echo(f"{counted(len(objects), 'object')} written to {folder}" + (f", {removed} removed" if removed else ""))
 
 
 def read(values: str, folder: Path | None = None) -> Values:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from crosswind import ownership
+from crosswind.counting import counted
 
 if TYPE_CHECKING:
     from crosswind.tasks import Compiled
@@ -70,7 +71,11 @@ def check(paths: tuple[Path, ...], strict: bool, output: str, root: Path | None)
         problems = compiled.problems if files is None else problems_of(compiled, files)
         found += [("" if folder == Path() else f"{folder}/", problem) for problem in problems]
         tasks_, dags = sum(len(plan.tasks) for plan in compiled.dags), len(compiled.dags)
-        summary.append(f"{tasks_} tasks in {dags} DAGs" if files is None else f"{len(files)} files of {folder}")
+        summary.append(
+            f"{counted(tasks_, 'task')} in {counted(dags, 'DAG')}"
+            if files is None
+            else f"{counted(len(files), 'file')} of {folder}"
+        )
     wrong = sum(problem.fatal for _, problem in found)
     if output == "json":
         keys = ("file", "line", "message", "fatal")
@@ -79,7 +84,8 @@ def check(paths: tuple[Path, ...], strict: bool, output: str, root: Path | None)
     else:
         for prefix, problem in found:
             click.echo(problem.told(prefix), err=True)
-        click.echo(f"{', '.join(summary) or 'nothing to check'}, {wrong} errors, {len(found) - wrong} warnings")
+        counts = f"{counted(wrong, 'error')}, {counted(len(found) - wrong, 'warning')}"
+        click.echo(f"{', '.join(summary) or 'nothing to check'}, {counts}")
     sys.exit(1 if wrong or (strict and found) else 0)
 
 
@@ -180,7 +186,7 @@ def compile_(folder: Path, dags: Path) -> None:
     errors = by_file(compiled.problems, f"{folder}/")
     files = dict([*map(dag_file, compiled.dags), *(error_file(path, text) for path, text in errors.items())])
     written, removed = _write_all(dags, files)
-    click.echo(f"{len(files)} files, {written} written, {removed} removed")
+    click.echo(f"{counted(len(files), 'file')}, {written} written, {removed} removed")
     sys.exit(1 if compiled.failed else 0)
 
 

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from crosswind.counting import counted
 from crosswind.demo.summary import Stall, Summary
 from crosswind.demo.timelines import Timeline, short_word, state_word
 from crosswind.types import Json
@@ -15,7 +16,6 @@ from crosswind.types import Json
 __all__ = [
     "OTHER_LINES",
     "PlainLines",
-    "counted",
     "pod_table",
     "result_table",
     "stall_text",
@@ -69,11 +69,6 @@ def visible(pods: Collection[Timeline], rows: int | None) -> tuple[list[Timeline
     gone = sorted((pod for pod in ordered if pod.gone is not None), key=lambda pod: pod.gone or 0.0)
     left_out = {pod.uid for pod in gone[:surplus]}
     return [pod for pod in ordered if pod.uid not in left_out], len(left_out)
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun in the right number: ``1 pod``, ``2 pods``."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def told(now: float, task: str, attempt: str, text: str) -> str:

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from crosswind.counting import counted
 from crosswind.demo.following import Run, watch_pods
 from crosswind.demo.processes import Airflow, free_port
-from crosswind.demo.screen import counted
 from crosswind.demo.webapi import AirflowApi
 from crosswind.errors import ConfigError, CrosswindError
 from crosswind.kube.client import Client
@@ -175,7 +175,7 @@ def _config(options: LaptopOptions, port: int) -> Mapping[str, Mapping[str, str 
             "parallelism": min(32, max(4, 2 * cores)),  # each task is a process that imports Airflow
             "simple_auth_manager_all_admins": True,
         },
-        "dag_processor": {"refresh_interval": 5, "min_file_process_interval": 5},
+        "dag_processor": {"refresh_interval": 5, "min_file_process_interval": 5, "dag_file_processor_timeout": 300},
         "usage_data_collection": {"enabled": False},
     }
 

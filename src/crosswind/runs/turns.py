@@ -10,6 +10,8 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from crosswind.counting import counted
+
 __all__ = ["Turns"]
 
 _TELL_AFTER = 20.0
@@ -80,8 +82,8 @@ class Turns(Generic[Key, Item]):
         held = self._held.get(key)
         if held is None:
             return ""
-        limit = self.limits[held.queue]
-        return f"queue {held.queue} has {limit} pods in flight, as many as it may ([crosswind] queues, max_pods)"
+        pods = counted(self.limits[held.queue], "pod")
+        return f"queue {held.queue} has {pods} in flight, as many as it may ([crosswind] queues, max_pods)"
 
     def to_keep(self, now: float) -> list[Item]:
         """Return those that are held back, now and then: Airflow must not count them as stuck."""
