@@ -10,7 +10,9 @@ from airflow.models.taskinstance import TaskInstance
 from benchmarks.chaos.api import every, pause
 from benchmarks.chaos.driving import Drive, drive
 from benchmarks.chaos.scenario import Row, Scenario, Size, at_least, exactly
-from sqlalchemy import select
+from sqlalchemy import select, text
+
+from crosswind.tables import make_tables
 
 __all__ = ["SCENARIOS", "away"]
 
@@ -62,6 +64,43 @@ def _restarted(size: Size) -> list[Row]:
         return [*tasks.rows(faults=size.of(3, 1)), at_least("times core had no database", tasks.refused, 1)]
 
 
+def _archive_rows_refused(size: Size) -> list[Row]:
+    """Refuse the logs of a tenth of the tasks: they alone are not kept, and every pod goes as soon as ever.
+
+    All workers die, so that each log has a line: what the executor says of it. Simulated ones print nothing.
+    """
+    with drive(size.of(200, 20), dies=lambda index: True) as tasks:
+        refused = [str(row["id"]) for row in tasks.tasks[::10]]
+        make_tables()
+        with tasks.database.engine.begin() as connection:
+            connection.execute(text(_REFUSING.format(ids=", ".join(f"'{one}'" for one in refused))))
+        tasks.faults += len(refused)
+        try:
+            tasks.live()
+            rows = tasks.rows(faults=len(refused))
+            with tasks.database.engine.connect() as connection:
+                kept = set(connection.execute(text("select ti_id from crosswind_pod_log")).scalars())
+        finally:
+            with tasks.database.engine.begin() as connection:
+                connection.execute(text("drop trigger refusing on crosswind_pod_log; truncate crosswind_pod_log"))
+        wanted = {str(row["id"]) for row in tasks.tasks} - set(refused)
+        return [
+            *rows,
+            exactly("logs kept that were refused", len(kept & set(refused))),
+            exactly("logs lost", len(wanted - kept)),
+        ]
+
+
+_REFUSING = """
+create or replace function crosswind_refuse() returns trigger as $$
+begin
+  if new.ti_id in ({ids}) then raise exception 'refused, as a row that is too large is'; end if;
+  return new;
+end $$ language plpgsql;
+create trigger refusing before insert on crosswind_pod_log for each row execute function crosswind_refuse()
+"""
+
+
 def away(tasks: Drive, seconds: float, times: int) -> Callable[[], None]:
     """Return what stops the database for some seconds, lets it run for two, and so on."""
 
@@ -83,6 +122,7 @@ SCENARIOS = (
     Scenario(
         "rows-locked", _FAMILY, "The rows are locked when the failures come: core drops the events.", _rows_locked
     ),
+    Scenario("archive-row-refused", _FAMILY, "The log archive refuses a tenth of the logs.", _archive_rows_refused),
     Scenario("connections-ended", _FAMILY, "The database ends all connections, again and again.", _connections_ended),
     Scenario(
         "database-restarted", _FAMILY, "The database is stopped, and started again some seconds later.", _restarted

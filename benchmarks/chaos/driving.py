@@ -83,12 +83,13 @@ class Drive:
         self.executor.heartbeat()
         self.longest = max(self.longest, time.perf_counter() - begun)
         self.emitted.update(self.executor.event_buffer.keys())
-        if self.executor.event_buffer:
-            try:
-                with create_session() as session:
+        try:
+            with create_session() as session:
+                session.execute(select(1))  # as the loop asks for one thing or another in each turn
+                if self.executor.event_buffer:
                     SchedulerJobRunner.process_executor_events(self.executor, _JOB, DBDagBag(), session)
-            except DBAPIError:
-                self.refused += 1
+        except DBAPIError:
+            self.refused += 1
 
     def until(self, happened: Callable[[], Any], limit: float) -> bool:
         """Beat until something has happened; False when it has not after ``limit`` seconds."""
@@ -136,6 +137,13 @@ class Drive:
         with self.database.engine.connect() as connection:
             return {row[0]: row[1] for row in connection.execute(select(table.c.id, table.c.state))}
 
+    def logged(self, event: str) -> set[int]:
+        """Return the map indexes of the tasks that have an event in Airflow's event log, when all are written."""
+        self.until(lambda: not len(self.executor._event_log), _SETTLED_S)
+        table = Log.__table__
+        with self.database.engine.connect() as connection:
+            return set(connection.execute(select(table.c.map_index).where(table.c.event == event)).scalars())
+
     def mismatches(self) -> dict[int, list[str]]:
         """Return, by map index, what core wrote for each terminal event that it acted on."""
         table = Log.__table__
@@ -155,6 +163,7 @@ class Drive:
         fails = {row["map_index"]: not self.starts or self.dies(row["map_index"]) for row in self.tasks}
         wanted = {row["id"]: "failed" if fails[row["map_index"]] else "success" for row in self.tasks}
         told = self.mismatches()
+        unlogged = {index for index, expected in fails.items() if expected} - self.logged("pod failed")
         wrong = [index for index, expected in fails.items() if len(told.get(index, ())) != expected]
         pods, secrets = self.cluster.do(lambda registry: (len(registry.list("Pod")), len(registry.list("Secret"))))
         return [
@@ -163,6 +172,7 @@ class Drive:
             exactly("tasks lost", sum(states.get(task) != state for task, state in wanted.items())),
             exactly("tasks run twice", sum(count > 1 for count in starts.values())),
             exactly("terminal events missing or too many", len(wrong)),
+            exactly("failures missing from the tasks' event logs", len(unlogged)),
             exactly("running at the end", running),
             exactly("free slots at the end", slots, self.executor.parallelism),
             exactly("pods left", pods),

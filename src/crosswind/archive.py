@@ -27,7 +27,7 @@ _LOGS = Table(
     Column("content", Blob, nullable=False),
 )
 
-_TRIES, _PAUSE = 3, 1.0
+_TRIES, _PAUSE = 3, 0.2
 """Times that one log is tried when a lock or a deadlock may be to blame; seconds in between."""
 _AT_ONCE = 500
 """Old logs that are removed in one transaction, so that none takes long."""

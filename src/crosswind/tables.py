@@ -16,7 +16,7 @@ from airflow.configuration import conf
 from airflow.utils.session import create_session
 from sqlalchemy import Engine, LargeBinary, MetaData, inspect, select
 from sqlalchemy.dialects.mysql import LONGBLOB
-from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 
@@ -83,7 +83,7 @@ def _write_one(row: Row, write: Callable[[Session, Sequence[Row]], None]) -> Exc
 
 def is_passing(error: Exception) -> bool:
     """Whether an error may come from the database's state rather than from what it was asked."""
-    return isinstance(error, OperationalError | InterfaceError | InternalError | PoolTimeout | OSError) or (
+    return isinstance(error, OperationalError | InterfaceError | PoolTimeout | OSError) or (
         isinstance(error, DBAPIError) and error.connection_invalidated
     )
 
