@@ -127,8 +127,9 @@ def test_of_two_pods_the_living_one_is_followed_and_the_other_is_nobody_s(stand:
 
 
 @pytest.mark.parametrize("action", ["keep_pod", "delete_succeeded_pod", "delete_active_pod", "delete_pod"])
-def test_a_pod_that_never_began_goes_whatever_on_finish_action_says(stand: Any, action: str) -> None:
-    given = {"node_selector": {"no-such": "node"}, "schedule_timeout_seconds": 1}
+@pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferrable"])
+def test_a_pod_that_never_began_goes_whatever_on_finish_action_says(stand: Any, action: str, deferrable: bool) -> None:
+    given = {"node_selector": {"no-such": "node"}, "schedule_timeout_seconds": 1, "deferrable": deferrable}
     with pytest.raises(AirflowException, match="schedule_timeout_seconds"):
         stand.run("true", on_finish_action=action, **given)
     assert all_pods(stand) == []

@@ -14,6 +14,7 @@ from crosswind.pods.states import held_by, mapping
 from crosswind.pods.xcoms import CONTAINER, Delivery, delivered, printed, standing
 from crosswind.runs.attending import pod_states
 from crosswind.runs.ending import Ender, EndSettings
+from crosswind.runs.retrying import retried
 from crosswind.types import Manifest
 
 __all__ = ["collect_xcom"]
@@ -29,6 +30,8 @@ a thousandth of a CPU."""
 _POLITE_S = 10.0
 """How long sidecars of a pod that may be deleted are asked to end, before it is."""
 _BEGUN_S = 15.0
+_PATIENCE_S = 60.0
+"""How long the API server may be out of reach while a value is read that is nowhere else."""
 _END_S = 15.0
 """Beyond the pod's grace period, for the kubelet to report the sidecar's end."""
 
@@ -54,7 +57,7 @@ async def collect_xcom(
 async def _is_gone(client: Client, pod: Manifest) -> bool:
     metadata = pod["metadata"]
     try:
-        found = await client.get(PODS, metadata["name"], namespace=metadata["namespace"])
+        found = await retried(lambda: client.get(PODS, metadata["name"], namespace=metadata["namespace"]), _PATIENCE_S)
     except NotFound:
         return True
     return bool(found["metadata"]["uid"] != metadata["uid"])
@@ -67,12 +70,15 @@ async def _content(client: Client, pod: Manifest, found: Delivery | None) -> byt
     if found.value is not None:
         return found.value
     try:
-        log = await client.log(pod["metadata"]["name"], namespace=pod["metadata"]["namespace"], container=CONTAINER)
+        text = await retried(
+            lambda: client.log(pod["metadata"]["name"], namespace=pod["metadata"]["namespace"], container=CONTAINER),
+            _PATIENCE_S,
+        )
     except CrosswindError as error:
         raise XComError(
             f"The XCom of pod {where} is in the log of {CONTAINER}, which cannot be read: {error}"
         ) from error
-    value = printed(log, found.frame)
+    value = printed(text, found.frame)
     if value is None:
         raise XComError(
             f"The XCom of pod {where} is not whole in the log of {CONTAINER}; is the node's log limit small?"

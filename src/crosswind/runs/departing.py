@@ -15,12 +15,15 @@ from crosswind.pods.reattaching import CHECKED
 from crosswind.pods.states import held_by, mapping
 from crosswind.runs.attending import FATAL, Seen, events_of, pod_states
 from crosswind.runs.ending import Ender, EndSettings
+from crosswind.runs.retrying import retried
 from crosswind.types import Manifest
 
 __all__ = ["delete_pod", "end_sidecars", "explain", "mark_pod", "name_is_taken"]
 
 log = logging.getLogger(__name__)
 
+_PATIENCE_S = 60.0
+"""How long the API server may be out of reach while a pod is deleted or marked: left over, it could run on."""
 _GOING_S = 120.0
 _END_S = 300.0
 """How long the sidecars of a kept pod may take: the slowest known one needs 120 s."""
@@ -40,12 +43,15 @@ async def delete_pod(client: Client, pod: Manifest, grace_period: int | None = N
     """
     metadata = pod["metadata"]
     try:
-        left = await client.delete(
-            PODS,
-            metadata["name"],
-            namespace=metadata["namespace"],
-            uid=metadata.get("uid"),
-            grace_period=grace_period,
+        left = await retried(
+            lambda: client.delete(
+                PODS,
+                metadata["name"],
+                namespace=metadata["namespace"],
+                uid=metadata.get("uid"),
+                grace_period=grace_period,
+            ),
+            _PATIENCE_S,
         )
     except (NotFound, Conflict):
         log.debug("Pod %s/%s is gone already", metadata["namespace"], metadata["name"])
@@ -58,8 +64,9 @@ async def mark_pod(client: Client, pod: Manifest) -> None:
     """Label a pod as dealt with, so that no later try goes on with it; one that may not be changed stays as it is."""
     metadata = pod["metadata"]
     try:
-        await client.patch(
-            PODS, metadata["name"], {"metadata": {"labels": {CHECKED: "True"}}}, namespace=metadata["namespace"]
+        change = {"metadata": {"labels": {CHECKED: "True"}}}
+        await retried(
+            lambda: client.patch(PODS, metadata["name"], change, namespace=metadata["namespace"]), _PATIENCE_S
         )
     except NotFound:
         pass
