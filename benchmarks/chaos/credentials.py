@@ -57,7 +57,7 @@ def _plugin(size: Size) -> list[Row]:
         tasks.live()
         return [
             *tasks.rows(faults=size.of(60, 3)),
-            at_least("runs of the plug-in", plugin.runs, size.of(5, 2)),
+            at_least("runs of the plug-in", plugin.runs, size.of(3, 2)),
             at_most("runs of the plug-in", plugin.runs, size.of(25, 6)),
         ]
 

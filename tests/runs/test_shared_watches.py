@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from crosswind.errors import CredentialsError, NotFound, Unreachable
+from crosswind.errors import CredentialsError, KubeconfigError, NotFound, Unreachable
 from crosswind.kube.client import Listing
 from crosswind.runs import sharing
 from crosswind.runs.sharing import Hub, SharedWatch
@@ -204,7 +204,7 @@ async def test_of_two_waiters_the_one_that_stays_gets_the_watch(hub: Callable[[C
     assert cluster.connected == 1
 
 
-@pytest.mark.parametrize("failure", [Unreachable("refused"), CredentialsError("plug-in"), RuntimeError("a bug")])
+@pytest.mark.parametrize("failure", [KubeconfigError("no such context"), RuntimeError("a bug")])
 async def test_a_connection_that_fails_takes_no_other_ones_watch_away(
     hub: Callable[[Cluster], Hub], failure: Exception
 ) -> None:
@@ -229,3 +229,15 @@ async def test_a_connection_that_fails_takes_no_other_ones_watch_away(
     assert cluster.connected == 2
     await shared.close()
     assert len(asyncio.all_tasks()) == 1
+
+
+@pytest.mark.parametrize("failure", [Unreachable("refused"), CredentialsError("the exec plug-in failed")])
+async def test_a_connection_that_fails_for_now_is_tried_again(
+    hub: Callable[[Cluster], Hub], failure: Exception
+) -> None:
+    cluster = Cluster()
+    cluster.failures = [failure, failure]
+    shared = hub(cluster)
+    async with shared.watch(HERE, "ns"):
+        assert cluster.connected == 3
+    await shared.close()

@@ -125,7 +125,7 @@ class _Look:
                 return await look()
         except TimeoutError:
             self.unseen[check] = f"no answer within {_TIMEOUT_S:g} s"
-        except (ApiError, Unreachable) as error:
+        except CrosswindError as error:
             self.unseen[check] = str(error)
         return otherwise
 

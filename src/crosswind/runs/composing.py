@@ -69,6 +69,8 @@ class Templates:
             if (known := self._unchanged(path)) is not None:
                 looked[path] = known
         new = sorted(wanted - looked.keys())
+        if not new:
+            return looked
         return looked | dict(zip(new, await asyncio.gather(*map(self._look_aside, new)), strict=True))
 
     async def _look_aside(self, path: str) -> Manifest | TemplateError:

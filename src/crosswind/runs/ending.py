@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from crosswind.errors import ApiError, Conflict, CrosswindError, Forbidden, NotFound, Unreachable
+from crosswind.errors import Conflict, CrosswindError, Forbidden, NotFound, Unreachable
 from crosswind.kube.client import Client, Patch
 from crosswind.kube.resources import EVENTS, PODS
 from crosswind.kube.retry import is_transient, pause_after
@@ -320,7 +320,7 @@ class Ender:
         except Forbidden as error:
             self._mute.add(sight.namespace)
             log.warning("No Events are written on pods of namespace %s: %s", sight.namespace, error)
-        except (ApiError, Unreachable) as error:
+        except CrosswindError as error:
             log.debug("An Event on pod %s could not be written: %s", sight.where, error)
 
 

@@ -16,7 +16,7 @@ from crosswind.errors import CrosswindError, Forbidden
 from crosswind.kube.client import Client
 from crosswind.kube.informing import Informer, InformerEvent
 from crosswind.kube.resources import EVENTS, PODS
-from crosswind.kube.retry import retry_after
+from crosswind.kube.retry import Retries, retry_after
 from crosswind.pods.known_sidecars import KNOWN, KnownSidecar
 from crosswind.pods.reap_decisions import Decision, careful, decide, rest, resumed, taken
 from crosswind.pods.states import held_by
@@ -31,6 +31,8 @@ __all__ = ["Reaper"]
 log = logging.getLogger(__name__)
 
 _AGAIN_S = 10.0
+_PATIENCE_S = 900.0
+"""How long the API server may be away at the start; an upgrade of a control plane takes minutes."""
 _LAST_WORDS_S = 2.0
 
 
@@ -67,7 +69,7 @@ class Reaper:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        await self._begin()
+        await self._begin(_PATIENCE_S)
         try:
             async with asyncio.TaskGroup() as self._group:
                 watches = [self._group.create_task(one.run(self._changed)) for one in self.informers.values()]
@@ -83,7 +85,7 @@ class Reaper:
 
         Raises the error that keeps it from seeing the pods.
         """
-        await self._begin()
+        await self._begin(0.0)
         for name in self.informers:  # what is forbidden is told at once, where an informer would go on trying
             await self._client.list(PODS, namespace=name, labels=self._settings.selector, limit=1)
         async with asyncio.TaskGroup() as self._group:
@@ -97,15 +99,23 @@ class Reaper:
         self._stop()
         return not any(self.outcomes[key] for key in self.outcomes if key[1] in ("stays", "error"))
 
-    async def _begin(self) -> None:
+    async def _begin(self, patience: float) -> None:
+        """Ask what may be done in each namespace; an API server that is away is waited for some time."""
         labels, self._closing = self._settings.selector, False
         self.informers = {
             name: Informer(self._client, PODS, namespace=name, labels=labels) for name in self._settings.namespaces
         }
         for name in self.informers:
-            self._abilities[name] = self._allowed & await abilities(self._client, name)
+            self._abilities[name] = self._allowed & await self._ask(name, Retries(patience))
             can = ", ".join(str(one.name).lower() for one in self._abilities[name]) or "nothing"
             log.info("Namespace %s: pods labelled %s; may use %s", name, labels, can)
+
+    async def _ask(self, namespace: str, retries: Retries) -> Abilities:
+        while True:
+            try:
+                return await abilities(self._client, namespace)
+            except CrosswindError as error:
+                await asyncio.sleep(retries.after(error))
 
     async def _last_words(self) -> None:
         """Begin no step any more, and let what was just done be told."""

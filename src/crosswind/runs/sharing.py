@@ -209,7 +209,14 @@ class Hub:
             raise
 
     async def _connect(self, settings: KubeSettings, namespace: str) -> SharedWatch:
-        return SharedWatch(await Client.connect(settings), namespace)
+        """Connect; credentials that cannot be had for now (an exec plug-in that fails) cost no trigger its task."""
+        retries = Retries(patience=_PATIENCE_S)
+        while True:
+            try:
+                return SharedWatch(await Client.connect(settings), namespace)
+            except CrosswindError as error:
+                log.warning("Pods of namespace %s cannot be watched yet: %s", namespace, error)
+                await asyncio.sleep(retries.after(error))
 
     def _retire(self, key: tuple[KubeSettings, str], shared: _Shared) -> None:
         if shared.users or self._watches.get(key) is not shared:
