@@ -89,5 +89,6 @@ def test_what_the_run_waits_for_is_the_next_thing_that_must_happen() -> None:
     many = [timeline(name) for name in "abcde"]
     assert waits_for(True, going, tasks, many) == "a, b, c and 2 more to start in a pod"
     assert waits_for(True, going, tasks, [timeline("a", running=1.0)]) == "a to finish"
+    assert waits_for(False, None, [], [timeline("a", running=1.0)]) == "a to finish", "a busy server may answer later"
     assert waits_for(True, going, tasks, [timeline("a", running=1.0, base_done=2.0)]) == "a to lose its pod"
     assert waits_for(True, {"state": "success"}, [task("success", 1)], []) == ""

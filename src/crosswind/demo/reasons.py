@@ -89,10 +89,6 @@ def last_error(log: Sequence[Json]) -> str:
 
 def waits_for(answered: bool, dag_run: Json | None, tasks: Sequence[Json], pods: Collection[Timeline]) -> str:
     """Say what has to happen next; "" when the run is over."""
-    if not answered:
-        return "Airflow's API server to answer"
-    if dag_run is None:
-        return "Airflow to parse the DAG file and start a run"
     alive = [pod for pod in pods if pod.gone is None]
     for group, what in (
         ([pod.task for pod in alive if pod.running is None], "to start in a pod"),
@@ -101,6 +97,10 @@ def waits_for(answered: bool, dag_run: Json | None, tasks: Sequence[Json], pods:
     ):
         if group:
             return f"{_names(group)} {what}"
+    if not answered:
+        return "Airflow's API server to answer"
+    if dag_run is None:
+        return "Airflow to parse the DAG file and start a run"
     if dag_run["state"] in OVER:
         return ""
     waiting = [label(task["task_id"], task.get("map_index", -1)) for task in tasks if task["state"] not in OVER]

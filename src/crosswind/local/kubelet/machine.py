@@ -123,7 +123,11 @@ class Machine:
                     return mode
             except StartError as problem:
                 why = str(problem)
-        _log.warning("containers get no namespaces of their own here (%s): see crosswind.local.kubelet.machine", why)
+        _log.warning(
+            "containers get no namespaces of their own here (%s): they run as plain processes, and mount paths are "
+            "replaced in their commands and variables (docs/local-cluster.md)",
+            why,
+        )
         return "none"
 
     async def _powers(self) -> Powers:
