@@ -1,7 +1,6 @@
-"""The first half of ``KubernetesPodOperator``: the pod that is asked for, and the pod that a try goes on with.
+"""The first half of ``KubernetesPodOperator``: builds the pod, reattaches to the one of an earlier try, or creates one.
 
-A try follows the living pod of an earlier one, uses the result of one that ended well and was used by nobody, or
-creates a pod of its own. ``pods.reattaching`` decides which.
+``pods.reattaching`` decides whether a try attaches. The second half, in ``operators``, follows the pod to its end.
 """
 
 from __future__ import annotations
@@ -201,7 +200,7 @@ class PodLauncher(StockOperator):
         return pod
 
     def process_duplicate_label_pods(self, pod_list: list[V1Pod]) -> V1Pod:
-        """Return the one of several pods to go on with; the others are nobody's from now on."""
+        """Return the one of several pods to attach to, and clean up the others."""
         chosen = pod_list.pop(self._preferred(pod_list))
         for other in pod_list:
             if self._standing(other) not in (Standing.LEAVING, Standing.USED):
@@ -234,11 +233,11 @@ class PodLauncher(StockOperator):
     def _create(self, request: V1Pod) -> V1Pod:
         """Create the pod. What keeps it from that is waited for as long as the pod may wait for a node.
 
-        Raises ``AirflowException`` with cause and mend; the pod's description goes to the debug log only.
+        Raises ``AirflowException`` with the cause and the fix. Only the debug log shows the whole pod.
         """
         manifest = plain(request)
         name, namespace = request.metadata.name, request.metadata.namespace
-        what, began, told, denied = f"Pod {namespace}/{name}", time.monotonic(), "", None
+        what, began, logged, denied = f"Pod {namespace}/{name}", time.monotonic(), "", None
         self.log.debug("Creating pod:\n%s", json.dumps(mask_pod(manifest, hides), indent=1))
         while True:
             error = None
@@ -263,8 +262,8 @@ class PodLauncher(StockOperator):
             )
             if isinstance(decision, GiveUp):
                 raise AirflowException(decision.message) from error
-            if type(error).__name__ != told:
-                told = type(error).__name__
+            if type(error).__name__ != logged:  # one warning per kind of error, however long the wait
+                logged = type(error).__name__
                 self.log.warning("%s", waits_for(error, what, OPERATOR))
             self._sleep(decision.delay)
 
@@ -321,7 +320,7 @@ class PodLauncher(StockOperator):
         return Seen(pod, judge(pod, self.base_container_name, fatal=FATAL, restarts=True))
 
     def _put_away(self, seen: Seen) -> None:
-        """Delete the pod or keep it; what goes wrong fails no task. From here on no try goes on with it."""
+        """Delete the pod or keep it, and mark it, so that no later try attaches to it. Errors fail no task."""
         pod = seen.pod
         if pod is None or seen.deleted:
             return
@@ -355,7 +354,7 @@ class PodLauncher(StockOperator):
                 raise
             self.log.warning("The pod is left over: %s", error)
             return False
-        if left:  # its sidecars take their time: nobody shall take it for a pod whose result waits to be used
+        if left:  # while its sidecars drain, a later try must not mistake its result for one that is unused
             self.patch_already_checked(pod, reraise=False)
         return True
 
@@ -410,7 +409,7 @@ class PodLauncher(StockOperator):
         except (ApiException, HTTPError) as error:
             self.log.debug("Pod %s is not marked as dealt with: %s", name, error)
 
-    # --- doors ----------------------------------------------------------------------------------------------------
+    # --- connections ----------------------------------------------------------------------------------------------
 
     def _ready(self) -> None:
         """Make the hook's client in this thread, where Airflow's connections can be read."""

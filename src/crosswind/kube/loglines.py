@@ -1,9 +1,11 @@
 """The lines of a container's log, each with its time, so that a reading which broke off goes on where it was.
 
-The API server cuts ``sinceTime`` to whole seconds, so that a second reading repeats lines. They are told by their own
-time stamps, of nanoseconds. The stamps of a log are not in order: containerd stamps a container's stdout and stderr in
-two goroutines, which then write one after the other, and a node's clock may be set back. So a line is never left out
-for being older than its neighbours, only for having been given by an earlier reading.
+The API server cuts ``sinceTime`` to whole seconds, so that a second reading repeats lines. The cursor recognises
+them by their time stamps, of nanoseconds.
+
+The stamps of a log are not in order: containerd stamps a container's stdout and stderr in two goroutines, which then
+write one after the other, and a node's clock may be set back. So the cursor never drops a line for being older than its
+neighbours, only for having been given by an earlier reading.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ _STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\
 _SLACK = datetime.timedelta(seconds=1)
 """How much earlier than its last line a log is read again: neighbours change places over the end of a second, too."""
 _REMEMBERED = 50_000
-"""Lines of the last seconds that are told from new ones by their own; of more only the newest's time is remembered."""
+"""Most lines of the last seconds whose time stamps the cursor keeps; beyond that it keeps the newest time only."""
 
 Moment = tuple[str, str]
 

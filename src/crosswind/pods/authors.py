@@ -1,6 +1,6 @@
-"""The words in which a failure's mend is told: each kind of task has a way of its own to write a pod.
+"""The names that a failure's message uses for the fields of a pod, so that it names what the task's author can change.
 
-Tasks of the executor have a pod template and ``pod_override``, those of ``KubernetesPodOperator`` have its arguments.
+Tasks of the executor have a pod template and ``pod_override``; tasks of ``KubernetesPodOperator`` have its arguments.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ __all__ = ["EXECUTOR", "OPERATOR", "Author"]
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """What the fields of a pod are called where the task is written; the defaults are the executor's."""
+    """What the fields of a pod are called where the task is defined. The defaults are the executor's."""
 
     account: str = "scheduler's"
     """Whose service account creates the pod."""

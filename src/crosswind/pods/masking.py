@@ -1,8 +1,8 @@
-"""A pod for people's eyes: what its author wrote into it as a secret has no value. Pure.
+"""Masks the secrets in a pod that is shown to people. Pure.
 
-Secrets belong into Secrets, but authors put them into environment variables, arguments, annotations and probes all the
-same. Hidden are values under names that say so, passwords in URLs and credentials in headers. Names of Secrets, keys
-and files stay: they are what a reader looks for.
+Secrets belong into Secrets, but authors also write them into environment variables, arguments, annotations and probes.
+Masking hides values under sensitive names, passwords in URLs and credentials in headers. It keeps the names of Secrets,
+keys and files, which a reader looks for.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Which pod of an earlier try a new try goes on with, and which it leaves alone. Pure.
+"""Decides which pod of an earlier try a new try attaches to. Pure.
 
-A pod that is being deleted, or was given up, is nobody's living pod: its program was told to end, and the exit
-code that follows says nothing about the task's work.
+A try never attaches to a pod that is being deleted or was given up. The kubelet has sent its program TERM, so its exit
+code is no result: a program that traps TERM exits with 0 without having done its work.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from crosswind.types import Json
 __all__ = ["CHECKED", "Standing", "could_start", "preferred", "standing", "was_stopped"]
 
 CHECKED = "already_checked"
-"""Stock's label of a pod that a try has dealt with: its result was used, or it was given up."""
+"""Stock's label of a pod whose result a try has used, or which a try has given up."""
 
 
 class Standing(enum.IntEnum):
-    """What a pod of an earlier try is to a new one, the best first."""
+    """How a new try handles a pod of an earlier try, the most useful first."""
 
     LIVING = 0
-    """It runs, or will: the new try follows it."""
+    """It runs, or waits to: the new try follows it."""
     SUCCEEDED = 1
-    """Its base container did the work, and no try has used the result: the new try does."""
+    """Its base container exited with 0, and no try has used the result: the new try uses it."""
     LEAVING = 2
-    """It is being deleted before its work was done; somebody else has seen to it."""
+    """It is being deleted, and its work was not done before: the new try ignores it."""
     DEAD = 3
-    """It failed, or never can start; the new try puts it away."""
+    """It failed, or can never start: the new try cleans it up."""
     USED = 4
-    """A try has dealt with it."""
+    """A try has used its result, or given it up: the new try ignores it."""
 
 
 def standing(pod: Json, base: str, fatal: Collection[str], used: Collection[str] = ()) -> Standing:
-    """Return what a pod is to a new try.
+    """Return how a new try handles a pod.
 
-    ``fatal``: as for ``verdicts.judge``. ``used``: uids of pods that were dealt with although they have no label.
+    ``fatal``: as for ``verdicts.judge``. ``used``: uids of pods that count as used although they lack the label.
     """
     metadata = mapping(mapping(pod).get("metadata"))
     if mapping(metadata.get("labels")).get(CHECKED) == "True" or metadata.get("uid") in used:
@@ -84,8 +84,8 @@ def could_start(pod: Json, verdict: Verdict) -> bool:
 def _ended_before_deletion(pod: Json, base: str) -> bool:
     """Whether base ended in an earlier second than the one in which the pod's deletion was asked for.
 
-    ``deletionTimestamp`` is the end of the grace period. In the same second the two cannot be told apart: the
-    program may have been stopped.
+    ``deletionTimestamp`` is the end of the grace period. Both times are whole seconds. When they are equal, the
+    kubelet may have stopped the program.
     """
     metadata = mapping(mapping(pod).get("metadata"))
     deadline, ended = _time(metadata.get("deletionTimestamp")), _finished(pod, base)

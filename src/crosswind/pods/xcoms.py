@@ -1,10 +1,11 @@
-"""XCom without exec: a native sidecar that hands over the file which the task's own container wrote.
+"""XCom without exec: a native sidecar that hands over the file which the task's own container wrote. Pure.
 
 The task writes ``/airflow/xcom/return.json``, as with stock. When the last ordinary container has ended, the kubelet
-tells the native sidecar to end, and it leaves the value in its log, a short one in its termination message, too. The
-kubelet shortens messages: 12 KiB are shared by all containers of a pod, and webhooks add some. While another ordinary
-sidecar keeps the pod running nobody tells ours to end; for that case it also prints a value that is not too long, as
-soon as the file stays as it is, and one word whenever the state of the file changes. Pure.
+sends the native sidecar TERM. The sidecar then prints the value, and also writes a short one to its termination
+message, which outlives the pod. The kubelet cuts messages: all containers of a pod, injected ones too, share 12 KiB.
+
+While another ordinary sidecar keeps the pod running, ours gets no TERM. For that case it prints a value that is not too
+long as soon as the file stays unchanged, and one word whenever the file's state changes.
 """
 
 from __future__ import annotations

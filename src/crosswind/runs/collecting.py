@@ -89,7 +89,7 @@ async def _content(client: Client, pod: Manifest, found: Delivery | None) -> byt
 async def _beside_others(
     client: Client, pod: Manifest, base: str, settings: EndSettings, *, may_delete: bool
 ) -> Delivery | None:
-    """Get the value while another sidecar keeps ours from ending: by that one's end, or by what ours says meanwhile."""
+    """Get the value while another sidecar keeps ours running: end that one, and meanwhile read what ours prints."""
     ending = asyncio.create_task(_by_end(client, pod, base, settings, may_delete=may_delete))
     looking = asyncio.create_task(_by_looks(client, pod, base))
     found: Delivery | None = None
