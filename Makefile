@@ -46,10 +46,11 @@ docs: $(READY)  ## Build the documentation into site/, broken links refused
 	@$(BIN)/mkdocs build --strict --quiet
 	@echo 'site/index.html'
 
-test-cluster: $(READY)  ## Run every test that touches a cluster against CONTEXT=… [IMAGE=… PULL_POLICY=… AIRFLOW_IMAGE=…]
+test-cluster: $(READY)  ## Run every test that touches a cluster against CONTEXT=… [IMAGE=… PULL_POLICY=… AIRFLOW_IMAGE=… HOST=…]
 	@test -n "$(CONTEXT)" || { echo "say which: make test-cluster CONTEXT=kind-crosswind [IMAGE=busybox PULL_POLICY=IfNotPresent AIRFLOW_IMAGE=…]" >&2; exit 2; }
 	@$(BIN)/python -m pytest -m cluster --cluster-context '$(CONTEXT)' $(if $(IMAGE),--cluster-image '$(IMAGE)') \
-	  $(if $(PULL_POLICY),--cluster-pull-policy '$(PULL_POLICY)') $(if $(AIRFLOW_IMAGE),--cluster-airflow-image '$(AIRFLOW_IMAGE)') $(ARGS)
+	  $(if $(PULL_POLICY),--cluster-pull-policy '$(PULL_POLICY)') $(if $(AIRFLOW_IMAGE),--cluster-airflow-image '$(AIRFLOW_IMAGE)') \
+	  $(if $(HOST),--cluster-host '$(HOST)') $(ARGS)
 
 format: $(READY)  ## Format and mend what ruff can
 	@$(BIN)/ruff format .

@@ -1,11 +1,18 @@
-"""What all tests share: an Airflow that keeps to a folder of its own."""
+"""What all tests share: an Airflow that keeps to a folder of its own, and a cluster that runs their pods."""
 
 from __future__ import annotations
 
 import os
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from crosswind.testing import Cluster
 
 # Airflow reads its configuration on import, so this must stand before any test module is imported.
 _HOME = Path(tempfile.mkdtemp(prefix="crosswind-tests-"))
@@ -23,3 +30,12 @@ os.environ |= {
 # What is started in the background by a shell ignores Ctrl-C, and so would all that the tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def cluster(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The cluster of the session; one that is real runs the pods of the tests with the images that were named."""
+    from tests.real_clusters import fitted
+
+    with fitted(cluster, tmp_path_factory.mktemp("fitted")) as found:
+        yield found

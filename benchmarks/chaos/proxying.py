@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 import ssl
 import weakref
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -17,9 +18,12 @@ from typing import Any, Literal, TypeAlias
 import aiohttp
 import yaml
 from aiohttp import web
+from yarl import URL
 
+from crosswind.kube.connecting import load
 from crosswind.local.certificates import Certificates, issue
 from crosswind.runs.threads import LoopThread
+from crosswind.settings import KubeSettings
 
 __all__ = ["Answer", "Fault", "Proxy", "Refusal"]
 
@@ -54,16 +58,24 @@ Fault: TypeAlias = Callable[[str, str], Answer]
 """From method and path with query to what becomes of the request."""
 
 
+Rewrite: TypeAlias = Callable[["Proxy", str, str, bytes], Awaitable[tuple[str, bytes]]]
+"""From method, path with query and body to the path and the body that are passed on."""
+
+
 class Proxy:
     """Listens while it is entered; ``fault`` may be changed at any time. ``injected``: faults so far.
 
-    ``answered``: how often the real server answered with each code. ``server``: its own address.
+    It signs in as the kubeconfig does, with whatever credentials, for clients that bring none; a client with a token
+    of its own has the rights of that token. ``answered``: how often the real server answered with each code.
+    ``server``: its own address.
     """
 
-    def __init__(self, kubeconfig: Path, folder: Path) -> None:
-        found = yaml.safe_load(kubeconfig.read_text())
-        self._upstream = found["clusters"][0]["cluster"]["server"]
-        self._config = found
+    def __init__(self, kubeconfig: Path, folder: Path, rewrite: Rewrite | None = None) -> None:
+        self._source = kubeconfig
+        user = yaml.safe_load(kubeconfig.read_text())["users"][0]["user"]
+        # A token is handed on, as clients would send it; for any other way to sign in clients get nothing.
+        self._config = _kubeconfig({"token": user["token"]} if "token" in user else {})
+        self._rewrite = rewrite
         self.kubeconfig = folder / "proxy-kubeconfig"
         self.fault: Fault = lambda method, path: None
         self.seen: list[tuple[str, str]] = []
@@ -122,7 +134,9 @@ class Proxy:
 
     async def _listen(self) -> None:
         self._flowing.set()
-        connector = aiohttp.TCPConnector(limit=0, ssl=False, socket_factory=self._make_socket)
+        connector = aiohttp.TCPConnector(limit=0, socket_factory=self._make_socket)
+        self._upstream, self._credentials = await load(KubeSettings(kubeconfig=str(self._source)))
+        self._without_certificate = _anonymous(self._upstream.tls)
         self._client = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None))
         app = web.Application(client_max_size=2**24)
         app.router.add_route("*", "/{path:.*}", self._answer)
@@ -208,6 +222,11 @@ class Proxy:
     async def _decide(self, request: web.Request) -> web.StreamResponse:
         self.seen.append((request.method, request.path_qs))
         await self._flowing.wait()
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            try:
+                return await self._tunnel(request)
+            except aiohttp.WSServerHandshakeError:  # it does not hold what the server said; asked plainly, that comes
+                return await self._forward(request, web.StreamResponse())
         answer = self.fault(request.method, request.path_qs)
         if answer is None:
             return await self._forward(request, web.StreamResponse())
@@ -227,10 +246,9 @@ class Proxy:
     async def _forward(
         self, request: web.Request, answer: web.StreamResponse | None, *, late: bool = False
     ) -> web.StreamResponse:
-        headers = {name: value for name, value in request.headers.items() if name.lower() not in ("host",)}
-        async with self._client.request(
-            request.method, self._upstream + request.path_qs, headers=headers, data=await request.read()
-        ) as reply:
+        path, body = await self._rewritten(request, await request.read())
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in _OWN_HEADERS}
+        async with self._send(request.method, path, body, headers) as reply:
             self.answered[reply.status] += 1
             if answer is None:
                 await reply.read()
@@ -250,6 +268,94 @@ class Proxy:
                     await asyncio.Event().wait()
                 await answer.write(chunk)
         return answer
+
+    async def _tunnel(self, request: web.Request) -> web.WebSocketResponse:
+        """Carry the messages of a WebSocket in both directions."""
+        headers = {name: value for name, value in request.headers.items() if name == "Authorization"}
+        offered = [one.strip() for one in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if one.strip()]
+        path, _ = await self._rewritten(request, b"")
+        address = URL(self._upstream.url + path, encoded=True)
+        async with self._client.ws_connect(
+            address, protocols=offered, max_msg_size=0, **await self._signed(headers)
+        ) as above:
+            below = web.WebSocketResponse(protocols=[above.protocol] if above.protocol else [], max_msg_size=0)
+            await below.prepare(request)
+            ways = [asyncio.create_task(_carry(below, above)), asyncio.create_task(_carry(above, below))]
+            try:
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for way in ways:
+                    way.cancel()
+                await asyncio.wait(ways)
+            await below.close(code=above.close_code or 1000)
+        return below
+
+    async def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """Send a request of our own to the server; return code and content. Only in the proxy's own loop."""
+        content = b"" if body is None else json.dumps(body).encode()
+        async with self._send(method, path, content, {"Content-Type": "application/json"}) as reply:
+            return reply.status, await reply.json(content_type=None)
+
+    async def _rewritten(self, request: web.Request, body: bytes) -> tuple[str, bytes]:
+        if self._rewrite is None:
+            return request.path_qs, body
+        return await self._rewrite(self, request.method, request.path_qs, body)
+
+    @contextlib.asynccontextmanager
+    async def _send(
+        self, method: str, path: str, body: bytes, headers: dict[str, str]
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        address = URL(self._upstream.url + path, encoded=True)
+        options = await self._signed(headers)
+        async with self._client.request(method, address, data=body or None, **options) as reply:
+            yield reply
+
+    async def _signed(self, headers: dict[str, str]) -> dict[str, Any]:
+        """Return the options of a request by which the server knows who asks."""
+        tls = self._upstream.tls
+        if any(name.lower() == "authorization" for name in headers):
+            tls = self._without_certificate  # to the server a certificate counts more than a token
+        elif authorization := await self._credentials.current():
+            headers = {**headers, "Authorization": authorization}
+        options: dict[str, Any] = {"headers": headers, "proxy": self._upstream.proxy}
+        if tls is not None:
+            options |= {"ssl": tls, "server_hostname": self._upstream.tls_server_name}
+        return options
+
+
+_OWN_HEADERS = ("host", "content-length", "transfer-encoding", "connection", "upgrade")
+
+
+async def _carry(source: Any, target: Any) -> None:
+    async for message in source:
+        if message.type is aiohttp.WSMsgType.BINARY:
+            await target.send_bytes(message.data)
+        elif message.type is aiohttp.WSMsgType.TEXT:
+            await target.send_str(message.data)
+
+
+def _anonymous(tls: ssl.SSLContext | None) -> ssl.SSLContext | None:
+    """Return a context that trusts whom ``tls`` trusts, and has no certificate of its own."""
+    if tls is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = tls.check_hostname, tls.verify_mode
+    context.verify_flags = tls.verify_flags
+    authorities = "".join(map(ssl.DER_cert_to_PEM_cert, tls.get_ca_certs(binary_form=True)))
+    if authorities:
+        context.load_verify_locations(cadata=authorities)
+    return context
+
+
+def _kubeconfig(user: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "proxy",
+        "clusters": [{"name": "proxy", "cluster": {}}],
+        "users": [{"name": "proxy", "user": user}],
+        "contexts": [{"name": "proxy", "context": {"cluster": "proxy", "user": "proxy"}}],
+    }
 
 
 def _refusal(refusal: Refusal) -> web.Response:

@@ -15,11 +15,13 @@ images are there. A test that needs an image that is not named is skipped. Mark 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import socket
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +75,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--cluster-context", metavar="NAME", help="use this context of your kubeconfig")
     group.addoption("--cluster-image", metavar="IMAGE", help="image with a shell, for --cluster-context")
     group.addoption("--cluster-airflow-image", metavar="IMAGE", help="image with Airflow, for --cluster-context")
+    group.addoption("--cluster-host", metavar="ADDRESS", help="this machine as pods see it, for --cluster-context")
     group.addoption("--cluster-pull-policy", metavar="POLICY", default="IfNotPresent", help="imagePullPolicy of both")
 
 
@@ -85,7 +88,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def cluster(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster for the whole session: ``crosswind local``, or the one of ``--cluster-context``."""
     if context := pytestconfig.getoption("--cluster-context"):
-        yield _real(pytestconfig, context, tmp_path_factory.mktemp("cluster") / "kubeconfig")
+        real = _real(pytestconfig, context, tmp_path_factory.mktemp("cluster") / "kubeconfig")
+        host = pytestconfig.getoption("--cluster-host") or asyncio.run(_with_client(real, _host))
+        yield replace(real, host=host)
         return
     from crosswind.settings import LocalSettings
 
@@ -102,12 +107,30 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     asyncio.run(_with_client(cluster, _delete, name))
 
 
-async def _with_client(cluster: Cluster, action: Any, name: str) -> None:
+async def _host(client: Client) -> str:
+    """Return the address from which this machine reaches the first node: pods reach it there, if anywhere."""
+    from crosswind.kube.resources import Resource
+
+    nodes = (await client.list(Resource("", "v1", "nodes", "Node", namespaced=False))).items
+    addresses = [one for node in nodes for one in node.get("status", {}).get("addresses", [])]
+    node_address = next((one["address"] for one in addresses if one["type"] == "InternalIP"), "")
+    try:
+        ip = ipaddress.ip_address(node_address)
+        family = socket.AF_INET6 if ip.version == 6 else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((node_address, 9))  # sends nothing: it only looks for the way
+            own = str(probe.getsockname()[0])
+    except (OSError, ValueError):
+        return ""
+    return "" if ipaddress.ip_address(own).is_loopback else own
+
+
+async def _with_client(cluster: Cluster, action: Any, *arguments: Any) -> Any:
     from crosswind.kube.client import Client
     from crosswind.settings import KubeSettings
 
     async with await Client.connect(KubeSettings(kubeconfig=str(cluster.kubeconfig))) as client:
-        await action(client, name)
+        return await action(client, *arguments)
 
 
 async def _create(client: Client, name: str) -> None:

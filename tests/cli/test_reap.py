@@ -40,8 +40,6 @@ def test_wrong_use_exits_with_2_and_says_what_is_wrong(arguments: list[str], tol
 
 @pytest.fixture
 async def client(cluster: Cluster) -> AsyncIterator[Client]:
-    if not cluster.local:
-        pytest.skip("only the local cluster plays sidecars")
     async with await Client.connect(KubeSettings(kubeconfig=str(cluster.kubeconfig))) as made:
         yield made
 

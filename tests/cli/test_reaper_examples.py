@@ -39,8 +39,6 @@ RESOURCES = {one.kind: one for one in (SERVICE_ACCOUNTS, ROLES, ROLE_BINDINGS)}
 
 @pytest.fixture
 async def client(cluster: Cluster) -> AsyncIterator[Client]:
-    if not cluster.local:
-        pytest.skip("only the local cluster plays sidecars")
     async with await Client.connect(KubeSettings(kubeconfig=str(cluster.kubeconfig))) as made:
         yield made
 

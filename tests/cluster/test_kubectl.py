@@ -24,6 +24,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl on PATH"),
 ]
 WAIT = "--timeout=60s"
+DRY = ("--dry-run=client", "--output=json")
 Kubectl = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -200,7 +201,11 @@ def test_port_forward_carries_connections(
 
 
 def test_job_runs_and_can_be_waited_for(kubectl: Kubectl, cluster: Cluster) -> None:
-    kubectl("create", "job", "sums", f"--image={cluster.image}", "--", "sh", "-c", "echo $((6 * 7))")
+    made = kubectl("create", "job", "sums", f"--image={cluster.image}", *DRY, "--", "sh", "-c", "echo $((6 * 7))")
+    job = json.loads(made.stdout)
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    container["imagePullPolicy"] = cluster.pull_policy  # for which kubectl create has no option
+    kubectl("create", "-f", "-", input=json.dumps(job))
     kubectl("wait", "job/sums", "--for=condition=complete", WAIT)
     assert kubectl("logs", "job/sums").stdout == "42\n"
     assert kubectl("get", "job", "sums", "--no-headers").stdout.split()[:3] == ["sums", "Complete", "1/1"]
@@ -214,13 +219,16 @@ def test_delete_waits_until_the_pod_is_gone(kubectl: Kubectl, run: Callable[...,
     assert "NotFound" in kubectl("get", "pod", "box", code=1).stderr
 
 
+IMAGE = "IMAGE"
+"""Stands for the image that the cluster has."""
+
 CREATED = {
     "clusterrole": ["--verb=get,list", "--resource=pods", "--resource-name=a"],
     "configmap": ["--from-literal=a=1"],
-    "cronjob": ["--image=busybox", "--schedule=0 5 31 2 *", "--", "true"],
-    "deployment": ["--image=busybox", "--replicas=0", "--port=80"],
+    "cronjob": [f"--image={IMAGE}", "--schedule=0 5 31 2 *", "--", "true"],
+    "deployment": [f"--image={IMAGE}", "--replicas=0", "--port=80"],
     "ingress": ["--rule=example.org/*=web:80,tls=secret", "--class=none", "--annotation=a=b"],
-    "job": ["--image=busybox", "--dry-run=server", "--", "true"],
+    "job": [f"--image={IMAGE}", "--dry-run=server", "--", "true"],
     "poddisruptionbudget": ["--selector=app=web", "--min-available=50%"],
     "priorityclass": ["--value=0", "--description=d", "--preemption-policy=Never"],
     "quota": ["--hard=pods=5,requests.cpu=1500m", "--scopes=BestEffort"],
@@ -236,17 +244,18 @@ CREATED = {
 
 
 @pytest.mark.parametrize("what", CREATED)
-def test_create_makes_an_object_of_each_kind(kubectl: Kubectl, namespace: str, what: str) -> None:
+def test_create_makes_an_object_of_each_kind(kubectl: Kubectl, cluster: Cluster, namespace: str, what: str) -> None:
     name = f"{namespace}-{what.split()[-1]}"  # some kinds are in no namespace
-    made = json.loads(kubectl("create", *what.split(), name, "-o", "json", *CREATED[what]).stdout)
+    options = [option.replace(IMAGE, cluster.image) for option in CREATED[what]]
+    made = json.loads(kubectl("create", *what.split(), name, "-o", "json", *options).stdout)
     assert made["metadata"]["name"] == name
     kind = what.split()[0]
     if kind in ("clusterrole", "priorityclass"):
         kubectl("delete", kind, name)
 
 
-def test_create_reads_zeros_and_shares_as_they_were_meant(kubectl: Kubectl) -> None:
-    options = ("--image=busybox", "--replicas=0")
+def test_create_reads_zeros_and_shares_as_they_were_meant(kubectl: Kubectl, cluster: Cluster) -> None:
+    options = (f"--image={cluster.image}", "--replicas=0")
     assert json.loads(kubectl("create", "deployment", "d", *options, "-o", "json").stdout)["spec"]["replicas"] == 0
     options = ("--selector=a=b", "--max-unavailable=0")
     assert json.loads(kubectl("create", "pdb", "p", *options, "-o", "json").stdout)["spec"]["maxUnavailable"] == 0

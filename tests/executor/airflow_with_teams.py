@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import httpx
 import yaml
+from delivered_dags import deliver, volume
 
 from crosswind.demo.processes import Airflow, airflow_environment, free_port
 from crosswind.runs.threads import LoopThread
@@ -48,17 +49,19 @@ if __name__ == "__main__":
 
 
 def template(cluster: Cluster, team: str, folder: Path, environment: Mapping[str, str]) -> str:
-    """Return a pod template of a team; the DAG files are where they are for the scheduler."""
+    """Return a pod template of a team; the DAG files are where they are for the scheduler, from a ConfigMap."""
     env = {**environment, "TEAM": team, "AIRFLOW_HOME": "/opt/airflow", "PYTHONWARNINGS": "ignore"}
     named: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in env.items()]
     named.append({"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}})
     base = {
         "name": "base",
         "image": cluster.airflow_image,
+        "imagePullPolicy": cluster.pull_policy,
         "env": [*named, {"name": "WAREHOUSE_PASSWORD", "value": "<hunter2>"}],
         "volumeMounts": [{"name": "dags", "mountPath": str(folder)}, {"name": "home", "mountPath": "/opt/airflow"}],
     }
-    volumes = [{"name": "dags", "hostPath": {"path": str(folder)}}, {"name": "home", "emptyDir": {}}]
+    files = volume("dags", [f"{owner}/{owner}_dag.py" for owner in ("everybody", *TEAMS)])
+    volumes = [files, {"name": "home", "emptyDir": {}}]
     spec = {"restartPolicy": "Never", "containers": [base], "volumes": volumes}
     return yaml.safe_dump({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "worker"}, "spec": spec})
 
@@ -103,6 +106,8 @@ class AirflowWithTeams:
     async def _run(self) -> None:
         try:
             async with self._airflow as airflow:
+                texts = {str(path.relative_to(self._dags)): path.read_text() for path in self._dags.rglob("*.py")}
+                await deliver(self._cluster, self._namespaces.values(), texts)
                 await airflow.migrate()
                 with sqlite3.connect(self._home / "airflow.db") as connection:  # a command takes seconds for each
                     connection.executemany("insert into team values (?)", [(team,) for team in TEAMS])

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import httpx
 import yaml
+from delivered_dags import deliver, volume
 from sqlalchemy import Engine, text
 
 from crosswind.demo.processes import Airflow, airflow_environment, free_port
@@ -94,19 +95,22 @@ class WholeAirflow:
         base = {
             "name": "base",
             "image": self._cluster.airflow_image,
+            "imagePullPolicy": self._cluster.pull_policy,
             "env": [{"name": name, "value": value} for name, value in env.items()],
             "volumeMounts": [
                 {"name": "dags", "mountPath": str(self.folder)},
                 {"name": "home", "mountPath": "/opt/airflow"},
             ],
         }
-        volumes = [{"name": "dags", "hostPath": {"path": str(self.folder)}}, {"name": "home", "emptyDir": {}}]
+        volumes = [volume("dags", [f"{name}.py" for name in self._dags]), {"name": "home", "emptyDir": {}}]
         spec = {"restartPolicy": "Never", "containers": [base], "volumes": volumes}
         return yaml.safe_dump({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "worker"}, "spec": spec})
 
     async def _run(self) -> None:
         try:
             async with self._airflow as airflow:
+                texts = {f"{name}.py": text for name, text in self._dags.items()}
+                await deliver(self._cluster, [self._namespace], texts)
                 await airflow.migrate()
                 await airflow.start()
                 await airflow._start("triggerer", "triggerer")

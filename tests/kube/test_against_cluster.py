@@ -237,14 +237,30 @@ async def test_exec_with_exit_code_stdin_and_errors(
     await client.delete(PODS, "host", namespace=namespace, grace_period=0)
 
 
+SERVES_HELLO = r"""
+if command -v nc >/dev/null; then
+  while :; do printf 'HTTP/1.0 200 OK\r\n\r\nhello' | nc -l -p 8099; done
+fi
+exec python3 -c '
+import socket
+listener = socket.create_server(("0.0.0.0", 8099))
+while True:
+    connection, _ = listener.accept()
+    connection.recv(1000)
+    connection.sendall(b"HTTP/1.0 200 OK\r\n\r\nhello")
+    connection.close()
+'
+"""
+"""The local cluster's busybox is this machine's own programs, and nc may not be among them."""
+
+
 async def test_a_port_inside_a_pod(client: Client, shell: Callable[..., Manifest], namespace: str) -> None:
-    script = "while :; do printf 'HTTP/1.0 200 OK\\r\\n\\r\\nhello' | nc -l -p 8099; done"
-    pod = await client.create(PODS, shell("server", script))
+    pod = await client.create(PODS, shell("server", SERVES_HELLO))
     await until(client, pod, phase("Running"))
     got = b""
     async with asyncio.timeout(PATIENCE):
         while not got:
-            with contextlib.suppress(errors.Unreachable):  # nc does not listen yet
+            with contextlib.suppress(errors.Unreachable):  # it does not listen yet
                 async with client.port_forward("server", 8099, namespace=namespace) as stream:
                     await stream.send(b"GET / HTTP/1.0\r\n\r\n")
                     while data := await stream.receive():

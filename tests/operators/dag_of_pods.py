@@ -15,6 +15,7 @@ COMMON = {
     "config_file": os.environ["TEST_KUBECONFIG"],
     "namespace": os.environ["TEST_NAMESPACE"],
     "image": os.environ["TEST_IMAGE"],
+    "image_pull_policy": os.environ["TEST_PULL_POLICY"],
 }
 FILE = "/airflow/xcom/return.json"
 
@@ -34,7 +35,7 @@ with DAG("pods", schedule=None, start_date=datetime(2026, 1, 1)) as dag:
     )
     mapped = KubernetesPodOperator.partial(task_id="mapped", cmds=["echo"], **COMMON).expand(arguments=[["1"], ["2"]])
 
-    @task.pod(do_xcom_push=True, multiple_outputs=True, **{**COMMON, "image": "python:3.12-slim"})
+    @task.pod(do_xcom_push=True, multiple_outputs=True, **{**COMMON, "image": os.environ["TEST_PYTHON_IMAGE"]})
     def split(number: int) -> dict[str, int]:
         return {"half": number // 2, "number": number}
 

@@ -21,7 +21,8 @@ def run(stand: Any, function: Any, *args: Any, **given: Any) -> Any:
                 kubernetes_conn_id=None,
                 config_file=str(stand.cluster.kubeconfig),
                 namespace=stand.namespace,
-                image="python:3.12-slim",
+                image=stand.cluster.airflow_image,
+                image_pull_policy=stand.cluster.pull_policy,
                 termination_grace_period=1,
                 log_pod_spec_on_failure=False,
                 **given,
@@ -30,12 +31,6 @@ def run(stand: Any, function: Any, *args: Any, **given: Any) -> Any:
         return made.operator
 
     return execute(new, stand.instance)
-
-
-@pytest.fixture(autouse=True)
-def only_here(cluster: Any) -> None:
-    if not cluster.local:
-        pytest.skip("needs an image with Python")
 
 
 def add(first: int, second: int = 2) -> dict[str, int]:

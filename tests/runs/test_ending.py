@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
 import logging
 import re
-import ssl
-import urllib.request
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +23,7 @@ from crosswind.errors import (
 from crosswind.kube.client import Client
 from crosswind.kube.connecting import load
 from crosswind.kube.requests import Request
-from crosswind.kube.resources import EVENTS, PODS, ROLE_BINDINGS, ROLES, SERVICE_ACCOUNTS
+from crosswind.kube.resources import EVENTS, PODS, ROLE_BINDINGS, ROLES, SERVICE_ACCOUNTS, Resource
 from crosswind.kube.transport import HttpTransport, Reply, Transport
 from crosswind.pods.known_sidecars import KNOWN
 from crosswind.pods.stop_plans import Abilities
@@ -36,13 +32,12 @@ from crosswind.settings import KubeSettings
 from crosswind.testing import Cluster
 from crosswind.types import Manifest
 
-pytestmark = pytest.mark.cluster
+on_any_cluster = pytest.mark.cluster
+"""Not for tests of sidecars that only their images tell apart: no other cluster than the local one plays these."""
 
 
 @pytest.fixture
 async def client(cluster: Cluster) -> AsyncIterator[Client]:
-    if not cluster.local:
-        pytest.skip("only the local cluster plays sidecars")
     async with await Client.connect(KubeSettings(kubeconfig=str(cluster.kubeconfig))) as made:
         yield made
 
@@ -98,6 +93,7 @@ ROWS: dict[str, tuple[Manifest, int]] = {
 
 
 @pytest.mark.parametrize("row", ROWS)
+@on_any_cluster
 async def test_an_unknown_sidecar_is_sent_term(
     client: Client, namespace: str, row: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -116,7 +112,7 @@ async def test_an_unknown_sidecar_is_sent_term(
     assert "did not work" not in caplog.text, "a command that ends its container is judged by that"
 
 
-ISTIO = {"name": "istio-proxy", "image": "istio/proxyv2:1.26.4-distroless", "args": ["proxy"]}
+ISTIO = {"name": "istio-proxy", "image": "istio/proxyv2:1.26.4-distroless", "args": ["proxy", "sidecar"]}
 LOGS = {"name": "logs", "image": "fluent/fluent-bit:3.2-debug"}
 STUBBORN = {"name": "second", "image": "busybox", "command": ["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"]}
 
@@ -144,6 +140,7 @@ XCOM = {
     ],
     ids=["kuma", "xcom"],
 )
+@on_any_cluster
 async def test_one_that_others_end_is_waited_for_and_then_told(
     client: Client, namespace: str, sidecar: Manifest, step: str
 ) -> None:
@@ -152,6 +149,7 @@ async def test_one_that_others_end_is_waited_for_and_then_told(
     assert f"{sidecar['name']} ended: {step}, exit code 0" in (await told(client, namespace))[-1][1]
 
 
+@on_any_cluster
 async def test_a_sidecar_that_ignores_term_stays_and_is_told_of(client: Client, namespace: str) -> None:
     found = await base_over(client, namespace, pod("etl", STUBBORN))
     ender = Ender(client, allowed=Abilities.B)
@@ -159,6 +157,7 @@ async def test_a_sidecar_that_ignores_term_stays_and_is_told_of(client: Client, 
     assert [reason for reason, _ in await told(client, namespace)] == ["EndingSidecar", "SidecarStays"]
 
 
+@on_any_cluster
 async def test_a_signal_that_comes_before_its_handler_is_sent_again(client: Client, namespace: str) -> None:
     script = "sleep 1; trap 'exit 0' TERM; while :; do sleep 0.1; done"
     late = {"name": "second", "image": "busybox", "command": ["sh", "-c", f"trap '' TERM; {script}"]}
@@ -167,6 +166,7 @@ async def test_a_signal_that_comes_before_its_handler_is_sent_again(client: Clie
     assert (await told(client, namespace))[-1][1].startswith("second ended: send TERM by a shell, exit code 0")
 
 
+@on_any_cluster
 async def test_deletion_is_the_last_resort(client: Client, namespace: str) -> None:
     found = await base_over(client, namespace, pod("etl", STUBBORN))
     assert await Ender(client, allowed=Abilities.DELETE).end(found, delete=True)
@@ -174,6 +174,7 @@ async def test_deletion_is_the_last_resort(client: Client, namespace: str) -> No
     assert [reason for reason, _ in await told(client, namespace)] == ["SidecarStays", "DeletingPod"]
 
 
+@on_any_cluster
 async def test_its_own_client_ends_it_where_only_exec_is_allowed(client: Client, namespace: str) -> None:
     found = await base_over(client, namespace, pod("etl", ISTIO))
     assert await Ender(client, allowed=Abilities.EXEC).end(found)
@@ -181,6 +182,7 @@ async def test_its_own_client_ends_it_where_only_exec_is_allowed(client: Client,
 
 
 @pytest.mark.parametrize("ability", [Abilities.EXEC, Abilities.FORWARD])
+@on_any_cluster
 async def test_one_that_does_not_listen_yet_is_asked_again(client: Client, namespace: str, ability: Abilities) -> None:
     late: Manifest = {"name": "istio-proxy", "image": "istio/proxyv2:1.26.4"}
     late["command"] = ["sh", "-c", "sleep 2; exec pilot-agent proxy"]
@@ -208,12 +210,14 @@ async def test_a_swapped_image_ends_what_has_no_other_way(
     assert (await client.get(PODS, "etl", namespace=namespace))["status"]["phase"] == "Succeeded"
 
 
+@on_any_cluster
 async def test_a_failed_base_stays_a_failure(client: Client, namespace: str) -> None:
     found = await base_over(client, namespace, pod("etl", ISTIO, base="exit 3"))
     assert await Ender(client).end(found)
     assert (await client.get(PODS, "etl", namespace=namespace))["status"]["phase"] == "Failed"
 
 
+@on_any_cluster
 async def test_nothing_is_done_while_base_runs(client: Client, namespace: str) -> None:
     found = await client.create(PODS, pod("etl", ISTIO, base="sleep 60"), namespace=namespace)
     async with asyncio.timeout(20):
@@ -224,6 +228,7 @@ async def test_nothing_is_done_while_base_runs(client: Client, namespace: str) -
     assert await told(client, namespace) == []
 
 
+@on_any_cluster
 async def test_a_pod_of_the_same_name_is_another_pod(client: Client, namespace: str) -> None:
     found = await base_over(client, namespace, pod("etl", ISTIO))
     found["metadata"]["uid"] = "of-an-earlier-pod"
@@ -233,6 +238,7 @@ async def test_a_pod_of_the_same_name_is_another_pod(client: Client, namespace: 
     assert await told(client, namespace) == []
 
 
+@on_any_cluster
 async def test_a_native_sidecar_needs_nothing(client: Client, namespace: str) -> None:
     manifest = pod("etl", annotations={"sidecar.istio.io/nativeSidecar": "true"})
     manifest["metadata"]["labels"] = {"sidecar.istio.io/inject": "true"}
@@ -266,22 +272,12 @@ async def granted(
     }
     await client.create(ROLE_BINDINGS, binding, namespace=namespace)
     config = yaml.safe_load(cluster.kubeconfig.read_text())
-    config["users"][0]["user"] = {"token": await asyncio.to_thread(_token, config, namespace)}
+    tokens = Resource("", "v1", "serviceaccounts/ender/token", "TokenRequest")
+    made = await client.create(tokens, {"spec": {}}, namespace=namespace)
+    config["users"][0]["user"] = {"token": made["status"]["token"]}
     file = folder / "kubeconfig"
     file.write_text(yaml.safe_dump(config))
     return KubeSettings(kubeconfig=str(file))
-
-
-def _token(config: Manifest, namespace: str) -> str:
-    server, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-    authority = base64.b64decode(server["certificate-authority-data"]).decode()
-    request = urllib.request.Request(
-        f"{server['server']}/api/v1/namespaces/{namespace}/serviceaccounts/ender/token",
-        data=json.dumps({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}).encode(),
-        headers={"Authorization": f"Bearer {user['token']}", "Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, context=ssl.create_default_context(cadata=authority), timeout=10) as reply:
-        return str(json.load(reply)["status"]["token"])
 
 
 PAGE = (Path(__file__).parents[2] / "docs" / "sidecars.md").read_text()
@@ -289,6 +285,7 @@ SETS = [yaml.safe_load(text) for text in re.findall(r"^```yaml\n(apiVersion: rba
 
 
 @pytest.mark.parametrize(("number", "expected"), [(0, Abilities.A), (1, Abilities.B), (2, Abilities.C)], ids="ABC")
+@on_any_cluster
 async def test_the_roles_of_the_page_allow_what_it_says(
     client: Client, cluster: Cluster, namespace: str, tmp_path: Path, number: int, expected: Abilities
 ) -> None:
@@ -300,6 +297,7 @@ async def test_the_roles_of_the_page_allow_what_it_says(
         assert (await told(client, namespace))[-1][0] == "SidecarEnded"
 
 
+@on_any_cluster
 async def test_a_missing_permission_is_told_once_and_the_next_step_is_taken(
     client: Client, cluster: Cluster, namespace: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -313,6 +311,7 @@ async def test_a_missing_permission_is_told_once_and_the_next_step_is_taken(
     assert len([one for one in warnings if "No Events" in one]) == 1
 
 
+@on_any_cluster
 async def test_where_a_pod_may_not_be_watched_it_is_read(
     client: Client, cluster: Cluster, namespace: str, tmp_path: Path
 ) -> None:
@@ -366,6 +365,7 @@ async def test_a_pod_whose_deletion_fails_for_now_is_deleted_all_the_same(
 @pytest.mark.parametrize(
     ("subresource", "step"), [("/portforward", "ask POST :15020"), ("/exec", "client pilot-agent")]
 )
+@on_any_cluster
 async def test_a_busy_api_server_is_no_reason_for_a_harsher_step(
     client: Client, cluster: Cluster, namespace: str, subresource: str, step: str, error: CrosswindError
 ) -> None:
@@ -380,6 +380,7 @@ async def test_a_busy_api_server_is_no_reason_for_a_harsher_step(
     assert step in (await told(client, namespace))[-1][1]
 
 
+@on_any_cluster
 async def test_an_api_server_that_cannot_be_reached_is_told_to_the_caller(
     client: Client, cluster: Cluster, namespace: str
 ) -> None:

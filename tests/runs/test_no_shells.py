@@ -76,8 +76,6 @@ class Listening:
 
 @pytest.mark.cluster
 async def test_where_asking_works_nothing_is_run_in_the_pod(cluster: Cluster, namespace: str) -> None:
-    if not cluster.local:
-        pytest.skip("only the local cluster injects sidecars")
     server, credentials = await load(KubeSettings(kubeconfig=str(cluster.kubeconfig)))
     transport = HttpTransport(server)
     listening = Listening(transport)

@@ -30,8 +30,6 @@ PROXY: Manifest = {
 
 @pytest.fixture
 async def client(cluster: Cluster) -> AsyncIterator[Client]:
-    if not cluster.local:
-        pytest.skip("only the local cluster plays sidecars")
     async with await Client.connect(KubeSettings(kubeconfig=str(cluster.kubeconfig))) as made:
         yield made
 

@@ -27,8 +27,6 @@ VAULT = {
 
 @pytest.fixture
 async def client(cluster: Cluster) -> AsyncIterator[Client]:
-    if not cluster.local:
-        pytest.skip("only the local cluster injects sidecars")
     async with await Client.connect(KubeSettings(kubeconfig=str(cluster.kubeconfig))) as made:
         yield made
 
@@ -107,7 +105,7 @@ async def test_beside_a_native_proxy_a_wrapped_job_ends_as_its_command_too(
 async def test_a_job_wrapped_by_the_script_completes_without_python(
     client: Client, cluster: Cluster, namespace: str
 ) -> None:
-    command = ["sh", "-c", shell(WrapSettings(mesh="istio")), "wrap", "sh", "-c", "exit 0"]
+    command = ["sh", "-c", shell(WrapSettings(("istio",))), "wrap", "sh", "-c", "exit 0"]
     manifest = job(cluster.image, command, ISTIO)
     if cluster.host.startswith("127."):
         # Without network namespaces 127.0.0.1 is the machine's, and curl does not look localhost up.

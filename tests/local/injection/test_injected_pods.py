@@ -19,8 +19,6 @@ VAULT = "vault.hashicorp.com/"
 
 @pytest.fixture
 async def client(cluster: Cluster) -> AsyncIterator[Client]:
-    if not cluster.local:
-        pytest.skip("a real cluster has its own injectors")
     async with await Client.connect(KubeSettings(kubeconfig=str(cluster.kubeconfig))) as client:
         yield client
 
@@ -74,7 +72,6 @@ async def ask(client: Client, namespace: str, method: str, port: int, path: str)
         return int((await stream.receive()).split()[1])
 
 
-@pytest.mark.cluster
 async def test_an_ordinary_proxy_keeps_the_pod_running_until_it_is_asked_to_quit(client: Client, meshed: str) -> None:
     await start(client, meshed)
     pod = await until(client, meshed, lambda pod: exit_code(pod, "base") == 0 and is_ready(pod, "istio-proxy"))
@@ -85,7 +82,6 @@ async def test_an_ordinary_proxy_keeps_the_pod_running_until_it_is_asked_to_quit
     assert (pod["status"]["phase"], exit_code(pod, "istio-proxy")) == ("Succeeded", 0)
 
 
-@pytest.mark.cluster
 async def test_the_sidecars_own_client_asks_it_to_quit_by_exec(client: Client, meshed: str) -> None:
     await start(client, meshed)
     await until(client, meshed, lambda pod: is_ready(pod, "istio-proxy"))
@@ -95,7 +91,6 @@ async def test_the_sidecars_own_client_asks_it_to_quit_by_exec(client: Client, m
     await until(client, meshed, lambda pod: pod["status"]["phase"] == "Succeeded")
 
 
-@pytest.mark.cluster
 async def test_a_native_proxy_ends_with_base(client: Client, meshed: str) -> None:
     drain = {"proxy.istio.io__config": "terminationDrainDuration: 0s"}
     await start(client, meshed, **{"sidecar.istio.io__nativeSidecar": "true"}, **drain)
@@ -103,7 +98,6 @@ async def test_a_native_proxy_ends_with_base(client: Client, meshed: str) -> Non
     assert (pod["status"]["phase"], exit_code(pod, "base"), exit_code(pod, "istio-proxy")) == ("Succeeded", 0, 0)
 
 
-@pytest.mark.cluster
 async def test_a_proxy_that_is_held_for_is_ready_before_base_starts(client: Client, meshed: str) -> None:
     await start(client, meshed, **{"proxy.istio.io__config": "holdApplicationUntilProxyStarts: true"})
     pod = await until(client, meshed, lambda pod: exit_code(pod, "base") == 0)
@@ -111,14 +105,12 @@ async def test_a_proxy_that_is_held_for_is_ready_before_base_starts(client: Clie
     assert "running" in states(pod)["istio-proxy"]
 
 
-@pytest.mark.cluster
 async def test_linkerd_refuses_to_quit_unless_that_is_enabled(client: Client, namespace: str) -> None:
     await start(client, namespace, **{"linkerd.io__inject": "enabled"})
     await until(client, namespace, lambda pod: exit_code(pod, "base") == 0)
     assert await ask(client, namespace, "POST", 4191, "/shutdown") == 404
 
 
-@pytest.mark.cluster
 async def test_vault_has_written_its_secrets_before_base_starts(client: Client, namespace: str) -> None:
     wanted = {"agent-inject": "true", "agent-pre-populate-only": "true", "agent-inject-secret-db": "secret/data/db"}
     await start(

@@ -73,13 +73,10 @@ def test_native_sidecars_are_left_to_the_kubelet() -> None:
 
 @pytest.fixture
 async def client(cluster: Cluster) -> AsyncIterator[Client]:
-    if not cluster.local:
-        pytest.skip("a real cluster has its own owners, or none")
     async with await Client.connect(KubeSettings(kubeconfig=str(cluster.kubeconfig))) as client:
         yield client
 
 
-@pytest.mark.cluster
 @pytest.mark.parametrize("asked", [FUSE, KUMA], ids=["gcs-fuse", "kuma"])
 async def test_a_pod_with_an_owned_sidecar_finishes_by_itself(
     client: Client, namespace: str, asked: dict[str, Any]
