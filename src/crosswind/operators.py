@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pendulum
 from airflow.providers.cncf.kubernetes.callbacks import ExecutionMode
+from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import PodLaunchFailedException
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator as StockOperator
+from airflow.providers.cncf.kubernetes.utils.pod_manager import PodLaunchTimeoutException
 from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException, conf
 from kubernetes.client import ApiException
 from urllib3.exceptions import HTTPError
 
 from crosswind.config import read_pod_settings
-from crosswind.errors import CrosswindError, XComError
+from crosswind.errors import CrosswindError, PodTimeout, XComError
 from crosswind.kube.loglines import LogCursor
 from crosswind.pod_launching import PodLauncher, hides, plain
 from crosswind.pods import xcoms
@@ -125,8 +127,16 @@ class KubernetesPodOperator(PodLauncher):
         return result
 
     def await_pod_start(self, pod: V1Pod) -> None:
-        """Follow the pod until its base container has started, or never will."""
+        """Follow the pod until its base container has started.
+
+        Raises stock's ``PodLaunchTimeoutException`` when that takes too long, and ``PodLaunchFailedException`` with the
+        cause when it never will start.
+        """
         self._follow(lambda: self._seen is not None and (self._seen.verdict.started or self._seen.verdict.over))
+        if self._seen is not None and self._seen.verdict.over and not self._seen.verdict.started:
+            self._follow(lambda: False)  # the log of an init container says why
+            if not self._seen.verdict.succeeded:
+                raise PodLaunchFailedException(self._cause(self._seen))
 
     def await_init_containers_completion(self, pod: V1Pod) -> None:  # type: ignore[override]  # stock's is decorated
         """Do nothing: init containers have ended when base starts, and their lines were printed on the way."""
@@ -233,6 +243,8 @@ class KubernetesPodOperator(PodLauncher):
                 if news is None:
                     return
                 self._take(news)
+        except PodTimeout as error:
+            raise PodLaunchTimeoutException(str(error)) from error
         except CrosswindError as error:
             raise AirflowException(str(error)) from error
 

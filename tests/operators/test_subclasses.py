@@ -6,8 +6,11 @@ import inspect
 from typing import Any
 
 import pytest
+from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import PodLaunchFailedException
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator as StockOperator
+from airflow.providers.cncf.kubernetes.utils.pod_manager import PodLaunchTimeoutException
 from airflow.providers.common.compat.sdk import AirflowException
+from kubernetes.client import models as k8s
 
 from crosswind import operators, pod_launching
 from crosswind.operators import KubernetesPodOperator
@@ -67,6 +70,37 @@ def test_a_cleanup_may_turn_a_failure_into_something_else(stand: Any) -> None:
     with pytest.raises(RuntimeError, match=r"mine: .*exit code 3"):
         stand.run("exit 3", kind=Mine)
     assert stand.pods() == []
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ({"image": "no/such:image"}, PodLaunchFailedException),
+        ({"node_selector": {"no-such": "node"}, "schedule_timeout_seconds": 1}, PodLaunchTimeoutException),
+    ],
+    ids=["failed", "too-late"],
+)
+def test_a_start_that_fails_raises_stock_s_exceptions(
+    stand: Any, given: dict[str, Any], error: type[Exception]
+) -> None:
+    class Mine(KubernetesPodOperator):
+        def await_pod_start(self, pod: Any) -> None:
+            try:
+                super().await_pod_start(pod)
+            except error as problem:
+                raise RuntimeError(f"mine: {problem}") from problem
+
+    with pytest.raises(RuntimeError, match=r"mine: .*(no/such|node)"):
+        stand.run(kind=Mine, **given)
+
+
+@pytest.mark.cluster
+def test_the_log_of_an_init_container_that_fails_is_printed(stand: Any, printed: Any) -> None:
+    before = k8s.V1Container(name="before", image=stand.cluster.image, command=["sh", "-c", "echo why; exit 3"])
+    with pytest.raises(PodLaunchFailedException, match=r"init container before failed with exit code 3"):
+        stand.run(init_containers=[before], init_container_logs=True)
+    assert printed.lines("before") == ["why"]
 
 
 @pytest.mark.cluster
