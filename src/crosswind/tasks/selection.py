@@ -6,6 +6,8 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from crosswind.errors import ConfigError
+from crosswind.regular_files import read_bytes
 from crosswind.tasks.compiling import Compiled
 from crosswind.tasks.documents import MAX_BYTES, DocumentError, read_document
 from crosswind.tasks.problems import Problem
@@ -33,9 +35,8 @@ def _is_task_file(file: Path) -> bool:
     if file.suffix == ".sql":
         return False
     try:
-        with file.open("rb") as opened:
-            return {"id", "query"} <= read_document(opened.read(MAX_BYTES + 1)).fields.keys()
-    except (OSError, DocumentError):
+        return {"id", "query"} <= read_document(read_bytes(file, limit=MAX_BYTES)).fields.keys()
+    except (ConfigError, DocumentError):
         return False
 
 
