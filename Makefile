@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo demo-tasks test check bench chaos sidecars docs test-cluster format clean
+.PHONY: help demo demo-tasks test check bench chaos sidecars docs wheel test-cluster format clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,6 +46,11 @@ docs: $(READY)  ## Build the documentation into site/, broken links refused
 	@$(BIN)/mkdocs build --strict --quiet
 	@echo 'site/index.html'
 
+wheel: $(READY)  ## Build dist/crosswind-….whl, to install elsewhere: pip install dist/crosswind-*.whl
+	@rm -f dist/crosswind-*.whl
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@ls dist/crosswind-*.whl
+
 test-cluster: $(READY)  ## Run every test that touches a cluster against CONTEXT=… [IMAGE=… PULL_POLICY=… AIRFLOW_IMAGE=… HOST=…]
 	@test -n "$(CONTEXT)" || { echo "say which: make test-cluster CONTEXT=kind-crosswind [IMAGE=busybox PULL_POLICY=IfNotPresent AIRFLOW_IMAGE=…]" >&2; exit 2; }
 	@$(BIN)/python -m pytest -m cluster --cluster-context '$(CONTEXT)' $(if $(IMAGE),--cluster-image '$(IMAGE)') \
@@ -57,4 +62,4 @@ format: $(READY)  ## Format and mend what ruff can
 	@$(BIN)/ruff check --fix .
 
 clean:  ## Remove what make has made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache site
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache site dist

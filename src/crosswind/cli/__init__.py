@@ -34,8 +34,13 @@ class _Families(click.Group):
         except ModuleNotFoundError as problem:
             if (problem.name or "crosswind").startswith("crosswind"):
                 raise
-            click.echo(f"crosswind: {problem.name} is not installed: pip install 'crosswind[local]'", err=True)
+            click.echo(f"crosswind: {_missing(problem.name)}", err=True)
             return ctx.exit(2)
+
+
+def _missing(package: str | None) -> str:
+    where = "pip install '.[local]' in a checkout, or 'crosswind-VERSION-py3-none-any.whl[local]'"
+    return f"this command needs Crosswind's extra local ({package} is not installed): {where}"
 
 
 @click.command(cls=_Families, context_settings={"help_option_names": ["-h", "--help"]})

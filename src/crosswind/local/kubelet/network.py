@@ -193,7 +193,10 @@ def open_network(settings: LocalSettings) -> Network:
         try:
             return BridgedNetwork()
         except (OSError, AttributeError) as problem:
-            _log.warning("pods share this machine's network (%s): see crosswind.local.kubelet.network", problem)
+            _log.warning(
+                "pods share this machine's network (%s): each has a loopback address of its own, and ports may clash",
+                problem,
+            )
     return SharedNetwork(settings.host)
 
 
