@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
 from benchmarks.sql_corpus import Score, cases, dialects, ours
 
 from benchmarks import sql_corpus
+from crosswind.tasks.queries import read_query
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "task-files-sql.md"
 
@@ -41,3 +43,32 @@ def test_the_table_in_the_docs_is_what_the_command_makes(scores: dict[str, tuple
     text = PAGE.read_text()
     table = text.split(sql_corpus.MARKS[0])[1].split(sql_corpus.MARKS[1])[0]
     assert table.strip() == sql_corpus.markdown(scores)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_damaged_text_is_told_and_never_raises(seed: int) -> None:
+    chance = random.Random(seed)
+    texts = [case for dialect in dialects() for case in cases(dialect)]
+    for _ in range(250):
+        case, other = chance.choice(texts), chance.choice(texts)
+        read_query(_damaged(case.sql, other.sql, chance), ["a"], case.dialect, chance.choice(["", "x", "a.b"]))
+
+
+def _damaged(text: str, other: str, chance: random.Random) -> str:
+    for _ in range(chance.randint(1, 4)):
+        begin = chance.randint(0, len(text))
+        end = begin + chance.randint(1, 20)
+        signs = ["'", '"', "(", ")", ";", "$$", "--", "/*", "{{", "{%", " END ", "BEGIN ", "`", "[", "\x00", "é"]
+        words = text.split()
+        chance.shuffle(words)
+        text = chance.choice(
+            [
+                text[:begin],
+                text[begin:],
+                text[:begin] + text[end:],
+                text[:begin] + chance.choice(signs) + text[begin:],
+                text[:begin] + other,
+                " ".join(words),
+            ]
+        )
+    return text

@@ -399,3 +399,23 @@ SELECT * FROM mart.a QUALIFY RANK() OVER w = 1 WINDOW w AS (PARTITION BY x);
 -- reads:
 -- writes:
 CALL mart.load('x'); SELECT @@row_count; RETURN;
+
+-- name: in short: INSERT INTO mart.a SELECT * FROM `${project}.raw.x` JOIN raw.b USING
+-- reads: raw.b
+-- writes: mart.a
+INSERT INTO mart.a SELECT * FROM `${project}.raw.x` JOIN raw.b USING (id) WHERE d = @day;
+
+-- name: in short: CREATE TEMP TABLE t_{{ ds_nodash }} AS SELECT * FROM raw.a; INSERT INT
+-- reads: raw.a
+-- writes: mart.a
+CREATE TEMP TABLE t_{{ ds_nodash }} AS SELECT * FROM raw.a; INSERT INTO mart.a SELECT * FROM t_{{ ds_nodash }};
+
+-- name: in short: SET @@dataset_id = 'mart'; INSERT INTO a SELECT * FROM raw.b
+-- reads: raw.b
+-- writes: mart.a
+SET @@dataset_id = 'mart'; INSERT INTO a SELECT * FROM raw.b;
+
+-- name: in short: MERGE INTO mart.a t USING (SELECT * FROM raw.b) s ON t.id = s.id AND t
+-- reads: raw.b, raw.c, raw.d
+-- writes: mart.a
+MERGE INTO mart.a t USING (SELECT * FROM raw.b) s ON t.id = s.id AND t.d IN (SELECT d FROM raw.c) WHEN MATCHED THEN UPDATE SET x = (SELECT MAX(y) FROM raw.d);

@@ -275,3 +275,13 @@ INSERT INTO mart.a SELECT * FROM url('http://x', CSV, 'a Int8') UNION DISTINCT S
 -- reads: raw.a
 -- writes:
 SELECT * FROM raw.a PREWHERE x = 1 WHERE y IN (1, 2) SETTINGS max_threads=1 FORMAT JSON;
+
+-- name: in short: USE mart; INSERT INTO a SELECT * FROM b
+-- reads: mart.b
+-- writes: mart.a
+USE mart; INSERT INTO a SELECT * FROM b;
+
+-- name: in short: ALTER TABLE mart.a REPLACE PARTITION tuple() FROM stage.a; ALTER TABLE
+-- reads: stage.a
+-- writes: mart.a
+ALTER TABLE mart.a REPLACE PARTITION tuple() FROM stage.a; ALTER TABLE mart.a FETCH PARTITION 1 FROM '/x';

@@ -166,3 +166,13 @@ DELETE FROM mart.a AS t WHERE EXISTS (SELECT 1 FROM raw.b s WHERE s.id = t.id); 
 -- reads: raw.a, raw.b
 -- writes: mart.mv, mart.st
 CREATE MATERIALIZED VIEW mart.mv AS SELECT * FROM raw.a; CREATE STREAMING TABLE mart.st SCHEDULE CRON '0 0 * * * ?' AS SELECT * FROM STREAM raw.b;
+
+-- name: in short: INSERT INTO mart.a SELECT * FROM IDENTIFIER(:src) JOIN raw.b USING (id
+-- reads: raw.b
+-- writes: mart.a
+INSERT INTO mart.a SELECT * FROM IDENTIFIER(:src) JOIN raw.b USING (id);
+
+-- name: in short: INSERT INTO mart.a SELECT * FROM ${catalog}.raw.x JOIN raw.b USING (id
+-- reads: raw.b
+-- writes: mart.a
+INSERT INTO mart.a SELECT * FROM ${catalog}.raw.x JOIN raw.b USING (id) WHERE d = :day;

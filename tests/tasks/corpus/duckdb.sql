@@ -261,3 +261,8 @@ SELECT * FROM (PIVOT a ON x USING sum(y)) p JOIN b ON true;
 -- reads: b
 -- writes: a
 CREATE SEQUENCE s; INSERT INTO a SELECT nextval('s'), * FROM b;
+
+-- name: in short: SET schema = 'mart'; INSERT INTO a SELECT * FROM raw.b
+-- reads: raw.b
+-- writes: mart.a
+SET schema = 'mart'; INSERT INTO a SELECT * FROM raw.b;

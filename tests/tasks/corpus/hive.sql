@@ -267,3 +267,13 @@ select * from raw.a cross join raw.b full outer join raw.c on true;
 -- reads:
 -- writes:
 drop database if exists x cascade; create database y; alter database y set dbproperties ('a'='b');
+
+-- name: in short: INSERT INTO TABLE ${db}.a SELECT * FROM raw.b
+-- reads: raw.b
+-- writes:
+INSERT INTO TABLE ${db}.a SELECT * FROM raw.b;
+
+-- name: in short: MSCK REPAIR TABLE raw.a SYNC PARTITIONS; ANALYZE TABLE raw.a COMPUTE S
+-- reads: raw.a
+-- writes: mart.b
+MSCK REPAIR TABLE raw.a SYNC PARTITIONS; ANALYZE TABLE raw.a COMPUTE STATISTICS; INSERT INTO mart.b SELECT * FROM raw.a;

@@ -317,3 +317,23 @@ replace into mart.a (id, v) select id, v from raw.a on duplicate key update v = 
 -- reads: raw.a
 -- writes: mart.a
 CREATE TABLE mart.a PARTITION BY RANGE (id) (PARTITION p0 VALUES LESS THAN (10)) AS SELECT * FROM raw.a;
+
+-- name: in short: INSERT INTO mart.a SELECT * FROM raw.b WHERE d = %(d)s AND x IN (%s, %
+-- reads: raw.b
+-- writes: mart.a
+INSERT INTO mart.a SELECT * FROM raw.b WHERE d = %(d)s AND x IN (%s, %s);
+
+-- name: in short: use `mart`; create temporary table a select * from raw.x; insert into
+-- reads: raw.x
+-- writes: mart.b
+use `mart`; create temporary table a select * from raw.x; insert into b select * from a;
+
+-- name: in short: UPDATE t JOIN s ON t.id = s.id JOIN r ON r.id = s.id SET t.x = s.x, t.
+-- reads: r, s
+-- writes: t
+UPDATE t JOIN s ON t.id = s.id JOIN r ON r.id = s.id SET t.x = s.x, t.y = r.y;
+
+-- name: in short: DELETE t1, t2 FROM t1 INNER JOIN t2 INNER JOIN t3 WHERE t1.id = t2.id
+-- reads: t3
+-- writes: t1, t2
+DELETE t1, t2 FROM t1 INNER JOIN t2 INNER JOIN t3 WHERE t1.id = t2.id AND t2.id = t3.id;

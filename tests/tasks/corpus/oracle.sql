@@ -356,3 +356,18 @@ DECLARE n NUMBER; BEGIN SELECT COUNT(*) INTO n FROM raw.a; IF n > 0 THEN INSERT 
 CREATE OR REPLACE PACKAGE BODY p IS PROCEDURE a IS BEGIN INSERT INTO x SELECT * FROM y; END a; PROCEDURE b IS BEGIN NULL; END b; END p;
 /
 SELECT 1 FROM dual;
+
+-- name: in short: INSERT INTO mart.a SELECT * FROM &schema..x JOIN raw.b USING (id)
+-- reads: raw.b
+-- writes: mart.a
+INSERT INTO mart.a SELECT * FROM &schema..x JOIN raw.b USING (id);
+
+-- name: in short: ALTER SESSION SET CURRENT_SCHEMA = "Mart"; INSERT INTO a SELECT * FROM
+-- reads: raw.b
+-- writes: "Mart".a
+ALTER SESSION SET CURRENT_SCHEMA = "Mart"; INSERT INTO a SELECT * FROM raw.b;
+
+-- name: in short: EXECUTE IMMEDIATE 'INSERT INTO mart.a SELECT * FROM raw.b'
+-- reads: raw.b
+-- writes: mart.a
+EXECUTE IMMEDIATE 'INSERT INTO mart.a SELECT * FROM raw.b';

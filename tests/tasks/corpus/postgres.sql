@@ -432,3 +432,113 @@ INSERT INTO mart.a SELECT * FROM raw.a WHERE id IN ({{ params.ids | join(', ') }
 -- reads: raw.a
 -- writes: mart.v
 INSERT INTO mart.a_{{ ds_nodash }} SELECT * FROM raw.a; CREATE VIEW mart.v AS SELECT * FROM mart.a_{{ ds_nodash }};
+
+-- name: in short: INSERT INTO mart.a SELECT * FROM :"schema".orders JOIN raw.b USING (id
+-- reads: raw.b
+-- writes: mart.a
+INSERT INTO mart.a SELECT * FROM :"schema".orders JOIN raw.b USING (id);
+
+-- name: in short: INSERT INTO mart.a SELECT * FROM {schema}.orders JOIN raw.b USING (id)
+-- reads: raw.b
+-- writes: mart.a
+INSERT INTO mart.a SELECT * FROM {schema}.orders JOIN raw.b USING (id) WHERE d = '{day}';
+
+-- name: in short: INSERT INTO mart.a SELECT * FROM raw.b WHERE x LIKE 'a%' AND y % 2 = 0
+-- reads: raw.b
+-- writes: mart.a
+INSERT INTO mart.a SELECT * FROM raw.b WHERE x LIKE 'a%' AND y % 2 = 0 AND z = ANY(%(ids)s);
+
+-- name: in short: {{ config(materialized='table') }} INSERT INTO mart.a SELECT * FROM ra
+-- reads: raw.b
+-- writes: mart.a
+{{ config(materialized='table') }} INSERT INTO mart.a SELECT * FROM raw.b;
+
+-- name: in short: INSERT INTO mart.a SELECT a, {{ cols }} FROM raw.b GROUP BY {{ cols }}
+-- reads: raw.b
+-- writes: mart.a
+INSERT INTO mart.a SELECT a, {{ cols }} FROM raw.b GROUP BY {{ cols }};
+
+-- name: in short: SELECT * FROM raw.a {{ joins }} WHERE x ORDER BY 1
+-- reads: raw.a
+-- writes:
+SELECT * FROM raw.a {{ joins }} WHERE x ORDER BY 1;
+
+-- name: in short: SELECT * FROM raw.a WHERE {{ cond }} AND d >= {{ ds }} LIMIT {{ n }}
+-- reads: raw.a
+-- writes:
+SELECT * FROM raw.a WHERE {{ cond }} AND d >= {{ ds }} LIMIT {{ n }};
+
+-- name: in short: SELECT * FROM raw.a WHERE d > now() - interval '{{ n }} days' AND x::{
+-- reads: raw.a
+-- writes:
+SELECT * FROM raw.a WHERE d > now() - interval '{{ n }} days' AND x::{{ t }} = 1;
+
+-- name: in short: {% if x %}INSERT INTO mart.a SELECT * FROM raw.a{% else %}INSERT INTO
+-- reads: raw.a, raw.b
+-- writes: mart.a
+{% if x %}INSERT INTO mart.a SELECT * FROM raw.a{% else %}INSERT INTO mart.a SELECT * FROM raw.b{% endif %};
+
+-- name: in short: INSERT INTO mart.a SELECT * FROM raw.a WHERE TRUE {% for k, v in param
+-- reads: raw.a
+-- writes: mart.a
+INSERT INTO mart.a SELECT * FROM raw.a WHERE TRUE {% for k, v in params.items() %} AND {{ k }} = '{{ v }}' {% endfor %};
+
+-- name: in short: {% set tables = ['raw.a', 'raw.b'] %}INSERT INTO mart.a {% for t in ta
+-- reads: raw.a, raw.b
+-- writes: mart.a
+{% set tables = ['raw.a', 'raw.b'] %}INSERT INTO mart.a {% for t in tables %}{% if not loop.first %}UNION ALL {% endif %}SELECT * FROM {{ t }} {% endfor %};
+
+-- name: in short: INSERT INTO mart.a SELECT * FROM raw.a; {# INSERT INTO mart.z SELECT 1
+-- reads: raw.a
+-- writes: mart.a
+INSERT INTO mart.a SELECT * FROM raw.a; {# INSERT INTO mart.z SELECT 1; #};
+
+-- name: in short: INSERT INTO mart.{{ params.t }} SELECT * FROM raw.a; SELECT * FROM mar
+-- reads: raw.a
+-- writes:
+INSERT INTO mart.{{ params.t }} SELECT * FROM raw.a; SELECT * FROM mart.{{ params.t }};
+
+-- name: in short: SET SCHEMA 'mart'; INSERT INTO a SELECT * FROM raw.b
+-- reads: raw.b
+-- writes: mart.a
+SET SCHEMA 'mart'; INSERT INTO a SELECT * FROM raw.b;
+
+-- name: in short: CREATE TEMPORARY TABLE a AS SELECT * FROM public.a; DROP TABLE a; SELE
+-- reads: public.a, a
+-- writes:
+CREATE TEMPORARY TABLE a AS SELECT * FROM public.a; DROP TABLE a; SELECT * FROM a;
+
+-- name: in short: CREATE TEMP TABLE x AS SELECT 1; INSERT INTO x SELECT * FROM raw.a; UP
+-- reads: raw.a, raw.b
+-- writes:
+CREATE TEMP TABLE x AS SELECT 1; INSERT INTO x SELECT * FROM raw.a; UPDATE x SET y = 1; DELETE FROM x; MERGE INTO x USING raw.b ON true WHEN MATCHED THEN DELETE; TRUNCATE x;
+
+-- name: in short: CREATE TABLE stage.x AS SELECT * FROM raw.a; INSERT INTO mart.a SELECT
+-- reads: raw.a
+-- writes: stage.x, mart.a
+CREATE TABLE stage.x AS SELECT * FROM raw.a; INSERT INTO mart.a SELECT * FROM stage.x; TRUNCATE stage.x;
+
+-- name: in short: DROP TABLE IF EXISTS mart.a, mart.b CASCADE; CREATE TABLE mart.a AS SE
+-- reads: raw.a
+-- writes: mart.a
+DROP TABLE IF EXISTS mart.a, mart.b CASCADE; CREATE TABLE mart.a AS SELECT * FROM raw.a;
+
+-- name: in short: UPDATE mart.a SET x = s.x FROM raw.s AS s WHERE s.id = a.id RETURNING
+-- reads: raw.s
+-- writes: mart.a
+UPDATE mart.a SET x = s.x FROM raw.s AS s WHERE s.id = a.id RETURNING *;
+
+-- name: in short: LISTEN x; NOTIFY x, 'y'; CHECKPOINT; SET ROLE etl; RESET ROLE; SELECT
+-- reads: raw.a
+-- writes: mart.b
+LISTEN x; NOTIFY x, 'y'; CHECKPOINT; SET ROLE etl; RESET ROLE; SELECT pg_sleep(1); INSERT INTO mart.b SELECT * FROM raw.a;
+
+-- name: in short: CREATE STATISTICS s ON x, y FROM mart.a; CREATE POLICY p ON mart.a USI
+-- reads:
+-- writes: mart.b
+CREATE STATISTICS s ON x, y FROM mart.a; CREATE POLICY p ON mart.a USING (id IN (SELECT id FROM raw.x)); INSERT INTO mart.b SELECT 1;
+
+-- name: in short: WITH a AS (SELECT id FROM raw.x) DELETE FROM a USING raw.y WHERE a.id
+-- reads: raw.x, raw.y
+-- writes: a
+WITH a AS (SELECT id FROM raw.x) DELETE FROM a USING raw.y WHERE a.id = y.id;

@@ -244,3 +244,8 @@ create or replace view mart.v as select * from (select *, row_number() over (par
 -- reads: raw.a
 -- writes: mart.b
 with x as (select * from raw.a) select * into mart.b from x;
+
+-- name: in short: set search_path to 'mart'; insert into a select * from b
+-- reads: mart.b
+-- writes: mart.a
+set search_path to 'mart'; insert into a select * from b;

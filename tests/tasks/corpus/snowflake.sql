@@ -421,3 +421,48 @@ insert into mart.a select * from (values (1, 'a')) as v (id, x) union select * f
 -- reads: raw.b
 -- writes: mart.a
 update mart.a set x = null where exists (select 1 from raw.b where a.id = b.id);
+
+-- name: in short: INSERT INTO mart.a SELECT * FROM <% db %>.raw.x JOIN raw.b USING (id)
+-- reads: raw.b
+-- writes: mart.a
+INSERT INTO mart.a SELECT * FROM <% db %>.raw.x JOIN raw.b USING (id);
+
+-- name: in short: INSERT INTO mart.a SELECT * FROM &{db}.raw.x JOIN raw.b USING (id)
+-- reads: raw.b
+-- writes: mart.a
+INSERT INTO mart.a SELECT * FROM &{db}.raw.x JOIN raw.b USING (id);
+
+-- name: in short: INSERT INTO mart.a SELECT * FROM &db..x JOIN raw.b USING (id)
+-- reads: raw.b
+-- writes: mart.a
+INSERT INTO mart.a SELECT * FROM &db..x JOIN raw.b USING (id);
+
+-- name: in short: BEGIN TRANSACTION; TRUNCATE TABLE mart.a; INSERT INTO mart.a SELECT *
+-- reads: raw.a
+-- writes: mart.a
+BEGIN TRANSACTION; TRUNCATE TABLE mart.a; INSERT INTO mart.a SELECT * FROM raw.a; COMMIT;
+
+-- name: in short: CREATE OR REPLACE TRANSIENT TABLE mart.a_new AS SELECT * FROM raw.a; A
+-- reads: raw.a
+-- writes: mart.a
+CREATE OR REPLACE TRANSIENT TABLE mart.a_new AS SELECT * FROM raw.a; ALTER TABLE IF EXISTS mart.a SWAP WITH mart.a_new; DROP TABLE IF EXISTS mart.a_new;
+
+-- name: in short: ALTER TABLE mart.a RENAME TO mart.a_bak; ALTER TABLE mart.a_new RENAME
+-- reads: mart.a, mart.a_new
+-- writes: mart.a_bak, mart.a
+ALTER TABLE mart.a RENAME TO mart.a_bak; ALTER TABLE mart.a_new RENAME TO mart.a;
+
+-- name: in short: USE DATABASE dw; SELECT * FROM stg.a; SELECT * FROM other.stg.b
+-- reads: dw.stg.a, other.stg.b
+-- writes:
+USE DATABASE dw; SELECT * FROM stg.a; SELECT * FROM other.stg.b;
+
+-- name: in short: USE SCHEMA dw.mart; INSERT INTO a SELECT * FROM b
+-- reads: dw.mart.b
+-- writes: dw.mart.a
+USE SCHEMA dw.mart; INSERT INTO a SELECT * FROM b;
+
+-- name: in short: MERGE INTO mart.a AS a USING mart.a AS b ON a.id = b.parent WHEN MATCH
+-- reads:
+-- writes: mart.a
+MERGE INTO mart.a AS a USING mart.a AS b ON a.id = b.parent WHEN MATCHED THEN UPDATE SET x = b.x;

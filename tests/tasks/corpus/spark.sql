@@ -285,3 +285,33 @@ CREATE OR REPLACE VIEW mart.v AS WITH x AS (SELECT * FROM raw.a) SELECT x.*, y.n
 -- reads: raw.a
 -- writes:
 DROP VIEW IF EXISTS v; CREATE TEMP VIEW v AS TABLE raw.a; SELECT * FROM v;
+
+-- name: in short: INSERT INTO mart.a_${env} SELECT * FROM raw.b
+-- reads: raw.b
+-- writes:
+INSERT INTO mart.a_${env} SELECT * FROM raw.b;
+
+-- name: in short: SET CATALOG lake; USE mart; INSERT INTO a SELECT * FROM b
+-- reads: lake.mart.b
+-- writes: lake.mart.a
+SET CATALOG lake; USE mart; INSERT INTO a SELECT * FROM b;
+
+-- name: in short: CREATE OR REPLACE TEMP VIEW x AS SELECT * FROM raw.a; CREATE OR REPLAC
+-- reads: raw.a, raw.b
+-- writes: mart.a
+CREATE OR REPLACE TEMP VIEW x AS SELECT * FROM raw.a; CREATE OR REPLACE TEMP VIEW x AS SELECT * FROM x JOIN raw.b USING (id); INSERT INTO mart.a SELECT * FROM x;
+
+-- name: in short: CACHE TABLE c AS SELECT * FROM raw.a; CREATE TEMP VIEW v AS SELECT * F
+-- reads: raw.a
+-- writes:
+CACHE TABLE c AS SELECT * FROM raw.a; CREATE TEMP VIEW v AS SELECT * FROM c; SELECT * FROM v; UNCACHE TABLE c; DROP VIEW v;
+
+-- name: in short: ADD FILE /x.py; ADD ARCHIVE /y.zip; LIST JARS; INSERT INTO mart.b SELE
+-- reads: raw.a
+-- writes: mart.b
+ADD FILE /x.py; ADD ARCHIVE /y.zip; LIST JARS; INSERT INTO mart.b SELECT * FROM raw.a;
+
+-- name: in short: WITH a AS (SELECT * FROM raw.a) INSERT INTO a SELECT * FROM a
+-- reads: raw.a
+-- writes: a
+WITH a AS (SELECT * FROM raw.a) INSERT INTO a SELECT * FROM a;

@@ -264,3 +264,8 @@ CREATE TABLE mart.b AS mart.a WITH NO DATA; INSERT INTO mart.b SELECT * FROM raw
 -- reads: raw.b
 -- writes: mart.a
 MERGE INTO mart.a USING (SELECT id, v FROM raw.b) s (id, v) ON a.id = s.id WHEN MATCHED THEN UPDATE SET v = s.v WHEN NOT MATCHED THEN INSERT (s.id, s.v);
+
+-- name: in short: DATABASE mart; DELETE FROM a; INSERT INTO a SELECT * FROM raw.b
+-- reads: raw.b
+-- writes: mart.a
+DATABASE mart; DELETE FROM a; INSERT INTO a SELECT * FROM raw.b;

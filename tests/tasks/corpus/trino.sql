@@ -257,3 +257,13 @@ MERGE INTO mart.a USING (VALUES (1)) AS s(id) ON a.id = s.id WHEN NOT MATCHED TH
 -- reads: mysql.raw.b
 -- writes: hive.mart.a
 INSERT INTO hive.mart.a SELECT * FROM mysql.raw.b;
+
+-- name: in short: USE mart; INSERT INTO a SELECT * FROM b
+-- reads: mart.b
+-- writes: mart.a
+USE mart; INSERT INTO a SELECT * FROM b;
+
+-- name: in short: CREATE TABLE mart.a AS SELECT 1 x; ALTER TABLE mart.a SET PROPERTIES f
+-- reads:
+-- writes: mart.a
+CREATE TABLE mart.a AS SELECT 1 x; ALTER TABLE mart.a SET PROPERTIES format_version = 2; CALL system.runtime.kill_query(query_id => 'x');

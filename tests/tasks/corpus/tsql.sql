@@ -491,3 +491,38 @@ DROP VIEW IF EXISTS dbo.v
 GO
 CREATE VIEW dbo.v AS SELECT a.id FROM dbo.a a LEFT JOIN lk.db.dbo.b b ON a.id = b.id
 GO
+
+-- name: in short: INSERT INTO dbo.a SELECT * FROM [$(db)].dbo.x JOIN dbo.b ON 1=1
+-- reads: dbo.b
+-- writes: dbo.a
+INSERT INTO dbo.a SELECT * FROM [$(db)].dbo.x JOIN dbo.b ON 1=1;
+
+-- name: in short: USE [Data Warehouse]; INSERT INTO dbo.a SELECT * FROM dbo.b
+-- reads: [Data Warehouse].dbo.b
+-- writes: [Data Warehouse].dbo.a
+USE [Data Warehouse]; INSERT INTO dbo.a SELECT * FROM dbo.b;
+
+-- name: in short: WITH d AS (SELECT *, ROW_NUMBER() OVER (PARTITION BY id ORDER BY ts) r
+-- reads:
+-- writes: dbo.a
+WITH d AS (SELECT *, ROW_NUMBER() OVER (PARTITION BY id ORDER BY ts) rn FROM dbo.a WITH (NOLOCK)) UPDATE d SET x = 1 WHERE rn = 1;
+
+-- name: in short: WITH s AS (SELECT * FROM dbo.s) DELETE t FROM dbo.t AS t JOIN s ON s.i
+-- reads: dbo.s
+-- writes: dbo.t
+WITH s AS (SELECT * FROM dbo.s) DELETE t FROM dbo.t AS t JOIN s ON s.id = t.id;
+
+-- name: in short: UPDATE dbo.t SET x = s.x FROM dbo.t INNER JOIN dbo.s AS s ON s.id = db
+-- reads: dbo.s
+-- writes: dbo.t
+UPDATE dbo.t SET x = s.x FROM dbo.t INNER JOIN dbo.s AS s ON s.id = dbo.t.id;
+
+-- name: in short: UPDATE a SET x = b.x FROM (SELECT * FROM dbo.t) a JOIN dbo.s b ON 1=1
+-- reads: dbo.s
+-- writes: dbo.t
+UPDATE a SET x = b.x FROM (SELECT * FROM dbo.t) a JOIN dbo.s b ON 1=1;
+
+-- name: in short: UPDATE a SET x = b.x FROM (SELECT * FROM dbo.t) a JOIN dbo.s b ON 1=1 …
+-- reads: dbo.s
+-- writes: dbo.t
+UPDATE a SET x = b.x FROM (SELECT * FROM dbo.t) a JOIN dbo.s b ON 1=1;

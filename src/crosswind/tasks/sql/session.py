@@ -46,6 +46,9 @@ class Session:
     def run(self, effects: Iterable[Effect]) -> None:
         """Apply the effects of one statement."""
         for effect in effects:
+            if effect.did in _NAMING and not (effect.table and (effect.other or effect.did not in _PAIRS)):
+                self.complete = False  # a name that cannot be read as one
+                continue
             _STEPS[effect.did](self, effect)
 
     def _full(self, parts: Parts) -> str:
@@ -171,6 +174,8 @@ def _schema_of(dialect: str) -> Parts:
     )
 
 
+_PAIRS = {Did.RENAME, Did.SWAP}
+_NAMING = {*Did} - {Did.RESET, Did.HIDDEN, Did.UNKNOWN}
 _STEPS = {
     Did.READ: Session._read,
     Did.MAKE: Session._make,

@@ -48,7 +48,7 @@ def _tokenizer(dialect: type[Dialect]) -> Any:
 
 def tokenize(sql: str, dialect: Dialect) -> list[Token]:
     """Return the tokens of ``sql``; raises ``TokenError``."""
-    tokens = list(_tokenizer(type(dialect))(dialect=dialect).tokenize(sql))
+    tokens: list[Token] = list(_tokenizer(type(dialect))(dialect=dialect).tokenize(sql))
     return [token for token in tokens if token.token_type is not TokenType.HIVE_TOKEN_STREAM]  # Athena's mark
 
 

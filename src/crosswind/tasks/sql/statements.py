@@ -170,6 +170,15 @@ class _Statements:
         return []
 
     def _tree(self, tokens: Tokens, sql: str) -> exp.Expr | None:
+        """Return the syntax tree; raises ``SqlglotError`` or ``RecursionError`` where there is none."""
+        try:
+            return self._parse(tokens, sql)
+        except (SqlglotError, RecursionError):
+            raise
+        except Exception as error:  # on damaged text, sqlglot's own code raises TypeError, UnboundLocalError, …
+            raise ParseError(f"no syntax that is known: {type(error).__name__}") from error
+
+    def _parse(self, tokens: Tokens, sql: str) -> exp.Expr | None:
         tokens = without_top(tokens) if self.names.name in _UNENDED else tokens
         try:
             trees = self.names.parser.parse(list(tokens), sql)
@@ -251,7 +260,7 @@ class _Statements:
             return [_unknown(line, "a template makes this statement when the task runs")]
         if isinstance(tree, exp.Anonymous | exp.Dot) and (self.names.name == "oracle" or self.names.in_script):
             return [Effect(Did.HIDDEN)]
-        near = difflib.get_close_matches(text.split()[0].upper(), _VERBS, 1, 0.7)
+        near = difflib.get_close_matches(text.partition(" ")[0].upper(), _VERBS, 1, 0.7)
         mean = f"; did you mean {near[0]}?" if near else "; begin with SELECT, INSERT, CREATE or the like"
         shown = " ".join(text.split())[:60]
         return [_unknown(line, f"this is no query: {shown}{mean}", fatal=True)]

@@ -25,13 +25,17 @@ _SIGNS = re.compile(r"[^\w\s:,]")
 _JOINS = re.compile(r"\b(?:JOIN|ON|USING|SELECT)\b", re.IGNORECASE)
 
 _DOLLAR_BRACE = re.compile(r"(?<!\$)\$\{[^{}\n]*\}")
+_BRACES = re.compile(r"\{[A-Za-z_]\w*\}")
+_PERCENT_TAG = re.compile(r"<%.*?%>", re.DOTALL)
+_PSQL_NAME = re.compile(r"(?<![:\w]):\w+(?=\s*\.)")
+_PSQL_QUOTED = re.compile(r"(?<![:\w]):\"\w+\"")
 _NAMED_VALUE = re.compile(r"%\(\w+\)s")
 _VALUE = re.compile(
     r"((?:[=<>,(]|\b(?:IN|LIMIT|OFFSET|BETWEEN|AND|OR|LIKE|VALUES|SET|THEN|ELSE|WHEN|BY)\b)\s*)%s\b", re.I
 )
 _SQLCMD = re.compile(r"\$\(\w+\)")
 _AMPERSAND = re.compile(r"&&?\{?[A-Za-z_]\w*\}?\.?")
-_VARIABLES = re.compile(r"[$%&]")
+_VARIABLES = re.compile(r"[$%&{]|:[\w\"]")
 
 _CLIENT_LINES = {
     "tsql": re.compile(r"^[ \t]*:(?:setvar|r|connect|on\s+error)\b[^\n]*", re.I | re.M),
@@ -80,6 +84,10 @@ def mask_variables(sql: str, dialect: str) -> str:
     if not _VARIABLES.search(sql):
         return sql
     sql = _DOLLAR_BRACE.sub(HOLE, sql)
+    sql = _outside_strings(_BRACES, HOLE, sql) if "{" in sql else sql
+    sql = _PERCENT_TAG.sub(HOLE, sql) if "<%" in sql else sql
+    if dialect in {"postgres", "redshift"}:
+        sql = _outside_strings(_PSQL_NAME, HOLE, _PSQL_QUOTED.sub(HOLE, sql))
     sql = _NAMED_VALUE.sub(VALUE, sql)
     sql = _VALUE.sub(rf"\1{VALUE}", sql)
     if dialect in {"tsql", "fabric"}:

@@ -14,6 +14,8 @@ from crosswind.tasks.sql.scopes import base_of, cte_of, line_of, reads_in
 __all__ = ["KNOWN", "effects_of"]
 
 _MADE = {"TABLE", "VIEW", "MODEL", "DICTIONARY", "STREAM", "STREAMING TABLE", "MATERIALIZED VIEW", "SNAPSHOT"}
+_UPDATABLE = {"tsql", "fabric", ""}
+"""Where a WITH may be the target of a change; elsewhere a target of such a name is a table."""
 _SELECT_INTO = {"", "tsql", "fabric", "postgres", "redshift", "materialize", "risingwave"}
 """Where ``SELECT … INTO name`` makes a table; elsewhere the name is a variable's."""
 
@@ -43,7 +45,7 @@ class _Reader:
             second = self.names.parts(other)
         self.does.append(Effect(did, parts, line_of(table), second))
 
-    def target(self, table: object, sources: list[exp.Table]) -> None:
+    def target(self, table: object, sources: list[exp.Expr]) -> None:
         """Note a change of ``table``, which may be the alias of one of ``sources``, or a WITH's name."""
         table = table.this if isinstance(table, exp.Schema) else table
         if not isinstance(table, exp.Table):
@@ -57,12 +59,13 @@ class _Reader:
         else:
             self.add(Did.CHANGE, table)
 
-    def _meant(self, table: exp.Table, sources: list[exp.Table]) -> exp.Table | None:
+    def _meant(self, table: exp.Table, sources: list[exp.Expr]) -> exp.Table | None:
         if not table.args.get("db"):
             for source in sources:
                 if source is not table and source.alias_or_name.lower() == table.name.lower():
-                    inner = self._behind(source)
-                    return inner or source
+                    return self._behind(source) if isinstance(source, exp.Table) else base_of(source)
+        if self.names.name not in _UPDATABLE or (isinstance(table.parent, exp.Insert) and not self.names.name):
+            return table
         return self._behind(table)
 
     def _behind(self, table: exp.Table) -> exp.Table | None:
@@ -142,18 +145,18 @@ def _delete(reader: _Reader, node: exp.Expr) -> None:
     sources = _tables_in_from(using) if isinstance(using, list) else []
     for one in _tables_in_from([table]) if reader.names.name in _MANY_DELETED else [table]:
         reader.target(one, [source for source in sources if source is not one])
-    named = {reader.names.parts(one) for one in sources if not one.alias}
-    for effect in [*reader.does]:  # DELETE FROM a USING a JOIN b: the first a is the target, the second no other table
-        if effect.table in named:
-            reader.skip.update(id(one) for one in sources if reader.names.parts(one) == effect.table)
+    changed = {effect.table for effect in reader.does}
+    for source in sources:  # DELETE FROM a USING a JOIN b: the first a is the target, the second no other table
+        if isinstance(source, exp.Table) and not source.alias and reader.names.parts(source) in changed:
+            reader.skip.add(id(source))
 
 
 _MANY_DELETED = {"mysql", "mariadb", "singlestore", "doris", "starrocks", ""}
 
 
-def _tables_in_from(roots: list[Any]) -> list[exp.Table]:
-    """Return the tables of a FROM and its joins, not those of subqueries."""
-    found: list[exp.Table] = []
+def _tables_in_from(roots: list[Any]) -> list[exp.Expr]:
+    """Return the tables and subqueries of a FROM and its joins, not what is in a subquery."""
+    found: list[exp.Expr] = []
     todo = list(roots)
     while todo:
         node = todo.pop(0)
@@ -163,8 +166,10 @@ def _tables_in_from(roots: list[Any]) -> list[exp.Table]:
         elif isinstance(node, exp.Table):
             found.append(node)
             todo += node.args.get("joins") or []
-        elif isinstance(node, exp.Subquery) and isinstance(node.this, exp.Table):
-            todo.append(node.this)
+        elif isinstance(node, exp.Subquery):
+            todo += [node.this] if isinstance(node.this, exp.Table) else []
+            found += [] if isinstance(node.this, exp.Table) else [node]
+            todo += node.args.get("joins") or []
     return found
 
 
