@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 
 import pytest
@@ -9,6 +10,8 @@ from kubelet_node import Node, container, kubelet_of
 from test_security_contexts import EMPTY, MOUNT, WHO, mode_of, said
 
 from crosswind.settings import LocalSettings
+
+AIRFLOW = {"runAsNonRoot": True}
 
 
 @pytest.fixture
@@ -58,3 +61,21 @@ async def test_airflows_image_is_no_root_where_root_is_ruled_out(rootful: Node) 
     base = {"name": "base", "image": "apache/airflow:3.3.2", "command": ["python", "-c", script]}
     node.pod("p", base, securityContext={"runAsNonRoot": True})
     assert await node.log(await node.ended("p")) == "50000 /home/airflow\n"
+
+
+async def test_a_kubelet_that_keeps_its_files_to_itself_lets_other_users_read_what_is_theirs() -> None:
+    before = os.umask(0o077)
+    try:
+        async with kubelet_of(LocalSettings()) as node:
+            if await mode_of(node) != "root":
+                pytest.skip("needs root")
+            node.registry.create("ConfigMap", "default", {"metadata": {"name": "c"}, "data": {"key": "value"}})
+            volumes = [{"name": "v", "configMap": {"name": "c", "items": [{"key": "key", "path": "deep/er/key"}]}}]
+            files = "/etc/hosts /etc/hostname /v/deep/er/key"
+            script = f"id -un; cat {files} > /dev/null && touch /tmp/x /dev/shm/x && echo read"
+            node.pod("p", container(script, image="apache/airflow", **MOUNT), securityContext=AIRFLOW, volumes=volumes)
+            assert (await node.log(await node.ended("p"))).splitlines() == ["airflow", "read"]
+            node.pod("q", container(script, **MOUNT), securityContext={"runAsUser": 50000}, volumes=volumes)
+            assert (await node.log(await node.ended("q"))).splitlines()[-1] == "read"
+    finally:
+        os.umask(before)

@@ -104,6 +104,8 @@ class Machine:
             self._stack.callback(release_folder, self.folder, COMMAND, owner)
         self._stack.callback(self.forker.close)
         self.images = image_table(await asyncio.to_thread(self._builtin_images), self.settings.images)
+        for folder in (self.folder / "images", *(self.folder / "images").iterdir()):
+            folder.chmod(0o755)  # whatever our umask is: containers run as other users too
         self.mode = await self._best_mode()
         self.powers = await self._powers()
 
@@ -253,6 +255,8 @@ def _airflow(python: LocalImage, folder: Path) -> LocalImage:
     entrypoint.write_text(f"#!/bin/sh\n{AIRFLOW_ENTRYPOINT}\n")
     entrypoint.chmod(0o755)
     users = folder / "passwd"
+    users.touch()
+    users.chmod(0o644)
     users.write_text(_passwd() + f"airflow:x:{AIRFLOW_USER}:0:Airflow:/home/airflow:/bin/sh\n")
     variables = {"AIRFLOW_HOME": "/opt/airflow", "HOME": "/home/airflow", "LANG": "C.UTF-8", "PYTHONUNBUFFERED": "1"}
     return LocalImage(

@@ -46,6 +46,7 @@ def write_hosts(pod: Manifest, folder: Path, place: Place, services: Sequence[st
     with (folder / "hosts").open("r+b" if (folder / "hosts").exists() else "w+b") as file:
         file.write(text.encode())
         file.truncate()
+        os.fchmod(file.fileno(), 0o644)  # whatever our umask is: other users of the pod read it
 
 
 def host_files(pod: Manifest, folder: Path, place: Place, services: Sequence[str]) -> list[Mount]:
@@ -56,14 +57,19 @@ def host_files(pod: Manifest, folder: Path, place: Place, services: Sequence[str
     """
     name = hostname_of(pod)
     write_hosts(pod, folder, place, services)
-    (folder / "hostname").write_text(name + "\n")
+    _write(folder / "hostname", name + "\n")
     (folder / "shm").mkdir(exist_ok=True)
     (folder / "shm").chmod(0o1777)
     places = {"hosts": "/etc/hosts", "hostname": "/etc/hostname", "shm": "/dev/shm"}  # noqa: S108 - of the container
     if place.namespace is not None:
-        (folder / "resolv.conf").write_text("nameserver 127.0.0.1\noptions attempts:1 timeout:1\n")
+        _write(folder / "resolv.conf", "nameserver 127.0.0.1\noptions attempts:1 timeout:1\n")
         places["resolv.conf"] = "/etc/resolv.conf"
     return [Mount(str(folder / name), target) for name, target in places.items()]
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o644)
 
 
 def process_spec(
