@@ -108,6 +108,7 @@ async def test_a_container_sees_its_own_processes_and_files_alone(node: Node) ->
         "HOSTNAME",
         "PATH",
         "KUBERNETES_PORT",
+        *(f"KUBERNETES_PORT_443_TCP{part}" for part in ("", "_ADDR", "_PORT", "_PROTO")),
         "KUBERNETES_SERVICE_HOST",
         "KUBERNETES_SERVICE_PORT",
         "KUBERNETES_SERVICE_PORT_HTTPS",
