@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Protocol, TypeAlias
 
 import orjson
@@ -16,17 +17,18 @@ from starlette.types import Receive, Scope, Send
 from crosswind.local import decoding, streaming
 from crosswind.local.access import ANONYMOUS, Authenticator, User, impersonated, no_path_right, no_right
 from crosswind.local.addresses import Address, check_served, locate, verb_of
+from crosswind.local.applying import applied_object, apply, created_by, tracked
 from crosswind.local.authorization import Authorizer
 from crosswind.local.deleting import DeleteOptions, read_delete_options
 from crosswind.local.documents import answer_document
-from crosswind.local.kinds import BODIES, Kind
+from crosswind.local.kinds import BODIES, EVENTS, Kind
 from crosswind.local.listing import Page, check_version, list_page, read_list_options
 from crosswind.local.metrics import RequestCounter
 from crosswind.local.negotiating import EventWriter, write_list, write_one
-from crosswind.local.patching import PATCHES, STRATEGIC
-from crosswind.local.registry import RETURNED, ClusterRegistry
+from crosswind.local.patching import APPLY, PATCHES, STRATEGIC
+from crosswind.local.registry import RETURNED, ClusterRegistry, Owning
 from crosswind.local.representations import check_new_event, rescaled, scale_of, shown, stored, stored_kind
-from crosswind.local.requests import Call, as_json, read_body, read_headers, watch_options
+from crosswind.local.requests import Call, as_json, read_body, read_headers, read_yaml, watch_options
 from crosswind.local.reviews import review
 from crosswind.local.schema import CUSTOM
 from crosswind.local.seams import Runtime
@@ -226,7 +228,15 @@ class Api:
             return _json(orjson.dumps(review(address.kind, manifest, call.user, self._authorizer)), 201)
         check_new_event(address.kind, manifest)
         kind, manifest = stored_kind(address.kind), stored(address.kind, manifest)
-        entry = self._registry.add(kind, address.place, manifest, dry_run=call.dry_run, warnings=call.warnings)
+        writer = call.writer
+        entry = self._registry.add(
+            kind,
+            address.place,
+            manifest,
+            dry_run=call.dry_run,
+            warnings=call.warnings,
+            own=lambda fresh: created_by(kind, fresh, writer),
+        )
         return self._object(call, entry, 201)
 
     def _create_part(self, call: Call, body: bytes) -> Response:
@@ -260,6 +270,7 @@ class Api:
             subresource=address.subresource,
             dry_run=call.dry_run,
             warnings=call.warnings,
+            own=_owning(call),
         )
         return self._object(call, entry, 201 if new else 200)
 
@@ -267,22 +278,66 @@ class Api:
         address = call.address
         # operators define their kinds without the merge keys that a strategic patch needs
         served = [media for media in PATCHES if media != STRATEGIC or f"V1{address.kind.kind}" not in CUSTOM]
+        if call.media == APPLY and address.kind is not EVENTS:
+            return await self._apply(call, receive)
         if call.media not in served:
-            raise unsupported_media_type(served)
-        apply = PATCHES[call.media]
+            raise unsupported_media_type([*served, APPLY])
+        patched_by = PATCHES[call.media]
         patch = _parse(await read_body(receive))
         if address.subresource == "scale":
             part = BODIES["Scale"]
-            entry = self._revise(call, lambda old: rescaled(old, self._check(call, part, apply(scale_of(old), patch))))
+            entry = self._revise(
+                call, lambda old: rescaled(old, self._check(call, part, patched_by(scale_of(old), patch)))
+            )
             return self._scale(call, entry)
 
         def make(old: Manifest) -> Manifest:
             before = shown(address.kind, Entry(old, 0)).object
-            return stored(address.kind, self._check(call, address.kind, apply(before, patch)))
+            return stored(address.kind, self._check(call, address.kind, patched_by(before, patch)))
 
         return self._object(call, self._revise(call, make))
 
-    def _revise(self, call: Call, make: Callable[[Manifest], Manifest]) -> Entry:
+    async def _apply(self, call: Call, receive: Receive) -> Response:
+        """Apply: merge what is given into the object, or create it, and keep who owns which field."""
+        address, kind, writer, force = call.address, call.address.kind, call.writer, call.forced
+        given, unknown = decoding.decode(kind, read_yaml(await read_body(receive)))
+        metadata = given.setdefault("metadata", {})
+        metadata.setdefault("name", address.name)
+        if "status" in kind.parts and address.subresource != "status":
+            given.pop("status", None)
+        if metadata.get("managedFields"):
+            raise bad_request("metadata.managedFields must be nil")
+        if unknown or metadata["name"] != address.name:
+            raise _unfit_to_apply(address, given, unknown)
+        if not address.subresource and not self._store.get(kind.kind, address.place, address.name):
+            return self._create_applied(call, given)
+        owners: list[Json] = []
+
+        def make(old: Manifest) -> Manifest:
+            made = apply(kind, old, given, writer, force=force)
+            owners.extend(made["metadata"]["managedFields"])
+            return made
+
+        def own(_: Manifest, new: Manifest) -> Manifest:
+            return {**new, "metadata": {**new["metadata"], "managedFields": owners}}
+
+        return self._object(call, self._revise(call, make, own))
+
+    def _create_applied(self, call: Call, given: Manifest) -> Response:
+        address, writer = call.address, call.writer
+        self._authorize(call.user, "create", replace(address, name=""))
+        owners = applied_object(address.kind, given, writer)["metadata"].get("managedFields", [])
+        entry = self._registry.add(
+            address.kind,
+            address.place,
+            given,
+            dry_run=call.dry_run,
+            warnings=call.warnings,
+            own=lambda fresh: fresh["metadata"].__setitem__("managedFields", owners),
+        )
+        return self._object(call, entry, 201)
+
+    def _revise(self, call: Call, make: Callable[[Manifest], Manifest], own: Owning | None = None) -> Entry:
         """Store what ``make`` makes of the object that is addressed; a Scale changes the object itself."""
         address = call.address
         return self._registry.revise(
@@ -293,6 +348,7 @@ class Api:
             subresource="" if address.subresource == "scale" else address.subresource,
             dry_run=call.dry_run,
             warnings=call.warnings,
+            own=own or _owning(call),
         )
 
     async def _delete(self, call: Call, receive: Receive) -> Response:
@@ -329,6 +385,21 @@ class Api:
 
     def _object(self, call: Call, entry: Entry, code: int = 200) -> Response:
         return _json(write_one(call.view, call.address.kind, entry, entry.version), code)
+
+
+def _owning(call: Call) -> Owning:
+    kind, writer = stored_kind(call.address.kind), call.writer
+    return lambda old, new: tracked(kind, old, new, writer)
+
+
+def _unfit_to_apply(address: Address, given: Manifest, unknown: list[str]) -> StatusError:
+    metadata = given.get("metadata") or {}
+    if unknown:
+        what = f"{address.place}/{address.name}; {given['apiVersion']}, Kind={given['kind']}"
+        fields = ", ".join(f".{field.split(chr(34))[1]}: field not declared in schema" for field in unknown)
+        return bad_request(f"failed to create typed patch object ({what}): {fields}")
+    name = metadata.get("name", "")
+    return bad_request(f"the name of the object ({name}) does not match the name on the URL ({address.name})")
 
 
 def make_app(

@@ -13,7 +13,7 @@ import orjson
 
 from crosswind.local.discovery import VERSION
 from crosswind.local.kinds import GROUP_VERSIONS, SERVED, Kind
-from crosswind.local.patching import MERGE_KEYS, PATCHES, SETS
+from crosswind.local.patching import APPLY, MERGE_KEYS, PATCHES, SETS
 from crosswind.local.schema import Field, Type, describe, struct, type_of
 from crosswind.types import Json, Manifest
 
@@ -173,7 +173,7 @@ def _operation(kind: Kind, action: str, schema: Manifest) -> Manifest:
         "responses": {"200": {"description": "OK", "content": {"application/json": {"schema": schema}}}},
     }
     if action in ("post", "put", "patch"):
-        media = tuple(PATCHES) if action == "patch" else ("application/json",)
+        media = (*PATCHES, APPLY) if action == "patch" else ("application/json",)
         operation["requestBody"] = {"content": {one: {"schema": schema} for one in media}, "required": True}
         operation["parameters"] = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in QUERY]
     return operation

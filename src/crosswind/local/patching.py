@@ -16,7 +16,7 @@ import orjson
 from crosswind.local.statuses import StatusError, bad_request, failure
 from crosswind.types import Json, Manifest
 
-__all__ = ["PATCHES", "STRATEGIC", "json_patch", "merge_object", "merge_patch", "strategic_merge_patch"]
+__all__ = ["APPLY", "PATCHES", "STRATEGIC", "json_patch", "merge_object", "merge_patch", "strategic_merge_patch"]
 
 REJECTED = "the server rejected our request due to an error in our request"
 
@@ -252,6 +252,9 @@ def _unknown_directive(directive: Json) -> StatusError:
 
 
 Patch: TypeAlias = Callable[[Manifest, Json], Json]
+
+APPLY = "application/apply-patch+yaml"
+"""What server-side apply is sent as; it is no patch of ``PATCHES``, and has a module of its own."""
 
 STRATEGIC = "application/strategic-merge-patch+json"
 PATCHES: dict[str, Patch] = {

@@ -25,7 +25,7 @@ TEMPLATES = {
     **dict.fromkeys(("DaemonSet", "Deployment", "Job", "ReplicaSet", "StatefulSet"), ("spec", "template")),
     "CronJob": ("spec", "jobTemplate", "spec", "template"),
 }
-NEWEST = 10**6  # a minor version after all that is known
+NEWEST = 999  # a minor version after all that is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Level:
 
     def violations(self, metadata: Manifest, spec: Manifest) -> list[Violation]:
         """Return what a pod violates."""
-        minor = NEWEST if self.version == LATEST else min(int(self.version[len("v1.") :][:6]), NEWEST)
+        minor = NEWEST if self.version == LATEST else min(int(self.version[len("v1.") :][:4]), NEWEST)
         return violations(self.level, minor, metadata, spec)
 
 

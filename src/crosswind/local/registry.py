@@ -36,7 +36,7 @@ from crosswind.local.validation import validate
 from crosswind.local.watching import FeedSubscription
 from crosswind.types import Manifest
 
-__all__ = ["Admitter", "ClusterRegistry", "Mutator"]
+__all__ = ["Admitter", "ClusterRegistry", "Mutator", "Owning"]
 
 Mutator: TypeAlias = Callable[[Manifest, Registry], Manifest]
 """Changes a new pod, given with its namespace, before it is validated; returns it."""
@@ -44,9 +44,12 @@ Mutator: TypeAlias = Callable[[Manifest, Registry], Manifest]
 Admitter: TypeAlias = Callable[[Manifest, Registry, Manifest | None], Sequence[str]]
 """Refuses an object by a ``StatusError`` or returns warnings; given with its state before, None for a new one."""
 
+Owning: TypeAlias = Callable[[Manifest, Manifest], Manifest]
+
 LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 GENERATED_PREFIX = 58  # a name of 63, of which 5 are random
 SYSTEM = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
+CARRIED = (*SYSTEM, "resourceVersion", "managedFields")
 NOT_GIVEN = frozenset({*SYSTEM, "selfLink", "managedFields", "resourceVersion"})
 # kinds whose metadata.generation counts the changes of their spec
 COUNTED = frozenset({"Pod", "Job", "Deployment", "ReplicaSet", "StatefulSet"})
@@ -113,10 +116,11 @@ class ClusterRegistry:
         *,
         dry_run: bool = False,
         warnings: builtins.list[str] | None = None,
+        own: Callable[[Manifest], None] | None = None,
     ) -> Entry:
         """Do the same with an object of the registry's own, which it changes; with ``dry_run`` nothing is kept.
 
-        ``warnings``: takes what admission has to say about the object.
+        ``warnings``: takes what admission has to say about the object. ``own``: notes in it, in place, who made it.
         """
         fresh = self._begin(kind, namespace, manifest)
         apply_defaults(kind, fresh)
@@ -134,6 +138,8 @@ class ClusterRegistry:
             raise already_exists(kind.kind, name)
         if kind.kind == "Event":
             self._recorder.forget()
+        if own:
+            own(fresh)
         return Entry(fresh, 0) if dry_run else self.store.put(kind.kind, namespace, name, fresh)
 
     def _admit(self, new: Manifest, old: Manifest | None, warnings: builtins.list[str] | None) -> None:
@@ -200,10 +206,12 @@ class ClusterRegistry:
         subresource: str = "",
         dry_run: bool = False,
         warnings: builtins.list[str] | None = None,
+        own: Owning | None = None,
     ) -> Entry:
         """Store what ``make`` makes of the present state, with the rules of a PUT or PATCH.
 
-        ``make`` returns a fresh object. ``subresource``: "", status, ephemeralcontainers or finalize.
+        ``make`` returns a fresh object. ``subresource``: "", status, ephemeralcontainers or finalize. ``own``: from
+        the old and the new state to the new one with its fields' owners.
         """
         old = self.entry(kind.kind, namespace, name)
         given = make(old.object)
@@ -218,6 +226,8 @@ class ClusterRegistry:
             raise invalid(kind.kind, name, causes)
         if subresource in {"", "ephemeralcontainers"}:
             self._admit(new, old.object, warnings)
+        if own:
+            new = own(old.object, new)
         return self._settle(kind, old, new, dry_run=dry_run)
 
     def replace(
@@ -230,6 +240,7 @@ class ClusterRegistry:
         subresource: str = "",
         dry_run: bool = False,
         warnings: builtins.list[str] | None = None,
+        own: Owning | None = None,
     ) -> tuple[Entry, bool]:
         """Do a PUT; return the new state and whether the object is a new one (a few kinds are created so)."""
         metadata = manifest.setdefault("metadata", {})
@@ -243,7 +254,14 @@ class ClusterRegistry:
             told = "Invalid value: 0: must be specified for an update"
             raise invalid(kind.kind, name, [Cause("FieldValueInvalid", told, "metadata.resourceVersion")])
         entry = self.revise(
-            kind, namespace, name, lambda _: manifest, subresource=subresource, dry_run=dry_run, warnings=warnings
+            kind,
+            namespace,
+            name,
+            lambda _: manifest,
+            subresource=subresource,
+            dry_run=dry_run,
+            warnings=warnings,
+            own=own,
         )
         return entry, False
 
@@ -403,7 +421,9 @@ def _combine(kind: Kind, old: Manifest, given: Manifest, subresource: str) -> Ma
     if subresource == "finalize":
         return {**old, "metadata": dict(old["metadata"]), "spec": given.get("spec", {})}
     metadata = {key: value for key, value in given["metadata"].items() if key not in NOT_GIVEN}
-    metadata |= {key: old["metadata"][key] for key in (*SYSTEM, "resourceVersion") if key in old["metadata"]}
+    metadata |= {key: old["metadata"][key] for key in CARRIED if key in old["metadata"]}
+    if given["metadata"].get("managedFields") == [{}]:  # how a client asks to forget the owners
+        metadata.pop("managedFields", None)
     if kind.namespaced:
         metadata["namespace"] = old["metadata"]["namespace"]
     if subresource == "status":

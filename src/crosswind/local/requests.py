@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import parse_qsl
 
 import orjson
+import yaml
 from starlette.types import Receive, Scope
 
 from crosswind.local.access import User
 from crosswind.local.addresses import Address
+from crosswind.local.applying import Writer
 from crosswind.local.decoding import Strictness
 from crosswind.local.kinds import Kind
 from crosswind.local.listing import check_version, read_integer
@@ -20,11 +24,12 @@ from crosswind.local.statuses import Cause, StatusError, bad_request, failure, i
 from crosswind.local.store import Store
 from crosswind.local.watching import WatchOptions
 
-__all__ = ["Call", "as_json", "read_body", "read_headers", "watch_options"]
+__all__ = ["Call", "as_json", "read_body", "read_headers", "read_yaml", "watch_options"]
 
 BODY_LIMIT = 3 << 20  # bytes, as the API server's --max-request-bytes would have it
 JSON_TYPES = frozenset({"application/json", ""})
 READABLE = ("application/json", MEDIA_TYPE)
+LONGEST_MANAGER = 128
 LONGEST_WATCH_S = 365 * 86_400.0  # the event loop's timers take no number of any size
 STRICTNESS: dict[str, Strictness] = {"Strict": "Strict", "Warn": "Warn", "Ignore": "Ignore", "": "Warn"}
 INCLUDED: dict[str, View] = {"Object": "table with objects", "None": "table alone"}
@@ -80,6 +85,24 @@ class Call:
             raise self._wrong_option(Cause("FieldValueNotSupported", told, "fieldValidation"))
         return STRICTNESS[given]
 
+    @property
+    def writer(self) -> Writer:
+        """Who writes, as ``managedFields`` name them: by the query, else by the client's program."""
+        program = self.headers.get("user-agent", "").partition("/")[0]
+        name = self.query.get("fieldManager", "") or program[:LONGEST_MANAGER] or "unknown"
+        if len(name) > LONGEST_MANAGER:
+            told = f"Too long: may not be more than {LONGEST_MANAGER} bytes"
+            raise self._wrong_option(Cause("FieldValueTooLong", told, "fieldManager"))
+        return Writer(name, time.time(), self.address.subresource)
+
+    @property
+    def forced(self) -> bool:
+        """Whether an apply takes over what others own; raises 422 for one without a manager."""
+        if not self.query.get("fieldManager"):
+            cause = Cause("FieldValueRequired", "Required value: is required for apply patch", "fieldManager")
+            raise self._wrong_option(cause)
+        return self.query.get("force") in TRUE
+
     def _wrong_option(self, cause: Cause) -> StatusError:
         kinds = {"create": "CreateOptions", "update": "UpdateOptions", "patch": "PatchOptions"}
         return invalid(kinds.get(self.verb, "DeleteOptions"), "", [cause])
@@ -116,6 +139,36 @@ def as_json(kind: Kind, media: str, body: bytes) -> bytes:
     if media == MEDIA_TYPE:
         return orjson.dumps(read_protobuf(kind, body))
     raise unsupported_media_type(READABLE)
+
+
+def read_yaml(body: bytes) -> bytes:
+    """Return a body of YAML, which may be JSON, as JSON; raise 400 for one that is broken or has aliases."""
+    try:
+        parsed = orjson.loads(body)
+    except ValueError:
+        try:
+            parsed = yaml.load(body, PlainLoader)  # noqa: S506 - a safe loader with less
+        except (yaml.YAMLError, RecursionError, ValueError) as problem:
+            raise bad_request(f"error decoding YAML: {problem}") from problem
+    try:
+        return orjson.dumps(parsed, option=orjson.OPT_NON_STR_KEYS)
+    except TypeError as problem:
+        raise bad_request(f"error decoding YAML: {problem}") from problem
+
+
+class PlainLoader(yaml.SafeLoader):
+    """Reads what is JSON in another form: times are text, and nothing may be named to be repeated."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as the class above has it
+        sign: [(tag, form) for tag, form in resolvers if not tag.endswith(":timestamp")]
+        for sign, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuse aliases: a few lines of them stand for gigabytes."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not read")
+        return super().compose_node(parent, index)
 
 
 def watch_options(store: Store, query: Mapping[str, str]) -> WatchOptions:

@@ -1,0 +1,246 @@
+"""Sets of an object's fields, as ``metadata.managedFields`` holds them, and merging and removing by them.
+
+A path is a tuple of elements in their ``FieldsV1`` form: ``f:NAME`` for a field or key, ``k:{"name":"base"}`` for the
+item of a list that has keys, ``v:"x"`` for the value in a set. Leaves are scalars and what is atomic: owned, replaced
+and removed as a whole. Source: KEP-555, ``sigs.k8s.io/structured-merge-diff`` and the ``+listType`` marks of
+``k8s.io/api``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+from crosswind.local.schema import Type, struct
+from crosswind.types import Json, Manifest
+
+__all__ = ["FieldSet", "Path", "changes", "field_set", "merge", "read_fields", "remove", "write_fields", "written_path"]
+
+Path: TypeAlias = tuple[str, ...]
+FieldSet: TypeAlias = frozenset[Path]
+
+_CONTAINER_LISTS: dict[str, tuple[str, ...]] = {
+    "env": ("name",),
+    "ports": ("containerPort", "protocol"),
+    "volumeMounts": ("mountPath",),
+    "volumeDevices": ("devicePath",),
+}
+_POD_LISTS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("containers", "initContainers", "ephemeralContainers", "volumes"), ("name",)),
+    **dict.fromkeys(("imagePullSecrets", "schedulingGates", "resourceClaims"), ("name",)),
+    "hostAliases": ("ip",),
+    "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
+}
+KEYED: dict[tuple[str, str], tuple[str, ...]] = {
+    **{("V1PodSpec", field): keys for field, keys in _POD_LISTS.items()},
+    **{
+        (owner, field): keys
+        for owner in ("V1Container", "V1EphemeralContainer")
+        for field, keys in _CONTAINER_LISTS.items()
+    },
+    ("V1NodeStatus", "addresses"): ("type",),
+    ("V1ObjectMeta", "ownerReferences"): ("uid",),
+    ("V1PodStatus", "podIPs"): ("ip",),
+    ("V1ResourceRequirements", "claims"): ("name",),
+    ("V1ServiceAccount", "secrets"): ("name",),
+    ("V1ServiceSpec", "ports"): ("port", "protocol"),
+    **{
+        (f"V1{kind}Status", "conditions"): ("type",)
+        for kind in (
+            "DaemonSet",
+            "Deployment",
+            "Namespace",
+            "Node",
+            "Pod",
+            "PodDisruptionBudget",
+            "ReplicaSet",
+            "StatefulSet",
+        )
+    },
+}
+"""The keys of lists whose items are merged, by type and field; all others are atomic, but for ``SETS``."""
+
+DEFAULT_KEYS = {"protocol": "TCP"}
+"""What a key is that an item leaves out."""
+
+SETS = frozenset({("V1ObjectMeta", "finalizers"), ("V1NodeSpec", "podCIDRs")})
+ATOMIC_MAPS = frozenset({("V1PodSpec", "nodeSelector"), ("V1ServiceSpec", "selector")})
+ATOMIC_STRUCTS = frozenset(
+    {
+        "V1ConfigMapKeySelector",
+        "V1LabelSelector",
+        "V1LocalObjectReference",
+        "V1NodeSelector",
+        "V1NodeSelectorTerm",
+        "V1ObjectFieldSelector",
+        "V1ObjectReference",
+        "V1OwnerReference",
+        "V1ResourceFieldSelector",
+        "V1RoleRef",
+        "V1ScopeSelector",
+        "V1SecretKeySelector",
+        "V1SecretReference",
+        "V1TypedLocalObjectReference",
+        "V1TypedObjectReference",
+    }
+)
+
+
+def _below(wanted: Type, value: Json, place: tuple[str, str]) -> Iterator[tuple[str, Type, Json]] | None:
+    """Yield elements, types and values right below a value; None for a leaf. ``place``: the type and field it is in."""
+    if isinstance(value, dict):
+        return _fields(wanted, value, place)
+    if isinstance(value, list) and wanted.inner:
+        return _items(wanted.inner, value, place)
+    return None
+
+
+def _fields(wanted: Type, value: Manifest, place: tuple[str, str]) -> Iterator[tuple[str, Type, Json]] | None:
+    if wanted.form == "any":
+        return ((f"f:{key}", wanted, item) for key, item in value.items())
+    if wanted.form == "struct" and wanted.name not in ATOMIC_STRUCTS:
+        fields = struct(wanted.name).fields
+        return ((f"f:{key}", fields[key].type, item) for key, item in value.items() if key in fields)
+    inner = wanted.inner
+    if wanted.form == "map" and inner and place not in ATOMIC_MAPS:
+        return ((f"f:{key}", inner, item) for key, item in value.items())
+    return None
+
+
+def _items(inner: Type, value: list[Json], place: tuple[str, str]) -> Iterator[tuple[str, Type, Json]] | None:
+    if keys := KEYED.get(place):
+        return ((_item_element(item, keys), inner, item) for item in value)
+    return ((f"v:{json.dumps(item)}", inner, item) for item in value) if place in SETS else None
+
+
+def _item_element(item: Json, keys: Iterable[str]) -> str:
+    given = {key: item.get(key, DEFAULT_KEYS.get(key, "")) for key in sorted(keys)}
+    return f"k:{json.dumps(given, separators=(',', ':'))}"
+
+
+def field_set(kind: Type, manifest: Manifest) -> FieldSet:
+    """Return the paths of all that an object holds: its leaves, and the items of lists with keys."""
+    return frozenset(_paths(kind, manifest, ("", ""), ()))
+
+
+def _paths(wanted: Type, value: Json, place: tuple[str, str], path: Path) -> Iterator[Path]:
+    below = _below(wanted, value, place)
+    children = list(below) if below is not None else []
+    if path and (not children or path[-1].startswith("k:")):
+        yield path
+    for element, inner, item in children:
+        yield from _paths(inner, item, (wanted.name, element[2:]), (*path, element))
+
+
+def changes(kind: Type, old: Manifest, new: Manifest, paths: Iterable[Path]) -> FieldSet:
+    """Return at which of these paths two states differ; an item of a list with keys differs by not being there."""
+
+    def differs(path: Path) -> bool:
+        before, after = value_at(kind, old, path), value_at(kind, new, path)
+        return (before is None) is not (after is None) if path[-1].startswith("k:") else before != after
+
+    return frozenset(filter(differs, paths))
+
+
+def value_at(kind: Type, manifest: Manifest, path: Path) -> Json:
+    """Return what an object holds at a path, None for nothing."""
+    wanted, value, place = kind, manifest, ("", "")
+    for element in path:
+        found = next((one for one in _below(wanted, value, place) or () if one[0] == element), None)
+        if found is None:
+            return None
+        place = (wanted.name, element[2:])
+        _, wanted, value = found
+    return value
+
+
+# ----------------------------------------------------------------------------------------------------------- changing
+
+
+def merge(kind: Type, live: Json, applied: Json, place: tuple[str, str] = ("", "")) -> Json:
+    """Return an object with what is applied put in; neither argument is changed."""
+    above, given = _below(kind, live, place), _below(kind, applied, place)
+    if above is None or given is None:
+        return applied
+    present = {element: item for element, _, item in above}
+    for element, inner, item in given:
+        if element in present:
+            present[element] = merge(inner, present[element], item, (kind.name, element[2:]))
+        else:
+            present[element] = item
+    return _built(kind, present)
+
+
+def remove(kind: Type, manifest: Json, paths: FieldSet, place: tuple[str, str] = ("", "")) -> Json:
+    """Return an object without what is at these paths; what becomes empty by that goes too."""
+    below = _below(kind, manifest, place)
+    if below is None:
+        return manifest
+    left: dict[str, Json] = {}
+    for element, inner, item in below:
+        deeper = frozenset(path[1:] for path in paths if path[0] == element)
+        if not deeper:
+            left[element] = item
+        elif () not in deeper:  # else it goes as a whole
+            kept = remove(inner, item, deeper, (kind.name, element[2:]))
+            if place in KEYED:  # an item that stays needs its keys, whoever wrote them
+                kept = {**kept, **{key: item[key] for key in KEYED[place] if key in item}}
+            if kept:
+                left[element] = kept
+    return _built(kind, left)
+
+
+def _built(kind: Type, parts: Mapping[str, Json]) -> Json:
+    if kind.form == "list":
+        return list(parts.values())
+    return {element[2:]: item for element, item in parts.items()}
+
+
+# ------------------------------------------------------------------------------------------------------------ written
+
+
+def write_fields(paths: FieldSet) -> Manifest:
+    """Write a set as ``fieldsV1``."""
+    tree: dict[str, Any] = {}
+    for path in sorted(paths):
+        node = tree
+        for element in path:
+            node = node.setdefault(element, {})
+        node["."] = {}
+    return {element: _without_dots(node) for element, node in tree.items()}
+
+
+def _without_dots(node: dict[str, Any]) -> dict[str, Any]:
+    """Drop the dot of a leaf, where it says nothing."""
+    if node.keys() == {"."}:
+        return {}
+    return {element: inner if element == "." else _without_dots(inner) for element, inner in node.items()}
+
+
+def read_fields(fields: Json) -> FieldSet:
+    """Read ``fieldsV1``."""
+    return frozenset(_read(fields, ())) if isinstance(fields, dict) else frozenset()
+
+
+def _read(node: Manifest, path: Path) -> Iterator[Path]:
+    if path and (not node or "." in node):
+        yield path
+    for element, inner in node.items():
+        if element != "." and isinstance(inner, dict):
+            yield from _read(inner, (*path, element))
+
+
+def written_path(path: Path) -> str:
+    """Write a path as messages do: ``.spec.containers[name="base"].image``."""
+    return "".join(map(_written, path))
+
+
+def _written(element: str) -> str:
+    sort, text = element[:2], element[2:]
+    if sort == "f:":
+        return f".{text}"
+    if sort == "v:":
+        return f"[={text}]"
+    keys = ",".join(f"{key}={json.dumps(value)}" for key, value in json.loads(text).items())
+    return f"[{keys}]"
