@@ -133,3 +133,34 @@ def test_counts_of_zero_are_absent_from_a_status(kubectl: Kubectl) -> None:
     [replica_set] = yaml.safe_load(kubectl("get", "replicaset", "-l", "app=none", "-o", "yaml"))["items"]
     assert replica_set["status"].keys() == {"replicas", "observedGeneration", "terminatingReplicas"}
     kubectl("delete", "deployment", "none")
+
+
+def test_a_daemon_set_runs_a_pod_on_the_node_and_takes_a_new_template(kubectl: Kubectl) -> None:
+    labels = {"app": "daemon"}
+    container = {"name": "main", "image": "busybox", "command": ["sleep", "600"]}
+    template = {"metadata": {"labels": labels}, "spec": {"terminationGracePeriodSeconds": 0, "containers": [container]}}
+    spec = {"selector": {"matchLabels": labels}, "template": template}
+    kubectl.apply({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "daemon"}, "spec": spec})
+    kubectl("rollout", "status", "daemonset/daemon", "--timeout=25s")
+    header, row = kubectl("get", "daemonset", "daemon").splitlines()
+    assert header.split()[:6] == ["NAME", "DESIRED", "CURRENT", "READY", "UP-TO-DATE", "AVAILABLE"]
+    assert row.split()[:6] == ["daemon", "1", "1", "1", "1", "1"]
+    [before] = kubectl("get", "pods", "-l", "app=daemon", "-o", "name").splitlines()
+    kubectl("rollout", "restart", "daemonset/daemon")
+    kubectl("rollout", "status", "daemonset/daemon", "--timeout=25s")
+    kubectl("wait", before, "--for=delete", "--timeout=20s")
+    kubectl("delete", "daemonset", "daemon", "--wait=true")
+
+
+@pytest.mark.timeout(150)
+def test_a_cron_job_makes_a_job_each_minute(kubectl: Kubectl) -> None:
+    kubectl("create", "cronjob", "tick", "--image=busybox", "--schedule=* * * * *", "--", "true")
+    deadline = time.monotonic() + 90
+    while not (found := kubectl("get", "jobs", "-o", "name")) and time.monotonic() < deadline:
+        time.sleep(1)
+    assert found.startswith("job.batch/tick-")
+    kubectl("wait", found.splitlines()[0], "--for=condition=complete", "--timeout=25s")
+    status = yaml.safe_load(kubectl("get", "cronjob", "tick", "-o", "yaml"))["status"]
+    assert status["lastScheduleTime"].endswith(":00Z")
+    assert "Created job tick-" in kubectl("get", "events")
+    kubectl("delete", "cronjob", "tick")

@@ -140,9 +140,8 @@ def apply(kind: Kind, live: Manifest, given: Manifest, writer: Writer, *, force:
     fields = _owned(wanted, given, writer.subresource)
     merged = merge(wanted, live, given)
     lost = changes(wanted, live, merged, fields)
-    conflicts = [(owner, path) for owner in others for path in sorted(owner.held & lost)]
-    if conflicts and not force:
-        raise _refused(conflicts)
+    if not force:
+        _check_conflicts(others, lost)
     others = [owner.losing(lost) for owner in others]
     held = fields.union(*(owner.held for owner in others))
     merged = remove(wanted, merged, _removable((own.held if own else frozenset()) - fields, held))
@@ -160,6 +159,13 @@ def _removable(dropped: FieldSet, held: FieldSet) -> FieldSet:
     """Return the paths that nobody holds any more, nor anything below them."""
     prefixes = {path[:length] for path in held for length in range(1, len(path) + 1)}
     return frozenset(path for path in dropped if path not in prefixes)
+
+
+def _check_conflicts(others: list[_Owner], lost: FieldSet) -> None:
+    """Raise 409 when one of these fields is another's."""
+    conflicts = [(owner, path) for owner in others for path in sorted(owner.held & lost)]
+    if conflicts:
+        raise _refused(conflicts)
 
 
 def _refused(conflicts: list[tuple[_Owner, Path]]) -> StatusError:

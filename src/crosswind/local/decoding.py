@@ -198,6 +198,11 @@ class _Fields(dict[str, "Decoder | type | None"]):
 def _struct_decoder(name: str) -> Decoder:
     shape = struct(name)
     fields, go, omitted = _Fields(shape.fields), shape.go, omits_zero(name)
+    kept = {
+        field.name
+        for field in shape.fields.values()
+        if field.name not in omitted or field.type.form in ("struct", "port", "any")
+    }
 
     def decode_struct(value: Any, unknown: list[str]) -> dict[str, Any]:
         if type(value) is not dict:
@@ -208,17 +213,14 @@ def _struct_decoder(name: str) -> Decoder:
             if type(item) is decoder:
                 if item or key not in omitted:
                     out[key] = item
-            elif item is None or decoder is None:
-                if decoder is None:
-                    unknown.append(key)
-            elif decoder is str or decoder is bool:
-                raise Mismatch(_json_type(item), "string" if decoder is str else "bool").within(go, key)
-            else:
+            elif decoder is None:
+                unknown.append(key)
+            elif item is not None:
                 try:
-                    decoded = decoder(item, unknown)
+                    decoded = PLAIN.get(decoder, decoder)(item, unknown)
                 except Mismatch as problem:
                     raise problem.within(go, key) from None
-                if decoded or key not in omitted or fields.known[key].type.form in ("struct", "port", "any"):
+                if decoded or key in kept:
                     out[key] = decoded
         return out
 
@@ -356,6 +358,9 @@ SCALARS: dict[str, Decoder] = {
     "string": _string,
     "time": _time(False),
 }
+PLAIN: dict[Any, Decoder] = {str: _string, bool: _bool}
+"""What says how a value of these types is wrong."""
+
 GO_SCALARS = {
     "bytes": "[]uint8",
     "float": "float64",

@@ -22,6 +22,7 @@ Filler: TypeAlias = Callable[[Manifest], None]
 
 MODE = {"defaultMode": 420}
 CONTAINER = {"terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File", "resources": {}}
+JOB_SPEC = {"completionMode": "NonIndexed", "suspend": False, "manualSelector": False}
 CLAIM = {"volumeMode": "Filesystem"}
 
 DEFAULTS: dict[str, dict[str, Json]] = {
@@ -75,7 +76,25 @@ DEFAULTS: dict[str, dict[str, Json]] = {
     "V1StatefulSetUpdateStrategy": {"type": "RollingUpdate"},
     "V1RollingUpdateStatefulSetStrategy": {"partition": 0},
     "V1Job": {"status": {}},
-    "V1JobSpec": {"completionMode": "NonIndexed", "suspend": False, "manualSelector": False},
+    "V1CronJob": {"spec": {}, "status": {}},
+    "V1CronJobSpec": {
+        "concurrencyPolicy": "Allow",
+        "suspend": False,
+        "successfulJobsHistoryLimit": 3,
+        "failedJobsHistoryLimit": 1,
+    },
+    "V1DaemonSet": {
+        "spec": {},
+        "status": {
+            "currentNumberScheduled": 0,
+            "numberMisscheduled": 0,
+            "desiredNumberScheduled": 0,
+            "numberReady": 0,
+        },
+    },
+    "V1DaemonSetSpec": {"updateStrategy": {}, "revisionHistoryLimit": 10},
+    "V1DaemonSetUpdateStrategy": {"type": "RollingUpdate"},
+    "V1RollingUpdateDaemonSet": {"maxUnavailable": 1, "maxSurge": 0},
     "V1RoleRef": {"apiGroup": "rbac.authorization.k8s.io"},
     "AuthenticationV1TokenRequest": {"spec": {}},
     "V1TokenRequestSpec": {"expirationSeconds": 3600},
@@ -207,6 +226,7 @@ def _service_port(port: Manifest) -> None:
 def _job(job: Manifest) -> None:
     """Fill in labels and, with the uid, the selector by which a job knows its pods."""
     metadata, spec = job.setdefault("metadata", {}), job.setdefault("spec", {})
+    _job_spec(spec)
     template = spec.setdefault("template", {}).setdefault("metadata", {})
     _lend_labels(template, metadata)
     uid, name = metadata.get("uid"), metadata.get("name", "")
@@ -224,6 +244,9 @@ def _lend_labels(template: Manifest, metadata: Manifest) -> None:
 
 
 def _job_spec(spec: Manifest) -> None:
+    """Complete the spec of a Job; that of a CronJob's template stays as it is until there is a Job."""
+    for field, value in JOB_SPEC.items():
+        spec.setdefault(field, value)
     if "completions" not in spec and "parallelism" not in spec:
         spec["completions"] = 1
     spec.setdefault("parallelism", 1)
@@ -261,9 +284,9 @@ HOOKS: dict[str, Filler] = {
     "RbacV1Subject": _subject,
     "V1ServicePort": _service_port,
     "V1Job": _job,
-    "V1JobSpec": _job_spec,
     "V1DeploymentStrategy": _strategy,
     "V1LimitRangeItem": _limit_range_item,
+    "V1DaemonSetUpdateStrategy": _strategy,
     "V1StatefulSetUpdateStrategy": _strategy,
     "V1RollingUpdateDeployment": _rolling_update,
 }

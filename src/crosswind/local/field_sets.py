@@ -97,15 +97,17 @@ def _below(wanted: Type, value: Json, place: tuple[str, str]) -> Iterator[tuple[
 
 
 def _fields(wanted: Type, value: Manifest, place: tuple[str, str]) -> Iterator[tuple[str, Type, Json]] | None:
-    if wanted.form == "any":
-        return ((f"f:{key}", wanted, item) for key, item in value.items())
-    if wanted.form == "struct" and wanted.name not in ATOMIC_STRUCTS:
-        fields = struct(wanted.name).fields
-        return ((f"f:{key}", fields[key].type, item) for key, item in value.items() if key in fields)
-    inner = wanted.inner
-    if wanted.form == "map" and inner and place not in ATOMIC_MAPS:
-        return ((f"f:{key}", inner, item) for key, item in value.items())
-    return None
+    if wanted.form == "struct":
+        return None if wanted.name in ATOMIC_STRUCTS else _known_fields(wanted.name, value)
+    inner = wanted if wanted.form == "any" else wanted.inner
+    if inner is None or place in ATOMIC_MAPS:
+        return None
+    return ((f"f:{key}", inner, item) for key, item in value.items())
+
+
+def _known_fields(name: str, value: Manifest) -> Iterator[tuple[str, Type, Json]]:
+    fields = struct(name).fields
+    return ((f"f:{key}", fields[key].type, item) for key, item in value.items() if key in fields)
 
 
 def _items(inner: Type, value: list[Json], place: tuple[str, str]) -> Iterator[tuple[str, Type, Json]] | None:
@@ -184,11 +186,14 @@ def remove(kind: Type, manifest: Json, paths: FieldSet, place: tuple[str, str] =
             left[element] = item
         elif () not in deeper:  # else it goes as a whole
             kept = remove(inner, item, deeper, (kind.name, element[2:]))
-            if place in KEYED:  # an item that stays needs its keys, whoever wrote them
-                kept = {**kept, **{key: item[key] for key in KEYED[place] if key in item}}
-            if kept:
-                left[element] = kept
+            left |= {element: kept} if (kept := _with_keys(kept, item, KEYED.get(place, ()))) else {}
     return _built(kind, left)
+
+
+def _with_keys(kept: Json, item: Json, keys: Iterable[str]) -> Json:
+    """Return what is kept of a list's item with its keys: an item that stays needs them, whoever wrote them."""
+    given = {key: item[key] for key in keys if key in item}
+    return {**kept, **given} if given else kept
 
 
 def _built(kind: Type, parts: Mapping[str, Json]) -> Json:

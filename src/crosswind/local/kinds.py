@@ -114,6 +114,7 @@ _ALL = (
     Kind("Job", "jobs", "batch", categories=("all",), subresources=(STATUS,)),
     Kind("CronJob", "cronjobs", "batch", short_names=("cj",), categories=("all",), subresources=(STATUS,)),
     Kind("ReplicaSet", "replicasets", "apps", short_names=("rs",), categories=("all",), subresources=(SCALE, STATUS)),
+    Kind("DaemonSet", "daemonsets", "apps", short_names=("ds",), categories=("all",), subresources=(STATUS,)),
     Kind(
         "Deployment", "deployments", "apps", short_names=("deploy",), categories=("all",), subresources=(SCALE, STATUS)
     ),

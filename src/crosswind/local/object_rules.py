@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 
 from crosswind.local import causes, naming_rules
+from crosswind.local.cron_plans import schedule_problem, zone_problem
 from crosswind.local.quantities import amount
 from crosswind.local.rules import Rule, Whole, at_least, between, descending_path, keys, named, one_of
 from crosswind.local.statuses import Cause
@@ -15,11 +16,23 @@ from crosswind.types import Json, Manifest
 
 __all__ = ["DATA_LIMIT", "RULES", "WHOLES"]
 
+CRON_JOB_NAME_LIMIT = 52
 DATA_LIMIT = 1 << 20
 DATA_KEYS = keys(naming_rules.config_key)
 COUNT = at_least(0)
 RBAC = "rbac.authorization.k8s.io"
 PULL_SECRETS = {"kubernetes.io/dockerconfigjson": ".dockerconfigjson", "kubernetes.io/dockercfg": ".dockercfg"}
+
+
+def _schedule(value: str, path: str) -> list[Cause]:
+    problem = schedule_problem(value)
+    return [causes.invalid(path, value, problem)] if problem else []
+
+
+def _time_zone(value: str, path: str) -> list[Cause]:
+    problem = zone_problem(value)
+    return [causes.invalid(path, value, problem)] if problem else []
+
 
 RULES: dict[str, tuple[Rule, ...]] = {
     "V1ConfigMap": (Rule("data", DATA_KEYS), Rule("binaryData", DATA_KEYS)),
@@ -44,6 +57,16 @@ RULES: dict[str, tuple[Rule, ...]] = {
         f"V1{kind}Spec": (Rule("replicas", COUNT), Rule("selector", required=True), Rule("template", required=True))
         for kind in ("Deployment", "ReplicaSet", "StatefulSet")
     },
+    "V1CronJobSpec": (
+        Rule("schedule", _schedule, required=True),
+        Rule("timeZone", _time_zone),
+        Rule("concurrencyPolicy", one_of("Allow", "Forbid", "Replace"), required=True),
+        *(
+            Rule(field, COUNT)
+            for field in ("startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit")
+        ),
+    ),
+    "V1DaemonSetSpec": (Rule("selector", required=True), Rule("template", required=True)),
     "V1LimitRangeItem": (Rule("type", named(naming_rules.label_key), required=True),),
     "V1LocalVolumeSource": (Rule("path", descending_path, required=True),),
     "V1LeaseSpec": (Rule("leaseDurationSeconds", at_least(1)), Rule("leaseTransitions", COUNT)),
@@ -189,7 +212,16 @@ def _ordered_limits(item: Manifest, path: str, found: list[Cause]) -> None:
             found.append(causes.invalid(f"{path}.maxLimitRequestRatio[{name}]", ratio, f"ratio {ratio} is less than 1"))
 
 
+def _cron_job(cron_job: Manifest, path: str, found: list[Cause]) -> None:
+    name = cron_job.get("metadata", {}).get("name", "")
+    if len(name) > CRON_JOB_NAME_LIMIT:  # a time of eleven characters is put behind it for a Job
+        told = f"must be no more than {CRON_JOB_NAME_LIMIT} characters"
+        found.append(causes.invalid("metadata.name", name, told))
+
+
 WHOLES: dict[str, Whole] = {
+    "V1CronJob": _cron_job,
+    "V1DaemonSetSpec": _selects_own,
     "V1LimitRangeSpec": _limit_range,
     "V1DeploymentSpec": _selects_own,
     "V1ReplicaSetSpec": _selects_own,

@@ -14,7 +14,18 @@ from crosswind.local.integers import parse_int
 from crosswind.local.quantities import amount
 from crosswind.types import Json, Manifest
 
-__all__ = ["Ask", "NodeRoom", "Refusal", "ask_of", "claim_missing", "demand", "refusal", "room_of", "unschedulable"]
+__all__ = [
+    "Ask",
+    "NodeRoom",
+    "Refusal",
+    "ask_of",
+    "claim_missing",
+    "demand",
+    "is_suitable",
+    "refusal",
+    "room_of",
+    "unschedulable",
+]
 
 UNSCHEDULABLE_TAINT = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
 FINITE = ("cpu", "memory", "ephemeral-storage", "pods")
@@ -145,6 +156,11 @@ def _matches(ask: Ask, labels: Mapping[str, str]) -> bool:
         return False
     terms = ([*term.get("matchExpressions", ()), *term.get("matchFields", ())] for term in ask.affinity)
     return not ask.affinity or any(term and all(_holds(one, labels) for one in term) for term in terms)
+
+
+def is_suitable(ask: Ask, room: NodeRoom) -> bool:
+    """Whether a pod may run on a node by taints and labels, however full it is."""
+    return not _is_kept_off(room.taints, ask.tolerations) and _matches(ask, room.labels)
 
 
 def refusal(ask: Ask, room: NodeRoom) -> Refusal | None:

@@ -52,7 +52,7 @@ SYSTEM = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodS
 CARRIED = (*SYSTEM, "resourceVersion", "managedFields")
 NOT_GIVEN = frozenset({*SYSTEM, "selfLink", "managedFields", "resourceVersion"})
 # kinds whose metadata.generation counts the changes of their spec
-COUNTED = frozenset({"Pod", "Job", "Deployment", "ReplicaSet", "StatefulSet"})
+COUNTED = frozenset({"CronJob", "DaemonSet", "Deployment", "Job", "Pod", "ReplicaSet", "StatefulSet"})
 KEEPS_STATUS = frozenset({"Node"})  # kinds that are created with their status
 CREATED_BY_PUT = frozenset(
     {"Event", "Lease", "LimitRange", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding", "Service"}

@@ -17,7 +17,18 @@ import orjson
 from crosswind.local.job_plans import Happening
 from crosswind.types import Json, Manifest
 
-__all__ = ["Plan", "decide_replica_set", "decide_stateful_set", "owned", "template_hash"]
+__all__ = [
+    "Plan",
+    "decide_replica_set",
+    "decide_stateful_set",
+    "fresh_pod",
+    "has_ended",
+    "is_terminating",
+    "owned",
+    "revision_of",
+    "template_hash",
+    "until_available",
+]
 
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 _REVISION = "controller-revision-hash"
@@ -57,11 +68,13 @@ def template_hash(template: Manifest) -> str:
 # ------------------------------------------------------------------------------------------------------------- pods
 
 
-def _terminating(pod: Manifest) -> bool:
+def is_terminating(pod: Manifest) -> bool:
+    """Whether the object is being deleted."""
     return "deletionTimestamp" in pod["metadata"]
 
 
-def _ended(pod: Manifest) -> bool:
+def has_ended(pod: Manifest) -> bool:
+    """Whether all containers of the pod have ended for good."""
     return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
 
@@ -72,7 +85,7 @@ def _ready_since(pod: Manifest) -> datetime | None:
     return None
 
 
-def _until_available(pods: Iterable[Manifest], spec: Manifest, now: datetime) -> list[float]:
+def until_available(pods: Iterable[Manifest], spec: Manifest, now: datetime) -> list[float]:
     """Return for each ready pod in how many seconds it counts as available, 0 or less if it does."""
     long = timedelta(seconds=spec.get("minReadySeconds") or 0)
     return [(since + long - now).total_seconds() for pod in pods if (since := _ready_since(pod))]
@@ -80,7 +93,7 @@ def _until_available(pods: Iterable[Manifest], spec: Manifest, now: datetime) ->
 
 def _counts(pods: list[Manifest], spec: Manifest, now: datetime) -> tuple[Manifest, float | None]:
     """Return the numbers of a status, and when they change by themselves."""
-    left = _until_available(pods, spec, now)
+    left = until_available(pods, spec, now)
     numbers = {
         "replicas": len(pods),
         "readyReplicas": len(left),
@@ -89,7 +102,8 @@ def _counts(pods: list[Manifest], spec: Manifest, now: datetime) -> tuple[Manife
     return numbers, min((seconds for seconds in left if seconds > 0), default=None)
 
 
-def _pod(owner: Manifest, metadata: Manifest) -> Manifest:
+def fresh_pod(owner: Manifest, metadata: Manifest) -> Manifest:
+    """Return a pod of an object's template."""
     template = copy.deepcopy(owner["spec"]["template"])
     given = template.get("metadata") or {}
     kept = {key: given[key] for key in ("labels", "annotations", "finalizers") if given.get(key)}
@@ -113,22 +127,22 @@ def _age(pod: Manifest) -> str:
 def decide_replica_set(replica_set: Manifest, pods: list[Manifest], now: datetime) -> Plan:
     """Keep as many pods as wanted; those that ended are replaced and stay to be looked at."""
     spec = replica_set["spec"]
-    active = [pod for pod in pods if not _ended(pod) and not _terminating(pod)]
+    active = [pod for pod in pods if not has_ended(pod) and not is_terminating(pod)]
     numbers, wait = _counts(active, spec, now)
     status = {
         **numbers,
         "fullyLabeledReplicas": len(active),
-        "terminatingReplicas": sum(_terminating(pod) and not _ended(pod) for pod in pods),
+        "terminatingReplicas": sum(is_terminating(pod) and not has_ended(pod) for pod in pods),
         "observedGeneration": replica_set["metadata"]["generation"],
     }
-    if _terminating(replica_set):
+    if is_terminating(replica_set):
         return Plan(status)
     missing = int(spec["replicas"]) - len(active)
     if missing < 0:
         surplus = sorted(active, key=_worth)[:-missing]
         return Plan(status, delete=tuple(pod["metadata"]["name"] for pod in surplus), wait=wait)
     name = {"generateName": f"{replica_set['metadata']['name']}-"}
-    return Plan(status, create=tuple(_pod(replica_set, name) for _ in range(missing)), wait=wait)
+    return Plan(status, create=tuple(fresh_pod(replica_set, name) for _ in range(missing)), wait=wait)
 
 
 # ----------------------------------------------------------------------------------------------------- stateful sets
@@ -141,7 +155,7 @@ def decide_stateful_set(stateful_set: Manifest, pods: list[Manifest], now: datet
     have = {number: pod for pod in pods if (number := _ordinal(pod, name)) is not None}
     wanted = int(spec["replicas"])
     status, wait = _stateful_status(stateful_set, have, revision, now)
-    if _terminating(stateful_set):
+    if is_terminating(stateful_set):
         return Plan(status)
     ordered = spec.get("podManagementPolicy") != "Parallel"
     create: list[Manifest] = []
@@ -150,10 +164,10 @@ def decide_stateful_set(stateful_set: Manifest, pods: list[Manifest], now: datet
             create += [*_claims(stateful_set, number), _numbered(stateful_set, number, revision)]
         if ordered and not _healthy(have.get(number)):
             break
-    delete = [number for number, pod in have.items() if _ended(pod)]
+    delete = [number for number, pod in have.items() if has_ended(pod)]
     if not create and not delete:
         delete = _surplus(have, wanted, ordered) or _outdated(spec, have, revision)
-    names = tuple(have[number]["metadata"]["name"] for number in delete if not _terminating(have[number]))
+    names = tuple(have[number]["metadata"]["name"] for number in delete if not is_terminating(have[number]))
     return Plan(status, create=tuple(create), delete=names, wait=wait)
 
 
@@ -161,7 +175,7 @@ def _surplus(have: Mapping[int, Manifest], wanted: int, ordered: bool) -> list[i
     """Return the pods that are too many, the highest first; in order, one at a time while the others are well."""
     surplus = sorted((number for number in have if number >= wanted), reverse=True)
     if ordered and not all(_healthy(have.get(number)) for number in range(wanted)):
-        return surplus[:1] if surplus and _terminating(have[surplus[0]]) else []
+        return surplus[:1] if surplus and is_terminating(have[surplus[0]]) else []
     return surplus[:1] if ordered else surplus
 
 
@@ -171,10 +185,11 @@ def _ordinal(pod: Manifest, name: str) -> int | None:
 
 
 def _healthy(pod: Manifest | None) -> bool:
-    return pod is not None and not _terminating(pod) and _ready_since(pod) is not None
+    return pod is not None and not is_terminating(pod) and _ready_since(pod) is not None
 
 
-def _revision(pod: Manifest) -> str:
+def revision_of(pod: Manifest) -> str:
+    """Return the hash of the template that the pod was made from."""
     return str(pod["metadata"].get("labels", {}).get(_REVISION, ""))
 
 
@@ -185,7 +200,7 @@ def _outdated(spec: Manifest, have: Mapping[int, Manifest], revision: str) -> li
         return []
     first = (strategy.get("rollingUpdate") or {}).get("partition") or 0
     for number in sorted((number for number in have if number >= first), reverse=True):
-        if _revision(have[number]) != revision:
+        if revision_of(have[number]) != revision:
             return [number]
         if not _healthy(have[number]):
             return []
@@ -195,16 +210,16 @@ def _outdated(spec: Manifest, have: Mapping[int, Manifest], revision: str) -> li
 def _stateful_status(
     stateful_set: Manifest, have: Mapping[int, Manifest], revision: str, now: datetime
 ) -> tuple[Manifest, float | None]:
-    pods = [pod for pod in have.values() if not _ended(pod)]
-    numbers, wait = _counts([pod for pod in pods if not _terminating(pod)], stateful_set["spec"], now)
+    pods = [pod for pod in have.values() if not has_ended(pod)]
+    numbers, wait = _counts([pod for pod in pods if not is_terminating(pod)], stateful_set["spec"], now)
     numbers["replicas"] = len(pods)
-    updated = sum(_revision(pod) == revision for pod in pods)
+    updated = sum(revision_of(pod) == revision for pod in pods)
     current = stateful_set.get("status", {}).get("currentRevision") or revision
     if updated == numbers["readyReplicas"] == len(pods) == int(stateful_set["spec"]["replicas"]):
         current = revision
     status = {
         **numbers,
-        "currentReplicas": sum(_revision(pod) == current for pod in pods),
+        "currentReplicas": sum(revision_of(pod) == current for pod in pods),
         "updatedReplicas": updated,
         "currentRevision": current,
         "updateRevision": revision,
@@ -217,7 +232,7 @@ def _stateful_status(
 def _numbered(stateful_set: Manifest, number: int, revision: str) -> Manifest:
     """Return the pod of a number, with the name by which others find it."""
     name = f"{stateful_set['metadata']['name']}-{number}"
-    pod = _pod(stateful_set, {"name": name})
+    pod = fresh_pod(stateful_set, {"name": name})
     marks = {
         "statefulset.kubernetes.io/pod-name": name,
         "apps.kubernetes.io/pod-index": str(number),

@@ -1,14 +1,15 @@
-"""The controllers of Deployments, ReplicaSets and StatefulSets: they carry out what the plans decide."""
+"""The controllers of Deployments, ReplicaSets, StatefulSets and DaemonSets: they carry out what the plans decide."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from crosswind.local.daemon_plans import decide_daemon_set
 from crosswind.local.deployment_plans import decide_deployment
 from crosswind.local.field_table import omits_zero
 from crosswind.local.job_plans import Happening
@@ -26,17 +27,24 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What a kind's controller is called, what it makes and how it decides."""
+    """What a kind's controller is called, what it makes and how it decides, given the nodes too."""
 
     component: str
     makes: str
-    decide: Callable[[Manifest, list[Manifest], datetime], Plan]
+    decide: Callable[[Manifest, list[Manifest], datetime, Sequence[Manifest]], Plan]
+
+
+def _without_nodes(
+    decide: Callable[[Manifest, list[Manifest], datetime], Plan],
+) -> Callable[[Manifest, list[Manifest], datetime, Sequence[Manifest]], Plan]:
+    return lambda owner, made, now, _: decide(owner, made, now)
 
 
 _KINDS: Mapping[str, _Kind] = {
-    "Deployment": _Kind("deployment-controller", "ReplicaSet", decide_deployment),
-    "ReplicaSet": _Kind("replicaset-controller", "Pod", decide_replica_set),
-    "StatefulSet": _Kind("statefulset-controller", "Pod", decide_stateful_set),
+    "Deployment": _Kind("deployment-controller", "ReplicaSet", _without_nodes(decide_deployment)),
+    "ReplicaSet": _Kind("replicaset-controller", "Pod", _without_nodes(decide_replica_set)),
+    "StatefulSet": _Kind("statefulset-controller", "Pod", _without_nodes(decide_stateful_set)),
+    "DaemonSet": _Kind("daemonset-controller", "Pod", decide_daemon_set),
 }
 
 
@@ -52,7 +60,7 @@ class ReplicaController:
         """Work until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
-                for kind in (*_KINDS, "Pod"):
+                for kind in (*_KINDS, "Pod", "Node"):
                     group.create_task(self._follow(kind))
         finally:
             for timer in self._timers.values():
@@ -67,6 +75,9 @@ class ReplicaController:
                         self._sync(owner["kind"], metadata["namespace"], owner["name"])
                 if kind in _KINDS:
                     self._sync(kind, metadata["namespace"], metadata["name"])
+                if kind == "Node":
+                    for one in self._registry.list("DaemonSet"):
+                        self._sync("DaemonSet", one["metadata"]["namespace"], one["metadata"]["name"])
 
     def _sync(self, kind: str, namespace: str, name: str) -> None:
         if timer := self._timers.pop((kind, namespace, name), None):
@@ -83,7 +94,8 @@ class ReplicaController:
             )
         ]
         try:
-            wait = self._carry_out(owner, _KINDS[kind].decide(owner, made, self._now()))
+            nodes = self._registry.list("Node") if kind == "DaemonSet" else ()
+            wait = self._carry_out(owner, _KINDS[kind].decide(owner, made, self._now(), nodes))
         except Exception:
             _log.exception("%s %s/%s", _KINDS[kind].component, namespace, name)
             return
@@ -95,13 +107,9 @@ class ReplicaController:
         """Do what was planned; return after how many seconds to look again."""
         kind, metadata = owner["kind"], owner["metadata"]
         makes, namespace = _KINDS[kind].makes, metadata["namespace"]
-        omitted = omits_zero(f"V1{kind}Status")
-        own = {
-            "status": {
-                field: None if field in omitted and not value else value for field, value in plan.status.items()
-            },
-            **({"metadata": {"annotations": dict(plan.annotations)}} if plan.annotations else {}),
-        }
+        own: Manifest = {"status": _without_zeros(kind, plan.status)}
+        if plan.annotations:
+            own["metadata"] = {"annotations": dict(plan.annotations)}
         self._patch(kind, namespace, metadata["name"], own)
         for happening in plan.happenings:
             self._tell(owner, happening)
@@ -137,3 +145,9 @@ class ReplicaController:
         self._registry.record(
             owner, happening.reason, happening.message, warning=happening.warning, component=component
         )
+
+
+def _without_zeros(kind: str, status: Manifest) -> Manifest:
+    """Return the merge patch that leaves out of a status what Kubernetes leaves out when it is zero."""
+    omitted = omits_zero(f"V1{kind}Status")
+    return {field: None if field in omitted and not value else value for field, value in status.items()}

@@ -24,6 +24,7 @@ from crosswind.local.admission import ADMITTERS, mutators
 from crosswind.local.app import Api, make_app
 from crosswind.local.authorization import BOOTSTRAP, Authorizer
 from crosswind.local.certificates import issue
+from crosswind.local.cron_jobs import CronJobController
 from crosswind.local.garbage import GarbageCollector
 from crosswind.local.injection import switch_on
 from crosswind.local.jobs import JobController
@@ -144,7 +145,13 @@ class LocalCluster:
         tokens = TokenIssuer(registry, self.token)
         nodes, runtime = self._nodes(tokens)
         jobs = JobController(registry, backoff=settings.job_backoff)
-        others = (ReplicaController, EndpointSliceController, GarbageCollector, quota.QuotaController)
+        others = (
+            ReplicaController,
+            CronJobController,
+            EndpointSliceController,
+            GarbageCollector,
+            quota.QuotaController,
+        )
         controllers = (namespaces.run, jobs.run, *(one(registry).run for one in others))
         parts = (nodes, Scheduler(registry).run, *controllers, *keeping)
         self._parts = asyncio.create_task(_run_all(parts))

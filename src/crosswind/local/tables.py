@@ -244,9 +244,27 @@ def _job(job: Manifest) -> Sequence[Json]:
     return (_name(job), _job_status(job), f"{done}/{wanted}", took, _age(job), *_made_of(spec))
 
 
+def _cron_job(cron_job: Manifest) -> Sequence[Json]:
+    spec, status = cron_job["spec"], cron_job.get("status", {})
+    last = status.get("lastScheduleTime")
+    since = human_duration(time.time() - _seconds(last)) if last else NONE
+    cells = (spec.get("schedule", ""), spec.get("timeZone") or NONE, str(bool(spec.get("suspend"))))
+    made = _made_of(spec.get("jobTemplate", {}).get("spec", {}))
+    return (_name(cron_job), *cells, len(status.get("active") or ()), since, _age(cron_job), *made)
+
+
+def _daemon_set(daemon_set: Manifest) -> Sequence[Json]:
+    spec, status = daemon_set["spec"], daemon_set.get("status", {})
+    ready, available = "numberReady", "numberAvailable"
+    numbers = ("desiredNumberScheduled", "currentNumberScheduled", ready, "updatedNumberScheduled", available)
+    counts = [status.get(number, 0) for number in numbers]
+    selector = _labels(spec.get("template", {}).get("spec", {}).get("nodeSelector"))
+    return (_name(daemon_set), *counts, selector, _age(daemon_set), *_made_of(spec))
+
+
 def _made_of(spec: Manifest) -> Sequence[Json]:
     """Return the last cells of what makes pods: names and images of their containers, and the selector."""
-    containers = spec["template"].get("spec", {}).get("containers", ())
+    containers = spec.get("template", {}).get("spec", {}).get("containers", ())
     names, images = (",".join(one.get(field, "") for one in containers) for field in ("name", "image"))
     return names, images, _labels(spec.get("selector", {}).get("matchLabels"))
 
@@ -391,6 +409,14 @@ LAYOUTS: dict[str, Layout] = {
     "Deployment": Layout(
         ("Name", "Ready", "Up-to-date", "Available", "Age"),
         _replicated("updatedReplicas", "availableReplicas"),
+        WORKLOAD,
+    ),
+    "CronJob": Layout(
+        ("Name", "Schedule", "Timezone", "Suspend", "Active", "Last Schedule", "Age"), _cron_job, WORKLOAD
+    ),
+    "DaemonSet": Layout(
+        ("Name", "Desired", "Current", "Ready", "Up-to-date", "Available", "Node Selector", "Age"),
+        _daemon_set,
         WORKLOAD,
     ),
     "ReplicaSet": Layout(

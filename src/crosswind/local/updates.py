@@ -197,6 +197,7 @@ RULES: dict[str, Rule] = {
     "RoleBinding": _fixed("roleRef", told="cannot change roleRef"),
     "ClusterRoleBinding": _fixed("roleRef", told="cannot change roleRef"),
     "ResourceQuota": _fixed("spec.scopes"),
+    "DaemonSet": _fixed("spec.selector"),
     "Deployment": _fixed("spec.selector"),
     "ReplicaSet": _fixed("spec.selector"),
     "StatefulSet": _fixed("spec.selector", "spec.serviceName", "spec.podManagementPolicy", "spec.volumeClaimTemplates"),

@@ -47,7 +47,7 @@ class Resources(_Strict):
 def _schedule(text: str | None) -> str | None:
     if text is None or text in _PRESETS:
         return text
-    from croniter import croniter  # type: ignore[import-untyped]  # has no types; only for files that the cache does not know
+    from croniter import croniter  # only for files that the cache does not know
 
     if len(text.split()) != 5 or not croniter.is_valid(text):
         raise ValueError("is neither a cron expression (five fields) nor a preset such as @daily")
