@@ -17,10 +17,11 @@ import pytest
 import yaml
 from aiohttp import web
 from cryptography.hazmat.primitives import serialization
+from kube_answers import self_signed
 from kubernetes.client import Configuration
 from kubernetes_asyncio.config import incluster_config
 
-from crosswind.errors import CredentialsError, KubeconfigError, Unreachable
+from crosswind.errors import CredentialsError, KubeconfigError, Unauthorized, Unreachable
 from crosswind.kube import connecting, logins
 from crosswind.kube.client import Client
 from crosswind.kube.connecting import Login, RenewedCredentials
@@ -378,11 +379,14 @@ def served(tmp_path: Path, name: str) -> tuple[Path, ssl.SSLContext]:
 
 
 @contextlib.asynccontextmanager
-async def api(name: str, *, tls: ssl.SSLContext | None = None, port: int = 0) -> AsyncIterator[int]:
+async def api(name: str, *, tls: ssl.SSLContext | None = None, port: int = 0, revoked: str = "") -> AsyncIterator[int]:
     """Serve a pod that has the server's name, whose uid is the token that it was asked for with."""
 
     async def handler(request: web.Request) -> web.Response:
         token = request.headers.get("Authorization", "")
+        shown = request.transport.get_extra_info("peercert") if request.transport else None
+        if revoked and shown and ((("commonName", revoked),),) == shown["subject"]:
+            return web.json_response({"kind": "Status", "code": 401, "message": "revoked"}, status=401)
         return web.json_response({"kind": "Pod", "metadata": {"name": name, "uid": token, "namespace": "n"}})
 
     app = web.Application()
@@ -488,6 +492,51 @@ async def test_a_rotated_authority_of_the_service_account_is_followed(
             (tmp_path / "ca.crt").write_bytes(new.read_bytes())
             (tmp_path / "token").write_text("two")
             assert await asked(client) == ("two", "Bearer two")
+
+
+def mutual(server: tuple[Path, Path], client: Path) -> ssl.SSLContext:
+    """Return the TLS of a server that wants the certificate of one client."""
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(client))
+    tls.load_cert_chain(*server)
+    tls.verify_mode = ssl.CERT_REQUIRED
+    return tls
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("inline", [False, True])
+async def test_a_renewed_client_certificate_is_shown_on_new_connections(
+    tmp_path: Path, certificate: tuple[Path, Path], inline: bool
+) -> None:
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    old, new = self_signed(tmp_path / "old", "old"), self_signed(tmp_path / "new", "new")
+    (tmp_path / "both.pem").write_bytes(old[0].read_bytes() + new[0].read_bytes())
+
+    def written(pair: tuple[Path, Path]) -> KubeSettings:
+        for name, path in zip(("me.pem", "me.key"), pair, strict=True):
+            (tmp_path / name).write_bytes(path.read_bytes())
+        data = [base64.b64encode(path.read_bytes()).decode() for path in pair]
+        user = dict(zip(("client-certificate-data", "client-key-data"), data, strict=True))
+        files = {"client-certificate": "me.pem", "client-key": "me.key"}
+        server = {"server": f"https://127.0.0.1:{port}", "certificate-authority": str(certificate[0])}
+        return kubeconfig(tmp_path, user if inline else files, **server)
+
+    async with contextlib.AsyncExitStack() as stack:
+        async with api("one", tls=mutual(certificate, tmp_path / "both.pem"), revoked="old") as port:
+            client = await stack.enter_async_context(await Client.connect(written(new)))
+            assert await asked(client) == ("one", "")
+            other = await stack.enter_async_context(await Client.connect(written(old)))
+            with pytest.raises(Unauthorized):
+                await asked(other)
+            written(new)
+            assert await asked(other) == ("one", "")
+        async with api("two", tls=mutual(certificate, old[0]), port=port):
+            with pytest.raises(Unreachable):
+                await asked(client)
+            written(old)
+            with contextlib.suppress(Unreachable):  # TLS 1.3 tells of the refusal when the request is sent already
+                await asked(client)
+            assert await asked(client) == ("two", "")
 
 
 @pytest.mark.usefixtures("at_once")

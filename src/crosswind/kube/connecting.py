@@ -121,7 +121,7 @@ class RenewedCredentials:
             return self._login.authorization != used or before.has_certificate
 
     async def find(self) -> bool:
-        """Look where the server is, at most once a second, and read everything again only if it has moved.
+        """Look where the server is, at most once a second, and read everything again only if something has changed.
 
         An API server may be away for minutes, and no exec plug-in is to be run again and again for that.
         """
@@ -134,7 +134,8 @@ class RenewedCredentials:
                 return False
             self._looked_at = now
             try:
-                if (await self._look()).place == self._login.place:
+                seen = await self._look()
+                if seen.place == self._login.place and seen.certificate in (None, self._login.certificate):
                     return False
                 await self._read_again()
             except (KubeconfigError, CredentialsError) as error:
@@ -169,9 +170,12 @@ class RenewedCredentials:
 
     def _accept(self, login: Login) -> None:
         """Take a login; one that cannot be used raises, and the one before stays."""
-        if self._serve is not None and login.place != self._login.place:
+        before = self._login
+        if self._serve is not None and (login.place, login.certificate) != (before.place, before.certificate):
+            # another certificate needs other connections, too: those that are kept alive were made with the old one
             server = self._serve(login)
-            log.warning("The API server is %s from now on, as %s says", server.url, login.source)
+            if login.place != before.place:
+                log.warning("The API server is %s from now on, as %s says", server.url, login.source)
             self._tls, self._moves = server.tls, self._moves + 1
             self.moved(server)
         elif self._tls is not None and login is not self._login:

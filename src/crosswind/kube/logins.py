@@ -48,6 +48,8 @@ class Login:
     cert_data: bytes | None = field(default=None, repr=False)
     """PEM that the kubeconfig holds itself; it wins over the file."""
     key_data: bytes | None = field(default=None, repr=False)
+    certificate: bytes | None = field(default=None, repr=False)
+    """The content of the client certificate, wherever it stands; one that is renewed may keep its file's name."""
     tls_server_name: str | None = None
     proxy: str | None = field(default=None, repr=False)
 
@@ -134,6 +136,7 @@ class Kubeconfig:
             verify=self._settings.verify_ssl and not cluster.get("insecure-skip-tls-verify"),
             ca=ca,
             ca_source=ca_source,
+            certificate=_certificate_of(chosen.user),
             tls_server_name=cluster.get("tls-server-name") or None,
             proxy=_proxy(cluster.get("proxy-url"), url),
         )
@@ -147,7 +150,8 @@ class Kubeconfig:
             bearer = f"Bearer {signed.token}" if signed.token else None
             login = replace(login, authorization=header(bearer, "plug-in's token"), lifetime=_lifetime(signed))
             if signed.certificate and signed.key:
-                login = replace(login, cert_data=signed.certificate.encode(), key_data=signed.key.encode())
+                pair = signed.certificate.encode(), signed.key.encode()
+                login = replace(login, cert_data=pair[0], key_data=pair[1], certificate=pair[0])
             return login
         return replace(await asyncio.to_thread(_with_authorization, login, user), **_certificate(user))
 
@@ -250,6 +254,16 @@ def _with_authorization(login: Login, user: Mapping[str, Any]) -> Login:
     return login
 
 
+def _certificate_of(user: Mapping[str, Any]) -> bytes | None:
+    """Return the certificate that a user has without signing in."""
+    if user.get("exec"):
+        return None
+    if data := inline(user, "client-certificate-data"):
+        return data
+    path = user.get("client-certificate")
+    return read_bytes(path, what="client-certificate") if path else None
+
+
 def _certificate(user: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "cert_file": user.get("client-certificate") or None,
@@ -301,6 +315,8 @@ def _login(configuration: Any, source: str, settings: KubeSettings, *, no_proxy:
     path = settings.ssl_ca_cert or configuration.ssl_ca_cert
     try:
         ca = read_bytes(path, what="CA file") if path and url.startswith("https:") else None
+        cert_file = configuration.cert_file
+        certificate = read_bytes(cert_file, what="client certificate") if cert_file else None
         authorization = header(configuration.api_key.get("BearerToken"), "token")
         proxy = _proxy(configuration.proxy, url, no_proxy)
     except ConfigError as error:
@@ -313,7 +329,8 @@ def _login(configuration: Any, source: str, settings: KubeSettings, *, no_proxy:
         verify=configuration.verify_ssl and settings.verify_ssl,
         ca=ca,
         ca_source=path or "",
-        cert_file=configuration.cert_file,
+        cert_file=cert_file,
+        certificate=certificate,
         key_file=configuration.key_file,
         tls_server_name=configuration.tls_server_name,
         proxy=proxy,
