@@ -166,8 +166,9 @@ class PodLauncher(StockOperator):
         """Whether the container of a pod that is being deleted was stopped, whatever the clocks of the nodes say."""
         if pod.metadata.deletion_timestamp is None:
             return False
-        events = self._apart(lambda client: events_of(client, plain(pod)))
-        return was_stopped(events, self.base_container_name)
+        manifest = plain(pod)
+        events = self._apart(lambda client: events_of(client, manifest))
+        return was_stopped(manifest, events, self.base_container_name)
 
     def _search(self, namespace: str, context: Context) -> V1Pod | None:
         try:

@@ -16,6 +16,7 @@ from crosswind.kube.resources import NODES, PODS
 pytestmark = pytest.mark.cluster
 
 OBEYS = "trap 'sleep 3; exit 0' TERM; while :; do sleep 0.2 & wait $!; done"
+STOPS = "trap 'exit 0' TERM; while :; do sleep 0.2 & wait $!; done"
 DRAINS = "trap 'sleep 4; exit 0' TERM; while :; do sleep 0.2 & wait $!; done"
 
 
@@ -90,14 +91,25 @@ def test_a_result_that_a_try_has_used_is_not_used_again_while_its_pod_drains(sta
     assert "my own program" in printed.lines()
 
 
-def test_work_that_was_done_before_its_pod_was_deleted_is_not_done_again(stand: Any, printed: Any) -> None:
+@pytest.mark.parametrize("wait", [0, 1])
+def test_work_that_was_done_before_its_pod_was_deleted_is_not_done_again(stand: Any, printed: Any, wait: int) -> None:
     _, name = create(stand, "echo the work", full_pod_spec=stand.beside(DRAINS))
     ended = until(lambda: base_of(all_pods(stand)[0]).get("terminated"))["finishedAt"]
-    second = datetime.timedelta(seconds=1)
-    until(lambda: datetime.datetime.now(datetime.UTC) > datetime.datetime.fromisoformat(ended) + second)
+    due = datetime.datetime.fromisoformat(ended) + datetime.timedelta(seconds=wait)
+    until(lambda: datetime.datetime.now(datetime.UTC) > due)
     stand.ask(lambda client: client.delete(PODS, name, namespace=stand.namespace))
     assert next_try(stand, printed) == name
     assert printed.lines() == ["the work"]
+
+
+def test_a_program_that_ends_in_the_second_of_its_deletion_has_not_done_its_work(stand: Any, printed: Any) -> None:
+    _, name = create(stand, STOPS, full_pod_spec=stand.beside(DRAINS))
+    until(lambda: any(base_of(pod).get("running") for pod in all_pods(stand)))
+    until(lambda: datetime.datetime.now(datetime.UTC).microsecond < 100_000)  # the end comes in the same second
+    stand.ask(lambda client: client.delete(PODS, name, namespace=stand.namespace))
+    until(lambda: base_of(all_pods(stand)[0]).get("terminated"))
+    assert next_try(stand, printed) != name
+    assert "my own program" in printed.lines()
 
 
 @pytest.mark.parametrize("reason", ["Evicted", "DeadlineExceeded", "OutOfcpu"])

@@ -63,16 +63,19 @@ def preferred(pods: Sequence[Json], standings: Sequence[Standing]) -> int:
     return max(range(len(pods)), key=rank)
 
 
-def was_stopped(events: Iterable[Json], base: str) -> bool:
-    """Whether the kubelet reports that it stopped the base container, which therefore had not ended by itself.
+def was_stopped(pod: Json, events: Iterable[Json], base: str) -> bool:
+    """Whether the kubelet stopped the base container of a pod that is being deleted, by the pod's events.
 
-    Unlike ``_ended_before_deletion`` this compares no clocks of two machines.
+    Unlike ``standing`` this compares no clocks of two machines. Base may have ended in the second in which the deletion
+    was asked for. Then it counts as stopped unless its start is among the events, and no stop: events that nobody may
+    read, or that have expired, prove nothing.
     """
-    field = f"{{{base}}}"
-    return any(
-        event.get("reason") == "Killing" and text(mapping(event.get("involvedObject")).get("fieldPath")).endswith(field)
+    reasons = {
+        event.get("reason")
         for event in mappings(list(events))
-    )
+        if text(mapping(event.get("involvedObject")).get("fieldPath")).endswith(f"{{{base}}}")
+    }
+    return "Killing" in reasons or ("Started" not in reasons and not _ended_before_deletion(pod, base, 1))
 
 
 def could_start(pod: Json, verdict: Verdict) -> bool:
@@ -81,18 +84,17 @@ def could_start(pod: Json, verdict: Verdict) -> bool:
     return verdict.stage is not Stage.GONE and not verdict.started and phase not in ("Succeeded", "Failed")
 
 
-def _ended_before_deletion(pod: Json, base: str) -> bool:
-    """Whether base ended in an earlier second than the one in which the pod's deletion was asked for.
+def _ended_before_deletion(pod: Json, base: str, seconds: int = 0) -> bool:
+    """Whether base ended so many seconds before the pod's deletion was asked for, or more.
 
-    ``deletionTimestamp`` is the end of the grace period. Both times are whole seconds. When they are equal, the
-    kubelet may have stopped the program.
+    ``deletionTimestamp`` is the end of the grace period. Both times are whole seconds.
     """
     metadata = mapping(mapping(pod).get("metadata"))
     deadline, ended = _time(metadata.get("deletionTimestamp")), _finished(pod, base)
     if deadline is None or ended is None:
         return False
     grace = number(metadata.get("deletionGracePeriodSeconds")) or 0
-    return ended < deadline - datetime.timedelta(seconds=grace)
+    return ended <= deadline - datetime.timedelta(seconds=grace + seconds)
 
 
 def _finished(pod: Json, base: str) -> datetime.datetime | None:
