@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -147,3 +148,21 @@ def test_a_name_that_is_taken_is_not_written_anew(tmp_path: Path) -> None:
 def _use(folder: Path) -> str:
     use: str = json.loads((folder / ownership.FOLDER_FILE).read_text())["owner"]["use"]
     return use
+
+
+def test_a_temporary_folder_goes_with_its_block_and_what_a_killed_owner_left_goes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with subprocess.Popen(["sleep", "60"]) as owner:
+        ours = Owner(owner.pid, ownership._started(owner.pid) or 0)
+        ownership.claim_folder(tmp_path / "mine-left", "crosswind x", ours)
+        ownership.claim_folder(tmp_path / "mine-other", "crosswind y", ours)
+        (tmp_path / "mine-foreign").mkdir()
+        with ownership.temporary_folder("mine-", "crosswind x"):
+            assert (tmp_path / "mine-left").exists(), "its owner lives"
+        owner.kill()
+    with ownership.temporary_folder("mine-", "crosswind x") as folder:
+        (folder / "file").touch()
+        assert {entry.name for entry in tmp_path.iterdir()} == {folder.name, "mine-other", "mine-foreign"}
+    assert not folder.exists()

@@ -14,7 +14,9 @@ import json
 import os
 import re
 import secrets
+import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +36,7 @@ __all__ = [
     "line_mark",
     "release_folder",
     "remove",
+    "temporary_folder",
     "write",
     "write_new",
 ]
@@ -175,6 +178,21 @@ def claim_folder(path: Path, command: str, me: Owner) -> None:
     with _translated(path):
         path.mkdir(0o700, parents=True, exist_ok=True)
     write(path / FOLDER_FILE, _folder_text(command, me), _folder_mark(command), me=me, mode=0o600)
+
+
+@contextlib.contextmanager
+def temporary_folder(prefix: str, command: str) -> Iterator[Path]:
+    """Make a folder that goes with the block. First those go whose owner, the same command, was killed."""
+    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        owner = folder_owner(left, command)
+        if owner is not None and not owner.is_alive:
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        claim_folder(folder, command, Owner.this_process())
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_folder(path: Path, command: str, me: Owner | None = None) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.leftovers import left_behind
 from tests.ordinary_user import command_of_user, environment_of_user, users_home, why_not
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "demo"
@@ -100,19 +101,6 @@ class LocalAirflow:
                 return dict(runs[-1])
             time.sleep(0.5)  # there is nothing to wait on over a REST API
         raise AssertionError(f"no run of {dag} has ended")
-
-
-def left_behind(home: Path) -> list[str]:
-    """Processes that know the home folder, by command line or environment."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            known = [*process.cmdline(), *process.environ().values()]
-        except psutil.Error:
-            continue
-        if process.pid != os.getpid() and any(str(home) in text for text in known):
-            found.append(" ".join(process.cmdline()))
-    return found
 
 
 @contextmanager

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
-import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -26,6 +24,7 @@ from crosswind.kube.client import Client
 from crosswind.kube.resources import CONFIG_MAPS, NAMESPACES, PERSISTENT_VOLUME_CLAIMS
 from crosswind.local.kubelet.proxying import Relay
 from crosswind.local.serving import LocalCluster
+from crosswind.ownership import temporary_folder
 from crosswind.settings import KubeSettings, LocalSettings
 
 __all__ = ["DemoOptions", "run_demo"]
@@ -61,8 +60,7 @@ class DemoOptions:
 
 async def run_demo(options: DemoOptions, console: Console) -> int:
     """Run the demo; return the exit code: 0 when the DAG succeeded and no pod is left."""
-    home = Path(tempfile.mkdtemp(prefix="crosswind-demo-"))
-    try:
+    with temporary_folder("crosswind-demo-", "crosswind demo") as home:
         async with _cluster(options, home) as (client, host, kubeconfig):
             name = f"crosswind-demo-{os.urandom(3).hex()}" if options.context else "crosswind-demo"
             await _furnish(client, options.example, name)
@@ -70,8 +68,6 @@ async def run_demo(options: DemoOptions, console: Console) -> int:
                 return await _run_dag(options, console, client, home, name, host, kubeconfig)
             finally:
                 await _remove(client, name)
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
 
 
 @contextlib.asynccontextmanager

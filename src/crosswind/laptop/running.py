@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import socket
-import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -30,6 +28,7 @@ from crosswind.laptop.in_processes import airflow_in_processes
 from crosswind.laptop.manifests import Place
 from crosswind.local.kubelet.proxying import Relay
 from crosswind.local.serving import LocalCluster
+from crosswind.ownership import temporary_folder
 from crosswind.settings import KubeSettings, LocalSettings
 
 __all__ = ["DagNews", "LaptopOptions", "check_dags", "run_laptop"]
@@ -69,14 +68,11 @@ def check_dags(folder: Path) -> Path:
 async def run_laptop(options: LaptopOptions, console: Console) -> int:
     """Serve until the task is cancelled."""
     dags, port = check_dags(options.dags), _port(options.port)
-    home = Path(tempfile.mkdtemp(prefix="crosswind-airflow-"))
-    try:
+    with temporary_folder("crosswind-airflow-", "crosswind local airflow") as home:
         output = home / "output"
         output.mkdir()
         output.chmod(0o777)
         await _serve(options, _Screen(console), home, Place(dags, output), port)
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
     return 0
 
 
