@@ -1,6 +1,6 @@
 // Checks rendered Istio and External Secrets objects against the schemas of these products. In any folder:
 //
-//   npm install @kubernetes-models/istio@3.0.1 @kubernetes-models/external-secrets@2.0.0 js-yaml@4.1.0
+//   npm install @kubernetes-models/istio@3.0.1 @kubernetes-models/external-secrets@2.0.0 @kubernetes-models/prometheus-operator@6.0.0 js-yaml@4.1.0
 //   node --input-type=module - MANIFESTS... < check_custom_resources.mjs
 //
 // The tests do that where there is npm. Wrong values, wrong types and missing keys are told, and the exit code is 1;
@@ -9,7 +9,7 @@ import fs from "node:fs";
 import path from "node:path";
 import * as yaml from "js-yaml";
 
-const packages = { "security.istio.io": "istio", "networking.istio.io": "istio", "external-secrets.io": "external-secrets" };
+const packages = { "security.istio.io": "istio", "networking.istio.io": "istio", "external-secrets.io": "external-secrets", "monitoring.coreos.com": "prometheus-operator" };
 let checked = 0;
 for (const folder of process.argv.slice(2)) {
   for (const name of fs.readdirSync(folder, { recursive: true }).filter((name) => name.endsWith(".yaml"))) {

@@ -13,8 +13,13 @@ import yaml
 from deployments import COMBINATIONS, NAMES, deployment
 
 CHECK = Path(__file__).parents[2] / "tools" / "check_custom_resources.mjs"
-PACKAGES = ("@kubernetes-models/istio@3.0.1", "@kubernetes-models/external-secrets@2.0.0", "js-yaml@4.1.0")
-GROUPS = ("security.istio.io/", "networking.istio.io/", "external-secrets.io/")
+PACKAGES = (
+    "@kubernetes-models/istio@3.0.1",
+    "@kubernetes-models/external-secrets@2.0.0",
+    "@kubernetes-models/prometheus-operator@6.0.0",
+    "js-yaml@4.1.0",
+)
+GROUPS = ("security.istio.io/", "networking.istio.io/", "external-secrets.io/", "monitoring.coreos.com/")
 
 Check: TypeAlias = Callable[[list[dict[str, Any]]], tuple[int, str]]
 
@@ -55,7 +60,7 @@ def customs(*names: str) -> list[dict[str, Any]]:
 def test_schemas_of_istio_and_external_secrets_accept_each_object(check: Check) -> None:
     found = customs(*NAMES, *COMBINATIONS)
     kinds = {manifest["kind"] for manifest in found}
-    assert kinds >= {"ExternalSecret", "PeerAuthentication", "AuthorizationPolicy", "ServiceEntry"}
+    assert kinds >= {"PrometheusRule", "ExternalSecret", "PeerAuthentication", "AuthorizationPolicy", "ServiceEntry"}
     assert check(found) == (0, f"{len(found)} objects checked\n")
 
 

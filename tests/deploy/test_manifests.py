@@ -14,7 +14,15 @@ from crosswind.deploy.references import references
 
 ALL = [*NAMES, *COMBINATIONS]
 VERSIONS = [f"1.{minor}" for minor in range(29, int(kubernetes_validate.latest_version().split(".")[1]) + 1)]
-CUSTOM = {"ExternalSecret", "PeerAuthentication", "AuthorizationPolicy", "VirtualService", "ServiceEntry"}
+CUSTOM = {
+    "ExternalSecret",
+    "PeerAuthentication",
+    "AuthorizationPolicy",
+    "VirtualService",
+    "ServiceEntry",
+    "PrometheusRule",
+}
+NEWER = {"1.29": {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}}  # stable since 1.30
 GIVEN = {
     "minimal": {("Secret", "airflow-database"), ("Secret", "airflow-secrets")},
     "laptop": {("Secret", "airflow-database"), ("Secret", "airflow-secrets")},
@@ -25,6 +33,15 @@ GIVEN = {
         ("Secret", "airflow-tls"),
         ("Secret", "dags-git"),
     },
+    "openshift": {
+        ("Secret", "airflow-admin"),
+        ("Secret", "airflow-database"),
+        ("Secret", "airflow-secrets"),
+        ("Secret", "airflow-tls"),
+        ("Secret", "dags-git"),
+    },
+    "gke": {("Secret", "airflow-database"), ("Secret", "airflow-pgbouncer"), ("Secret", "airflow-secrets")},
+    "aks": {("Secret", "airflow-database"), ("Secret", "airflow-secrets"), ("Secret", "warehouse")},
     "air-gapped": {
         ("Secret", "airflow-database"),
         ("Secret", "airflow-secrets"),
@@ -42,7 +59,7 @@ GIVEN = {
 @pytest.mark.parametrize("name", NAMES)
 def test_kubernetes_schemas_accept_each_object(name: str, version: str) -> None:
     for rendered in deployment(name):
-        if rendered.manifest["kind"] not in CUSTOM:
+        if rendered.manifest["kind"] not in CUSTOM | NEWER.get(version, set()):
             kubernetes_validate.validate(rendered.manifest, version, strict=True)
 
 
@@ -167,7 +184,8 @@ def test_only_who_needs_a_secret_has_it(name: str) -> None:
         have[component] = {one for one in secret if one.startswith("AIRFLOW__")}
     database, fernet = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__CORE__FERNET_KEY"
     web, jwt = "AIRFLOW__API__SECRET_KEY", "AIRFLOW__API_AUTH__JWT_SECRET"
-    assert (have.pop("statsd", set()), have.pop("reaper", set())) == (set(), set())
+    assert (have.pop("statsd", set()), have.pop("reaper", set()), have.pop("pgbouncer", set())) == (set(),) * 3
+    assert have.pop("admin-user", {database, fernet}) == {database, fernet}
     assert have.pop("triggerer", {database, fernet, web}) == {database, fernet, web}
     assert have == {
         "scheduler": {database, fernet, jwt},

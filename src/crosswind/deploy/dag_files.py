@@ -55,7 +55,7 @@ def init_containers(values: Values) -> list[Manifest]:
     """Return what fetches the DAG files before anything parses them."""
     if not isinstance(values.dags, GitSyncDags):
         return []
-    container = _git_sync(values.dags, "git-sync-init", {"GITSYNC_ONE_TIME": "true"})
+    container = _git_sync(values, values.dags, "git-sync-init", {"GITSYNC_ONE_TIME": "true"})
     if values.in_main_wait:
         # runs before the proxy, whose own user's traffic is the only one that is not sent to it
         container["securityContext"]["runAsUser"] = meshes.PROXY_USERS[values.mesh.kind]
@@ -70,10 +70,10 @@ def sidecars(values: Values) -> list[Manifest]:
     """Return what keeps the DAG files of a long-running pod up to date."""
     if not isinstance(values.dags, GitSyncDags):
         return []
-    return [_git_sync(values.dags, "git-sync", {"GITSYNC_PERIOD": values.dags.period})]
+    return [_git_sync(values, values.dags, "git-sync", {"GITSYNC_PERIOD": values.dags.period})]
 
 
-def _git_sync(dags: GitSyncDags, name: str, more: dict[str, str]) -> Manifest:
+def _git_sync(values: Values, dags: GitSyncDags, name: str, more: dict[str, str]) -> Manifest:
     settings = {
         "GITSYNC_REPO": dags.repo,
         "GITSYNC_REF": dags.ref,
@@ -105,7 +105,7 @@ def _git_sync(dags: GitSyncDags, name: str, more: dict[str, str]) -> Manifest:
         "env": [*({"name": variable, "value": value} for variable, value in settings.items()), *env],
         "resources": resources("50m", "256Mi"),
         "securityContext": {
-            "runAsUser": 65533,
+            **({} if values.platform == "openshift" else {"runAsUser": 65533}),
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},

@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from crosswind.deploy.addresses import log_store_ports, named_ports, repository_ports, variable_ports
 from crosswind.deploy.configuration import api_port, statsd_port, trigger_log_port
 from crosswind.deploy.objects import Rendered, named, new, selector
-from crosswind.deploy.values import PodValues, Values
+from crosswind.deploy.pgbouncer import PGBOUNCER_PORT
+from crosswind.deploy.values import Identity, PodValues, Values
 from crosswind.types import Manifest
 
 __all__ = ["network"]
 
 _METADATA_SERVICE = {"0.0.0.0/0": "169.254.169.254/32", "::/0": "fd00:ec2::254/128"}
 """The address at which clouds give away the node's credentials, in all that there is."""
+
+_WITH_DATABASE = ["migrations", "scheduler", "api-server", "dag-processor", "triggerer", "admin-user"]
 
 _MESH_CONTROL = {"istio": (15012,), "linkerd": (8080, 8086, 8090)}
 _MESH_INBOUND = {"istio": (15008, 15020), "linkerd": (4143, 4191)}
@@ -24,15 +27,17 @@ def network(values: Values) -> Iterator[Rendered]:
     if not values.network.policies:
         return
     for component, (callers, called) in _calls(values).items():
-        own = _to_ports(variable_ports(*_parts(values, component)))
+        parts = _parts(values, component)
+        own = [*_to_ports(variable_ports(*parts)), *_cloud(parts)]
         yield _policy(values, component, values.namespace, callers, [*called, *own])
     for namespace in values.worker_namespaces:
-        yield _policy(values, "worker", namespace, [], _from_worker(values))
+        yield _policy(values, "worker", namespace, [], [*_from_worker(values), *_cloud([values.workers])])
 
 
 def _calls(values: Values) -> dict[str, tuple[list[Manifest], list[Manifest]]]:
     """Return, by component, the rules for calls in and for calls out."""
-    database, kubernetes = [_database(values)], _kubernetes(values)
+    kubernetes = _kubernetes(values)
+    database = [_to(values, "pgbouncer", PGBOUNCER_PORT) if values.pgbouncer.config else _database(values)]
     remote, git = _to_ports(log_store_ports(values)), _to_ports(repository_ports(values))
     metrics = [_to(values, "statsd", statsd_port(values), "UDP")] if values.metrics.statsd else []
     tcp, udp = named_ports(values)
@@ -55,6 +60,11 @@ def _calls(values: Values) -> dict[str, tuple[list[Manifest], list[Manifest]]]:
     if values.reaper.namespaces:
         scraped = {"from": [_namespace(values.metrics.from_namespace)], "ports": _ports(8080)}
         found["reaper"] = ([scraped], [*_base(values), *kubernetes])
+    if values.pgbouncer.config:
+        callers = _from(values, _WITH_DATABASE, PGBOUNCER_PORT)
+        found["pgbouncer"] = ([callers], [*_base(values), _database(values)])
+    if values.web.admin:
+        found["admin-user"] = ([], [*_base(values), *database])
     if values.metrics.statsd:
         found["statsd"] = (_into_statsd(values), [])
     return found
@@ -64,6 +74,16 @@ def _parts(values: Values, component: str) -> list[PodValues]:
     """Return what the values say of a component's pods."""
     own = getattr(values, component.replace("-", "_"), None)
     return [values.pods, own] if isinstance(own, PodValues) else []
+
+
+def _cloud(parts: list[PodValues]) -> list[Manifest]:
+    """Return the calls by which pods with an identity at a cloud get their credentials."""
+    owns = [part for part in parts if isinstance(part, Identity) and part.has_identity]
+    rules: list[Manifest] = _to_ports([443]) if owns else []
+    if any(part.gcp_service_account for part in owns):
+        # GKE's metadata server, by its address and behind it on the node
+        rules.append(_at(("169.254.169.254/32", "169.254.169.252/32"), 80, 988))
+    return rules
 
 
 def _policy(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from crosswind.deploy import dag_files, meshes
 from crosswind.deploy.configuration import AIRFLOW_CFG, CONFIG_FOLDER, LOGS_FOLDER, config_data
 from crosswind.deploy.objects import digest, labels, named, secret_env
-from crosswind.deploy.values import Component, PodValues, SecretKey, Values, VolumeLogs
+from crosswind.deploy.values import Component, Identity, PodValues, SecretKey, Values, VolumeLogs
 from crosswind.deploy.volumes import claim_name
 from crosswind.types import Json, Manifest
 
@@ -17,6 +17,7 @@ __all__ = [
     "Program",
     "config_mounts",
     "config_volumes",
+    "identity_labels",
     "pod_security",
     "pod_template",
     "scheduling",
@@ -63,7 +64,7 @@ def pod_template(values: Values, program: Program, own: Component) -> Manifest:
         "serviceAccountName": named(values, program.component),
         "automountServiceAccountToken": program.calls_kubernetes,
         "enableServiceLinks": False,
-        "securityContext": pod_security(),
+        "securityContext": pod_security(values),
         "terminationGracePeriodSeconds": program.grace_s,
         **scheduling(values, own),
         "initContainers": [*(dag_files.init_containers(values) if program.reads_dags else ()), *init],
@@ -73,7 +74,7 @@ def pod_template(values: Values, program: Program, own: Component) -> Manifest:
     if own.affinity:
         spec["affinity"] = own.affinity
     metadata = {
-        "labels": labels(values, program.component) | meshes.pod_labels(values),
+        "labels": labels(values, program.component) | meshes.pod_labels(values) | identity_labels(own),
         "annotations": {
             "checksum/config": digest(config_data(values)),
             **meshes.pod_annotations(values, calls_kubernetes=program.calls_kubernetes),
@@ -84,8 +85,13 @@ def pod_template(values: Values, program: Program, own: Component) -> Manifest:
     return {"metadata": metadata, "spec": {name: value for name, value in spec.items() if value != []}}
 
 
-def pod_security() -> Manifest:
-    """Return the user of Airflow's images, its group 0 (which their entrypoint wants), and no rights."""
+def pod_security(values: Values) -> Manifest:
+    """Return the user of Airflow's images, its group 0 (which their entrypoint wants), and no rights.
+
+    On OpenShift the namespace's own range gives the user and the group of volumes; the images take any user of group 0.
+    """
+    if values.platform == "openshift":
+        return {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
     return {
         "runAsNonRoot": True,
         "runAsUser": 50000,
@@ -94,6 +100,11 @@ def pod_security() -> Manifest:
         "fsGroupChangePolicy": "OnRootMismatch",
         "seccompProfile": {"type": "RuntimeDefault"},
     }
+
+
+def identity_labels(own: Identity) -> dict[str, str]:
+    """Return the label that AKS' webhook looks for."""
+    return {"azure.workload.identity/use": "true"} if own.azure_client else {}
 
 
 def scheduling(values: Values, own: PodValues) -> Manifest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from crosswind.deploy.objects import Rendered, named, new
-from crosswind.deploy.values import ArchiveLogs, Values
+from crosswind.deploy.values import ArchiveLogs, Identity, Values
 from crosswind.types import Manifest
 
 __all__ = ["executor_rules", "launcher_rules", "lease_rules", "log_rules", "rbac", "reaper_rules"]
@@ -19,6 +19,8 @@ _ACCOUNTS = {
     "migrations": "The migration Job's identity; it may do nothing in Kubernetes.",
     "statsd": "The exporter's identity; it may do nothing in Kubernetes.",
     "reaper": "The reapers' identity.",
+    "pgbouncer": "PgBouncer's identity; it may do nothing in Kubernetes.",
+    "admin-user": "The identity of the Job that makes the first user; it may do nothing in Kubernetes.",
 }
 
 
@@ -134,6 +136,10 @@ def _accounts(values: Values) -> Iterator[Rendered]:
             continue
         if component == "reaper" and not values.reaper.namespaces:
             continue
+        if component == "pgbouncer" and not values.pgbouncer.config:
+            continue
+        if component == "admin-user" and not values.web.admin:
+            continue
         yield _account(values, component, reason, values.namespace)
     for namespace in values.worker_namespaces:
         reason = "The tasks' identity" + ("." if values.workers.launch_pods else "; it may do nothing in Kubernetes.")
@@ -142,13 +148,23 @@ def _accounts(values: Values) -> Iterator[Rendered]:
 
 def _account(values: Values, component: str, reason: str, namespace: str) -> Rendered:
     own = {"worker": "workers"}.get(component, component.replace("-", "_"))
-    role = getattr(getattr(values, own, None), "aws_role", None)
+    part = getattr(values, own, None)
     manifest = new(values, "v1/ServiceAccount", named(values, component), component, namespace=namespace)
-    if role:
-        manifest["metadata"]["annotations"] = {"eks.amazonaws.com/role-arn": role}
+    if isinstance(part, Identity) and (annotations := _identity(part)):
+        manifest["metadata"]["annotations"] = annotations
     # pods that need the token ask for it themselves
     manifest["automountServiceAccountToken"] = False
     return Rendered(f"rbac/{_place(values, namespace)}{component}-service-account.yaml", reason, manifest)
+
+
+def _identity(part: Identity) -> dict[str, str]:
+    """Return the annotation by which a cloud gives a service account's pods an identity of its own."""
+    names = {
+        "eks.amazonaws.com/role-arn": part.aws_role,
+        "iam.gke.io/gcp-service-account": part.gcp_service_account,
+        "azure.workload.identity/client-id": part.azure_client,
+    }
+    return {name: value for name, value in names.items() if value}
 
 
 def _place(values: Values, namespace: str) -> str:

@@ -35,7 +35,7 @@ def _template(values: Values) -> Manifest:
         "serviceAccountName": named(values, "reaper"),
         "automountServiceAccountToken": True,
         "enableServiceLinks": False,
-        "securityContext": pod_security(),
+        "securityContext": pod_security(values),
         "terminationGracePeriodSeconds": 15,
         **scheduling(values, own),
         "containers": [_container(values)],

@@ -77,7 +77,7 @@ def _deployment(values: Values, data: Manifest) -> Manifest:
         "enableServiceLinks": False,
         "securityContext": {
             "runAsNonRoot": True,
-            "runAsUser": 65534,
+            **({} if values.platform == "openshift" else {"runAsUser": 65534}),
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         **scheduling(values, PodValues()),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StringConstraints, field_validator, model_validator
@@ -19,6 +19,7 @@ from crosswind.pods.queues import parse_queues
 from crosswind.types import Manifest
 
 __all__ = [
+    "Admin",
     "ArchiveLogs",
     "BundleDags",
     "Component",
@@ -26,11 +27,13 @@ __all__ = [
     "Efs",
     "GitDags",
     "GitSyncDags",
+    "Identity",
     "ImageDags",
     "Logs",
     "Mesh",
     "Metrics",
     "Network",
+    "PgBouncer",
     "PodLogs",
     "Reaper",
     "RemoteLogs",
@@ -51,6 +54,8 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$",
 DnsName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 Cidr = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F.:]+/\d{1,3}$")]
+GcpAccount = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+@[a-z0-9.:-]+\.iam\.gserviceaccount\.com$")]
+AzureClient = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")]
 AwsRole = Annotated[str, StringConstraints(pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$")]
 Setting = str | int | float | bool
 
@@ -227,6 +232,16 @@ class PodLogs(Part):
 Logs = Annotated[ArchiveLogs | VolumeLogs | RemoteLogs | PodLogs, Field(discriminator="to")]
 
 
+class Admin(Part):
+    """The first user of the UI, made by a Job. The password is in a Secret."""
+
+    username: Text = "admin"
+    email: Text
+    first_name: Text = "Airflow"
+    last_name: Text = "Admin"
+    password: SecretKey
+
+
 class Web(Part):
     """How people reach the UI. Without ``host`` only from within the cluster."""
 
@@ -237,6 +252,8 @@ class Web(Part):
     annotations: dict[str, str] = {}
     from_namespace: DnsName | None = None
     """Namespace of the ingress controller or gateway; None lets pods of all namespaces in."""
+    admin: Admin | None = None
+    """The first user; None: make one by hand."""
     auth: Text = "fab"
     """``fab``, ``simple`` (for trying out only) or the class path of an auth manager."""
     fab_config: str = "AUTH_TYPE = 1  # users and passwords in the database\n"
@@ -275,6 +292,16 @@ class Metrics(Part):
     image: Text = "quay.io/prometheus/statsd-exporter:v0.30.0"
     from_namespace: DnsName | None = None
     """Namespace of Prometheus; None lets pods of all namespaces in."""
+    alerts: bool = False
+    """Whether the Prometheus operator gets alert rules (PrometheusRule)."""
+    alert_labels: dict[str, str] = {}
+    """Labels by which that Prometheus finds rules, such as ``release: prometheus``."""
+
+    @model_validator(mode="after")
+    def _alerts_need_metrics(self) -> Metrics:
+        if self.alerts and not self.statsd:
+            raise ValueError("has alerts without statsd, whose metrics they are about; leave statsd on")
+        return self
 
 
 class Network(Part):
@@ -310,18 +337,40 @@ class PodValues(Part):
         return tuple({key: value for key, value in variable.items() if key != "plain"} for variable in env)
 
 
+class Identity(PodValues):
+    """The identity at a cloud that a component's service account stands for: one of three kinds."""
+
+    aws_role: AwsRole | None = None
+    """EKS: the role's ARN."""
+    gcp_service_account: GcpAccount | None = None
+    """GKE, Workload Identity Federation: the Google service account."""
+    azure_client: AzureClient | None = None
+    """AKS, Workload ID: the client id of the managed identity."""
+
+    @model_validator(mode="after")
+    def _one_cloud(self) -> Self:
+        given = [name for name in ("aws_role", "gcp_service_account", "azure_client") if getattr(self, name)]
+        if len(given) > 1:
+            raise ValueError(f"has {' and '.join(to_camel(name) for name in given)}; keep one of them")
+        return self
+
+    @property
+    def has_identity(self) -> bool:
+        """Whether its pods ask a cloud for credentials."""
+        return bool(self.aws_role or self.gcp_service_account or self.azure_client)
+
+
 def resources(cpu: str, memory: str) -> Manifest:
     """Return what a container asks for. No CPU limit: it would slow down even where CPUs are idle."""
     return {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": memory}}
 
 
-class Component(PodValues):
+class Component(Identity):
     """One of Airflow's long-running programs."""
 
     replicas: int = Field(default=1, ge=1)
     resources: Manifest = resources("500m", "1Gi")
     affinity: Manifest = {}
-    aws_role: AwsRole | None = None
 
 
 class Scheduler(Component):
@@ -356,18 +405,36 @@ class Reaper(Component):
     resources: Manifest = resources("50m", "256Mi")
 
 
-class Workers(PodValues):
+class PgBouncer(Component):
+    """PgBouncer in front of the database: schedulers and API servers of a large deployment open many connections.
+
+    ``config`` is a Secret with the files ``pgbouncer.ini`` (``listen_port = 6543``, ``listen_addr = *``) and
+    ``users.txt``; the address in ``secrets.database`` is then that of PgBouncer's Service.
+    """
+
+    config: DnsName | None = None
+    image: Text = "apache/airflow:airflow-pgbouncer-2025.03.05-1.23.1"
+    replicas: int = Field(default=2, ge=1)
+    resources: Manifest = resources("100m", "128Mi")
+
+
+class Workers(Identity):
     """The pods of tasks."""
 
     namespaces: tuple[Name, ...] = ()
     """Where they run; the first is the default. (): NAMESPACE-workers, for a pod may read all Secrets of its own."""
     resources: Manifest = resources("250m", "1Gi")
     affinity: Manifest = {}
-    aws_role: AwsRole | None = None
     launch_pods: bool = False
     """Whether tasks start pods themselves (KubernetesPodOperator)."""
     read_only_root: bool = True
     """Whether tasks can write to /tmp and their logs only."""
+    admission_policy: bool = False
+    """Whether the API server refuses pods of tasks that ask for other Secrets or service accounts than their own."""
+    secrets: tuple[DnsName, ...] = ()
+    """Further Secrets that pods of tasks may ask for under that policy."""
+    service_accounts: tuple[DnsName, ...] = ()
+    """Further service accounts that pods of tasks may have under that policy."""
 
 
 class Values(Part):
@@ -376,6 +443,10 @@ class Values(Part):
     name: Name = "airflow"
     namespace: Name = "airflow"
     create_namespaces: bool = True
+    platform: Literal["kubernetes", "openshift"] = "kubernetes"
+    """openshift: users and groups of pods come from the namespace's range."""
+    delivery: Literal["kubectl", "argocd", "flux"] = "kubectl"
+    """What applies the manifests: Argo CD gets waves and a hook for the migrations, Flux a Job that stays."""
     image: Text
     """An image of Airflow 3.3 that has crosswind; best with a digest."""
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
@@ -401,6 +472,7 @@ class Values(Part):
     migrations: Component = Component()
     workers: Workers = Workers()
     reaper: Reaper = Reaper()
+    pgbouncer: PgBouncer = PgBouncer()
 
     _workers_apart: bool = PrivateAttr(default=False)
 
@@ -483,6 +555,8 @@ class Values(Part):
     def _fits_together(self) -> Values:
         if self.mesh.gateway and (self.mesh.kind != "istio" or not self.web.host):
             raise ValueError("has mesh.gateway, which needs mesh.kind istio and web.host")
+        if self.web.admin and self.web.auth != "fab":
+            raise ValueError("has web.admin, which is a user of web.auth fab; leave it out")
         if self.web.auth == "simple" and self.api_server.replicas > 1:
             raise ValueError("has web.auth simple, whose passwords each API server makes; say apiServer.replicas 1")
         return self

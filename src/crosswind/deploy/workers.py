@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from crosswind.deploy import dag_files, meshes
 from crosswind.deploy.configuration import AIRFLOW_CFG
 from crosswind.deploy.objects import Rendered, as_yaml, labels, named, new
-from crosswind.deploy.pods import CONTAINER_SECURITY, config_mounts, config_volumes, pod_security, scheduling
+from crosswind.deploy.pods import (
+    CONTAINER_SECURITY,
+    config_mounts,
+    config_volumes,
+    identity_labels,
+    pod_security,
+    scheduling,
+)
 from crosswind.deploy.values import Values
 from crosswind.types import Manifest
 
@@ -45,7 +52,7 @@ def worker_pod(values: Values) -> Manifest:
         "serviceAccountName": named(values, "worker"),
         "automountServiceAccountToken": own.launch_pods,
         "enableServiceLinks": False,
-        "securityContext": pod_security(),
+        "securityContext": pod_security(values),
         "terminationGracePeriodSeconds": 600,
         **scheduling(values, own),
         "initContainers": dag_files.init_containers(values),
@@ -59,7 +66,7 @@ def worker_pod(values: Values) -> Manifest:
         "kind": "Pod",
         "metadata": {
             "name": named(values, "worker"),
-            "labels": labels(values, "worker") | mesh_labels,
+            "labels": labels(values, "worker") | mesh_labels | identity_labels(own),
             "annotations": annotations,
         },
         "spec": {name: value for name, value in spec.items() if value != []},

@@ -60,6 +60,7 @@ CUSTOM = {
     "V1AuthorizationPolicy",
     "V1ExternalSecret",
     "V1PeerAuthentication",
+    "V1PrometheusRule",
     "V1ServiceEntry",
     "V1VirtualService",
 }

@@ -16,6 +16,7 @@ from crosswind.types import Manifest
 __all__ = [
     "SECRET_LABELS",
     "SECRET_LIMIT",
+    "SECRET_PREFIX",
     "WORKLOAD_DIRECTORY",
     "WORKLOAD_PATH",
     "WORKLOAD_VOLUME",
@@ -33,6 +34,9 @@ WORKLOAD_DIRECTORY = "/run/crosswind"
 
 WORKLOAD_PATH = f"{WORKLOAD_DIRECTORY}/workload.json"
 """The file that the worker reads."""
+
+SECRET_PREFIX = "crosswind-"  # noqa: S105 - of a name
+"""What the names of workloads' Secrets begin with; sixteen hexadecimal digits follow."""
 
 WORKLOAD_VOLUME = "crosswind-workload"
 """The volume's name."""

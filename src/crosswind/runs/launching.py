@@ -25,7 +25,14 @@ from crosswind.errors import (
 from crosswind.kube.client import Client
 from crosswind.kube.resources import PODS, SECRETS
 from crosswind.pods.naming import label_value, team_label
-from crosswind.pods.workloads import SECRET_LIMIT, InlineWorkload, SecretWorkload, batches, workload_secret
+from crosswind.pods.workloads import (
+    SECRET_LIMIT,
+    SECRET_PREFIX,
+    InlineWorkload,
+    SecretWorkload,
+    batches,
+    workload_secret,
+)
 from crosswind.runs.batches import Batch
 from crosswind.runs.board import Board
 from crosswind.runs.composing import Composer
@@ -127,7 +134,7 @@ class Launcher:
         return run.revoked or run.stage is not Stage.WAITING
 
     def _prepare(self, runs: list[Run], templates: Mapping[str, Manifest | TemplateError]) -> None:
-        secret = f"crosswind-{uuid.uuid4().hex[:16]}" if self._settings.workload_delivery == "secret" else None
+        secret = f"{SECRET_PREFIX}{uuid.uuid4().hex[:16]}" if self._settings.workload_delivery == "secret" else None
         with self._composer.templates.at_once(templates):
             composed = [run for run in runs if self._compose(run, secret)]
         if secret is None:
