@@ -79,6 +79,11 @@ def test_a_text_that_is_no_query_is_an_error_even_where_tables_are_only_compared
     assert folder.told(inputs="ignore") == []
 
 
+def test_an_empty_query_is_an_error(folder: Any) -> None:
+    folder.task("daily", sql="\n\n")
+    assert folder.told() == ["daily.yaml:2: query daily.sql is empty; write the SQL that the task runs"]
+
+
 def test_nobody_is_told_to_take_a_table_out_when_the_sql_is_not_understood(folder: Any) -> None:
     for number, sql in enumerate(
         [

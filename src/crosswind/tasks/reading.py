@@ -231,9 +231,12 @@ class _Reader:
         if len(data) > MAX_SQL_BYTES:
             raise _Bad((line, f"query {query} is larger than {MAX_SQL_BYTES // 1024} KiB; load data by other means"))
         try:
-            return os.path.relpath(real, self.root).replace(os.sep, "/"), data.decode("utf-8-sig")
+            sql = data.decode("utf-8-sig")
         except UnicodeDecodeError:
             raise _Bad((line, f"query {query} is not UTF-8; save it in that encoding")) from None
+        if not sql.strip():
+            raise _Bad((line, f"query {query} is empty; write the SQL that the task runs"))
+        return os.path.relpath(real, self.root).replace(os.sep, "/"), sql
 
     def raw(self, folder: str, name: str, limit: int) -> bytes:
         """Return up to ``limit`` bytes of a file and one more; nothing if it cannot be read."""

@@ -419,3 +419,38 @@ SET @@dataset_id = 'mart'; INSERT INTO a SELECT * FROM raw.b;
 -- reads: raw.b, raw.c, raw.d
 -- writes: mart.a
 MERGE INTO mart.a t USING (SELECT * FROM raw.b) s ON t.id = s.id AND t.d IN (SELECT d FROM raw.c) WHEN MATCHED THEN UPDATE SET x = (SELECT MAX(y) FROM raw.d);
+
+-- name: in short: LOAD DATA INTO mart.a PARTITIONS(_PARTITIONTIME = TIMESTAMP '2026-01-0
+-- reads:
+-- writes: mart.a
+LOAD DATA INTO mart.a PARTITIONS(_PARTITIONTIME = TIMESTAMP '2026-01-01') FROM FILES(format='PARQUET', uris=['gs://x']);
+
+-- name: in short: CREATE EXTERNAL TABLE raw.e WITH PARTITION COLUMNS (d DATE) OPTIONS(fo
+-- reads:
+-- writes: raw.e
+CREATE EXTERNAL TABLE raw.e WITH PARTITION COLUMNS (d DATE) OPTIONS(format='PARQUET', uris=['gs://x/*'], hive_partition_uri_prefix='gs://x');
+
+-- name: in short: SELECT * FROM raw.a, UNNEST(xs) AS x WITH OFFSET AS o, UNNEST(x.ys) y
+-- reads: raw.a
+-- writes:
+SELECT * FROM raw.a, UNNEST(xs) AS x WITH OFFSET AS o, UNNEST(x.ys) y;
+
+-- name: in short: CREATE OR REPLACE VIEW mart.v AS SELECT * FROM raw.a WHERE d = (SELECT
+-- reads: raw.a
+-- writes: mart.v
+CREATE OR REPLACE VIEW mart.v AS SELECT * FROM raw.a WHERE d = (SELECT MAX(d) FROM raw.a) AND x IN UNNEST(['a']);
+
+-- name: in short: ALTER MATERIALIZED VIEW mart.m SET OPTIONS (enable_refresh=true); ALTE
+-- reads:
+-- writes:
+ALTER MATERIALIZED VIEW mart.m SET OPTIONS (enable_refresh=true); ALTER TABLE mart.a SET OPTIONS (description='x');
+
+-- name: in short: INSERT INTO mart.a SELECT EXTRACT(YEAR FROM d), SAFE_CAST(x AS INT64)
+-- reads: raw.a
+-- writes: mart.a
+INSERT INTO mart.a SELECT EXTRACT(YEAR FROM d), SAFE_CAST(x AS INT64), IF(a, b, c) FROM raw.a;
+
+-- name: in short: DELETE FROM mart.a WHERE d < DATE_SUB(CURRENT_DATE(), INTERVAL 30 DAY)
+-- reads: raw.a
+-- writes: mart.a
+DELETE FROM mart.a WHERE d < DATE_SUB(CURRENT_DATE(), INTERVAL 30 DAY); INSERT INTO mart.a SELECT * FROM raw.a FOR SYSTEM_TIME AS OF '2026-01-01';

@@ -285,3 +285,23 @@ USE mart; INSERT INTO a SELECT * FROM b;
 -- reads: stage.a
 -- writes: mart.a
 ALTER TABLE mart.a REPLACE PARTITION tuple() FROM stage.a; ALTER TABLE mart.a FETCH PARTITION 1 FROM '/x';
+
+-- name: in short: CREATE TABLE mart.a EMPTY AS SELECT * FROM raw.a
+-- reads: raw.a
+-- writes: mart.a
+CREATE TABLE mart.a EMPTY AS SELECT * FROM raw.a;
+
+-- name: in short: CREATE OR REPLACE DICTIONARY ref.d (id UInt64) PRIMARY KEY id SOURCE(N
+-- reads:
+-- writes: ref.d
+CREATE OR REPLACE DICTIONARY ref.d (id UInt64) PRIMARY KEY id SOURCE(NULL()) LAYOUT(FLAT()) LIFETIME(0);
+
+-- name: in short: SELECT * FROM raw.a WHERE (x, y) NOT IN (SELECT x, y FROM raw.b) UNION
+-- reads: raw.a, raw.b, raw.c
+-- writes:
+SELECT * FROM raw.a WHERE (x, y) NOT IN (SELECT x, y FROM raw.b) UNION ALL SELECT * FROM (SELECT * FROM raw.c FINAL);
+
+-- name: in short: INSERT INTO TABLE mart.a (x) SELECT sum(x) OVER (PARTITION BY y) FROM
+-- reads: raw.a
+-- writes: mart.a
+INSERT INTO TABLE mart.a (x) SELECT sum(x) OVER (PARTITION BY y) FROM raw.a LIMIT 5 BY y OFFSET 1;

@@ -266,3 +266,13 @@ CREATE SEQUENCE s; INSERT INTO a SELECT nextval('s'), * FROM b;
 -- reads: raw.b
 -- writes: mart.a
 SET schema = 'mart'; INSERT INTO a SELECT * FROM raw.b;
+
+-- name: in short: INSERT INTO a SELECT * FROM b WHERE x = ANY (SELECT y FROM c); CREATE
+-- reads: b, c
+-- writes: a
+INSERT INTO a SELECT * FROM b WHERE x = ANY (SELECT y FROM c); CREATE OR REPLACE TEMP TABLE t AS FROM a; FROM t;
+
+-- name: in short: CREATE TABLE IF NOT EXISTS a AS SELECT * FROM b LIMIT 0; COPY a FROM '
+-- reads: b
+-- writes: a
+CREATE TABLE IF NOT EXISTS a AS SELECT * FROM b LIMIT 0; COPY a FROM 's3://x' (FORMAT parquet);

@@ -277,3 +277,18 @@ INSERT INTO TABLE ${db}.a SELECT * FROM raw.b;
 -- reads: raw.a
 -- writes: mart.b
 MSCK REPAIR TABLE raw.a SYNC PARTITIONS; ANALYZE TABLE raw.a COMPUTE STATISTICS; INSERT INTO mart.b SELECT * FROM raw.a;
+
+-- name: in short: INSERT INTO TABLE mart.a PARTITION (y=2026, m) SELECT x, m FROM raw.a
+-- reads: raw.a
+-- writes: mart.a
+INSERT INTO TABLE mart.a PARTITION (y=2026, m) SELECT x, m FROM raw.a WHERE y = 2026 SORT BY x LIMIT 5;
+
+-- name: in short: CREATE TABLE mart.a LIKE raw.a STORED AS PARQUET; INSERT OVERWRITE TAB
+-- reads: raw.a
+-- writes: mart.a
+CREATE TABLE mart.a LIKE raw.a STORED AS PARQUET; INSERT OVERWRITE TABLE mart.a SELECT * FROM raw.a;
+
+-- name: in short: ALTER TABLE mart.a RENAME TO mart.b; ALTER TABLE mart.c PARTITION (d='
+-- reads: mart.a
+-- writes: mart.b
+ALTER TABLE mart.a RENAME TO mart.b; ALTER TABLE mart.c PARTITION (d='x') RENAME TO PARTITION (d='y');

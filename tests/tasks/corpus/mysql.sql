@@ -337,3 +337,18 @@ UPDATE t JOIN s ON t.id = s.id JOIN r ON r.id = s.id SET t.x = s.x, t.y = r.y;
 -- reads: t3
 -- writes: t1, t2
 DELETE t1, t2 FROM t1 INNER JOIN t2 INNER JOIN t3 WHERE t1.id = t2.id AND t2.id = t3.id;
+
+-- name: in short: LOAD DATA INFILE 'x' IGNORE INTO TABLE `mart`.`a` PARTITION (p0) FIELD
+-- reads:
+-- writes: mart.a
+LOAD DATA INFILE 'x' IGNORE INTO TABLE `mart`.`a` PARTITION (p0) FIELDS TERMINATED BY ';';
+
+-- name: in short: INSERT INTO mart.a SELECT * FROM raw.a WHERE id > (SELECT IFNULL(MAX(i
+-- reads: raw.a
+-- writes: mart.a
+INSERT INTO mart.a SELECT * FROM raw.a WHERE id > (SELECT IFNULL(MAX(id), 0) FROM mart.a);
+
+-- name: in short: CREATE TABLE mart.a AS SELECT * FROM raw.a PARTITION (p1) AS x JOIN ra
+-- reads: raw.a, raw.b
+-- writes: mart.a
+CREATE TABLE mart.a AS SELECT * FROM raw.a PARTITION (p1) AS x JOIN raw.b AS y FORCE INDEX FOR JOIN (i) ON x.id = y.id;

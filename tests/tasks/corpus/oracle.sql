@@ -371,3 +371,28 @@ ALTER SESSION SET CURRENT_SCHEMA = "Mart"; INSERT INTO a SELECT * FROM raw.b;
 -- reads: raw.b
 -- writes: mart.a
 EXECUTE IMMEDIATE 'INSERT INTO mart.a SELECT * FROM raw.b';
+
+-- name: in short: INSERT INTO mart.a SELECT /*+ USE_HASH(b) */ * FROM raw.a a, raw.b b
+-- reads: raw.a, raw.b
+-- writes: mart.a
+INSERT INTO mart.a SELECT /*+ USE_HASH(b) */ * FROM raw.a a, raw.b b, TABLE(a.items) i WHERE a.id = b.id (+);
+
+-- name: in short: CREATE TABLE mart.a PARTITION BY RANGE (d) INTERVAL (NUMTODSINTERVAL(1
+-- reads: raw.a
+-- writes: mart.a
+CREATE TABLE mart.a PARTITION BY RANGE (d) INTERVAL (NUMTODSINTERVAL(1,'DAY')) (PARTITION p0 VALUES LESS THAN (DATE '2020-01-01')) AS SELECT * FROM raw.a;
+
+-- name: in short: INSERT INTO (SELECT id, v FROM mart.a WHERE v > 0 WITH CHECK OPTION) S
+-- reads: raw.b
+-- writes: mart.a
+INSERT INTO (SELECT id, v FROM mart.a WHERE v > 0 WITH CHECK OPTION) SELECT id, v FROM raw.b;
+
+-- name: in short: ALTER TABLE mart.a MOVE PARTITION p1 COMPRESS; ALTER TABLE mart.a TRUN
+-- reads:
+-- writes:
+ALTER TABLE mart.a MOVE PARTITION p1 COMPRESS; ALTER TABLE mart.a TRUNCATE PARTITION p0; ALTER TABLE mart.a SPLIT PARTITION p AT (1) INTO (PARTITION a, PARTITION b);
+
+-- name: in short: FLASHBACK TABLE mart.a TO BEFORE DROP; PURGE RECYCLEBIN
+-- reads:
+-- writes: mart.a
+FLASHBACK TABLE mart.a TO BEFORE DROP; PURGE RECYCLEBIN;

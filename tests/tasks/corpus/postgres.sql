@@ -542,3 +542,58 @@ CREATE STATISTICS s ON x, y FROM mart.a; CREATE POLICY p ON mart.a USING (id IN 
 -- reads: raw.x, raw.y
 -- writes: a
 WITH a AS (SELECT id FROM raw.x) DELETE FROM a USING raw.y WHERE a.id = y.id;
+
+-- name: in short: ALTER INDEX mart.i RENAME TO j; ALTER SEQUENCE s RENAME TO t; ALTER SC
+-- reads:
+-- writes:
+ALTER INDEX mart.i RENAME TO j; ALTER SEQUENCE s RENAME TO t; ALTER SCHEMA a RENAME TO b; ALTER TYPE x RENAME TO y; ALTER TABLE mart.a RENAME CONSTRAINT p TO q;
+
+-- name: in short: DROP SCHEMA x CASCADE; DROP INDEX i; DROP FUNCTION f(int); DROP SEQUEN
+-- reads:
+-- writes:
+DROP SCHEMA x CASCADE; DROP INDEX i; DROP FUNCTION f(int); DROP SEQUENCE s;
+
+-- name: in short: COPY raw.a (id, v) FROM '/x.csv' WITH (FORMAT csv) WHERE id > 1
+-- reads:
+-- writes: raw.a
+COPY raw.a (id, v) FROM '/x.csv' WITH (FORMAT csv) WHERE id > 1;
+
+-- name: in short: INSERT INTO mart.a SELECT * FROM raw.a ORDER BY id FOR UPDATE SKIP LOC
+-- reads: raw.a
+-- writes: mart.a
+INSERT INTO mart.a SELECT * FROM raw.a ORDER BY id FOR UPDATE SKIP LOCKED;
+
+-- name: in short: CREATE TABLE mart.a USING heap AS SELECT * FROM raw.a
+-- reads: raw.a
+-- writes: mart.a
+CREATE TABLE mart.a USING heap AS SELECT * FROM raw.a;
+
+-- name: in short: MERGE INTO mart.a USING raw.b ON a.id = b.id WHEN MATCHED THEN UPDATE
+-- reads: raw.b
+-- writes: mart.a
+MERGE INTO mart.a USING raw.b ON a.id = b.id WHEN MATCHED THEN UPDATE SET x = 1 RETURNING merge_action();
+
+-- name: in short: ALTER TABLE IF EXISTS ONLY mart.a RENAME TO b
+-- reads: mart.a
+-- writes: mart.b
+ALTER TABLE IF EXISTS ONLY mart.a RENAME TO b;
+
+-- name: in short: ALTER MATERIALIZED VIEW mart.m RENAME TO n; ALTER VIEW mart.v SET SCHE
+-- reads: mart.m, mart.v
+-- writes: mart.n, pub.v
+ALTER MATERIALIZED VIEW mart.m RENAME TO n; ALTER VIEW mart.v SET SCHEMA pub;
+
+-- name: in short: CREATE TABLE x AS SELECT 1 AS a; INSERT INTO y SELECT * FROM public.x
+-- reads: public.x
+-- writes: x, y
+CREATE TABLE x AS SELECT 1 AS a; INSERT INTO y SELECT * FROM public.x;
+
+-- name: in short: SELECT count(*) FROM raw.a WHERE EXISTS (TABLE raw.b)
+-- reads: raw.a, raw.b
+-- writes:
+SELECT count(*) FROM raw.a WHERE EXISTS (TABLE raw.b);
+
+-- name: in short: INSERT INTO mart.a (x) SELECT extract(epoch FROM ts), trim(both ' ' FR
+-- reads: raw.a
+-- writes: mart.a
+INSERT INTO mart.a (x) SELECT extract(epoch FROM ts), trim(both ' ' FROM n), substring(n FROM 2 FOR 3), a IS DISTINCT FROM b FROM raw.a;

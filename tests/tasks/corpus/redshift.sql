@@ -249,3 +249,23 @@ with x as (select * from raw.a) select * into mart.b from x;
 -- reads: mart.b
 -- writes: mart.a
 set search_path to 'mart'; insert into a select * from b;
+
+-- name: in short: COPY mart.a FROM 'dynamodb://x' IAM_ROLE default READRATIO 50; COPY ma
+-- reads:
+-- writes: mart.a, mart.b
+COPY mart.a FROM 'dynamodb://x' IAM_ROLE default READRATIO 50; COPY mart.b FROM 's3://x' IAM_ROLE default FORMAT JSON 's3://jsonpath';
+
+-- name: in short: UNLOAD ('SELECT * FROM (SELECT a.*, b.x FROM mart.a a LEFT JOIN mart.b
+-- reads: mart.a, mart.b
+-- writes:
+UNLOAD ('SELECT * FROM (SELECT a.*, b.x FROM mart.a a LEFT JOIN mart.b b ON a.id = b.id) t') TO 's3://x' IAM_ROLE default;
+
+-- name: in short: CREATE EXTERNAL SCHEMA s FROM DATA CATALOG DATABASE 'x' IAM_ROLE 'y'
+-- reads:
+-- writes: mart.m
+CREATE EXTERNAL SCHEMA s FROM DATA CATALOG DATABASE 'x' IAM_ROLE 'y'; REFRESH MATERIALIZED VIEW mart.m RESTRICT;
+
+-- name: in short: CREATE TABLE mart.a BACKUP NO DISTSTYLE EVEN AS SELECT * FROM raw.a; A
+-- reads: raw.a
+-- writes: mart.a
+CREATE TABLE mart.a BACKUP NO DISTSTYLE EVEN AS SELECT * FROM raw.a; ALTER TABLE mart.a OWNER TO x;

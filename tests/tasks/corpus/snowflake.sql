@@ -466,3 +466,43 @@ USE SCHEMA dw.mart; INSERT INTO a SELECT * FROM b;
 -- reads:
 -- writes: mart.a
 MERGE INTO mart.a AS a USING mart.a AS b ON a.id = b.parent WHEN MATCHED THEN UPDATE SET x = b.x;
+
+-- name: in short: COPY INTO mart.a FROM @%a; COPY INTO mart.b FROM @~/x.csv
+-- reads:
+-- writes: mart.a, mart.b
+COPY INTO mart.a FROM @%a; COPY INTO mart.b FROM @~/x.csv;
+
+-- name: in short: SELECT * FROM DIRECTORY(@s.stage) d JOIN raw.a ON 1=1
+-- reads: raw.a
+-- writes:
+SELECT * FROM DIRECTORY(@s.stage) d JOIN raw.a ON 1=1;
+
+-- name: in short: MERGE INTO IDENTIFIER('mart.a') t USING raw.b s ON t.id = s.id WHEN MA
+-- reads: raw.b
+-- writes: mart.a
+MERGE INTO IDENTIFIER('mart.a') t USING raw.b s ON t.id = s.id WHEN MATCHED THEN DELETE;
+
+-- name: in short: ALTER TABLE "Mart"."A" SWAP WITH "Mart"."B"
+-- reads: "Mart"."A", "Mart"."B"
+-- writes: "Mart"."A", "Mart"."B"
+ALTER TABLE "Mart"."A" SWAP WITH "Mart"."B";
+
+-- name: in short: CREATE OR REPLACE EVENT TABLE ops.e; CREATE OR REPLACE STAGE s URL='s3
+-- reads:
+-- writes: ops.e
+CREATE OR REPLACE EVENT TABLE ops.e; CREATE OR REPLACE STAGE s URL='s3://x'; CREATE FILE FORMAT f TYPE=CSV;
+
+-- name: in short: CREATE OR REPLACE TABLE mart.a AS SELECT * FROM raw.a, (SELECT MAX(x)
+-- reads: raw.a, raw.b
+-- writes: mart.a
+CREATE OR REPLACE TABLE mart.a AS SELECT * FROM raw.a, (SELECT MAX(x) m FROM raw.b) b WHERE a.x > b.m;
+
+-- name: in short: INSERT INTO mart.a SELECT SYSTEM$STREAM_HAS_DATA('x'), CURRENT_USER()
+-- reads: raw.a
+-- writes: mart.a
+INSERT INTO mart.a SELECT SYSTEM$STREAM_HAS_DATA('x'), CURRENT_USER() FROM raw.a GROUP BY ALL;
+
+-- name: in short: CREATE TEMPORARY TABLE stg.t LIKE raw.a; INSERT INTO stg.t SELECT * FR
+-- reads: raw.a, raw.b
+-- writes: mart.a
+CREATE TEMPORARY TABLE stg.t LIKE raw.a; INSERT INTO stg.t SELECT * FROM raw.b; MERGE INTO mart.a USING stg.t ON a.id = t.id WHEN MATCHED THEN UPDATE SET x = t.x;

@@ -315,3 +315,18 @@ ADD FILE /x.py; ADD ARCHIVE /y.zip; LIST JARS; INSERT INTO mart.b SELECT * FROM 
 -- reads: raw.a
 -- writes: a
 WITH a AS (SELECT * FROM raw.a) INSERT INTO a SELECT * FROM a;
+
+-- name: in short: INSERT INTO mart.a SELECT * FROM raw.a DISTRIBUTE BY x SORT BY y; INSE
+-- reads: raw.a
+-- writes: mart.a
+INSERT INTO mart.a SELECT * FROM raw.a DISTRIBUTE BY x SORT BY y; INSERT INTO mart.a (id) VALUES (1);
+
+-- name: in short: SELECT * FROM raw.a ANTI JOIN raw.b USING (id) NATURAL JOIN raw.c
+-- reads: raw.a, raw.b, raw.c
+-- writes:
+SELECT * FROM raw.a ANTI JOIN raw.b USING (id) NATURAL JOIN raw.c;
+
+-- name: in short: DELETE FROM mart.a WHERE id IN (SELECT id FROM v); CREATE TEMP VIEW v
+-- reads: v, raw.a
+-- writes: mart.a
+DELETE FROM mart.a WHERE id IN (SELECT id FROM v); CREATE TEMP VIEW v AS SELECT * FROM raw.a;

@@ -269,3 +269,18 @@ MERGE INTO mart.a USING (SELECT id, v FROM raw.b) s (id, v) ON a.id = s.id WHEN 
 -- reads: raw.b
 -- writes: mart.a
 DATABASE mart; DELETE FROM a; INSERT INTO a SELECT * FROM raw.b;
+
+-- name: in short: INSERT INTO mart.a SELECT * FROM raw.a WHERE (x, y) IN (SELECT x, y FR
+-- reads: raw.a, raw.b
+-- writes: mart.a
+INSERT INTO mart.a SELECT * FROM raw.a WHERE (x, y) IN (SELECT x, y FROM raw.b) GROUP BY 1, 2 HAVING COUNT(*) > 1;
+
+-- name: in short: CREATE VOLATILE TABLE v AS (WITH c AS (SELECT * FROM raw.a) SELECT * F
+-- reads: raw.a
+-- writes: mart.a
+CREATE VOLATILE TABLE v AS (WITH c AS (SELECT * FROM raw.a) SELECT * FROM c) WITH DATA NO PRIMARY INDEX ON COMMIT PRESERVE ROWS; MERGE INTO mart.a USING v ON a.id = v.id WHEN MATCHED THEN UPDATE SET x = v.x;
+
+-- name: in short: EXEC mart.macro1; CALL mart.p('x', y); END TRANSACTION; BEGIN TRANSACT
+-- reads: raw.a
+-- writes: mart.a
+EXEC mart.macro1; CALL mart.p('x', y); END TRANSACTION; BEGIN TRANSACTION; INSERT INTO mart.a SELECT * FROM raw.a; END TRANSACTION;

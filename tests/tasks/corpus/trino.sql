@@ -267,3 +267,18 @@ USE mart; INSERT INTO a SELECT * FROM b;
 -- reads:
 -- writes: mart.a
 CREATE TABLE mart.a AS SELECT 1 x; ALTER TABLE mart.a SET PROPERTIES format_version = 2; CALL system.runtime.kill_query(query_id => 'x');
+
+-- name: in short: CREATE MATERIALIZED VIEW mart.m AS SELECT * FROM raw.a; DROP MATERIALI
+-- reads: raw.a
+-- writes: mart.m
+CREATE MATERIALIZED VIEW mart.m AS SELECT * FROM raw.a; DROP MATERIALIZED VIEW IF EXISTS mart.old; REFRESH MATERIALIZED VIEW mart.m;
+
+-- name: in short: INSERT INTO mart.a SELECT * FROM raw.a FOR TIMESTAMP AS OF TIMESTAMP '
+-- reads: raw.a, raw.b
+-- writes: mart.a
+INSERT INTO mart.a SELECT * FROM raw.a FOR TIMESTAMP AS OF TIMESTAMP '2026-01-01 00:00:00' x JOIN raw.b y ON x.id = y.id;
+
+-- name: in short: SELECT listagg(x, ',') WITHIN GROUP (ORDER BY y) FROM raw.a WHERE ROW
+-- reads: raw.a, raw.b
+-- writes:
+SELECT listagg(x, ',') WITHIN GROUP (ORDER BY y) FROM raw.a WHERE ROW(a, b) IN (SELECT a, b FROM raw.b);

@@ -526,3 +526,50 @@ UPDATE a SET x = b.x FROM (SELECT * FROM dbo.t) a JOIN dbo.s b ON 1=1;
 -- reads: dbo.s
 -- writes: dbo.t
 UPDATE a SET x = b.x FROM (SELECT * FROM dbo.t) a JOIN dbo.s b ON 1=1;
+
+-- name: in short: SELECT a.id, b.x INTO dbo.c FROM dbo.a AS a LEFT OUTER JOIN dbo.b AS b
+-- reads: dbo.a, dbo.b
+-- writes: dbo.c
+SELECT a.id, b.x INTO dbo.c FROM dbo.a AS a LEFT OUTER JOIN dbo.b AS b WITH (INDEX(i), NOLOCK) ON a.id = b.id;
+
+-- name: in short: INSERT INTO dbo.a (id) VALUES (1), (2) INSERT INTO dbo.b SELECT id FRO
+-- reads: dbo.c
+-- writes: dbo.a, dbo.b
+INSERT INTO dbo.a (id)
+VALUES
+(1),
+(2)
+INSERT INTO dbo.b
+SELECT id
+FROM dbo.c
+ORDER BY id
+OFFSET 10 ROWS
+FETCH NEXT 5 ROWS ONLY
+PRINT 'done';
+
+-- name: in short: CREATE TABLE dbo.a (id INT IDENTITY(1,1) NOT NULL, d DATETIME2 DEFAULT
+-- reads:
+-- writes: dbo.a
+CREATE TABLE dbo.a (id INT IDENTITY(1,1) NOT NULL, d DATETIME2 DEFAULT SYSUTCDATETIME(), CONSTRAINT pk PRIMARY KEY CLUSTERED (id)) WITH (DATA_COMPRESSION = PAGE);
+
+-- name: in short: DECLARE @rows INT SELECT @rows = COUNT(*) FROM dbo.a IF @rows = 0 BEGI
+-- reads: dbo.a
+-- writes: dbo.b
+DECLARE @rows INT
+SELECT @rows = COUNT(*) FROM dbo.a
+IF @rows = 0
+BEGIN
+  RAISERROR('x', 16, 1)
+  RETURN
+END
+DELETE dbo.b WHERE id IN (SELECT id FROM dbo.a);
+
+-- name: in short: SELECT * FROM dbo.a FOR SYSTEM_TIME BETWEEN '2026-01-01' AND '2026-02-
+-- reads: dbo.a
+-- writes:
+SELECT * FROM dbo.a FOR SYSTEM_TIME BETWEEN '2026-01-01' AND '2026-02-01' WHERE x = 1;
+
+-- name: in short: INSERT INTO dbo.a SELECT * FROM dbo.b EXCEPT SELECT * FROM dbo.c INTER
+-- reads: dbo.b, dbo.c, dbo.d
+-- writes: dbo.a
+INSERT INTO dbo.a SELECT * FROM dbo.b EXCEPT SELECT * FROM dbo.c INTERSECT SELECT * FROM dbo.d;

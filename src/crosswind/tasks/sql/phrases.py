@@ -46,7 +46,7 @@ CONTROL = words(
 SWALLOWED = words("PROCEDURE PROC FUNCTION TRIGGER PACKAGE EVENT TASK MACRO TYPE METHOD")
 """What CREATE writes down without running it."""
 
-LATE = frozenset({"COPY"})
+LATE = frozenset({"COPY", "LOAD", "INSERT"})
 """Words of phrases that count only where the statement cannot be read as a syntax tree."""
 
 _TABLE_WORDS = (
@@ -81,6 +81,8 @@ bigquery | CALL BQ.REFRESH_MATERIALIZED_VIEW(x) | refresh x
 # MySQL, T-SQL, Hive, PostgreSQL, Redshift, Athena: files
 | LOAD (DATA|XML) … INFILE … INTO TABLE a … | change a
 | LOAD DATA … INTO TABLE a … | change a
+| LOAD DATA (INTO|OVERWRITE) a … | change a
+oracle | INSERT INTO ( q ) r | query r, through q
 | BULK INSERT a FROM … | change a
 | IMPORT [EXTERNAL] TABLE a … FROM … | make a
 | IMPORT FOREIGN SCHEMA … | nothing

@@ -107,7 +107,7 @@ def defines(chunk: Tokens) -> bool:
         return False
     for index in range(1, min(len(chunk), 8)):
         if word(chunk, index) in SWALLOWED:
-            return True
+            return word(chunk, index + 1) != "TABLE"  # Snowflake's EVENT TABLE
         if word(chunk, index) in {"TABLE", "VIEW", "AS", "("}:
             return False
     return False

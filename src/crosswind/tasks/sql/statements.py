@@ -227,7 +227,7 @@ class _Statements:
             return created(text, line, self.names, self._query) or [self._not_read(tokens, error)]
         if first == "DROP":
             return dropped(text, line, self.names)
-        if first in {"ALTER", "LOAD"}:
+        if first == "ALTER" or (first == "LOAD" and word(tokens, 1) not in {"DATA", "XML"}):
             return self._nothing(tokens)  # what no phrase lists changes how a table is kept, not what is in it
         return [self._not_read(tokens, error)]
 
@@ -311,11 +311,16 @@ class _Statements:
 
     def _through(self, query: str, line: int) -> Iterator[Effect]:
         """``UPDATE (query) SET``: the first table of the query is changed, the others are read."""
-        sql = "\n" * (line - 1) + query
-        try:
-            tree = self._tree(tokenize(sql, self.names.dialect), sql)
-        except (SqlglotError, RecursionError) as error:
-            yield _unknown(line, _plain(error))
+        tree = None
+        for form in (query, *repaired(query, self.names.name)):
+            sql = "\n" * (line - 1) + form
+            try:
+                tree = self._tree(tokenize(sql, self.names.dialect), sql)
+                break
+            except (SqlglotError, RecursionError):
+                continue
+        if tree is None:
+            yield _unknown(line, "a query to write through that is not understood")
             return
         base = base_of(tree)
         if tree is not None and base is not None:

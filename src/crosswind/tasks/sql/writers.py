@@ -225,6 +225,8 @@ def _cache(reader: _Reader, node: exp.Expr) -> None:
 
 def _alter(reader: _Reader, node: exp.Expr) -> None:
     reader.skip.update(id(one) for one in node.find_all(exp.Table))
+    if "TABLE" not in (kind := str(node.args.get("kind") or "").upper()) and "VIEW" not in kind:
+        return
     for action in node.args.get("actions") or []:
         if isinstance(action, exp.AlterRename):
             reader.add(Did.RENAME, node.this, action.this)
