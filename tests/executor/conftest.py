@@ -13,8 +13,18 @@ from typing import Any
 import pytest
 from airflow import settings as airflow_settings
 from airflow.executors.workloads import BundleInfo, ExecuteTask, TaskInstanceDTO
+from airflow.models.dag import DagModel
+from airflow.models.dag_version import DagVersion
+from airflow.models.dagbundle import DagBundleModel
+from airflow.models.dagrun import DagRun
+from airflow.models.serialized_dag import SerializedDagModel
 from airflow.models.taskinstancekey import TaskInstanceKey
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG
+from airflow.serialization.serialized_objects import LazyDeserializedDAG
 from airflow.utils.db import initdb
+from airflow.utils.session import create_session
+from sqlalchemy import delete
 
 from crosswind.executor import KubernetesExecutor
 from crosswind.kube.client import Client
@@ -212,3 +222,21 @@ def running(bench: Any, cluster: Cluster, namespace: str) -> Iterator[Any]:
     bench.set("kubernetes_executor", config_file=str(cluster.kubeconfig), namespace=namespace)
     script("test -s /run/crosswind/workload.json")
     return bench
+
+
+@pytest.fixture
+def serialized() -> Iterator[None]:
+    """Task "task" of a run of a DAG that Airflow knows."""
+    with DAG("dag", schedule=None) as dag:
+        EmptyOperator(task_id="task")
+    with create_session() as session:
+        session.add(DagBundleModel(name="tests"))
+        session.flush()
+        session.add(DagModel(dag_id="dag", bundle_name="tests"))
+        session.flush()
+        SerializedDagModel.write_dag(LazyDeserializedDAG.from_dag(dag), "tests", session=session)
+        session.add(DagRun(dag_id="dag", run_id="run", run_type="manual", state="running"))
+    yield
+    with create_session() as session:
+        for model in (DagRun, SerializedDagModel, DagVersion, DagModel, DagBundleModel):
+            session.execute(delete(model))

@@ -6,22 +6,11 @@ The rows change here as core changes them; ``test_clearing_in_airflow.py`` has c
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.models.dag import DagModel
-from airflow.models.dag_version import DagVersion
-from airflow.models.dagbundle import DagBundleModel
-from airflow.models.dagrun import DagRun
-from airflow.models.serialized_dag import SerializedDagModel
-from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG
-from airflow.serialization.serialized_objects import LazyDeserializedDAG
-from airflow.utils.session import create_session
 from kubernetes.client import models as k8s
-from sqlalchemy import delete
 
 from crosswind.executor import KubernetesExecutor
 from crosswind.kube.resources import Resource
@@ -74,24 +63,6 @@ def started(bench: Any, count: int = 1) -> Any:
 def freed(bench: Any, timeout: float = 20.0) -> None:
     """Beat until the executor holds nothing and there is no pod; at most the time that a comparison may take."""
     bench.until(lambda: not bench.executor.running and bench.is_empty() and not bench.pods(), timeout)
-
-
-@pytest.fixture
-def serialized() -> Iterator[None]:
-    """Task "task" of a run of a DAG that Airflow knows."""
-    with DAG("dag", schedule=None) as dag:
-        EmptyOperator(task_id="task")
-    with create_session() as session:
-        session.add(DagBundleModel(name="tests"))
-        session.flush()
-        session.add(DagModel(dag_id="dag", bundle_name="tests"))
-        session.flush()
-        SerializedDagModel.write_dag(LazyDeserializedDAG.from_dag(dag), "tests", session=session)
-        session.add(DagRun(dag_id="dag", run_id="run", run_type="manual", state="running"))
-    yield
-    with create_session() as session:
-        for model in (DagRun, SerializedDagModel, DagVersion, DagModel, DagBundleModel):
-            session.execute(delete(model))
 
 
 @pytest.mark.usefixtures("serialized")

@@ -325,7 +325,7 @@ def test_what_waits_for_its_queue_is_told_why_and_never_counts_as_stuck(
     limited.heartbeat()
     ((event, extra, task_id),) = bench.event_log(limited)
     assert (task_id, event) == ("gpu1", "pod waits")
-    assert "queue gpu has 1 pods in flight" in extra
+    assert "queue gpu has 1 pod in flight" in extra
     rows = bench.rows("select task_id, queued_dttm > '2020-01-02' from task_instance order by task_id")
     assert rows == [("gpu0", 0), ("gpu1", 1)]
     limited.revoke_task(ti=SimpleNamespace(key=keys[1]))  # type: ignore[arg-type]

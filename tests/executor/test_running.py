@@ -100,6 +100,7 @@ def test_a_worker_that_ended_without_a_report_fails_its_task(running: Any) -> No
     assert "exit code 0" in running.failure(key)
 
 
+@pytest.mark.usefixtures("serialized")  # else core could not run it again
 def test_a_cleared_task_is_told_to_have_ended_so_that_it_runs_again(running: Any) -> None:
     running.script("exit 1")
     running.start()

@@ -17,7 +17,7 @@ from crosswind.pods.kept_logs import lines_of
 from crosswind.pods.workers import WorkerTask
 from crosswind.runs import archiving
 from crosswind.runs.archiving import ArchiveAway, ArchiveClosed, Archiver, PodLog
-from crosswind.runs.workloads import Run, Stage, Workload
+from crosswind.runs.workloads import End, Run, Stage, Workload
 from crosswind.settings import ArchiveSettings
 
 
@@ -172,7 +172,7 @@ async def test_an_archive_that_does_not_answer_is_waited_for(place: Place, monke
 
 async def test_a_task_that_is_killed_loses_its_pod_at_once_and_its_last_words_are_kept(place: Place) -> None:
     place.database.refuses = refuse("nothing")
-    place.put("killed", stage=Stage.BEGUN, revoked=True, settled=True)
+    place.put("killed", stage=Stage.BEGUN, revoked=True)
     assert place.next.got == ["killed"]
     place.source.ended.set()
     await place.until(lambda: place.database.rows)
@@ -203,7 +203,7 @@ async def test_nothing_is_compressed_on_the_event_loop(place: Place, monkeypatch
 
 
 async def test_texts_of_pods_are_made_such_that_the_archive_takes_them(place: Place) -> None:
-    place.put("odd", failed=True, message="died \0 of \udcff", namespace="n" * 500)
+    place.put("odd", end=End(failed=True, message="died \0 of \udcff"), namespace="n" * 500)
     await place.until(lambda: place.database.rows)
     row = place.database.rows["odd"]
     assert len(row.name) <= 320

@@ -25,7 +25,7 @@ from crosswind.runs.ending import Ender
 from crosswind.runs.following import Follower
 from crosswind.runs.keeping import Keeper
 from crosswind.runs.stopping import Stopper
-from crosswind.runs.workloads import Run, Stage, Workload
+from crosswind.runs.workloads import Report, Run, Stage, Workload
 from crosswind.settings import ArchiveSettings, EngineSettings, KubeSettings
 from crosswind.testing import Cluster
 
@@ -52,6 +52,9 @@ class Database:
     def living(self) -> set[str]:
         """Return the executors that are alive, as a ledger does."""
         return set()
+
+    def left_behind(self, pods: Any) -> dict[str, Any]:
+        return {}
 
     def lines(self) -> list[str]:
         return [line for one in self.rows.values() for line in lines_of(one.content)]
@@ -84,7 +87,7 @@ class Place:
         made = await self.client.create(PODS, manifest, namespace=self.namespace)
         await until(lambda: self.phase(name), "Succeeded")
         task = WorkerTask("dag", name, "run", 1, name, ti_id=ti_id)
-        run = Run(Workload(name, task, 1.0, None), task, 0.0, stage=Stage.ENDED, settled=True)
+        run = Run(Workload(name, task, 1.0, None), task, 0.0, stage=Stage.ENDED, report=Report.SETTLED)
         run.uid = made["metadata"]["uid"]
         self.board.add(run)
         self.board.placed(run, self.namespace, name)

@@ -9,19 +9,39 @@ import pytest
 from crosswind.pods.workers import WorkerTask
 from crosswind.runs.board import Board
 from crosswind.runs.settling import Settler, verdict_of
-from crosswind.runs.workloads import Ended, Notice, Position, Released, Run, Stage, Standing, State, Workload
+from crosswind.runs.workloads import (
+    End,
+    Ended,
+    Notice,
+    Pod,
+    Position,
+    Released,
+    Report,
+    Run,
+    Stage,
+    Standing,
+    State,
+    Workload,
+)
 from crosswind.settings import EngineSettings
 
 SETTINGS = EngineSettings("7", settle_interval=0.02)
 
 
 def a_run(
-    *, failed: bool = True, reason: str = "Evicted", exit_decides: bool = False, adopted: bool = False, **fields: object
+    *,
+    failed: bool = True,
+    reason: str = "Evicted",
+    exit_decides: bool = False,
+    adopted: bool = False,
+    may_relaunch: bool = True,
+    lost: bool = False,
+    **fields: object,
 ) -> Run:
     task = WorkerTask("dag", "task", "run", 1, "u1")
     payload = None if adopted else lambda: b"{}"
     run = Run(Workload("key", task, 1.0, payload, exit_decides=exit_decides), task, 0.0, stage=Stage.ENDED)
-    run.failed, run.reason, run.message, run.may_relaunch = failed, reason, "because", True
+    run.end = End(failed=failed, reason=reason, message="because", may_relaunch=may_relaunch, lost=lost)
     for name, value in fields.items():
         setattr(run, name, value)
     return run
@@ -45,7 +65,7 @@ def a_run(
         (a_run(attempt=1), Standing.QUEUED, State.FAILED),
         (a_run(reason="Error"), Standing.QUEUED, State.FAILED),
         (a_run(may_relaunch=False), Standing.QUEUED, State.FAILED),
-        (a_run(told=True), Standing.QUEUED, State.FAILED),
+        (a_run(report=Report.TOLD), Standing.QUEUED, State.FAILED),
         (a_run(adopted=True), Standing.QUEUED, "again"),
         (a_run(adopted=True), Standing.RUNNING, State.FAILED),
         (a_run(adopted=True, attempt=1), Standing.QUEUED, State.FAILED),
@@ -148,7 +168,7 @@ async def test_a_revoked_run_is_not_told() -> None:
 
 async def test_a_lost_run_is_scheduled_again_when_its_row_lets_it() -> None:
     ledger, board = Ledger(*[Standing.RUNNING] * 2), Board()
-    run = a_run(adopted=True, lost=True, gone=True)
+    run = a_run(adopted=True, lost=True, pod=Pod.GONE)
     async with settling(ledger, board) as settler:
         settler.put(run)
         outcomes = await until_settled(board, run)

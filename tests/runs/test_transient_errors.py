@@ -26,7 +26,7 @@ from crosswind.runs.keeping import Keeper
 from crosswind.runs.pacing import Pace
 from crosswind.runs.sighting import watching
 from crosswind.runs.stopping import Stopper
-from crosswind.runs.workloads import WORKER_LABEL, Ended, Run, Stage, Standing, Workload
+from crosswind.runs.workloads import WORKER_LABEL, Ended, Report, Run, Stage, Standing, Workload
 from crosswind.settings import EngineSettings, KubeSettings
 
 BASE = {"name": "base", "image": "busybox"}
@@ -207,7 +207,14 @@ def test_a_pod_whose_creation_is_answered_with_nonsense_is_taken_for_what_it_is(
 def over(name: str) -> Run:
     task = WorkerTask("dag", "task", "run", 1, name)
     return Run(
-        Workload(name, task, 0.0, None), task, 0.0, stage=Stage.ENDED, name=name, namespace="ns", uid=name, settled=True
+        Workload(name, task, 0.0, None),
+        task,
+        0.0,
+        stage=Stage.ENDED,
+        name=name,
+        namespace="ns",
+        uid=name,
+        report=Report.SETTLED,
     )
 
 

@@ -26,7 +26,7 @@ from crosswind.runs.inheriting import Heir
 from crosswind.runs.pacing import Pace
 from crosswind.runs.remembering import followed_by
 from crosswind.runs.threads import call_apart
-from crosswind.runs.workloads import WORKER_LABEL, Claim, Ledger, Position, Run, Stage, Standing, unique_of
+from crosswind.runs.workloads import WORKER_LABEL, Claim, End, Ledger, Position, Run, Stage, Standing, unique_of
 from crosswind.settings import EngineSettings
 from crosswind.types import Manifest
 
@@ -246,7 +246,8 @@ class Adopter:
         metadata, mounted = pod["metadata"], mounted_workload(pod)
         unique = mounted.key if mounted else unique_of(run.unique, launch)
         self._board.rename(run, replace(run.task, unique_id=unique, executor_id=self._settings.executor_id))
-        run.stage, run.created_at, run.uid, run.attempt = Stage.CREATED, _now(), metadata["uid"], launch
+        run.has_pod(_now())
+        run.uid, run.attempt = metadata["uid"], launch
         self._board.placed(run, metadata["namespace"], metadata["name"])
         if mounted:
             self._board.join_batch(run, mounted.secret)
@@ -263,12 +264,12 @@ class Adopter:
         """Take leave of a run without a trace of a pod."""
         if run.stage is not Stage.CLAIMED:
             return
-        run.claim, run.gone, run.lost = None, True, True
+        run.claim = None
+        run.pod_is_gone()
         if run.revoked:
-            run.settled = True
             self._board.drop_if_over(run)
             return
-        self._board.end(run, failed=True, reason="PodLost", message=_LOST)
+        self._board.end(run, End(failed=True, reason="PodLost", message=_LOST, lost=True))
         self._over(run)
 
     async def _release_settled(self, owner: str) -> None:
@@ -282,8 +283,9 @@ class Adopter:
             return
         for run in runs:
             if run.stage is Stage.CLAIMED and found.get(run.workload, Standing.SETTLED) is Standing.SETTLED:
-                run.claim, run.gone = None, True
-                self._board.end(run, failed=False, message="ended while its pod could not be looked for")
+                run.claim = None
+                run.pod_is_gone()
+                self._board.end(run, End(failed=False, message="ended while its pod could not be looked for"))
                 self._over(run)
 
     async def _label(self, run: Run) -> None:

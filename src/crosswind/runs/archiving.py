@@ -28,7 +28,7 @@ from crosswind.runs.batches import Batch
 from crosswind.runs.stopping import Stopper
 from crosswind.runs.texts import storable
 from crosswind.runs.threads import CallThread
-from crosswind.runs.workloads import Run, Stage
+from crosswind.runs.workloads import Pod, Run, Stage
 from crosswind.settings import ArchiveSettings
 
 __all__ = ["Archive", "ArchiveAway", "ArchiveClosed", "Archiver", "PodLog", "log_line"]
@@ -207,7 +207,7 @@ class Archiver:
             if reader.done() and not reader.cancelled() and reader.result():
                 return kept
         failures = 0
-        while not (run.gone or run.could_start):
+        while run.pod is Pod.OURS:
             try:
                 async with self._limit:
                     return await self._read_once(run)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from crosswind.pods.workers import WorkerTask
 from crosswind.runs.batches import Batch, Batches
 from crosswind.runs.tallies import Tally
-from crosswind.runs.workloads import Notice, Outcome, Released, Run, Stage
+from crosswind.runs.workloads import End, Notice, Outcome, Released, Run, Stage
 
 __all__ = ["Board"]
 
@@ -58,13 +58,12 @@ class Board:
         if self.pods.get((run.namespace, run.name)) is run:
             del self.pods[run.namespace, run.name]
 
-    def end(self, run: Run, *, failed: bool, message: str, reason: str = "", may_relaunch: bool = False) -> None:
+    def end(self, run: Run, end: End) -> None:
         """Mark a run as over. A success frees its slot now, a failure when the database was asked what it means."""
-        run.stage, run.manifest, run.over_at = Stage.ENDED, None, time.monotonic()
-        if failed and not run.revoked:
-            self.tally.count("crosswind.pod_failures", reason or "Unknown")
-        run.failed, run.reason, run.message, run.may_relaunch = failed, reason, message, may_relaunch
-        if not failed and not run.revoked:
+        run.ends(end, time.monotonic())
+        if end.failed and not run.revoked:
+            self.tally.count("crosswind.pod_failures", end.reason or "Unknown")
+        if not end.failed and not run.revoked:
             self.outbox.append(Released(run.workload))
         self.release_batch(run)
 

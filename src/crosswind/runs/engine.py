@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import logging
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +32,7 @@ from crosswind.runs.remembering import Rememberer, followed_by
 from crosswind.runs.settling import Settler
 from crosswind.runs.stopping import Stopper
 from crosswind.runs.threads import LoopThread, call_apart
-from crosswind.runs.workloads import Claim, Ledger, Outcome, Released, Run, Stage, Workload, unique_of
+from crosswind.runs.workloads import Claim, End, Ledger, Outcome, Pod, Released, Run, Stage, Workload, unique_of
 from crosswind.settings import EngineSettings, KubeSettings
 
 __all__ = ["Engine"]
@@ -355,8 +356,8 @@ class Engine:
                 self._refuse(run, f"No pod could be created: {cause}")
 
     def _refuse(self, run: Run, message: str) -> None:
-        run.gone = True
-        self._board.end(run, failed=True, reason="NotLaunched", message=message)
+        run.pod_is_gone()
+        self._board.end(run, End(failed=True, reason="NotLaunched", message=message))
         self._over(run)
 
     def _accept(self, workloads: Sequence[Workload]) -> None:
@@ -395,7 +396,7 @@ class Engine:
         """Delete a pod that is over, even one that was kept: its task instance was deleted."""
         if not run.name or self._parts is None:
             return
-        run.gone, run.could_start = False, True
+        run.pod_is_unwanted()
         self._parts.stopper.put(run)
 
     def _over(self, run: Run) -> None:
@@ -426,7 +427,7 @@ class Engine:
         """End a run without an outcome, and delete its pod; one that is being created goes when it is there."""
         if self._latest.get(run.workload.key) is run:
             del self._latest[run.workload.key]
-        run.revoked = run.settled = True
+        run.revoke()
         run.ended_at = _now()
         if run.stage in (Stage.CREATED, Stage.BEGUN) and self._parts is not None:
             self._parts.stopper.put(run)
@@ -439,13 +440,13 @@ class Engine:
     def _restart(self, run: Run) -> None:
         """Have a task that was cleared, and whose pod has not started, told as ended once there is no pod."""
         if run.stage is Stage.CREATED and self._parts is not None:
-            run.could_start = True
+            run.pod_is_unwanted()
             self._parts.stopper.put(run)
         elif run.stage is Stage.WAITING:
             self._abandon(run)  # its creation may be under way
             task = replace(run.task, unique_id=self._unused(run.unique))
-            cleared = Run(run.workload, task, _now(), failed=True, gone=True, message="It was cleared before it began")
-            cleared.stage = Stage.ENDED
+            cleared = Run(run.workload, task, _now(), pod=Pod.GONE)
+            cleared.ends(End(failed=True, message="It was cleared before it began"), time.monotonic())
             self._board.add(cleared)
             if self._settler is not None:
                 self._settler.put(cleared)

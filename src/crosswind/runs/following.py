@@ -18,7 +18,7 @@ from crosswind.pods.log_volumes import keeps_its_log
 from crosswind.pods.naming import label_value
 from crosswind.pods.verdicts import Verdict, judge
 from crosswind.runs.board import Board
-from crosswind.runs.workloads import Run, Stage
+from crosswind.runs.workloads import End, Run, Stage
 from crosswind.settings import EngineSettings
 from crosswind.types import Manifest
 
@@ -106,7 +106,7 @@ class Follower:
         if run.stage is Stage.ENDED or run.revoked:
             return
         if run.stage is Stage.WAITING:
-            run.stage, run.created_at, run.manifest = Stage.CREATED, asyncio.get_running_loop().time(), None
+            run.has_pod(asyncio.get_running_loop().time())
         verdict = judge(pod, fatal=self._settings.fatal_reasons)
         if verdict.over:
             self._ended(run, pod, verdict)
@@ -120,9 +120,8 @@ class Follower:
 
     def gone(self, run: Run, pod: Manifest) -> None:
         """Take leave of a pod."""
-        run.gone = True
+        run.pod_is_gone()
         if run.revoked:
-            run.settled = True
             self._board.release_batch(run)
         elif run.stage is not Stage.ENDED:
             self._ended(run, pod, judge(pod, fatal=self._settings.fatal_reasons, deleted=True), deleted=True)
@@ -153,29 +152,32 @@ class Follower:
     def _adopted(self, run: Run) -> None:
         """Let a pod go that is another executor's by now."""
         log.info("Pod %s was adopted by another executor", run.where)
-        run.gone = run.settled = True
-        self._board.end(run, failed=False, message="adopted")
+        run.pod_is_gone()
+        run.settle()
+        if run.stage is not Stage.ENDED:  # meanwhile
+            self._board.end(run, End(failed=False, message="adopted"))
         self._board.drop_if_over(run)
 
     def _begun(self, run: Run) -> None:
         if run.stage is not Stage.BEGUN:
-            run.stage, run.waits_for, run.begun_at = Stage.BEGUN, None, asyncio.get_running_loop().time()
+            run.begins(asyncio.get_running_loop().time())
             self._board.batches.begun(run.namespace, run.batch, run.unique)
 
     def _ended(self, run: Run, pod: Manifest, verdict: Verdict, *, deleted: bool = False) -> None:
         if verdict.succeeded:
-            self._board.end(run, failed=False, message=f"Pod {run.where}: the worker ended with exit code 0")
+            self._board.end(run, End(failed=False, message=f"Pod {run.where}: the worker ended with exit code 0"))
             self._over(run)
             return
         phase = (pod.get("status") or {}).get("phase")
-        run.could_start = not deleted and not verdict.started and phase not in ("Failed", "Succeeded")
+        if not deleted and not verdict.started and phase not in ("Failed", "Succeeded"):
+            run.pod_is_unwanted()
         self._fail(run, verdict.reason, self._whose(verdict) + self._why(pod, deleted=deleted))
 
     def _fail(self, run: Run, reason: str, message: str) -> None:
         log.warning("Pod %s failed: %s", run.where, message)
         if self._settings.log_tasks:
             log.warning("Pod %s was for %s", run.where, run.task)
-        self._board.end(run, failed=True, reason=reason, message=message, may_relaunch=True)
+        self._board.end(run, End(failed=True, reason=reason, message=message, may_relaunch=True))
         self._over(run)
 
     def _whose(self, verdict: Verdict) -> str:

@@ -31,7 +31,7 @@ from crosswind.runs.following import Follower
 from crosswind.runs.inquiring import Inquirer
 from crosswind.runs.stopping import Stopper
 from crosswind.runs.threads import call_apart
-from crosswind.runs.workloads import LOCAL, WORKER_LABEL, Claim, Ledger, Run, Stage, Workload
+from crosswind.runs.workloads import LOCAL, WORKER_LABEL, Claim, End, Ledger, Run, Stage, Workload
 from crosswind.settings import EngineSettings
 from crosswind.types import Manifest
 
@@ -203,7 +203,7 @@ class Keeper:
             return None
         if (stray := self._left_over(pod)) is None and not judge(pod).started:
             stray = self._as_over(pod, judge(pod))
-            stray.could_start = True  # which has it deleted
+            stray.pod_is_unwanted()
         return stray
 
     async def _sweep_pods(self, namespace: str | None, living: set[str]) -> None:
@@ -221,7 +221,7 @@ class Keeper:
             elif one.over:
                 self._stopper.put(one.run)
             elif uid in found and not one.started:
-                one.run.could_start = True  # which has it deleted
+                one.run.pod_is_unwanted()
                 self._stopper.put(one.run)
 
     def _unclaimed(self, pod: Manifest) -> _Unclaimed | None:
@@ -244,9 +244,10 @@ class Keeper:
         metadata, archive = pod["metadata"], self._settings.archive
         ti_id = (metadata.get("annotations") or {}).get("task_instance_id", "")
         task = WorkerTask("", "", "", 0, metadata["uid"], ti_id=ti_id)
-        run = Run(Workload(metadata["uid"], task, 0.0, None), task, 0.0, stage=Stage.ENDED)
+        end = End(failed=not verdict.succeeded)
+        run = Run(Workload(metadata["uid"], task, 0.0, None), task, 0.0, stage=Stage.ENDED, end=end)
+        run.settle()
         run.name, run.namespace, run.uid = metadata["name"], metadata["namespace"], metadata["uid"]
-        run.failed, run.settled = not verdict.succeeded, True
         run.keeps_log = archive is not None and keeps_its_log(pod, archive.folder)
         return run
 

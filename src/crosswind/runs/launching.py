@@ -41,7 +41,7 @@ from crosswind.runs.pacing import Pace
 from crosswind.runs.priorities import Priorities
 from crosswind.runs.quotas import Quotas
 from crosswind.runs.refusals import GiveUp, Retry, after, is_denied, waits_for
-from crosswind.runs.workloads import Run, Stage
+from crosswind.runs.workloads import End, Run, Stage
 from crosswind.settings import EngineSettings
 from crosswind.types import Manifest
 
@@ -128,7 +128,7 @@ class Launcher:
 
     def _dropped(self, run: Run) -> bool:
         if run.revoked and run.stage is Stage.WAITING:
-            run.gone = run.settled = True
+            run.pod_is_gone()
             self._board.release_batch(run)
             self._board.drop_if_over(run)
         return run.revoked or run.stage is not Stage.WAITING
@@ -243,7 +243,7 @@ class Launcher:
                 raise conflict from None
         run.uid = pod["metadata"]["uid"]
         if run.stage is Stage.WAITING:
-            run.stage, run.created_at, run.manifest, run.waits_for = Stage.CREATED, _now(), None, None
+            run.has_pod(_now())
         self._leave_line(run)
         self._created(run)
 
@@ -271,7 +271,7 @@ class Launcher:
             self._leave_line(run)
         doubtful = _is_doubtful(error)
         if run.revoked and run.stage is Stage.WAITING and doubtful:
-            run.stage, run.created_at, run.manifest = Stage.CREATED, _now(), None
+            run.has_pod(_now())
             self._created(run)  # which has it deleted
             return None
         if run.revoked or run.stage is not Stage.WAITING:
@@ -319,8 +319,11 @@ class Launcher:
 
     def _fail(self, run: Run, error: Exception | str, *, doubtful: bool = False) -> None:
         """End a run that gets no pod; ``doubtful``: it may have one, of whose creation no answer came."""
-        run.gone, run.could_start = not doubtful, doubtful
-        self._board.end(run, failed=True, reason="NotLaunched", message=str(error))
+        if doubtful:
+            run.pod_is_unwanted()
+        else:
+            run.pod_is_gone()
+        self._board.end(run, End(failed=True, reason="NotLaunched", message=str(error)))
         self._over(run)
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from crosswind.runs.board import Board
 from crosswind.runs.threads import CallThread
-from crosswind.runs.workloads import Ended, Ledger, Notice, Released, Run, Standing, State
+from crosswind.runs.workloads import End, Ended, Ledger, Notice, Released, Report, Run, Standing, State
 from crosswind.settings import EngineSettings
 
 __all__ = ["Settler", "verdict_of"]
@@ -41,22 +41,23 @@ def verdict_of(
         return "settled"
     if standing is Standing.RESTARTING:
         return State.SUCCESS  # core then runs it again; FAILED would cost the retry delay
-    if run.lost or standing is Standing.UNSERIALIZED:
+    end = run.end or End(failed=False)
+    if end.lost or standing is Standing.UNSERIALIZED:
         return "again"
-    if run.workload.exit_decides and not run.failed:
+    if run.workload.exit_decides and not end.failed:
         return State.SUCCESS
-    may = run.may_relaunch and not run.told
+    may = end.may_relaunch and run.report is Report.OPEN
     left = settings.launch_retries < 0 or run.attempt < settings.launch_retries
-    if may and left and standing is Standing.QUEUED and run.reason not in settings.launch_retry_excluded:
+    if may and left and standing is Standing.QUEUED and end.reason not in settings.launch_retry_excluded:
         return "again" if run.workload.payload is None else "relaunch"
     return State.FAILED
 
 
 def _why_again(run: Run) -> tuple[str, str]:
     """Return the event and the message for the author of a task that is scheduled once more."""
-    if run.lost:
+    if run.end is not None and run.end.lost:
         return "pod lost", run.message
-    if run.workload.payload is None and run.may_relaunch:
+    if run.workload.payload is None and run.end is not None and run.end.may_relaunch:
         return "pod relaunched", run.message
     return "task reset", "It was cleared while it ran, and its DAG has no such task (yet): it runs once the DAG has it"
 
@@ -154,7 +155,7 @@ class Settler:
             self._close(run)
 
     def _close(self, run: Run) -> None:
-        run.settled = True
+        run.settle()
         self._board.drop_if_over(run)
 
     async def _schedule_again(self, runs: list[Run], thread: CallThread) -> None:
@@ -175,10 +176,10 @@ class Settler:
 
     def _tell(self, run: Run, state: State, thread: CallThread) -> None:
         message = run.message if run.failed else f"{run.message}, but Airflow was not told how the task ended."
-        if state is State.FAILED and not run.told:
+        if state is State.FAILED and run.report is Report.OPEN:
             self._board.outbox.append(Notice(run.workload, "pod failed", message))
             thread.submit(self._report, run, message)
-        run.told = True
+        run.was_told()
         self._board.outbox.append(Ended(run.workload, state, message))
         interval = self._settings.settle_interval
         self.put(run, interval if state is State.FAILED else min(interval, _RESTARTING))

@@ -16,7 +16,7 @@ from crosswind.runs.board import Board
 from crosswind.runs.dispatching import Dispatcher
 from crosswind.runs.ending import Ender
 from crosswind.runs.pacing import Pace
-from crosswind.runs.workloads import Run
+from crosswind.runs.workloads import Pod, Run
 from crosswind.settings import EngineSettings
 
 __all__ = ["Stopper", "is_deleted"]
@@ -35,7 +35,7 @@ def is_deleted(run: Run, settings: EngineSettings) -> bool:
 
     One that was given up while it waits is deleted in any case: kept, it could still start its task.
     """
-    if run.revoked or run.could_start:
+    if run.revoked or run.pod is Pod.UNWANTED:
         return True
     return settings.delete_pods and (not run.failed or settings.delete_failed_pods)
 
@@ -119,9 +119,8 @@ class Stopper:
 
     def _gone(self, item: Run | Batch) -> None:
         if isinstance(item, Run):
-            item.gone = True
+            item.pod_is_gone()
             self._board.release_batch(item)
-            item.settled = item.settled or item.revoked
             self._board.drop_if_over(item)
 
     def _refused(self, item: Run | Batch, error: Exception) -> float | None:

@@ -14,12 +14,15 @@ __all__ = [
     "LOCAL",
     "WORKER_LABEL",
     "Claim",
+    "End",
     "Ended",
     "Ledger",
     "Notice",
     "Outcome",
+    "Pod",
     "Position",
     "Released",
+    "Report",
     "Run",
     "Stage",
     "Standing",
@@ -94,9 +97,61 @@ class Stage(enum.IntEnum):
     """The base container is over, or there will be none."""
 
 
+_NEXT = {
+    Stage.CLAIMED: (Stage.CREATED, Stage.ENDED),
+    Stage.WAITING: (Stage.CREATED, Stage.ENDED),
+    Stage.CREATED: (Stage.BEGUN, Stage.ENDED),
+    Stage.BEGUN: (Stage.ENDED,),
+    Stage.ENDED: (),
+}
+
+
+class Pod(enum.Enum):
+    """What becomes of a run's pod."""
+
+    OURS = "ours"
+    """There is one, or may be: when base is over it is deleted or kept, as the deployment has it."""
+    UNWANTED = "unwanted"
+    """Deleted in any case: kept, it could still start a task that was given up, or its task instance was deleted."""
+    GONE = "gone"
+    """There is none (any more), or none that is ours to look after."""
+
+
+class Report(enum.Enum):
+    """How far Airflow knows of a run's end."""
+
+    OPEN = "open"
+    TOLD = "told"
+    """It was told, and the database does not say so yet."""
+    SETTLED = "settled"
+    """The database agrees, or nobody wants to know."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a run ended."""
+
+    failed: bool
+    message: str = ""
+    reason: str = ""
+    """One word."""
+    may_relaunch: bool = False
+    """Its task never began, as far as the pod says: another pod may run it."""
+    lost: bool = False
+    """There is no trace of its pod: how far its task came is not known."""
+
+
+_OPEN = End(failed=False)
+
+
 @dataclass(slots=True, eq=False)
 class Run:
-    """One pod of one workload. Lives on the engine's loop only."""
+    """One pod of one workload. Lives on the engine's loop only.
+
+    Four states, each changed by the methods below alone: ``stage``, how far the pod has come; ``end``, how it ended;
+    ``pod``, what becomes of the pod; ``report``, what Airflow knows. A run is forgotten when its pod is gone and its
+    end is settled. ``revoked`` stands across them: Airflow has ended the task by itself, so that nothing is reported.
+    """
 
     workload: Workload
     task: WorkerTask
@@ -105,6 +160,10 @@ class Run:
     """Monotonic seconds."""
     attempt: int = 0
     stage: Stage = Stage.WAITING
+    end: End | None = None
+    pod: Pod = Pod.OURS
+    report: Report = Report.OPEN
+    revoked: bool = False
     name: str = ""
     namespace: str = ""
     uid: str = ""
@@ -116,21 +175,11 @@ class Run:
     created_at: float = 0.0
     denied_at: float = 0.0
     """When an admission webhook first denied its pod."""
-    revoked: bool = False
-    """Its owner wants to hear no more of it."""
-    failed: bool = False
-    reason: str = ""
-    message: str = ""
-    may_relaunch: bool = False
-    could_start: bool = False
-    """It was given up while its pod waits: kept, that could still start its task."""
     waits_for: Callable[[], str] | None = None
     """Says, in a sentence, what it waits for."""
     seen: bool = False
     """The watch has told of its pod."""
     ended_at: float = 0.0
-    gone: bool = False
-    """There is no pod (any more), or none that is ours to look after."""
     begun_at: float = 0.0
     """When base was first seen to run, as monotonic seconds; 0 for never."""
     over_at: float = 0.0
@@ -141,15 +190,80 @@ class Run:
     """Its worker writes its log onto a volume that outlives the pod."""
     archived: bool = False
     """Its log is kept, or was given up."""
-    settled: bool = False
-    """The database agrees, or nobody wants to know."""
-    told: bool = False
     claim: Claim | None = None
     """Of a run that another executor began, until its pod carries our label."""
-    lost: bool = False
-    """There is no trace of its pod: how far its task came is not known."""
     noticed: Mapping[tuple[str, str], float] | None = None
     """Events and reasons that its task's author has read, and when, as monotonic seconds."""
+
+    # --- transitions --------------------------------------------------------------------------------------------------
+
+    def _go(self, stage: Stage) -> None:
+        if stage not in _NEXT[self.stage]:
+            raise AssertionError(f"The run {self.unique} cannot go from {self.stage.name} to {stage.name}")
+        self.stage = stage
+
+    def has_pod(self, now: float) -> None:
+        """WAITING or CLAIMED to CREATED: its pod is there, or may be."""
+        self._go(Stage.CREATED)
+        self.created_at, self.manifest, self.waits_for = now, None, None
+
+    def begins(self, now: float) -> None:
+        """CREATED to BEGUN: base runs."""
+        self._go(Stage.BEGUN)
+        self.begun_at, self.waits_for = now, None
+
+    def ends(self, end: End, now: float) -> None:
+        """To ENDED: base is over, or there will be none."""
+        self._go(Stage.ENDED)
+        self.end, self.over_at, self.manifest = end, now, None
+
+    def pod_is_unwanted(self) -> None:
+        """Have its pod deleted in any case, even one that was kept."""
+        self.pod = Pod.UNWANTED
+
+    def pod_is_gone(self) -> None:
+        """Look after its pod no longer."""
+        self.pod = Pod.GONE
+
+    def was_told(self) -> None:
+        """OPEN to TOLD."""
+        if self.report is Report.OPEN:
+            self.report = Report.TOLD
+
+    def settle(self) -> None:
+        """To SETTLED: there is nothing (more) to tell."""
+        self.report = Report.SETTLED
+
+    def revoke(self) -> None:
+        """Report nothing, and have its pod deleted."""
+        self.revoked, self.report = True, Report.SETTLED
+
+    # --- what follows from them ---------------------------------------------------------------------------------------
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended, and not well."""
+        return self.end is not None and self.end.failed
+
+    @property
+    def message(self) -> str:
+        """Why it failed, in a sentence."""
+        return (self.end or _OPEN).message
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, in a word."""
+        return (self.end or _OPEN).reason
+
+    @property
+    def gone(self) -> bool:
+        """Whether there is no pod to look after."""
+        return self.pod is Pod.GONE
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing more to tell."""
+        return self.report is Report.SETTLED
 
     @property
     def unique(self) -> str:
