@@ -49,6 +49,7 @@ class Cluster:
         self.may_list.set()
         self.connected = self.closed = 0
         self.reads: list[str] = []
+        self.reading = self.most = 0
         self._changes: asyncio.Queue[WatchEvent] = asyncio.Queue()
 
     async def connect(self, *_: Any) -> Cluster:
@@ -67,6 +68,10 @@ class Cluster:
 
     async def get(self, _: Any, name: str, **__: Any) -> Manifest:
         self.reads.append(name)
+        self.reading += 1
+        self.most = max(self.most, self.reading)
+        await asyncio.sleep(0)
+        self.reading -= 1
         if name not in self.pods:
             raise NotFound("gone", status=404)
         return self.pods[name]
@@ -130,6 +135,16 @@ async def test_who_waits_since_before_the_first_list_costs_no_request_and_who_co
         pod_now, gone = await anext(states)
         assert (pod_now or {})["status"]["phase"] == "Succeeded"
         assert not gone
+
+
+async def test_hundreds_that_begin_to_be_waited_for_at_once_take_few_connections() -> None:
+    cluster = Cluster(*(pod(f"pod-{number}") for number in range(200)))
+    async with watching(cluster) as shared:
+        async with contextlib.aclosing(shared.states("pod-0")) as states:
+            await anext(states)  # the first list is there
+        await asyncio.gather(*(anext(shared.states(f"pod-{number}")) for number in range(200)))
+        assert len(cluster.reads) == 200
+        assert cluster.most <= 8
 
 
 async def test_a_pod_that_goes_is_told_with_its_last_state() -> None:

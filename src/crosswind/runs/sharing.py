@@ -31,6 +31,9 @@ _CHECK_S = 1.0
 _PATIENCE_S = 900.0
 """How long the API server may be out of reach at first; an upgrade of a control plane takes minutes."""
 
+_READS = 8
+"""Pods that are read at a time, when a triggerer begins to wait for hundreds at once: each takes a connection."""
+
 _News = tuple[Manifest, bool]
 
 
@@ -51,6 +54,7 @@ class SharedWatch:
         self._waiting: defaultdict[str, set[asyncio.Queue[_News | None]]] = defaultdict(set)
         self._informer = Informer(client, PODS, namespace=namespace, labels=_LABELS, trim=_identity)
         self._refused = asyncio.Event()
+        self._reads = asyncio.Semaphore(_READS)
         self._tasks = [
             asyncio.create_task(self._informer.run(self._on_change)),
             asyncio.create_task(self._give_up_if_refused()),
@@ -82,20 +86,19 @@ class SharedWatch:
         """
         retries = Retries(patience=_PATIENCE_S)
         while queue.empty():
-            if (last := self._last.get(name)) is not None:
-                queue.put_nowait((last, False))
-                break
+            last = self._last.get(name)
             try:
-                pod = await self.client.get(PODS, name, namespace=self._namespace)
+                if last is None:
+                    async with self._reads:
+                        pod = await self.client.get(PODS, name, namespace=self._namespace)
+                    last = self._last.setdefault(name, pod)  # what a change has brought meanwhile is newer
             except NotFound:
                 return not queue.empty()
             except CrosswindError as error:
                 await asyncio.sleep(retries.after(error))
                 continue
-            self._last.setdefault(name, pod)
-            changes = [queue.get_nowait() for _ in range(queue.qsize())]
-            for news in ((pod, False), *changes):
-                queue.put_nowait(news)
+            if queue.empty():
+                queue.put_nowait((last, False))
         return True
 
     async def close(self) -> None:
