@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import ssl
 import subprocess
@@ -84,6 +85,21 @@ def test_wrong_settings_are_one_clear_line(tmp_path: Path) -> None:
     assert ran.output == f"crosswind: {file}: unknown setting 'prot'; did you mean port?\n"
     file.write_text("qqqqqq: 1\n")
     assert "unknown setting 'qqqqqq'; there are: name, host, port, " in CliRunner().invoke(main, arguments).output
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("images: {mine: {pth: [/opt]}}", "unknown setting 'pth' of image mine; did you mean path?"),
+        ("1: 2", "unknown setting 1; there are: "),
+        ("start-delay: 1", "unknown setting 'start-delay'; did you mean start_delay?"),
+    ],
+)
+def test_unknown_settings_suggest_the_nearest(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        read_settings(file, {})
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from crosswind.errors import ConfigError, CrosswindError
 from crosswind.interrupts import run_until_interrupted
 from crosswind.regular_files import read_text
-from crosswind.settings import LocalSettings
+from crosswind.settings import LocalImage, LocalSettings
 
 if TYPE_CHECKING:
     from crosswind.local.clusters import ClusterEntry, ClusterList
@@ -125,15 +125,25 @@ def read_settings(file: Path | None, overrides: dict[str, Any]) -> LocalSettings
     content = parse(read_text(file, what="settings", pipes=True), str(file)) or {} if file else {}
     if not isinstance(content, dict):
         raise ConfigError(f"{file}: settings are a mapping, this is a {type(content).__name__}")
-    known = LocalSettings.__dataclass_fields__
-    if unknown := sorted(set(content) - set(known)):
-        raise ConfigError(f"{file}: unknown setting {unknown[0]!r}; {_offer(unknown[0], known)}")
+    _check_names(file, content)
     try:
         return TypeAdapter(LocalSettings).validate_python({**content, **overrides})
     except ValidationError as problem:
         first = problem.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"{file or 'settings'}: {where}: {first['msg']}, not {first['input']!r}") from problem
+
+
+def _check_names(file: Path | None, content: dict[Any, Any]) -> None:
+    """Raise ``ConfigError`` for a name that is no setting, also within an image: it would be passed over."""
+    images = content.get("images")
+    within = images.items() if isinstance(images, dict) else ()
+    places = [("", content, LocalSettings.__dataclass_fields__)]
+    places += [(f" of image {name}", image, LocalImage.__dataclass_fields__) for name, image in within]
+    for where, given, known in places:
+        unknown = [name for name in given if name not in known] if isinstance(given, dict) else []
+        if unknown:
+            raise ConfigError(f"{file}: unknown setting {unknown[0]!r}{where}; {_offer(str(unknown[0]), known)}")
 
 
 def _offer(unknown: str, known: Iterable[str]) -> str:

@@ -19,7 +19,9 @@ from crosswind.regular_files import read_text
 
 __all__ = ["Chosen", "choose", "of_text", "read"]
 
-_ELSEWHERE = "set KUBECONFIG or name a kubeconfig in the settings; inside a pod, set in_cluster = True"
+_ELSEWHERE = (
+    "set KUBECONFIG, or name a file by --kubeconfig (Airflow: config_file); inside a pod, set in_cluster = True"
+)
 
 _IN_MEMORY = "the connection's kubeconfig"
 

@@ -285,7 +285,7 @@ def _listen(host: str, port: int) -> Iterator[socket.socket]:
         try:
             listener.bind((host, port))
         except OSError as problem:
-            why = f"cannot serve on {host}:{port}: {problem.strerror}; port 0 takes a free one"
+            why = f"cannot serve on {host}:{port}: {problem.strerror}; leave the port out for a free one"
             raise ConfigError(why) from problem
         yield listener
 
