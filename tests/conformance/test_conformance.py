@@ -19,12 +19,6 @@ from crosswind.testing import Cluster
 SCRIPT = Path(__file__).with_name("api_conformance.py")
 RUN_S = 900
 
-NOT_YET = (
-    "patch.server_side_apply",
-    "kinds.daemon_set",
-)
-"""Facts that the local cluster does not follow yet. Temporary: a fact that holds must leave this table (strict)."""
-
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(RUN_S)]
 
 
@@ -48,10 +42,6 @@ def outcomes(cluster: Cluster, request: pytest.FixtureRequest) -> dict[str, dict
 
 
 @pytest.mark.parametrize("check", FACTS)
-def test_fact_of_kubernetes_holds(
-    check: str, outcomes: dict[str, dict[str, Any]], cluster: Cluster, request: pytest.FixtureRequest
-) -> None:
-    if check in NOT_YET and cluster.local:
-        request.applymarker(pytest.mark.xfail(reason="the local cluster does not do this yet", strict=True))
+def test_fact_of_kubernetes_holds(check: str, outcomes: dict[str, dict[str, Any]]) -> None:
     outcome = outcomes[check]
     assert outcome["result"] == "ok", f"{FACTS[check]} SAW {outcome['seen']}"
