@@ -149,3 +149,10 @@ def test_a_tasks_queue_is_seen_in_its_pod(dag_file: Path, monkeypatch: pytest.Mo
     assert load["metadata"]["namespace"] == "workers"
     assert each["metadata"]["namespace"] == "gpus"
     assert each["spec"]["priorityClassName"] == "high"
+
+
+def test_pods_are_printed_as_json_for_programs(dag_file: Path) -> None:
+    ran = run(dag_file, "--output", "json")
+    found = json.loads(ran.stdout)
+    assert {"dag_id", "task_id", "map_index", "pod"} == set(found[0])
+    assert all(one["pod"]["kind"] == "Pod" for one in found)

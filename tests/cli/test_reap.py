@@ -181,3 +181,20 @@ async def test_a_pass_beside_one_that_works_does_nothing(cluster: Cluster, clien
     async with asyncio.timeout(25), started(cluster, namespace, *options) as running:
         await running.says("someone is at it: nothing to do")
         assert await running.process.wait() == 0
+
+
+def test_the_log_may_be_json_a_line_an_object() -> None:
+    import json
+    import logging
+
+    from crosswind.cli.reap import _JsonLines
+
+    try:
+        raise ValueError("x")
+    except ValueError:
+        record = logging.LogRecord("crosswind", logging.INFO, "", 1, "Pod %s: ended", ("a/b",), sys.exc_info())
+    line = _JsonLines().format(record)
+    assert "\n" not in line
+    content = json.loads(line)
+    assert (content["level"], content["message"]) == ("INFO", "Pod a/b: ended")
+    assert "ValueError: x" in content["exception"]

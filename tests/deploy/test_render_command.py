@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -98,3 +99,12 @@ def test_explain_prints_the_walk() -> None:
     ran = crosswind("render", EXAMPLES / "minimal.yaml", "--explain")
     assert ran.exit_code == 0
     assert "Decides which tasks run" in ran.output
+
+
+def test_objects_are_printed_as_json_for_programs(tmp_path: Path) -> None:
+    ran = CliRunner().invoke(main, ["render", str(EXAMPLES / "minimal.yaml"), "--output", "json"])
+    found = json.loads(ran.stdout)
+    assert {one["path"] for one in found} >= {"configmap.yaml", "scheduler/deployment.yaml"}
+    assert all(one["reason"] and one["manifest"]["kind"] for one in found)
+    ran = CliRunner().invoke(main, ["render", str(EXAMPLES / "minimal.yaml"), "--output", "json", "--helm-values"])
+    assert json.loads(ran.stdout)["values"]["fullnameOverride"] == "airflow"

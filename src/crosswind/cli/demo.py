@@ -41,6 +41,13 @@ __all__ = ["demo"]
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="YAML file of settings of the one-machine cluster, as for crosswind local up.",
 )
+@click.option(
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="json: print the summary and the task instances as JSON; what happens meanwhile goes to stderr.",
+)
 @click.option("--image", metavar="IMAGE", help="Airflow 3.3 image of the workers; needed with --context.")
 @click.option("--host", metavar="ADDRESS", help="Address under which the cluster's pods reach this machine.")
 def demo(
@@ -52,6 +59,7 @@ def demo(
     context: str | None,
     sandbox: str | None,
     file: Path | None,
+    output: str,
     image: str | None,
     host: str | None,
 ) -> None:
@@ -76,9 +84,10 @@ def demo(
         context=context,
         image=image,
         host=host,
+        results=sys.stdout if output == "json" else None,
         local=read_settings(file, {"sandbox": sandbox} if sandbox else {}),
     )
-    console = Console()
+    console = Console(stderr=output == "json")
     code = run_until_interrupted(run_demo(options, console))
     if code is None:
         console.print("Interrupted; Airflow, the pods and the cluster have ended.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -34,7 +34,13 @@ def pods() -> None:
     "--server-version", default="1.29", show_default=True, metavar="MAJOR.MINOR", help="API server to assume."
 )
 @click.option("--team", metavar="NAME", help="Take the options of this team of [core] multi_team.")
-@click.option("-o", "--output", "folder", type=click.Path(file_okay=False, path_type=Path), help="Write DAG/TASK.yaml.")
+@click.option(
+    "-o",
+    "--output",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder to write DAG/TASK.yaml to; printed by default. json: print JSON (a folder of that name is ./json).",
+)
 @click.pass_context
 def render(
     ctx: click.Context,
@@ -59,7 +65,9 @@ def render(
 
     numbers = int(version[1]), int(version[2])
     rendering = render_pods(target, task_id=task, map_index=map_index, server_version=numbers, team=team)
-    if folder is None:
+    if str(folder) == "json":
+        click.echo(json.dumps([_described(one) for one in rendering.pods], indent=2, default=str))
+    elif folder is None:
         click.echo("---\n".join(_yaml(rendered) for rendered in rendering.pods), nl=False)
     else:
         _write(folder, rendering.pods)
@@ -69,6 +77,11 @@ def render(
     for problem in rendering.problems:
         click.echo(f"crosswind: {problem}", err=True)
     ctx.exit(1 if rendering.problems else 0)
+
+
+def _described(rendered: RenderedPod) -> dict[str, Any]:
+    index = None if rendered.map_index < 0 else rendered.map_index
+    return {"dag_id": rendered.dag_id, "task_id": rendered.task_id, "map_index": index, "pod": rendered.pod}
 
 
 def _yaml(rendered: RenderedPod) -> str:

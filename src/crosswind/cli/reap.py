@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
+import json
 import logging
 import os
 import signal
@@ -64,6 +66,13 @@ _OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 )
 @click.option("--context", help="Context of the kubeconfig.")
 @click.option("--kubeconfig", help="Path of the kubeconfig; in a pod, its service account is used without.")
+@click.option(
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Form of the log's lines; json: one object a line, with time, level and message.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Also tell of pods that are only waited for.")
 @click.pass_context
 def reap(ctx: click.Context, /, **given: Any) -> None:
@@ -72,13 +81,25 @@ def reap(ctx: click.Context, /, **given: Any) -> None:
     A Job's pod runs on while a sidecar does. Once the main container has ended, the sidecars are told to end; what is
     done is told by Events on the pod and in the log. Runs until SIGTERM.
     """
-    _log(given["verbose"])
+    _log(given["verbose"], as_json=given["output"] == "json")
     settings = _settings(given)
     ctx.exit(asyncio.run(_serve(settings, given)))
 
 
-def _log(verbose: bool) -> None:
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="milliseconds")
+        content = {"time": time, "level": record.levelname, "message": record.getMessage()}
+        if record.exc_info:
+            content["exception"] = self.formatException(record.exc_info)
+        return json.dumps(content)
+
+
+def _log(verbose: bool, *, as_json: bool) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    if as_json:
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(_JsonLines())
     logging.getLogger("crosswind").setLevel(logging.DEBUG if verbose else logging.INFO)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +31,13 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 @click.command()
 @click.argument("values", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
-@click.option("-o", "--output", "folder", type=_FOLDER, help="Folder to write the tree to; printed by default.")
+@click.option(
+    "-o",
+    "--output",
+    "folder",
+    type=_FOLDER,
+    help="Folder to write the tree to; printed by default. json: print JSON (a folder of that name is ./json).",
+)
 @click.option("--explain", is_flag=True, help="Walk through the objects instead, in the order of their dependence.")
 @click.option(
     "--diff", is_flag=True, help="Show what would change in FOLDER, or with a context in the cluster; 1 if so."
@@ -45,6 +53,8 @@ def render(values: str, folder: Path | None, explain: bool, diff: bool, helm_val
     """
     from crosswind.deploy import tree
 
+    as_json = str(folder) == "json"
+    folder = None if as_json else folder
     given = read(values, folder)
     objects = tree.render(given)
     _warn(given)
@@ -54,13 +64,15 @@ def render(values: str, folder: Path | None, explain: bool, diff: bool, helm_val
         click.echo_via_pager("\n".join(explanations.explain(given, objects)) + "\n")
         return
     if helm_values:
-        click.echo(_helm_text(given), nl=False)
+        click.echo(_helm_json(given) if as_json else _helm_text(given), nl=False)
         return
     if diff:
         lines = _file_diff(objects, folder) if folder else _cluster_diff(objects, reach)
-        for line in lines:
-            click.echo(line)
+        click.echo(json.dumps(lines, indent=2) + "\n" if as_json else "".join(f"{line}\n" for line in lines), nl=False)
         click.get_current_context().exit(1 if lines else 0)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(one) for one in objects], indent=2))
+        return
     if folder is None:
         click.echo(
             "---\n".join(text for path, text in tree.files(objects).items() if path != tree.KUSTOMIZATION), nl=False
@@ -103,6 +115,13 @@ def _helm_text(values: Values) -> str:
         f"# helm install {values.name} apache-airflow/airflow --version 1.22.0 --namespace {values.namespace} -f FILE\n"
     )
     return f"{head}# What the chart cannot express:\n{missing}{as_yaml(helm.helm_values(values))}"
+
+
+def _helm_json(values: Values) -> str:
+    from crosswind.deploy import helm
+
+    content = {"values": helm.helm_values(values), "inexpressible": [*helm.inexpressible(values)]}
+    return json.dumps(content, indent=2) + "\n"
 
 
 def _file_diff(objects: list[Rendered], folder: Path) -> list[str]:

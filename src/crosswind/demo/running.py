@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import TextIO
 
 import yaml
 from rich.console import Console
@@ -54,6 +56,8 @@ class DemoOptions:
     image: str | None = None
     host: str | None = None
     """Address under which pods reach this machine; needed with ``context``."""
+    results: TextIO | None = None
+    """Where the summary goes as JSON."""
     local: LocalSettings = field(default_factory=LocalSettings)
     """The one-machine cluster; its kubeconfig is the demo's own."""
 
@@ -170,6 +174,10 @@ async def _report(options: DemoOptions, console: Console, api: AirflowApi, run: 
     summary = summarise(state, run.tasks, run.pods.values(), run.now)
     console.print()
     console.print(screen.summary_table(summary))
+    if options.results is not None:
+        facts = {**asdict(summary), "executor": options.executor, "task_instances": run.tasks}
+        facts["stall"] = asdict(stall) if stall else None
+        options.results.write(json.dumps(facts, indent=2, default=str) + "\n")
     return 0 if _succeeded(summary) else 1
 
 
