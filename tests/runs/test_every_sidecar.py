@@ -57,6 +57,12 @@ PLAYED = {
     "cloud-sql": declared("ask POST :9091/quitquitquit", "db", SQL, "--quitquitquit"),
     "cloud-sql, without its endpoint": declared(TERM, "db", f"{SQL}-alpine", code=143),
     "cloud-sql, 0 on TERM": declared(TERM, "db", f"{SQL}-alpine", "--exit-zero-on-sigterm"),
+    "alloydb": declared(
+        "ask POST :9091/quitquitquit",
+        "db",
+        "gcr.io/alloydb-connectors/alloydb-auth-proxy:1.13",
+        "--quitquitquit",
+    ),
     "cloud-sql-v1": declared(TERM, "db", "gcr.io/cloudsql-docker/gce-proxy:1.33-alpine"),
     "gcs-fuse": Played("wait", annotations={"gke-gcsfuse/volumes": "true"}),
     "consul": declared(

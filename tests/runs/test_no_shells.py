@@ -26,7 +26,7 @@ SHELLS = ("sh", "/bin/sh", "bash", "/bin/bash", "ash", "dash", "busybox")
 
 
 def execs(path: Path) -> list[str]:
-    """Return the calls of a method called exec, and the names of stock's methods that exec."""
+    """Return which methods that exec a module calls: those called exec, and stock's."""
     text = path.read_text()
     stock = ("connect_get_namespaced_pod_exec", "extract_xcom", "kill_istio_sidecar", "execute_command")
     if not any(f"{name}(" in text for name in (".exec", *stock)):
@@ -34,7 +34,7 @@ def execs(path: Path) -> list[str]:
     tree = ast.parse(text)
     calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
     named = [one.attr for one in calls if isinstance(one, ast.Attribute)]
-    return [name for name in named if name == "exec" or name in stock]
+    return sorted({name for name in named if name == "exec" or name in stock})
 
 
 def test_one_place_alone_execs_in_pods_and_another_on_request() -> None:

@@ -21,6 +21,7 @@ PLAYED: dict[str, tuple[str, bool]] = {
     "*linkerd/proxy:*": ("linkerd", False),
     "*hashicorp/vault*": ("vault", True),
     "*cloud-sql-proxy*": ("cloud-sql-proxy", False),
+    "*alloydb-auth-proxy*": ("cloud-sql-proxy", False),
     "*cloudsql-docker/gce-proxy*": ("cloud-sql-proxy-v1", False),
     "*gcs-fuse-csi-driver-sidecar-mounter*": ("gcsfuse", False),
     "*consul-dataplane*": ("consul-dataplane", False),
