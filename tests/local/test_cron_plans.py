@@ -115,6 +115,10 @@ def test_other_schedules_are_refused_with_a_reason(schedule: str) -> None:
     assert schedule_problem(schedule)
 
 
+def test_a_wrong_schedule_is_named_as_kubernetes_names_it() -> None:
+    assert schedule_problem("a b") == "expected exactly 5 fields, found 2: [a b]"
+
+
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "UTC", "Etc/UTC"])
 def test_zones_are_known(zone: str) -> None:
     assert zone_problem(zone) == ""

@@ -16,14 +16,20 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tests.local.example_objects import EXAMPLES
 
-from crosswind.local import admission
+from crosswind.local import admission, quota
 from crosswind.local.access import User
 from crosswind.local.app import Api, make_app
 from crosswind.local.authorization import BOOTSTRAP, Authorizer
+from crosswind.local.cron_jobs import CronJobController
+from crosswind.local.garbage import GarbageCollector
+from crosswind.local.jobs import JobController
 from crosswind.local.kinds import KINDS, SERVED, Kind
 from crosswind.local.patching import PATCHES, STRATEGIC
 from crosswind.local.registry import ClusterRegistry
+from crosswind.local.replicating import ReplicaController
+from crosswind.local.scheduling import Scheduler
 from crosswind.local.serving import NoRuntime
+from crosswind.local.slicing import EndpointSliceController
 from crosswind.local.store import Store
 from crosswind.settings import LocalSettings
 
@@ -384,3 +390,46 @@ def test_a_patch_may_not_grow_without_bounds() -> None:
         return [(await server.call("PATCH", path, b"", _dumped(one), headers))[0] for one in (doubling, long)]
 
     assert asyncio.run(scenario()) == [413, 413]
+
+
+CONTROLLED = [
+    "CronJob",
+    "DaemonSet",
+    "Deployment",
+    "EndpointSlice",
+    "Job",
+    "Pod",
+    "ReplicaSet",
+    "Service",
+    "StatefulSet",
+]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kind", [KINDS[name] for name in CONTROLLED], ids=lambda kind: kind.kind)
+def test_no_object_that_is_accepted_is_too_odd_for_the_controllers(
+    kind: Kind, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> int:
+        server = Server()
+        registry, headers = server.registry, {"content-type": JSON}
+        controllers = (JobController, ReplicaController, CronJobController, EndpointSliceController, GarbageCollector)
+        parts = [asyncio.create_task(one(registry).run()) for one in (*controllers, quota.QuotaController, Scheduler)]
+        accepted = 0
+        for body in variants(kind):
+            code, answer = await server.call("POST", collection(kind), b"", body.replace(b'"x"', b'"odd"', 1), headers)
+            if code == 201:
+                accepted += 1
+                for _ in range(3):
+                    await asyncio.sleep(0)
+                await server.call("DELETE", f"{collection(kind)}/odd", b"propagationPolicy=Background", b"", {})
+                await asyncio.sleep(0)
+            assert not any(part.done() for part in parts), (body, answer)
+        for part in parts:
+            part.cancel()
+        await asyncio.gather(*parts, return_exceptions=True)
+        return accepted
+
+    with caplog.at_level(logging.WARNING):
+        assert asyncio.run(scenario()) > 20
+    assert not [record for record in caplog.records if record.exc_info], caplog.text

@@ -381,3 +381,62 @@ names = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?", fullmatch=True)
 def test_well_formed_names_are_never_refused(name, labels, containers):
     manifest = pod(meta={"name": name, "labels": labels}, containers=[{"name": c, "image": "a"} for c in containers])
     assert made("Pod", manifest) == []
+
+
+LABELLED = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "x"}]}}
+CHOSEN = {"matchLabels": {"a": "b"}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "field", "words"),
+    [
+        ("Deployment", {"selector": {}}, "spec.selector", "empty selector is invalid"),
+        (
+            "ReplicaSet",
+            {"selector": {"matchExpressions": [{"key": "a", "operator": "DoesNotExist"}]}},
+            "spec.template.metadata.labels",
+            "`selector` does not match template `labels`",
+        ),
+        ("StatefulSet", {"template": {"metadata": LABELLED["metadata"]}}, "spec.template.spec.containers", "Required"),
+        (
+            "StatefulSet",
+            {"volumeClaimTemplates": [{"spec": {"accessModes": ["a"]}}]},
+            "spec.volumeClaimTemplates[0].metadata.name",
+            "Required value",
+        ),
+        ("Deployment", {"strategy": {"type": "Odd"}}, "spec.strategy.type", "Unsupported value"),
+        (
+            "Deployment",
+            {"strategy": {"rollingUpdate": {"maxSurge": "many"}}},
+            "spec.strategy.rollingUpdate.maxSurge",
+            "a valid percent string must be a numeric string followed by an ending '%'",
+        ),
+        (
+            "Deployment",
+            {"strategy": {"rollingUpdate": {"maxSurge": "0%", "maxUnavailable": 0}}},
+            "spec.strategy.rollingUpdate.maxUnavailable",
+            "may not be 0 when `maxSurge` is 0",
+        ),
+        (
+            "DaemonSet",
+            {"updateStrategy": {"rollingUpdate": {"maxUnavailable": -1}}},
+            "spec.updateStrategy.rollingUpdate.maxUnavailable",
+            "must be greater than or equal to 0",
+        ),
+    ],
+)
+def test_what_a_controller_could_not_carry_out_is_refused(kind, spec, field, words):
+    found = made(kind, named(kind, spec={"selector": CHOSEN, "template": LABELLED, **spec}))
+    assert [(cause.field, words in cause.message) for cause in found] == [(field, True)], found
+
+
+def test_a_cron_job_has_a_schedule_a_known_zone_and_a_short_name():
+    spec = {
+        "schedule": "x",
+        "timeZone": "Mars/Base",
+        "concurrencyPolicy": "Odd",
+        "jobTemplate": {"spec": {"template": {}}},
+    }
+    manifest = named("CronJob", spec=spec) | {"metadata": {"name": "c" * 53}}
+    fields = {cause.field for cause in made("CronJob", manifest)}
+    assert {"spec.schedule", "spec.timeZone", "spec.concurrencyPolicy", "metadata.name"} <= fields

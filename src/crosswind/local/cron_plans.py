@@ -43,7 +43,7 @@ def schedule_problem(schedule: str) -> str:
         return "cannot use TZ or CRON_TZ in schedule, use timeZone field instead"
     if not schedule.startswith("@"):
         if (count := len(schedule.split())) != 5:
-            return f"expected exactly 5 fields, found {count}: {schedule.split()}"
+            return f"expected exactly 5 fields, found {count}: [{' '.join(schedule.split())}]"
     elif schedule not in NICKNAMES:
         return f"unrecognized descriptor: {schedule}"
     try:

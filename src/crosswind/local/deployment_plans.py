@@ -53,12 +53,13 @@ def _replica_set(deployment: Manifest, revision: str, replicas: int) -> Manifest
     spec, metadata = deployment["spec"], deployment["metadata"]
     mark = {_HASH: template_hash(spec["template"])}
     template = copy.deepcopy(spec["template"])
-    template["metadata"]["labels"] |= mark
+    labels = {**(template.setdefault("metadata", {}).get("labels") or {}), **mark}
+    template["metadata"]["labels"] = labels
     selector = copy.deepcopy(spec["selector"])
     selector["matchLabels"] = {**selector.get("matchLabels", {}), **mark}
     own = {
         "name": f"{metadata['name']}-{mark[_HASH]}",
-        "labels": dict(template["metadata"]["labels"]),
+        "labels": dict(labels),
         "annotations": {_REVISION: revision},
     }
     given = {"replicas": replicas, "minReadySeconds": spec.get("minReadySeconds") or 0}

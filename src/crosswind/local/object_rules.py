@@ -10,8 +10,9 @@ import itertools
 from crosswind.local import causes, naming_rules
 from crosswind.local.cron_plans import schedule_problem, zone_problem
 from crosswind.local.quantities import amount
-from crosswind.local.rules import Rule, Whole, at_least, between, descending_path, keys, named, one_of
-from crosswind.local.statuses import Cause
+from crosswind.local.rules import Rule, Whole, at_least, between, descending_path, keys, named, one_of, share
+from crosswind.local.selectors import matches_labels
+from crosswind.local.statuses import Cause, StatusError
 from crosswind.types import Json, Manifest
 
 __all__ = ["DATA_LIMIT", "RULES", "WHOLES"]
@@ -67,6 +68,14 @@ RULES: dict[str, tuple[Rule, ...]] = {
         ),
     ),
     "V1DaemonSetSpec": (Rule("selector", required=True), Rule("template", required=True)),
+    **{
+        name: (Rule("maxUnavailable", share), Rule("maxSurge", share))
+        for name in ("V1RollingUpdateDeployment", "V1RollingUpdateDaemonSet", "V1RollingUpdateStatefulSetStrategy")
+    },
+    "V1DaemonSetUpdateStrategy": (Rule("type", one_of("OnDelete", "RollingUpdate"), required=True),),
+    "V1DeploymentStrategy": (Rule("type", one_of("Recreate", "RollingUpdate"), required=True),),
+    "V1StatefulSetUpdateStrategy": (Rule("type", one_of("OnDelete", "RollingUpdate"), required=True),),
+    "V1PodDisruptionBudgetSpec": (Rule("minAvailable", share), Rule("maxUnavailable", share)),
     "V1LimitRangeItem": (Rule("type", named(naming_rules.label_key), required=True),),
     "V1LocalVolumeSource": (Rule("path", descending_path, required=True),),
     "V1LeaseSpec": (Rule("leaseDurationSeconds", at_least(1)), Rule("leaseTransitions", COUNT)),
@@ -171,11 +180,23 @@ def _policy_rule(rule: Manifest, path: str, found: list[Cause]) -> None:
 
 def _selects_own(spec: Manifest, path: str, found: list[Cause]) -> None:
     """A controller that did not know its own pods would make them for ever."""
-    labels = (spec.get("template", {}).get("metadata") or {}).get("labels") or {}
-    wanted = spec.get("selector", {}).get("matchLabels") or {}
-    if any(labels.get(key) != value for key, value in wanted.items()):
+    template, selector = spec.get("template", {}), spec.get("selector", {})
+    if template and not template.get("spec"):
+        found.append(causes.required(f"{path}.template.spec.containers"))
+    if "selector" in spec and not selector.get("matchLabels") and not selector.get("matchExpressions"):
+        found.append(causes.invalid(f"{path}.selector", selector, "empty selector is invalid"))
+    labels = (template.get("metadata") or {}).get("labels") or {}
+    if not _is_chosen(selector, labels):
         told = "`selector` does not match template `labels`"
         found.append(causes.invalid(f"{path}.template.metadata.labels", labels, told))
+
+
+def _is_chosen(selector: Manifest, labels: Manifest) -> bool:
+    """Whether a selector chooses labels; one that is wrong is refused for itself."""
+    try:
+        return matches_labels(selector, labels)
+    except (KeyError, StatusError):
+        return True
 
 
 LIMIT_FIELDS = ("min", "defaultRequest", "default", "max")
@@ -219,13 +240,31 @@ def _cron_job(cron_job: Manifest, path: str, found: list[Cause]) -> None:
         found.append(causes.invalid("metadata.name", name, told))
 
 
+def _stateful_set(spec: Manifest, path: str, found: list[Cause]) -> None:
+    _selects_own(spec, path, found)
+    for i, claim in enumerate(spec.get("volumeClaimTemplates", ())):
+        if not claim.get("metadata", {}).get("name"):
+            found.append(causes.required(f"{path}.volumeClaimTemplates[{i}].metadata.name"))
+
+
+def _rolling_update(limits: Manifest, path: str, found: list[Cause]) -> None:
+    for field in ("maxUnavailable", "maxSurge"):
+        if limits.get(field) == "":
+            found += share("", f"{path}.{field}")
+    if all(str(limits.get(field, 0)).removesuffix("%") == "0" for field in ("maxUnavailable", "maxSurge")):
+        told = "may not be 0 when `maxSurge` is 0"
+        found.append(causes.invalid(f"{path}.maxUnavailable", limits.get("maxUnavailable", 0), told))
+
+
 WHOLES: dict[str, Whole] = {
+    "V1RollingUpdateDaemonSet": _rolling_update,
+    "V1RollingUpdateDeployment": _rolling_update,
     "V1CronJob": _cron_job,
     "V1DaemonSetSpec": _selects_own,
     "V1LimitRangeSpec": _limit_range,
     "V1DeploymentSpec": _selects_own,
     "V1ReplicaSetSpec": _selects_own,
-    "V1StatefulSetSpec": _selects_own,
+    "V1StatefulSetSpec": _stateful_set,
     "V1ConfigMap": _config_map,
     "V1Secret": _secret,
     "V1JobSpec": _job_spec,

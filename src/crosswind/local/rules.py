@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -25,6 +26,7 @@ __all__ = [
     "named",
     "one_of",
     "relative_path",
+    "share",
 ]
 
 Check: TypeAlias = Callable[[Any, str], Iterable[Cause]]
@@ -64,6 +66,16 @@ def between(lowest: int, highest: int, told: str = "") -> Check:
     """Check that the number is in a range, bounds included."""
     words = told or f"must be between {lowest} and {highest}, inclusive"
     return lambda value, path: () if lowest <= value <= highest else (causes.invalid(path, value, words),)
+
+
+def share(value: Any, path: str) -> Iterable[Cause]:
+    """Check that the value is a count or a percentage."""
+    if isinstance(value, int):
+        return at_least(0)(value, path)
+    if re.fullmatch("[0-9]{1,9}%", value):
+        return ()
+    told = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used"
+    return (causes.invalid(path, value, f"{told} for validation is '[0-9]+%')"),)
 
 
 def each(check: Check) -> Check:
