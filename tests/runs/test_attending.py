@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from crosswind.errors import PodTimeout
+from crosswind.errors import PodTimeout, ServerError, Unreachable
 from crosswind.kube.client import Client
 from crosswind.kube.loglines import LogCursor
 from crosswind.kube.resources import PODS
@@ -224,3 +224,27 @@ async def test_all_lines_of_both_outputs_are_told(scene: Scene) -> None:
     whole = (await scene.client.log("pod", namespace=scene.namespace)).decode().splitlines()
     assert len(whole) == 2 * count
     assert scene.lines == whole
+
+
+async def test_the_log_of_a_container_that_has_ended_survives_a_silent_api_server() -> None:
+    silent = [Unreachable("refused"), ServerError("etcd", status=500), Unreachable("reset")]
+
+    def log() -> bytes:
+        if silent:
+            raise silent.pop()
+        return b"2026-01-01T00:00:01.000000001Z the last line\n"
+
+    edge: Any = Edge(log)
+    lines: list[str] = []
+    began = asyncio.get_running_loop().time()
+
+    async def states() -> AsyncGenerator[tuple[Manifest, bool]]:
+        yield running_pod(**OVER), False
+
+    async def hand(news: News) -> None:
+        if isinstance(news, Line):
+            lines.append(news.text)
+
+    await attend(edge, "pod", "ns", Wanted(logs=("base",)), hand, states())
+    assert lines == ["the last line"]
+    assert asyncio.get_running_loop().time() - began > 0.3, "it is asked again after a pause, not at once"

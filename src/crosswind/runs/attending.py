@@ -290,7 +290,11 @@ class _Attendance:
                 log.debug("The log of %s in pod %s broke off: %s", container, self._name, error)
             if ended:
                 return
-            await self._until_worth_reading(container, begun, max(_AGAIN_S, pause_after(max(failures, fruitless))))
+            if self._has_ended(container):
+                await asyncio.sleep(pause_after(failures))  # once more at once, for its last lines
+            else:
+                pause = max(_AGAIN_S, pause_after(max(failures, fruitless)))
+                await self._until_worth_reading(container, begun, pause)
 
     async def _until_worth_reading(self, container: str, begun: tuple[bool, int], pause: float) -> None:
         """Wait ``pause`` seconds, or until the container has ended or started once more.
