@@ -454,3 +454,23 @@ INSERT INTO mart.a SELECT EXTRACT(YEAR FROM d), SAFE_CAST(x AS INT64), IF(a, b, 
 -- reads: raw.a
 -- writes: mart.a
 DELETE FROM mart.a WHERE d < DATE_SUB(CURRENT_DATE(), INTERVAL 30 DAY); INSERT INTO mart.a SELECT * FROM raw.a FOR SYSTEM_TIME AS OF '2026-01-01';
+
+-- name: in short: DECLARE tables ARRAY<STRING>; SET tables = ARRAY(SELECT table_name FRO
+-- reads: raw.a
+-- writes: mart.a
+DECLARE tables ARRAY<STRING>; SET tables = ARRAY(SELECT table_name FROM raw.INFORMATION_SCHEMA.TABLES); INSERT INTO mart.a SELECT * FROM raw.a;
+
+-- name: in short: CREATE TEMP FUNCTION f(x ANY TYPE) AS (x + 1); CREATE OR REPLACE TABLE
+-- reads: raw.a
+-- writes: mart.a
+CREATE TEMP FUNCTION f(x ANY TYPE) AS (x + 1); CREATE OR REPLACE TABLE mart.a AS SELECT f(y) FROM raw.a;
+
+-- name: in short: CREATE TEMP TABLE a AS SELECT * FROM mart.a; MERGE mart.a t USING a s
+-- reads:
+-- writes: mart.a
+CREATE TEMP TABLE a AS SELECT * FROM mart.a; MERGE mart.a t USING a s ON t.id = s.id WHEN MATCHED THEN DELETE;
+
+-- name: in short: IF (SELECT COUNT(*) FROM raw.a) = 0 THEN RAISE USING MESSAGE = 'x'; EL
+-- reads: raw.a
+-- writes: mart.b
+IF (SELECT COUNT(*) FROM raw.a) = 0 THEN RAISE USING MESSAGE = 'x'; ELSEIF TRUE THEN DELETE FROM mart.b WHERE TRUE; END IF;

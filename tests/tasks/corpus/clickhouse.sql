@@ -305,3 +305,8 @@ SELECT * FROM raw.a WHERE (x, y) NOT IN (SELECT x, y FROM raw.b) UNION ALL SELEC
 -- reads: raw.a
 -- writes: mart.a
 INSERT INTO TABLE mart.a (x) SELECT sum(x) OVER (PARTITION BY y) FROM raw.a LIMIT 5 BY y OFFSET 1;
+
+-- name: in short: CREATE TABLE mart.n AS mart.a; INSERT INTO mart.n SELECT * FROM raw.b
+-- reads: raw.b
+-- writes: mart.a
+CREATE TABLE mart.n AS mart.a; INSERT INTO mart.n SELECT * FROM raw.b; ALTER TABLE mart.a REPLACE PARTITION 1 FROM mart.n; DROP TABLE mart.n;

@@ -176,3 +176,8 @@ INSERT INTO mart.a SELECT * FROM IDENTIFIER(:src) JOIN raw.b USING (id);
 -- reads: raw.b
 -- writes: mart.a
 INSERT INTO mart.a SELECT * FROM ${catalog}.raw.x JOIN raw.b USING (id) WHERE d = :day;
+
+-- name: in short: CREATE OR REPLACE TEMP VIEW u AS SELECT * FROM raw.a; MERGE INTO mart.
+-- reads: raw.a
+-- writes: mart.a
+CREATE OR REPLACE TEMP VIEW u AS SELECT * FROM raw.a; MERGE INTO mart.a t USING u s ON t.id = s.id WHEN NOT MATCHED BY SOURCE THEN DELETE WHEN MATCHED THEN UPDATE SET t.x = s.x; OPTIMIZE mart.a; VACUUM mart.a;

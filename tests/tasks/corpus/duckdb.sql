@@ -276,3 +276,8 @@ INSERT INTO a SELECT * FROM b WHERE x = ANY (SELECT y FROM c); CREATE OR REPLACE
 -- reads: b
 -- writes: a
 CREATE TABLE IF NOT EXISTS a AS SELECT * FROM b LIMIT 0; COPY a FROM 's3://x' (FORMAT parquet);
+
+-- name: in short: ATTACH 'x.db' AS x; USE x.main; CREATE TABLE t AS SELECT * FROM a; DET
+-- reads: x.main.a
+-- writes: x.main.t
+ATTACH 'x.db' AS x; USE x.main; CREATE TABLE t AS SELECT * FROM a; DETACH x;

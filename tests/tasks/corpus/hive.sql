@@ -292,3 +292,8 @@ CREATE TABLE mart.a LIKE raw.a STORED AS PARQUET; INSERT OVERWRITE TABLE mart.a 
 -- reads: mart.a
 -- writes: mart.b
 ALTER TABLE mart.a RENAME TO mart.b; ALTER TABLE mart.c PARTITION (d='x') RENAME TO PARTITION (d='y');
+
+-- name: in short: FROM raw.a t INSERT OVERWRITE TABLE mart.a PARTITION (d='x') SELECT t.
+-- reads: raw.a
+-- writes: mart.a
+FROM raw.a t INSERT OVERWRITE TABLE mart.a PARTITION (d='x') SELECT t.id WHERE t.k = 1 INSERT OVERWRITE DIRECTORY '/x' SELECT t.id;

@@ -352,3 +352,8 @@ INSERT INTO mart.a SELECT * FROM raw.a WHERE id > (SELECT IFNULL(MAX(id), 0) FRO
 -- reads: raw.a, raw.b
 -- writes: mart.a
 CREATE TABLE mart.a AS SELECT * FROM raw.a PARTITION (p1) AS x JOIN raw.b AS y FORCE INDEX FOR JOIN (i) ON x.id = y.id;
+
+-- name: in short: CREATE TABLE mart.n LIKE mart.a; ALTER TABLE mart.n ADD INDEX (x); INS
+-- reads: raw.b
+-- writes: mart.a
+CREATE TABLE mart.n LIKE mart.a; ALTER TABLE mart.n ADD INDEX (x); INSERT INTO mart.n SELECT * FROM raw.b; RENAME TABLE mart.a TO mart.o, mart.n TO mart.a; DROP TABLE mart.o;

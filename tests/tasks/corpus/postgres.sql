@@ -597,3 +597,23 @@ SELECT count(*) FROM raw.a WHERE EXISTS (TABLE raw.b);
 -- reads: raw.a
 -- writes: mart.a
 INSERT INTO mart.a (x) SELECT extract(epoch FROM ts), trim(both ' ' FROM n), substring(n FROM 2 FOR 3), a IS DISTINCT FROM b FROM raw.a;
+
+-- name: in short: BEGIN; CREATE TEMP TABLE t (LIKE mart.a) ON COMMIT DROP; COPY t FROM '
+-- reads:
+-- writes: mart.a
+BEGIN; CREATE TEMP TABLE t (LIKE mart.a) ON COMMIT DROP; COPY t FROM '/x'; INSERT INTO mart.a SELECT * FROM t ON CONFLICT DO NOTHING; COMMIT;
+
+-- name: in short: DO $$ BEGIN IF NOT EXISTS (SELECT 1 FROM pg_tables WHERE tablename = '
+-- reads: raw.a
+-- writes: mart.x
+DO $$ BEGIN IF NOT EXISTS (SELECT 1 FROM pg_tables WHERE tablename = 'x') THEN CREATE TABLE mart.x AS SELECT * FROM raw.a; END IF; PERFORM mart.f(); END $$;
+
+-- name: in short: DO $$ DECLARE r record; BEGIN FOR r IN SELECT * FROM raw.a WHERE x LOO
+-- reads: raw.a
+-- writes: mart.b
+DO $$ DECLARE r record; BEGIN FOR r IN SELECT * FROM raw.a WHERE x LOOP UPDATE mart.b SET y = r.y WHERE id = r.id; END LOOP; WHILE true LOOP EXIT; END LOOP; END $$;
+
+-- name: in short: WITH a AS (SELECT * FROM raw.a), b AS (INSERT INTO mart.b SELECT * FRO
+-- reads: raw.a
+-- writes: mart.b, mart.c
+WITH a AS (SELECT * FROM raw.a), b AS (INSERT INTO mart.b SELECT * FROM a RETURNING *), c AS (UPDATE mart.c SET x = 1 FROM b WHERE b.id = c.id RETURNING 1) SELECT count(*) FROM c;

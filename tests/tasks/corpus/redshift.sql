@@ -269,3 +269,8 @@ CREATE EXTERNAL SCHEMA s FROM DATA CATALOG DATABASE 'x' IAM_ROLE 'y'; REFRESH MA
 -- reads: raw.a
 -- writes: mart.a
 CREATE TABLE mart.a BACKUP NO DISTSTYLE EVEN AS SELECT * FROM raw.a; ALTER TABLE mart.a OWNER TO x;
+
+-- name: in short: BEGIN; CREATE TEMP TABLE s (LIKE mart.a); COPY s FROM 's3://x' IAM_ROL
+-- reads:
+-- writes: mart.a
+BEGIN; CREATE TEMP TABLE s (LIKE mart.a); COPY s FROM 's3://x' IAM_ROLE default; MERGE INTO mart.a USING s ON a.id = s.id WHEN MATCHED THEN UPDATE SET x = s.x WHEN NOT MATCHED THEN INSERT VALUES (s.id, s.x); END;

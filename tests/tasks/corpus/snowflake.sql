@@ -506,3 +506,23 @@ INSERT INTO mart.a SELECT SYSTEM$STREAM_HAS_DATA('x'), CURRENT_USER() FROM raw.a
 -- reads: raw.a, raw.b
 -- writes: mart.a
 CREATE TEMPORARY TABLE stg.t LIKE raw.a; INSERT INTO stg.t SELECT * FROM raw.b; MERGE INTO mart.a USING stg.t ON a.id = t.id WHEN MATCHED THEN UPDATE SET x = t.x;
+
+-- name: in short: CREATE OR REPLACE TABLE mart.a AS SELECT * FROM raw.a; CREATE OR REPLA
+-- reads: raw.a
+-- writes: mart.a, mart.v, mart.b
+CREATE OR REPLACE TABLE mart.a AS SELECT * FROM raw.a; CREATE OR REPLACE VIEW mart.v AS SELECT * FROM mart.a; CREATE OR REPLACE TABLE mart.b AS SELECT * FROM mart.v;
+
+-- name: in short: EXECUTE IMMEDIATE $$ DECLARE x INT; BEGIN SELECT COUNT(*) INTO :x FROM
+-- reads: raw.a
+-- writes: mart.a, mart.b
+EXECUTE IMMEDIATE $$ DECLARE x INT; BEGIN SELECT COUNT(*) INTO :x FROM raw.a; IF (x > 0) THEN DELETE FROM mart.a; END IF; FOR i IN 1 TO 3 DO INSERT INTO mart.b VALUES (:i); END FOR; RETURN x; END; $$;
+
+-- name: in short: CREATE OR REPLACE FUNCTION f() RETURNS TABLE (a INT) AS 'SELECT * FROM
+-- reads: raw.b
+-- writes:
+CREATE OR REPLACE FUNCTION f() RETURNS TABLE (a INT) AS 'SELECT * FROM raw.a'; SELECT * FROM TABLE(f()) JOIN raw.b ON 1=1;
+
+-- name: in short: SHOW TABLES LIKE 'x' IN SCHEMA y; DESC TABLE z; INSERT INTO mart.a SEL
+-- reads: raw.a
+-- writes: mart.a
+SHOW TABLES LIKE 'x' IN SCHEMA y; DESC TABLE z; INSERT INTO mart.a SELECT * FROM raw.a TABLESAMPLE BERNOULLI (3);

@@ -330,3 +330,8 @@ SELECT * FROM raw.a ANTI JOIN raw.b USING (id) NATURAL JOIN raw.c;
 -- reads: v, raw.a
 -- writes: mart.a
 DELETE FROM mart.a WHERE id IN (SELECT id FROM v); CREATE TEMP VIEW v AS SELECT * FROM raw.a;
+
+-- name: in short: CREATE TABLE mart.s USING iceberg AS SELECT * FROM raw.a; ALTER TABLE
+-- reads: raw.a
+-- writes: mart.s
+CREATE TABLE mart.s USING iceberg AS SELECT * FROM raw.a; ALTER TABLE mart.s WRITE ORDERED BY id; CALL cat.system.expire_snapshots('mart.s'); DROP TABLE IF EXISTS mart.old PURGE;

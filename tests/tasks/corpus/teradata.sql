@@ -284,3 +284,8 @@ CREATE VOLATILE TABLE v AS (WITH c AS (SELECT * FROM raw.a) SELECT * FROM c) WIT
 -- reads: raw.a
 -- writes: mart.a
 EXEC mart.macro1; CALL mart.p('x', y); END TRANSACTION; BEGIN TRANSACTION; INSERT INTO mart.a SELECT * FROM raw.a; END TRANSACTION;
+
+-- name: in short: CREATE VOLATILE TABLE a AS (SELECT * FROM db.a) WITH DATA ON COMMIT PR
+-- reads: db.a
+-- writes: db.b
+CREATE VOLATILE TABLE a AS (SELECT * FROM db.a) WITH DATA ON COMMIT PRESERVE ROWS; UPDATE b FROM db.b b, a SET x = a.x WHERE b.id = a.id; DROP TABLE a;

@@ -282,3 +282,8 @@ INSERT INTO mart.a SELECT * FROM raw.a FOR TIMESTAMP AS OF TIMESTAMP '2026-01-01
 -- reads: raw.a, raw.b
 -- writes:
 SELECT listagg(x, ',') WITHIN GROUP (ORDER BY y) FROM raw.a WHERE ROW(a, b) IN (SELECT a, b FROM raw.b);
+
+-- name: in short: WITH a AS (SELECT * FROM hive.raw.a) SELECT * FROM a; INSERT INTO hive
+-- reads: hive.raw.a, hive.raw.b
+-- writes: hive.mart.b
+WITH a AS (SELECT * FROM hive.raw.a) SELECT * FROM a; INSERT INTO hive.mart.b SELECT * FROM hive.raw.b WHERE NOT EXISTS (SELECT 1 FROM hive.mart.b x WHERE x.id = b.id);

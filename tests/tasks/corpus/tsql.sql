@@ -573,3 +573,25 @@ SELECT * FROM dbo.a FOR SYSTEM_TIME BETWEEN '2026-01-01' AND '2026-02-01' WHERE 
 -- reads: dbo.b, dbo.c, dbo.d
 -- writes: dbo.a
 INSERT INTO dbo.a SELECT * FROM dbo.b EXCEPT SELECT * FROM dbo.c INTERSECT SELECT * FROM dbo.d;
+
+-- name: in short: IF OBJECT_ID('tempdb..#t') IS NOT NULL DROP TABLE #t SELECT * INTO #t
+-- reads: dbo.a
+-- writes: dbo.b
+IF OBJECT_ID('tempdb..#t') IS NOT NULL DROP TABLE #t
+SELECT * INTO #t FROM dbo.a
+CREATE CLUSTERED INDEX i ON #t (id)
+MERGE dbo.b AS b
+USING #t AS t
+ON b.id = t.id
+WHEN MATCHED THEN UPDATE SET b.x = t.x
+WHEN NOT MATCHED BY TARGET THEN INSERT (id) VALUES (t.id);
+
+-- name: in short: BEGIN TRY BEGIN TRAN; INSERT INTO dbo.a SELECT * FROM dbo.b; COMMIT; E
+-- reads: dbo.b
+-- writes: dbo.a
+BEGIN TRY BEGIN TRAN; INSERT INTO dbo.a SELECT * FROM dbo.b; COMMIT; END TRY BEGIN CATCH ROLLBACK; THROW; END CATCH;
+
+-- name: in short: WHILE EXISTS (SELECT 1 FROM dbo.q) BEGIN DELETE TOP (100) FROM dbo.q O
+-- reads:
+-- writes: dbo.q, dbo.r
+WHILE EXISTS (SELECT 1 FROM dbo.q) BEGIN DELETE TOP (100) FROM dbo.q OUTPUT deleted.* INTO dbo.r; END;
