@@ -83,8 +83,12 @@ _REPAIRS = [
         r"\A(\s*)INSERT\s+OVERWRITE\s+(?:LOCAL\s+)?DIRECTORY\b.*?(?=\bSELECT\b|\bWITH\s+\w+\s+AS\b|\bFROM\b|\bVALUES\b)",
         r"\1",
     ),
-    # Teradata: FROM before SET, locks before a statement
-    _repair("teradata", r"\A(\s*UPD(?:ATE)?\s+" + NAME + r")(\s+FROM\b.*?)(\s+SET\b.*?)(\s+WHERE\b.*)?\Z", r"\1\3\2\4"),
+    # Teradata: a table right before SET, which sqlglot takes for its alias; locks before a statement
+    _repair(
+        "teradata",
+        r"\A(\s*UPD(?:ATE)?\b.*?)(,\s*|\bFROM\s+)(" + NAME + r")(\s+SET\b)",
+        r"\1\2(SELECT * FROM \3) AS last_one\4",
+    ),
     _repair(
         "teradata",
         r"\bLOCK(?:ING)?\s+(?:ROW|(?:TABLE|VIEW|DATABASE)?\s*"
