@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.shells import SHELLS
+from tests.shells import SHELLS, needs
 
 from crosswind.pods.known_sidecars import KNOWN, KnownSidecar, Role
-from crosswind.pods.stop_plans import SIGNAL_SCRIPT, Abilities, Step, Target, Way, plan_stop
+from crosswind.pods.stop_plans import HANDLED_SIGNAL_SCRIPT, SIGNAL_SCRIPT, Abilities, Step, Target, Way, plan_stop
 from crosswind.types import Manifest
 
 ISTIO = {"name": "istio-proxy", "image": "istio/proxyv2:1.26.4"}
@@ -62,7 +62,7 @@ def first(manifest: Manifest, way: Way) -> Step:
         ({"name": "logs", "image": "fluent/fluent-bit:3.2"}, []),
         ({"name": "otc-container", "image": "otel/opentelemetry-collector:0.110"}, []),
         ({"name": "airflow-xcom-sidecar", "image": "alpine"}, ["wait", "signal"]),
-        (UNKNOWN, ["signal"]),
+        (UNKNOWN, ["signal", "signal", "signal"]),  # TERM, then what it may handle in its place
     ],
     ids=lambda value: value["image"] if isinstance(value, dict) else "",
 )
@@ -221,6 +221,23 @@ def test_the_signal_script_does_nothing_on_a_machine_that_is_not_a_container(she
     environment = os.environ | {"HOSTNAME": "another-pod"}
     done = subprocess.run([*shell.split(), str(script), "TERM"], env=environment, capture_output=True, timeout=10)
     assert (done.returncode, done.stderr) == (3, b"")
+
+
+@needs("dash")  # which handles no signal that it has no trap for
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(("handled", "code"), [(True, 9), (False, 4)])
+def test_a_signal_without_a_handler_is_not_sent_to_process_1(
+    tmp_path: Path, shell: str, handled: bool, code: int
+) -> None:
+    namespace = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if subprocess.run([*namespace, "true"], capture_output=True, timeout=10).returncode:
+        pytest.skip("process namespaces cannot be made here")
+    (tmp_path / "signal").write_text(HANDLED_SIGNAL_SCRIPT)
+    trap = "trap 'exit 9' QUIT" if handled else ":"
+    (tmp_path / "main").write_text(f"{trap}\n{shell} ./signal QUIT 3\nexit $?\n")
+    environment = {"PATH": os.environ["PATH"]}
+    done = subprocess.run([*namespace, "dash", "main"], cwd=tmp_path, env=environment, capture_output=True, timeout=20)
+    assert done.returncode == code
 
 
 WORKER = "sh -c 'trap \"echo told >>told; exit\" TERM; while :; do sleep 0.05; done' &"

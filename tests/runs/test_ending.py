@@ -112,9 +112,19 @@ async def test_an_unknown_sidecar_is_sent_term(
     assert "did not work" not in caplog.text, "a command that ends its container is judged by that"
 
 
+async def test_an_unknown_sidecar_that_ignores_term_is_sent_what_it_handles(client: Client, namespace: str) -> None:
+    script = "trap '' TERM INT; trap 'exit 6' QUIT; while :; do sleep 0.1; done"
+    sidecar = {"name": "second", "image": "busybox", "command": ["sh", "-c", script]}
+    found = await base_over(client, namespace, pod("etl", sidecar))
+    assert await Ender(client, allowed=Abilities.B).end(found)
+    ended = ("SidecarEnded", "second ended: send QUIT by a shell, exit code 6")
+    assert (await told(client, namespace))[-1] == ended
+
+
 ISTIO = {"name": "istio-proxy", "image": "istio/proxyv2:1.26.4-distroless", "args": ["proxy", "sidecar"]}
 LOGS = {"name": "logs", "image": "fluent/fluent-bit:3.2-debug"}
-STUBBORN = {"name": "second", "image": "busybox", "command": ["sh", "-c", "trap '' TERM; while :; do sleep 0.1; done"]}
+DEAF = "trap '' TERM INT QUIT; while :; do sleep 0.1; done"
+STUBBORN = {"name": "second", "image": "busybox", "command": ["sh", "-c", DEAF]}
 
 
 async def test_shippers_end_first_and_the_mesh_last(client: Client, namespace: str) -> None:

@@ -58,10 +58,10 @@ PLAYED = {
     "cloud-sql, without its endpoint": declared(TERM, "db", f"{SQL}-alpine", code=143),
     "cloud-sql, 0 on TERM": declared(TERM, "db", f"{SQL}-alpine", "--exit-zero-on-sigterm"),
     "alloydb": declared(
-        "ask POST :9091/quitquitquit",
-        "db",
-        "gcr.io/alloydb-connectors/alloydb-auth-proxy:1.13",
-        "--quitquitquit",
+        "ask POST :9091/quitquitquit", "db", "gcr.io/alloydb-connectors/alloydb-auth-proxy:1.14", "--quitquitquit"
+    ),
+    "alloydb, 0 on TERM": declared(
+        TERM, "db", "gcr.io/alloydb-connectors/alloydb-auth-proxy:1.14-alpine", "--exit-zero-sigterm"
     ),
     "cloud-sql-v1": declared(TERM, "db", "gcr.io/cloudsql-docker/gce-proxy:1.33-alpine"),
     "gcs-fuse": Played("wait", annotations={"gke-gcsfuse/volumes": "true"}),

@@ -136,6 +136,17 @@ class Client:
         )
         return await self._object(request)
 
+    async def evict(self, pod: str, *, namespace: str, uid: str) -> None:
+        """Ask for a pod's eviction: it goes as by ``delete``, unless a disruption budget forbids it.
+
+        Raises ``NotFound``, ``Conflict`` (another uid), ``TooManyRequests`` (the budget) and the others.
+        """
+        options = {"preconditions": {"uid": uid}}
+        metadata = {"name": pod, "namespace": namespace}
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata, "deleteOptions": options}
+        # the answer is a Status, no object
+        await self._json(requests.create(Resource("", "v1", f"pods/{pod}/eviction", "Eviction"), body))
+
     async def get(self, resource: Resource, name: str, *, namespace: str | None = None) -> Manifest:
         """Return an object; ``NotFound`` when there is none."""
         return await self._object(requests.get(resource, name, namespace=namespace))

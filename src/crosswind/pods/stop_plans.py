@@ -18,7 +18,17 @@ from crosswind.pods.sidecars import NATIVE_SINCE
 from crosswind.pods.states import Kind, State, containers, mapping, mappings, text
 from crosswind.types import Json
 
-__all__ = ["SIGNAL_SCRIPT", "Abilities", "HttpRequest", "Step", "StopPlan", "Target", "Way", "plan_stop"]
+__all__ = [
+    "HANDLED_SIGNAL_SCRIPT",
+    "SIGNAL_SCRIPT",
+    "Abilities",
+    "HttpRequest",
+    "Step",
+    "StopPlan",
+    "Target",
+    "Way",
+    "plan_stop",
+]
 
 _MARGIN = 3.0
 """Seconds added to a step's deadline: for the request itself and the kubelet's report of the end."""
@@ -44,6 +54,19 @@ esac"""
 where the pod shares one process namespace (process 1 is ``pause``), those that have this container's root. ``$1``: the
 signal. Does nothing (exit code 3) where it finds itself among the processes of a whole machine. BusyBox takes
 no ``--`` and dash no ``-s TERM -1``."""
+
+
+_HANDLED = """\
+while read -r key mask; do [ "$key" = SigCgt: ] && break; done </proc/1/status
+[ $((0x${mask#????????} >> ($2 - 1) & 1)) = 1 ] || { echo "process 1 has no handler for $1" >&2; exit 4; }
+"""
+HANDLED_SIGNAL_SCRIPT = _HANDLED + SIGNAL_SCRIPT
+"""The same, and nothing (exit code 4) where process 1 has no handler for the signal, which the kernel then drops: a
+process 1 gets from inside its container only signals that it handles (pid_namespaces(7)). ``$2``: its number."""
+
+_FURTHER_SIGNALS = {"INT": 2, "QUIT": 3}
+"""What programs that ignore TERM may still end by: Python by INT, nginx and Go programs by QUIT."""
+_FURTHER_WAIT = 10.0
 
 
 class Abilities(enum.Flag):
@@ -122,7 +145,7 @@ class Step:
 
     def __str__(self) -> str:
         if self.way is Way.SIGNAL:
-            return f"send {self.command[-1]} by a shell"
+            return f"send {self.command[4]} by a shell"  # behind sh -c SCRIPT sh
         what = self.request or " ".join(self.command) or self.image
         return f"{self.way} {what}".strip()
 
@@ -276,6 +299,8 @@ class _Planner:
                 exit_code=product.asked_code,
             )
         yield self._signal(product, container, wait)
+        if not product.name:
+            yield from _further_signals()
         yield self._swap(container)
 
     def _request(self, ask: Ask, container: Json, product: KnownSidecar) -> HttpRequest:
@@ -328,6 +353,14 @@ class _Planner:
                 yield f'annotation {name}: "{value}" leaves it out or lets it be asked'
         if native and not product.native and not product.marks and product.role is not Role.LAST:
             yield f"declare {container['name']} as an init container with restartPolicy: Always"
+
+
+def _further_signals() -> Iterator[Step]:
+    """Yield the signals for an unknown sidecar that ignores TERM; a missing handler is found without a wait."""
+    for signal, number in _FURTHER_SIGNALS.items():
+        command = ("/bin/sh", "-c", HANDLED_SIGNAL_SCRIPT, "sh", signal, str(number))
+        reason = "if it handles that; exit code unknown" + _verdict(None)
+        yield Step(Way.SIGNAL, _FURTHER_WAIT + _CLIENT_WAIT, reason, command=command)
 
 
 def _skipped(step: Step, why: str) -> Step:

@@ -115,6 +115,13 @@ PROGRAMS: dict[str, Program] = {
         term_code=143,
         term_zero="exit-zero-on-sigterm",
     ),
+    "alloydb-auth-proxy": Program(
+        (Door("admin-port", "/quitquitquit", "quit", "POST", LOOPBACK, needs="quitquitquit"),),
+        {"admin-port": "9091", "quitquitquit": "false", "exit-zero-sigterm": "false"},
+        prefix="ALLOYDB_PROXY_",
+        term_code=143,
+        term_zero="exit-zero-sigterm",
+    ),
     "cloud-sql-proxy-v1": Program(),
     "gcsfuse": Program(options={"volume-base-path": "/gcsfuse-tmp/.volumes"}, exit_file="volume-base-path"),
     "consul-dataplane": Program(
@@ -419,11 +426,21 @@ def vault(arguments: list[str]) -> int:
     return serve("vault", [], {"port": port, "quit": "true" if config.get("listener") else "false"})
 
 
-def cloud_sql_proxy(arguments: list[str]) -> int:
-    """Cloud SQL's proxy, with its ``shutdown`` command."""
+def _google_proxy(name: str, arguments: list[str]) -> int:
+    """Cloud SQL's or AlloyDB's proxy, with its ``shutdown`` command."""
     if arguments[:1] == ["shutdown"]:
-        return request(parse_options(PROGRAMS["cloud-sql-proxy"], arguments, {})["admin-port"], "POST", "/quitquitquit")
-    return serve("cloud-sql-proxy", arguments, {})
+        return request(parse_options(PROGRAMS[name], arguments, {})["admin-port"], "POST", "/quitquitquit")
+    return serve(name, arguments, {})
+
+
+def cloud_sql_proxy(arguments: list[str]) -> int:
+    """Cloud SQL's proxy."""
+    return _google_proxy("cloud-sql-proxy", arguments)
+
+
+def alloydb_auth_proxy(arguments: list[str]) -> int:
+    """AlloyDB's proxy."""
+    return _google_proxy("alloydb-auth-proxy", arguments)
 
 
 def linkerd_await(arguments: list[str]) -> int:
@@ -442,6 +459,7 @@ def linkerd_await(arguments: list[str]) -> int:
 COMMANDS = {
     "pilot-agent": pilot_agent,
     "vault": vault,
+    "alloydb-auth-proxy": alloydb_auth_proxy,
     "cloud-sql-proxy": cloud_sql_proxy,
     "linkerd-await": linkerd_await,
 }
