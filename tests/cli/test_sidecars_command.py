@@ -126,4 +126,4 @@ def test_the_page_knows_every_sidecar_and_how_it_is_told() -> None:
 
 def test_the_pages_own_sidecar_can_be_read() -> None:
     (text,) = re.findall(r"^```yaml\n(sidecars:.*?)^```", PAGE, re.M | re.S)
-    assert parse_sidecars(text, "page")[0].client == ("/usr/bin/pgbouncer-quit", "--port={port}")
+    assert parse_sidecars(text, "page")[0].client == ("/usr/bin/pgcat-quit", "--port={port}")

@@ -51,6 +51,7 @@ PLAYED = {
         "ask POST :4191/shutdown",
         annotations={"linkerd.io/inject": "enabled", "config.linkerd.io/proxy-admin-shutdown": "enabled"},
     ),
+    "linkerd-debug": declared(TERM, "linkerd-debug", "cr.l5d.io/linkerd/debug:stable-2.14.0"),
     "vault": Played(
         "ask POST :8200/agent/v1/quit", annotations={f"{VAULT}inject": "true", f"{VAULT}enable-quit": "true"}
     ),
@@ -65,6 +66,11 @@ PLAYED = {
     ),
     "cloud-sql-v1": declared(TERM, "db", "gcr.io/cloudsql-docker/gce-proxy:1.33-alpine"),
     "gcs-fuse": Played("wait", annotations={"gke-gcsfuse/volumes": "true"}),
+    "gcs-fuse-prefetch": declared(
+        "swap busybox",
+        "gke-gcsfuse-metadata-prefetch",
+        "gke.gcr.io/gcs-fuse-csi-driver-metadata-prefetch:v1.8.9-gke.1",
+    ),
     "consul": declared(
         "ask POST :20600/graceful_shutdown",
         "consul-dataplane",
@@ -82,10 +88,21 @@ PLAYED = {
     "envoy": declared("ask POST :9901/quitquitquit", "front", "envoyproxy/envoy:v1.31.0"),
     "app-mesh": declared("ask POST :9901/quitquitquit", "envoy", "x.example/aws-appmesh-envoy:v1"),
     "osm": declared("ask POST :15000/quitquitquit", "envoy", "envoyproxy/envoy-distroless:v1.24"),
+    "tailscale": declared(TERM, "ts", "ghcr.io/tailscale/tailscale:v1.90.0"),
+    "azure-identity-proxy": declared(
+        "swap busybox", "azwi-proxy", "mcr.microsoft.com/oss/azure/workload-identity/proxy:v1.5.0"
+    ),
+    "pgbouncer": declared("send INT by a shell", "pool", "edoburu/pgbouncer:v1.23.1-p2"),
     "datadog": declared(TERM, "datadog-agent-injected", "gcr.io/datadog/agent:7"),
     "fluent-bit": declared(TERM, "logs", "fluent/fluent-bit:3.2-debug"),
     "fluentd": declared(TERM, "logs", "fluent/fluentd:v1.17", code=143),
     "otel-collector": declared("swap busybox", "otc-container", "otel/opentelemetry-collector:0.110"),
+    "otel-collector, built by AWS": declared(
+        "swap busybox", "adot", "public.ecr.aws/aws-observability/aws-otel-collector:v0.43.3"
+    ),
+    "filebeat": declared(TERM, "logs", "docker.elastic.co/beats/filebeat:9.1.0"),
+    "aws-xray": declared("swap busybox", "traces", "public.ecr.aws/xray/aws-xray-daemon:3.3.14"),
+    "aws-cloudwatch": declared("swap busybox", "metrics", "public.ecr.aws/cloudwatch-agent/cloudwatch-agent:1.300055"),
     "airflow-xcom": declared(
         "send INT by a shell",
         "airflow-xcom-sidecar",

@@ -3,9 +3,9 @@
 ::
 
     sidecars:
-      - name: pgbouncer
-        containers: [pgbouncer]
-        images: ["*/pgbouncer:*"]
+      - name: pgcat
+        containers: [pgcat]
+        images: ["*/pgcat:*"]
         role: helper                # shipper, helper, mesh or last
         asks:
           - {port: 6432, path: /quit, method: POST}

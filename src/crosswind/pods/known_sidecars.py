@@ -133,7 +133,7 @@ KNOWN: tuple[KnownSidecar, ...] = (
     KnownSidecar(
         "istio",
         ("istio-proxy",),
-        _image("proxyv2"),
+        _image("proxyv2", "*-proxyv2", "*proxyv2-rhel*", "*proxyv2-ubi*", "istio-proxy"),
         Role.MESH,
         commands=("proxy sidecar*", "pilot-agent proxy *"),
         variables=("ISTIO_META_*", "PROXY_CONFIG"),
@@ -141,13 +141,19 @@ KNOWN: tuple[KnownSidecar, ...] = (
         native={"sidecar.istio.io/nativeSidecar": "true"},
         asks=(Ask(_ISTIO_PORT, _QUIT), _ask("15000", "/quitquitquit")),
         client=("pilot-agent", "request", "--debug-port={port}", "POST", "quitquitquit"),
-        shells=("*-debug", "*/proxyv2:[0-9]*[0-9]"),
+        shells=("*-debug", "*/proxyv2:[0-9]*[0-9]", "*proxyv2-ubi[0-9]*"),
         wait=Setting("7", env=("PROXY_CONFIG:terminationDrainDuration",)),
         signal_code=0,
         ready=_ask("15021", "/healthz/ready", "GET"),
         note="Agent's endpoint since 1.3, POST from loopback only; from 1.26 it leaves at once, before it drains 5 s."
         " Native by default since 1.27 where all kubelets are 1.33 or newer.",
-        sources=("istio/istio pilot/cmd/pilot-agent/status/server.go", "istio/api annotation/annotations.yaml"),
+        sources=(
+            "istio/istio pilot/cmd/pilot-agent/status/server.go",
+            "istio/api annotation/annotations.yaml",
+            "DataDog/integrations-core pull request 11662 (images of OpenShift Service Mesh)",
+            "maistra/istio maistra/Dockerfile.proxyv2",
+            "chainguard-images/images images/istio-proxy/README.md",
+        ),
     ),
     KnownSidecar(
         "linkerd",
@@ -181,6 +187,15 @@ KNOWN: tuple[KnownSidecar, ...] = (
         note="Endpoint since 2.10; from 2.16 it answers 404 unless enabled. No shell since 2.11. Native by default"
         " since 2.20.",
         sources=("linkerd/linkerd2-proxy linkerd/app/admin/src/server.rs", "linkerd/linkerd2 pkg/k8s/labels.go"),
+    ),
+    KnownSidecar(
+        "linkerd-debug",
+        ("linkerd-debug",),
+        _image("linkerd/debug", "linkerd-io/debug"),
+        commands=("tshark *",),
+        marks=("config.linkerd.io/enable-debug-sidecar",),
+        note="Linkerd's debug container, asked for by an annotation. It runs tshark and has no endpoint.",
+        sources=("linkerd/linkerd2 Dockerfile-debug, pkg/k8s/labels.go",),
     ),
     KnownSidecar(
         "vault",
@@ -225,9 +240,11 @@ KNOWN: tuple[KnownSidecar, ...] = (
         signal_code=143,
         signal_zero=Setting("false", (), ("exit-zero-sigterm",), ("ALLOYDB_PROXY_EXIT_ZERO_SIGTERM",)),
         ready=_ask(Setting("9090", (), ("http-port",), ("ALLOYDB_PROXY_HTTP_PORT",)), "/startup", "GET"),
-        note="By the authors of Cloud SQL's proxy, with the same endpoint; the switch for TERM has another name.",
+        note="By the authors of Cloud SQL's proxy, with the same endpoint (GET as well since 1.12). Its own command"
+        " since 1.14; exit code 0 on TERM by --exit-zero-sigterm since 1.11.",
         sources=(
             "GoogleCloudPlatform/alloydb-auth-proxy docs/cmd/alloydb-auth-proxy.md, alloydb-auth-proxy_shutdown.md",
+            "GoogleCloudPlatform/alloydb-auth-proxy CHANGELOG.md",
         ),
     ),
     KnownSidecar(
@@ -276,6 +293,18 @@ KNOWN: tuple[KnownSidecar, ...] = (
         note="Polls for the driver's exit file every 5 s, then flushes. Ended early, users of the mount get"
         " 'Transport endpoint is not connected'. Native since GKE 1.29.3-gke.1093000.",
         sources=("GoogleCloudPlatform/gcs-fuse-csi-driver pkg/csi_driver/utils.go",),
+    ),
+    KnownSidecar(
+        "gcs-fuse-prefetch",
+        ("gke-gcsfuse-metadata-prefetch",),
+        ("*gcs-fuse-csi-driver-metadata-prefetch*",),
+        marks=("gke-gcsfuse/volumes",),
+        shells=(),
+        wait=Setting("5"),
+        signal_code=0,
+        note="Fills the mount's metadata cache once, then sleeps. The driver waits for it before it ends the mounter."
+        " Native where the mounter is.",
+        sources=("GoogleCloudPlatform/gcs-fuse-csi-driver cmd/metadata_prefetch, pkg/webhook/sidecar_spec.go",),
     ),
     KnownSidecar(
         "consul",
@@ -384,6 +413,45 @@ KNOWN: tuple[KnownSidecar, ...] = (
         sources=("openservicemesh/osm pkg/constants/constants.go",),
     ),
     KnownSidecar(
+        "tailscale",
+        ("*",),
+        _image("tailscale"),
+        Role.MESH,
+        commands=("containerboot*",),
+        variables=("TS_KUBE_SECRET", "TS_USERSPACE"),
+        wait=Setting("30"),
+        signal_code=0,
+        note="Has no endpoint. On TERM it withdraws its services for up to 25 s; up to 1.52 it exits with an"
+        " error then.",
+        sources=("tailscale/tailscale cmd/containerboot/main.go, Dockerfile, issue 10090",),
+    ),
+    KnownSidecar(
+        "azure-identity-proxy",
+        ("azwi-proxy",),
+        _image("workload-identity/proxy"),
+        commands=("*--proxy-port=*",),
+        marks=("azure.workload.identity/inject-proxy-sidecar",),
+        shells=(),
+        note="Azure Workload Identity's proxy of the metadata service. Has no endpoint, and no shell in its image."
+        " Newer webhooks inject a native sidecar where the API server is 1.32 or newer.",
+        sources=("Azure/azure-workload-identity pkg/webhook/webhook.go, consts.go, docker/proxy.Dockerfile",),
+    ),
+    KnownSidecar(
+        "pgbouncer",
+        ("*",),
+        (*_image("pgbouncer"), "*:airflow-pgbouncer-*"),
+        commands=("pgbouncer *",),
+        signal="INT",
+        wait=Setting("10"),
+        signal_code=0,
+        note="Has no endpoint. INT waits while a server connection is in use; since 1.23 TERM waits until every"
+        " client has left.",
+        sources=(
+            "pgbouncer/pgbouncer doc/usage.md, src/main.c",
+            "apache/airflow chart/dockerfiles/pgbouncer/Dockerfile",
+        ),
+    ),
+    KnownSidecar(
         "datadog",
         ("datadog-agent-injected",),
         ("*/agent:*", "*/agent@*"),
@@ -419,12 +487,55 @@ KNOWN: tuple[KnownSidecar, ...] = (
     KnownSidecar(
         "otel-collector",
         ("*",),
-        ("*/opentelemetry-collector*", *_image("otelcol", "otelcol-*")),
+        (
+            "*/opentelemetry-collector*",
+            *_image("otelcol", "otelcol-*", "aws-otel-collector", "splunk-otel-collector"),
+        ),
         Role.SHIPPER,
-        commands=("otelcol*",),
+        commands=("otelcol*", "awscollector*"),
         shells=(),
-        note="Has no endpoint, and nothing but itself in its image. Injected as a native sidecar since operator 0.132.",
-        sources=("open-telemetry/opentelemetry-operator CHANGELOG.md",),
+        signal_code=0,
+        note="Has no endpoint, and no shell in its image; AWS's and Splunk's builds are the same. Injected as a native"
+        " sidecar since operator 0.132.",
+        sources=(
+            "open-telemetry/opentelemetry-operator CHANGELOG.md",
+            "open-telemetry/opentelemetry-collector otelcol/collector.go",
+            "aws-observability/aws-otel-collector cmd/awscollector/Dockerfile",
+            "signalfx/splunk-otel-collector cmd/otelcol/Dockerfile",
+        ),
+    ),
+    KnownSidecar(
+        "filebeat",
+        ("*",),
+        _image("filebeat", "filebeat-*"),
+        Role.SHIPPER,
+        commands=("filebeat *",),
+        note="Has no endpoint. Lines that it has not read when TERM comes are lost.",
+        sources=("elastic/beats libbeat/service/service.go, dev-tools/packaging/templates/docker, issue 13647",),
+    ),
+    KnownSidecar(
+        "aws-xray",
+        ("*",),
+        _image("aws-xray-daemon"),
+        Role.SHIPPER,
+        shells=(),
+        signal_code=0,
+        note="Has no endpoint, and nothing but itself in its image.",
+        sources=("aws/aws-xray-daemon cmd/tracing/tracing.go, Dockerfile",),
+    ),
+    KnownSidecar(
+        "aws-cloudwatch",
+        ("*",),
+        _image("cloudwatch-agent"),
+        Role.SHIPPER,
+        commands=("start-amazon-cloudwatch-agent*",),
+        shells=(),
+        note="Has no endpoint, and no shell in its image. It does not flush its metrics when it is ended, and may exit"
+        " with 2 soon after its start.",
+        sources=(
+            "aws/amazon-cloudwatch-agent amazon-cloudwatch-container-insights/cloudwatch-agent-dockerfile/source",
+            "aws/amazon-cloudwatch-agent issues 170, 770, 961",
+        ),
     ),
     KnownSidecar(
         "airflow-xcom",

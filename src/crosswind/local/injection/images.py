@@ -19,11 +19,13 @@ PLAYED: dict[str, tuple[str, bool]] = {
     "*istio/proxyv2*-distroless": ("pilot-agent", False),
     "*linkerd/proxy-init*": ("done", False),
     "*linkerd/proxy:*": ("linkerd", False),
+    "*linkerd/debug*": ("tshark", True),
     "*hashicorp/vault*": ("vault", True),
     "*alloydb-auth-proxy*": ("alloydb-auth-proxy", False),
     "*cloud-sql-proxy*": ("cloud-sql-proxy", False),
     "*cloudsql-docker/gce-proxy*": ("cloud-sql-proxy-v1", False),
     "*gcs-fuse-csi-driver-sidecar-mounter*": ("gcsfuse", False),
+    "*gcs-fuse-csi-driver-metadata-prefetch*": ("gcsfuse-prefetch", False),
     "*consul-dataplane*": ("consul-dataplane", False),
     "*kuma-dp*": ("kuma-dp", False),
     "*kumahq/kuma-init*": ("done", False),
@@ -31,9 +33,17 @@ PLAYED: dict[str, tuple[str, bool]] = {
     "*aws-appmesh-envoy*": ("appmesh-envoy", True),
     "*envoyproxy/envoy-distroless*": ("osm-envoy", False),
     "*envoyproxy/envoy:*": ("envoy", True),
+    "*tailscale/tailscale*": ("containerboot", True),
+    "*workload-identity/proxy:*": ("azwi-proxy", False),
+    "*/pgbouncer:*": ("pgbouncer", True),
     "*fluent-bit*": ("fluent-bit", False),
     "*fluent/fluentd*": ("fluentd", True),
     "*opentelemetry-collector*": ("otel-collector", False),
+    "*aws-otel-collector*": ("otel-collector", False),
+    "*splunk-otel-collector*": ("otel-collector", False),
+    "*beats/filebeat*": ("filebeat", True),
+    "*aws-xray-daemon*": ("xray", False),
+    "*cloudwatch-agent*": ("start-amazon-cloudwatch-agent", False),
     "*datadog/agent*": ("datadog-agent", True),
     "*git-sync/git-sync*": ("git-sync", False),
     "*git-sync/git-sync:v[0-3]*": ("git-sync", True),
@@ -59,7 +69,9 @@ def sidecar_images(folder: Path, *, ready_after: float) -> dict[str, LocalImage]
     folder.mkdir(parents=True, exist_ok=True)
     for command in {*CLIENTS, *(command for command, _ in PLAYED.values())}:
         script = folder / command
-        script.write_text(f'#!/bin/sh\nexec {shlex.join([python, "-I", "-S", str(program), command])} "$@"\n')
+        # Python handles INT from its start on, and would end with 130 where a real program does not hear it yet.
+        deaf = "" if command in CLIENTS else "trap '' INT\n"
+        script.write_text(f'#!/bin/sh\n{deaf}exec {shlex.join([python, "-I", "-S", str(program), command])} "$@"\n')
         script.chmod(0o755)
     environment = {READY_AFTER: str(ready_after)}
     return {

@@ -155,6 +155,13 @@ PROGRAMS: dict[str, Program] = {
     "git-sync": Program(),
     "vector": Program((Door("8686", "/health", "ready", body='{"ok":true}\n'),)),
     "sidecar": Program(),
+    **{
+        name: Program()
+        for name in (
+            *("tshark", "gcsfuse-prefetch", "containerboot", "azwi-proxy", "pgbouncer"),
+            *("filebeat", "xray", "start-amazon-cloudwatch-agent"),
+        )
+    },
 }
 """Every sidecar that can be played, by name."""
 
