@@ -109,8 +109,7 @@ PLAYED = {
         "alpine",
         script='trap "exit 0" INT; while true; do sleep 1; done;',
     ),
-    "git-sync": declared(TERM, "git-sync", "registry.k8s.io/git-sync/git-sync:v3.6.9"),
-    "git-sync, without a shell": declared("swap busybox", "git-sync", "registry.k8s.io/git-sync/git-sync:v4.4.0"),
+    "git-sync": declared(TERM, "git-sync", "registry.k8s.io/git-sync/git-sync:v4.4.0"),
     "vector": declared(TERM, "vector", "timberio/vector:0.43.0-alpine"),
     "airflow-kerberos": declared(TERM, "worker-kerberos", "busybox", code=143, script=f"trap 'exit 143' TERM; {STAYS}"),
     "airflow-log-groomer": declared(

@@ -555,9 +555,9 @@ KNOWN: tuple[KnownSidecar, ...] = (
         ("git-sync", "git-sync-*", "gitsync*"),
         ("*git-sync*",),
         commands=("git-sync *",),
-        shells=("*git-sync:v[0-3]*",),
-        note="Has no endpoint. In worker pods it belongs among the init containers, with --one-time.",
-        sources=("kubernetes/git-sync README",),
+        note="Has no endpoint. Its image has a shell; process 1 is a small init that passes signals on. In worker"
+        " pods it belongs among the init containers, with --one-time.",
+        sources=("kubernetes/git-sync README, Dockerfile.in, pkg/pid1/pid1.go",),
     ),
     KnownSidecar(
         "vector",
