@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -33,7 +34,10 @@ def test_make_wheel_builds_a_wheel_with_all_that_is_in_the_package(tmp_path: Pat
     (checkout / ".venv" / ".ready").touch()
     (checkout / "dist").mkdir()
     (checkout / "dist" / "mine.txt").touch()
-    ran = subprocess.run(["make", "wheel"], cwd=checkout, capture_output=True, text=True, timeout=280, check=False)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    ran = subprocess.run(
+        ["make", "wheel"], env=environment, cwd=checkout, capture_output=True, text=True, timeout=280, check=False
+    )
     assert ran.returncode == 0, ran.stderr
     (wheel,) = (checkout / "dist").glob("crosswind-*.whl")
     assert ran.stdout.split() == [f"dist/{wheel.name}"]

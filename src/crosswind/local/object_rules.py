@@ -195,7 +195,7 @@ def _is_chosen(selector: Manifest, labels: Manifest) -> bool:
     """Whether a selector chooses labels; one that is wrong is refused for itself."""
     try:
         return matches_labels(selector, labels)
-    except (KeyError, StatusError):
+    except (KeyError, IndexError, StatusError):  # an operator that is none, or one without its values
         return True
 
 

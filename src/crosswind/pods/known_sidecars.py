@@ -70,6 +70,8 @@ class KnownSidecar:
     images: tuple[str, ...]
     """Patterns of the image, registry and tag included."""
     role: Role = Role.HELPER
+    like: str = ""
+    """Another product with the same endpoints: from inside the pod, without its spec, they cannot be told apart."""
     commands: tuple[str, ...] = ()
     """Patterns of the command line, the program's folder left out: they tell a mirrored image of another name."""
     variables: tuple[str, ...] = ()
@@ -225,6 +227,7 @@ KNOWN: tuple[KnownSidecar, ...] = (
         "alloydb",
         ("*",),
         _image("alloydb-auth-proxy"),
+        like="cloud-sql",
         commands=("*alloydb-auth-proxy *", "*projects/*/locations/*/clusters/*/instances/*", "*-exit-zero-sigterm*"),
         variables=("ALLOYDB_PROXY_*",),
         asks=(

@@ -69,7 +69,7 @@ def doors_of(meshes: Collection[str], known: Iterable[KnownSidecar] = KNOWN) -> 
     """
     order = list(Role)
     chosen = sorted(
-        (product for product in known if "auto" in meshes or product.name in meshes),
+        (product for product in known if product.name in meshes or ("auto" in meshes and not product.like)),
         key=lambda product: order.index(product.role),
     )
     doors: dict[tuple[str, int, str], Door] = {}

@@ -54,12 +54,16 @@ class Forker:
     def connect(self) -> socket.socket:
         """Return a socket to a new supervisor."""
         ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                self._ask(theirs)
-            except OSError:  # somebody killed it
-                self.close()
-                self._ask(theirs)
+        try:
+            with theirs:
+                try:
+                    self._ask(theirs)
+                except OSError:  # somebody killed it
+                    self.close()
+                    self._ask(theirs)
+        except BaseException:
+            ours.close()
+            raise
         ours.setblocking(False)
         return ours
 
@@ -83,11 +87,17 @@ class Forker:
         self._requests = self._process = None
 
 
+_NO_SOCKET = socket.socket()
+_NO_SOCKET.close()
+"""What a container has in place of a socket before it starts: closed, like that of one that has ended."""
+
+
 class Container:
     """A started container. ``changed`` is called when its log has grown or it has ended."""
 
     def __init__(self, forker: Forker) -> None:
-        self._socket = forker.connect()
+        self._forker = forker
+        self._socket = _NO_SOCKET
         self._sending = asyncio.Lock()
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._exits: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -100,6 +110,7 @@ class Container:
 
     async def start(self, spec: dict[str, Any], *, stdin: bool = False, network: int | None = None) -> int:
         """Start the process that the launcher's ``start`` describes; return its pid. ``StartError``: that failed."""
+        self._socket = self._forker.connect()  # here, for one that is never started is closed by nobody
         fds: dict[str, int] = {} if network is None else {"network": network}
         given: list[int] = []
         if spec.get("tty"):
@@ -244,8 +255,7 @@ class Container:
         if self._reader is not None and not self._reader.done():
             self._reader.cancel()
             await asyncio.wait([self._reader])
-        elif self._reader is None:
-            self._socket.close()
+        self._gone()  # a task that is cancelled before its first step runs no line of its own
 
 
 @dataclass(frozen=True, slots=True)

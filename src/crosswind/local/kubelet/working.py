@@ -361,7 +361,6 @@ class PodWorker:
         try:
             process = process_spec(self._machine, self.pod, spec, self._volumes, self._shared, run.folder)
         except ConfigError as problem:
-            await run.container.close()
             self._refuse_config(sight, name, str(problem))
             return False
         if number == 0:
