@@ -99,4 +99,4 @@ def test_workers_are_apart_from_airflows_secrets_unless_an_earlier_file_or_a_vol
     assert values.worker_namespaces == namespaces
     warned = "workers: {namespaces: [airflow-workers]}" in shared_namespace(values)
     assert warned is (namespaces == ("airflow",))
-    assert read_values(text, "v.yaml", shared=True).worker_namespaces[0] in (*namespaces, values.namespace)
+    assert values.with_workers_apart(False).worker_namespaces[0] in (*namespaces, values.namespace)

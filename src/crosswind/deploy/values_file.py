@@ -28,11 +28,11 @@ FIRST_LINE = "# One deployment of Airflow. All keys: docs/deploy.md. Then:"
 """How ``crosswind init`` began its files when workers were in the namespace of everything else."""
 
 
-def read_values(text: str, where: str, *, shared: bool = False) -> Values:
+def read_values(text: str, where: str) -> Values:
     """Return the values that ``text`` (YAML, one document) gives; ``where`` is the file's name, for messages.
 
-    Workers are in a namespace of their own unless the file names others. ``shared``: an earlier deployment has them
-    in the namespace of everything else, and they stay there; so they do for a file of an earlier ``crosswind init``.
+    Workers are in a namespace of their own unless the file names others. In a file of an earlier ``crosswind init``
+    they stay in the namespace of everything else.
 
     Raises ``ConfigError``: ``FILE:LINE: KEY what is wrong; how to mend it``, one line for each problem.
     """
@@ -43,7 +43,7 @@ def read_values(text: str, where: str, *, shared: bool = False) -> Values:
         raise ConfigError("\n".join(told(problem, root, where) for problem in twice))
     try:
         values = Values.model_validate(content)
-        return values.with_workers_apart(not shared and not text.startswith(FIRST_LINE))
+        return values.with_workers_apart(not text.startswith(FIRST_LINE))
     except ValidationError as error:
         raise ConfigError("\n".join(_lines(error, root, content, where))) from error
 
