@@ -1,4 +1,4 @@
-"""A scheduler that takes over 5,000 running pods of one that is no more: how long that takes, and what heartbeats feel.
+"""The adoption of 5,000 running pods of a dead scheduler: its duration, and its effect on heartbeats.
 
     python -m benchmarks.adoption [--pods 5000] [--database postgresql|sqlite] [--output text|markdown|json]
 
@@ -33,7 +33,7 @@ from benchmarks.executors import (
 )
 from benchmarks.goals import table
 from benchmarks.metering import quantile
-from benchmarks.tables import Table, machine, show
+from benchmarks.tables import ResultTable, machine, show
 
 from crosswind.kube.client import Client
 from crosswind.kube.resources import NAMESPACES, PODS
@@ -59,36 +59,36 @@ async def measure(pods: int, kind: str = "postgresql") -> dict[str, float]:
             await client.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
             env = environment(home, place.url, kubeconfig, pods, OURS_AWAKE)
             await _part("launch", pods, env)
-            found = await _part("adopt", pods, env)
+            times = await _part("adopt", pods, env)
             marked = await client.list(PODS, namespace=NAMESPACE, labels=f"airflow-worker={NEW}")
-            return found | {"pods": pods, "marked": len(marked.items)}
+            return times | {"pods": pods, "marked": len(marked.items)}
 
 
 async def _part(part: str, pods: int, env: dict[str, str]) -> dict[str, float]:
     return await measured_process(["benchmarks.adoption", "--part", part, "--pods", str(pods)], env, _LIMIT_S)
 
 
-def rows(found: dict[str, float]) -> list[Row]:
+def rows(times: dict[str, float]) -> list[Row]:
     """Return the figures with their goals."""
-    pods = int(found["pods"])
+    pods = int(times["pods"])
     n = f"adopting {pods:,} running pods"
     return [
-        at_most(f"{n}: all followed and marked, s", found["seconds"], GOAL_S),
-        at_most(f"{n}: longest heartbeat, ms", found["heartbeat_longest"] * 1000, HEARTBEAT_MS),
-        exactly(f"{n}: pods that carry the new scheduler's label", found["marked"], pods),
-        exactly(f"{n}: tasks given back to be reset, told as failed, or without a slot", found["wrong"]),
+        at_most(f"{n}: all followed and marked, s", times["seconds"], GOAL_S),
+        at_most(f"{n}: longest heartbeat, ms", times["heartbeat_longest"] * 1000, HEARTBEAT_MS),
+        exactly(f"{n}: pods that carry the new scheduler's label", times["marked"], pods),
+        exactly(f"{n}: tasks given back to be reset, reported as failed, or without a slot", times["wrong"]),
     ]
 
 
 def launch(pods: int) -> dict[str, float]:
-    """Be the scheduler before: run the pods, and end."""
+    """Run as the first scheduler: launch the pods, and end."""
     from benchmarks.contestant import make_task_instances, workloads
 
     executor = _executor(FORMER, pods)
     for workload in workloads(make_task_instances(pods, FORMER)):
         executor.queue_workload(workload, session=None)
     end = time.monotonic() + _LIMIT_S
-    while executor._engine.figures()["begun"] < pods:
+    while executor._engine.figures()["running"] < pods:
         if time.monotonic() > end:
             raise SystemExit(f"not all pods run: {executor._engine.figures()}")
         executor.heartbeat()
@@ -98,7 +98,7 @@ def launch(pods: int) -> dict[str, float]:
 
 
 def adopt(pods: int) -> dict[str, float]:
-    """Be the scheduler that comes after."""
+    """Run as the scheduler that adopts the pods."""
     from airflow.models.taskinstance import TaskInstance
     from airflow.utils.session import create_session
     from sqlalchemy import select, update
@@ -145,14 +145,14 @@ def _executor(job_id: int, pods: int) -> Any:
 
 def _has_all(executor: Any, pods: int) -> bool:
     figures = executor._engine.figures()
-    return bool(figures["begun"] == pods and not figures["unmarked"])
+    return bool(figures["running"] == pods and not figures["unlabelled"])
 
 
-def _times(found: dict[str, float]) -> Table:
-    made = Table(f"Adopting; {machine()}", ("", "s"))
+def _times(times: dict[str, float]) -> ResultTable:
+    table_of_times = ResultTable(f"Adopting; {machine()}", ("", "s"))
     for name in ("seconds", "cpu", "handed", "heartbeat_longest", "heartbeat_p99"):
-        made.rows.append((name.replace("_", " "), f"{found[name]:.3f}"))
-    return made
+        table_of_times.rows.append((name.replace("_", " "), f"{times[name]:.3f}"))
+    return table_of_times
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -167,12 +167,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         part = launch if options.part == "launch" else adopt
         print(f"RESULT {json.dumps(part(options.pods))}", flush=True)
         return 0
-    found = asyncio.run(measure(options.pods, options.database))
-    checked = rows(found)
+    times = asyncio.run(measure(options.pods, options.database))
+    checked = rows(times)
     if options.output == "json":
-        print(json.dumps({"found": found, "rows": [asdict(row) for row in checked]}))
+        print(json.dumps({"found": times, "rows": [asdict(row) for row in checked]}))
     else:
-        show([_times(found), table(checked)], options.output)
+        show([_times(times), table(checked)], options.output)
     return 0 if all(row.held for row in checked) else 1
 
 

@@ -1,4 +1,4 @@
-"""The least that any executor in Python can do: create pods, watch them, delete those that ended. Prints JSON.
+"""The least work of any executor in Python: create pods, watch them, delete those that have ended. Prints JSON.
 
     python -m benchmarks.bare_loop --kubeconfig FILE --pod FILE --tasks N
 
@@ -30,7 +30,7 @@ NAMESPACE = "bench"
 PODS, SECRETS = f"/api/v1/namespaces/{NAMESPACE}/pods", f"/api/v1/namespaces/{NAMESPACE}/secrets"
 AT_ONCE, PER_SECRET = 64, 64
 WORKLOAD_BYTES = 1800
-"""About what a task's workload has, with its token."""
+"""About the size of a task's workload with its token."""
 
 
 class Loop:
@@ -46,7 +46,7 @@ class Loop:
         self._all_gone = asyncio.Event()
 
     async def run(self, watch: aiohttp.ClientResponse) -> None:
-        """Create everything, and come back when everything is gone."""
+        """Create all pods, and return when all are deleted."""
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(self._watch(watch, group))
             for first in range(0, self._tasks, PER_SECRET):
@@ -81,11 +81,15 @@ class Loop:
         metadata, spec = self._pod["metadata"], self._pod["spec"]
         unique = name.removeprefix("bench-work-")
         mount = {"secretName": secret, "items": [{"key": unique, "path": "workload.json"}], "defaultMode": 0o444}
-        volumes = [{"name": one["name"], "secret": mount} if "secret" in one else one for one in spec["volumes"]]
+        volumes = [
+            {"name": volume["name"], "secret": mount} if "secret" in volume else volume for volume in spec["volumes"]
+        ]
         labels, annotations = ({**metadata[part], "map_index": str(index)} for part in ("labels", "annotations"))
-        mine = {**metadata, "name": name, "labels": labels, "annotations": annotations}
+        pod_metadata = {**metadata, "name": name, "labels": labels, "annotations": annotations}
         try:
-            await self._send("POST", PODS, {**self._pod, "metadata": mine, "spec": {**spec, "volumes": volumes}})
+            await self._send(
+                "POST", PODS, {**self._pod, "metadata": pod_metadata, "spec": {**spec, "volumes": volumes}}
+            )
         finally:
             self._creating.release()
 
@@ -117,7 +121,7 @@ class Loop:
 
 def _is_over(pod: dict[str, Any]) -> bool:
     statuses = pod.get("status", {}).get("containerStatuses") or ()
-    return any(one["name"] == "base" and "terminated" in one.get("state", {}) for one in statuses)
+    return any(status["name"] == "base" and "terminated" in status.get("state", {}) for status in statuses)
 
 
 async def measure(kubeconfig: Path, pod: dict[str, Any], tasks: int) -> dict[str, float]:

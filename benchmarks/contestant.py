@@ -3,13 +3,13 @@
     python -m benchmarks.contestant --executor MODULE.CLASS --mode queue|rounds|flight|trickle --tasks N --nap S
         --limit S --job-id N --freed FILE --held FILE
 
-The environment holds Airflow's configuration. The task instances are made here, QUEUED, in the metadata database; who
-plays the workers marks them running and successful there. The loop is the scheduler's: one ``heartbeat()``, take the
-events, nap.
+The environment holds Airflow's configuration. This process creates the task instances, QUEUED, in the metadata
+database; the process that plays the workers marks them running and successful there. The loop is the scheduler's: one
+``heartbeat()``, take the events, sleep.
 
-``queue``: all tasks are queued at once. ``rounds``: ``--tasks`` at once, eleven times one after the other; the first
-does not count. ``flight``: the tasks are queued a few at a time, and stay; memory is measured with a tenth
-of them, and when ``--held`` exists. ``trickle``: twenty tasks a second.
+``queue``: all tasks are queued at once. ``rounds``: ``--tasks`` at once, in eleven rounds, of which the first does not
+count. ``flight``: the tasks are queued a few at a time, and do not end; memory is measured with a tenth of them, and
+when ``--held`` exists. ``trickle``: twenty tasks a second.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from airflow.executors.workloads.task import TaskInstanceDTO
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
-from benchmarks.metering import Meter, quantile
+from benchmarks.metering import ProcessMeter, quantile
 from sqlalchemy import event, insert
 
 DAG_ID, TASK_ID = "bench", "work"
 WARM = "warm"
-"""Name of the file, beside ``--held``, that says that a tenth of the pods run."""
+"""Name of the file, beside ``--held``, whose existence means that a tenth of the pods run."""
 ROUNDS = 10
 _AT_ONCE = 100
 """Tasks that ``flight`` queues at a time, after the first tenth."""
@@ -50,13 +50,13 @@ _TRICKLE, _TRICKLE_S = 10, 0.5
 
 
 @dataclass
-class Measured:
-    """What one run came to; times in seconds, memory in MiB."""
+class ContestantFigures:
+    """The figures of one run; times in seconds, memory in MiB."""
 
     tasks: int = 0
     done: int = 0
     failed: int = 0
-    """Tasks of which the executor said that they failed: none did."""
+    """Tasks that the executor reported as failed, although none failed."""
     seconds: float = 0.0
     heartbeats: int = 0
     heartbeat_longest: float = 0.0
@@ -101,19 +101,19 @@ class Slots(set[Any]):
         self.freed: dict[int, float] = {}
 
     def discard(self, key: Any) -> None:
-        """Note it, if it is there."""
+        """Record the time if the key is present."""
         if key in self:
             self.freed[key.map_index] = time.monotonic()
         super().discard(key)
 
     def remove(self, key: Any) -> None:
-        """Note it."""
+        """Record the time."""
         self.freed[key.map_index] = time.monotonic()
         super().remove(key)
 
 
 @dataclass
-class Drive:
+class ExecutorDrive:
     """The scheduler's loop around one executor."""
 
     executor: Any
@@ -124,7 +124,7 @@ class Drive:
     begun: float = field(default_factory=time.perf_counter)
 
     def until(self, happened: Callable[[], bool]) -> None:
-        """Beat until something has happened or the time is up."""
+        """Send heartbeats until a condition holds or the time limit is reached."""
         while not happened() and time.perf_counter() - self.begun < self.limit:
             before = time.perf_counter()
             self.executor.heartbeat()
@@ -186,13 +186,14 @@ def workloads(rows: list[dict[str, Any]]) -> Iterator[ExecuteTask]:
         )
         bundle = BundleInfo(name="dags-folder", version=None)
         log_path = (
-            f"dag_id={DAG_ID}/run_id={row['run_id']}/task_id={TASK_ID}/map_index={row['map_index']}/attempt=1.log"
+            f"dag_id={DAG_ID}/run_id={row['run_id']}/task_id={TASK_ID}/map_index={row['map_index']}"
+            f"/attempt={row['try_number']}.log"
         )
         yield ExecuteTask(ti=ti, dag_rel_path="bench.py", token="", log_path=log_path, bundle_info=bundle)
 
 
-def queue_mode(drive: Drive, rows: list[dict[str, Any]], measured: Measured) -> None:
-    """Everything at once."""
+def queue_mode(drive: ExecutorDrive, rows: list[dict[str, Any]], measured: ContestantFigures) -> None:
+    """Queue all tasks at once."""
     queued = list(workloads(rows))
     drive.begun = time.perf_counter()
     worked = time.process_time()
@@ -202,8 +203,8 @@ def queue_mode(drive: Drive, rows: list[dict[str, Any]], measured: Measured) -> 
     measured.cpu_at_work = time.process_time() - worked
 
 
-def rounds_mode(drive: Drive, rows: list[dict[str, Any]], measured: Measured) -> None:
-    """Some tasks at once, again and again; the first round warms up."""
+def rounds_mode(drive: ExecutorDrive, rows: list[dict[str, Any]], measured: ContestantFigures) -> None:
+    """Queue some tasks at once in several rounds, of which the first one warms up."""
     size = len(rows) // (ROUNDS + 1)
     worked = 0.0
     for number in range(ROUNDS + 1):
@@ -213,8 +214,8 @@ def rounds_mode(drive: Drive, rows: list[dict[str, Any]], measured: Measured) ->
     measured.cpu_at_work = time.process_time() - worked
 
 
-def trickle_mode(drive: Drive, rows: list[dict[str, Any]]) -> None:
-    """Some tasks a second, so that nothing waits for anything else."""
+def trickle_mode(drive: ExecutorDrive, rows: list[dict[str, Any]]) -> None:
+    """Queue some tasks a second, so that no task waits for another."""
     rest = workloads(rows)
     while batch := list(itertools.islice(rest, _TRICKLE)):
         drive.queue(batch)
@@ -223,16 +224,18 @@ def trickle_mode(drive: Drive, rows: list[dict[str, Any]]) -> None:
     drive.until(drive.is_empty)
 
 
-def flight_mode(drive: Drive, rows: list[dict[str, Any]], measured: Measured, meter: Meter, held: Path) -> None:
-    """Tasks that stay, a few queued at a time, as the scheduler does.
+def flight_mode(
+    drive: ExecutorDrive, rows: list[dict[str, Any]], measured: ContestantFigures, meter: ProcessMeter, held: Path
+) -> None:
+    """Queue tasks that do not end, a few at a time, as the scheduler does.
 
-    A tenth of them comes first, at once: all connections are there then, with their buffers (a quarter of a MiB each),
-    and what grows from there on is the pods'.
+    A tenth of them is queued first, at once. Then all connections exist, with their buffers (a quarter of a MiB each),
+    and any further growth is due to the pods.
     """
     rest, tenth = workloads(rows), len(rows) // 10
     for count, at_once, file in ((tenth, tenth, held.with_name(WARM)), (len(rows), _AT_ONCE, held)):
-        mine = itertools.islice(rest, count)
-        while batch := list(itertools.islice(mine, at_once)):
+        part = itertools.islice(rest, count)
+        while batch := list(itertools.islice(part, at_once)):
             drive.queue(batch)
             del batch
             drive.until(lambda: not drive.executor.queued_tasks)
@@ -240,25 +243,25 @@ def flight_mode(drive: Drive, rows: list[dict[str, Any]], measured: Measured, me
         measured.memory_before, measured.memory_held = measured.memory_held, _memory(drive, meter)
 
 
-def _memory(drive: Drive, meter: Meter) -> float:
+def _memory(drive: ExecutorDrive, meter: ProcessMeter) -> float:
     settled = time.perf_counter() + _SETTLE_S
     drive.until(lambda: time.perf_counter() > settled)
     gc.collect()
     return meter.memory
 
 
-def measure(options: argparse.Namespace) -> Measured:
+def measure(options: argparse.Namespace) -> ContestantFigures:
     """Drive one executor."""
     module, _, name = options.executor.rpartition(".")
     executor = getattr(import_module(module), name)(parallelism=options.tasks)
     executor.job_id = options.job_id
     executor.running = slots = Slots()
     count = options.tasks * (ROUNDS + 1) if options.mode == "rounds" else options.tasks
-    rows, queries, measured = make_task_instances(count, options.job_id), Queries(), Measured(tasks=count)
-    with Meter() as meter:
+    rows, queries, measured = make_task_instances(count, options.job_id), Queries(), ContestantFigures(tasks=count)
+    with ProcessMeter() as meter:
         executor.start()
         queries.listen()
-        drive = Drive(executor, options.nap, options.limit)
+        drive = ExecutorDrive(executor, options.nap, options.limit)
         if options.mode == "flight":
             flight_mode(drive, rows, measured, meter, options.held)
         elif options.mode == "trickle":

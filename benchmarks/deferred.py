@@ -1,4 +1,4 @@
-"""What waiting for many deferred pods costs a triggerer: ours (one watch) against stock (polling).
+"""The cost of many deferred pods for a triggerer: ours (one watch) against stock (polling).
 
 python -m benchmarks.deferred [--pods N] [--seconds S] [--contestants ours,stock] [--output text|markdown|json]
 
@@ -30,7 +30,7 @@ import psutil
 import yaml
 from benchmarks.chaos.scenario import Row, at_most, exactly
 from benchmarks.goals import table as goal_table
-from benchmarks.tables import Table, machine, show
+from benchmarks.tables import ResultTable, machine, show
 
 from crosswind.kube.client import Client
 from crosswind.kube.resources import PODS
@@ -44,7 +44,7 @@ _LATE_S = 60.0
 
 
 def pod(number: int) -> dict[str, Any]:
-    """Return a pod that runs for as long as nobody ends it."""
+    """Return a pod that runs until the benchmark ends it."""
     base = {"name": "base", "image": "work", "resources": {"requests": {"cpu": "1m"}}}
     return {
         "apiVersion": "v1",
@@ -79,26 +79,26 @@ def trigger(contestant: str, name: str, kubeconfig: str) -> Any:
 
 
 async def play(contestant: str, kubeconfig: str, pods: int, seconds: float) -> None:
-    """Be the triggerer: write a line when the quiet time begins, when it is over, and for each end noticed."""
+    """Run as the triggerer: print a line when the quiet time begins, when it ends, and for each end noticed."""
 
     async def wait(name: str) -> None:
         async for event in trigger(contestant, name, kubeconfig).run():
-            tell(name=name, at=time.monotonic(), status=event.payload["status"])
+            emit(name=name, at=time.monotonic(), status=event.payload["status"])
             return
 
     tasks = [asyncio.create_task(wait(f"pod-{number}")) for number in range(pods)]
-    await asyncio.sleep(10)  # everybody has looked once
-    tell(begin=True)
+    await asyncio.sleep(10)  # every trigger has polled once
+    emit(begin=True)
     cpu, began = time.process_time(), time.monotonic()
     await asyncio.sleep(seconds)
     lateness = time.monotonic() - began - seconds
-    tell(cpu=time.process_time() - cpu, seconds=time.monotonic() - began, lateness=lateness)
+    emit(cpu=time.process_time() - cpu, seconds=time.monotonic() - began, lateness=lateness)
     await asyncio.wait(tasks[:ENDS], timeout=_LATE_S)
     os._exit(0)
 
 
-def tell(**what: Any) -> None:
-    """Write a line for the one who measures."""
+def emit(**what: Any) -> None:
+    """Print a line of JSON for the process that measures."""
     os.write(3, json.dumps(what).encode() + b"\n")
 
 
@@ -116,7 +116,7 @@ def simulated() -> Iterator[str]:
 
 
 async def measure(contestant: str, kubeconfig: str, pods: int, seconds: float) -> dict[str, Any]:
-    """Return what a contestant needed, and how late it noticed the ends."""
+    """Return the figures of a contestant, with the delays until it noticed the ends."""
     async with await Client.connect(KubeSettings(kubeconfig=kubeconfig)) as client:
         await _start(client, pods)
         reader, writer = os.pipe()
@@ -137,7 +137,7 @@ async def measure(contestant: str, kubeconfig: str, pods: int, seconds: float) -
                 "--seconds",
                 str(seconds),
             ]
-            process = subprocess.Popen(  # noqa: ASYNC220  # starts at once, and nobody else needs this loop
+            process = subprocess.Popen(  # noqa: ASYNC220  # starts at once, and no other task uses this loop
                 [sys.executable, "-c", code, *arguments],
                 env=environment,
                 pass_fds=[writer],
@@ -147,12 +147,12 @@ async def measure(contestant: str, kubeconfig: str, pods: int, seconds: float) -
             os.close(writer)
             try:
                 with os.fdopen(reader) as lines:
-                    found = await _listen(client, lines, lambda: _connections(process.pid, kubeconfig))
+                    figures = await _listen(client, lines, lambda: _connections(process.pid, kubeconfig))
             finally:
                 process.kill()
                 process.wait()
         await client.delete_collection(PODS, namespace=NAMESPACE, grace_period=0)
-        return found
+        return figures
 
 
 async def _start(client: Client, pods: int) -> None:
@@ -168,8 +168,11 @@ def _connections(pid: int, kubeconfig: str) -> int:
     """Return how many connections a process has to the API server."""
     with open(kubeconfig) as file:
         port = urlsplit(yaml.safe_load(file)["clusters"][0]["cluster"]["server"]).port
-    made = psutil.Process(pid).net_connections("tcp")
-    return sum(one.status == psutil.CONN_ESTABLISHED and bool(one.raddr) and one.raddr.port == port for one in made)
+    open_connections = psutil.Process(pid).net_connections("tcp")
+    return sum(
+        connection.status == psutil.CONN_ESTABLISHED and bool(connection.raddr) and connection.raddr.port == port
+        for connection in open_connections
+    )
 
 
 async def _listen(client: Client, lines: Any, connections: Callable[[], int]) -> dict[str, Any]:
@@ -179,19 +182,19 @@ async def _listen(client: Client, lines: Any, connections: Callable[[], int]) ->
 
     assert "begin" in await line()
     before = await _requests(client)
-    found = await line()
-    found["requests"] = (await _requests(client)) - before
-    found["connections"] = connections()
+    figures = await line()
+    figures["requests"] = (await _requests(client)) - before
+    figures["connections"] = connections()
     ended = {}
     for number in range(ENDS):
         ended[f"pod-{number}"] = time.monotonic()
         await _end(client, f"pod-{number}")
         await asyncio.sleep(0.1)
     noticed = {}
-    while told := await line():
-        noticed[told["name"]] = told["at"]
-    found["delays"] = sorted(noticed[name] - ended[name] for name in noticed if name in ended)
-    return found
+    while event := await line():
+        noticed[event["name"]] = event["at"]
+    figures["delays"] = sorted(noticed[name] - ended[name] for name in noticed if name in ended)
+    return figures
 
 
 async def _end(client: Client, name: str) -> None:
@@ -208,19 +211,21 @@ async def _requests(client: Client) -> int:
     return sum(map(int, counts))
 
 
-def table(results: dict[str, dict[str, Any]], pods: int) -> Table:
+def table(results: dict[str, dict[str, Any]], pods: int) -> ResultTable:
     """Return the figures side by side."""
     rows: dict[str, Callable[[dict[str, Any]], str]] = {
-        "CPU while nothing happens": lambda one: f"{100 * one['cpu'] / one['seconds']:.1f} %",
-        "requests a second": lambda one: f"{one['requests'] / one['seconds']:.1f}",
-        "connections": lambda one: str(one["connections"]),
-        "event loop late by": lambda one: f"{max(one['lateness'], 0) * 1000:.0f} ms",
-        f"ends noticed, of {ENDS}": lambda one: str(len(one["delays"])),
-        "noticed after, median": lambda one: _delay(one["delays"], 0.5),
-        "noticed after, slowest": lambda one: _delay(one["delays"], 1.0),
+        "CPU while nothing happens": lambda figures: f"{100 * figures['cpu'] / figures['seconds']:.1f} %",
+        "requests a second": lambda figures: f"{figures['requests'] / figures['seconds']:.1f}",
+        "connections": lambda figures: str(figures["connections"]),
+        "event loop late by": lambda figures: f"{max(figures['lateness'], 0) * 1000:.0f} ms",
+        f"ends noticed, of {ENDS}": lambda figures: str(len(figures["delays"])),
+        "noticed after, median": lambda figures: _delay(figures["delays"], 0.5),
+        "noticed after, slowest": lambda figures: _delay(figures["delays"], 1.0),
     }
-    lines: list[Sequence[str]] = [[name, *(figure(one) for one in results.values())] for name, figure in rows.items()]
-    return Table(f"{pods:,} deferred pods in one triggerer process ({machine()})", ["", *results], lines)
+    lines: list[Sequence[str]] = [
+        [name, *(figure(result) for result in results.values())] for name, figure in rows.items()
+    ]
+    return ResultTable(f"{pods:,} deferred pods in one triggerer process ({machine()})", ["", *results], lines)
 
 
 def _delay(delays: Sequence[float], share: float) -> str:
@@ -228,7 +233,7 @@ def _delay(delays: Sequence[float], share: float) -> str:
 
 
 def goals(ours: dict[str, Any], pods: int) -> list[Row]:
-    """Return what ours has to reach."""
+    """Return the goals for ours."""
     slowest = 1000 * max(ours["delays"], default=float("inf"))
     return [
         exactly("ends noticed", len(ours["delays"]), ENDS),
@@ -259,12 +264,12 @@ def compare(
     """Measure the contestants one after the other, print figures and goals; return whether ours reached its goals."""
     with simulated() as kubeconfig:
         results = {name: asyncio.run(measure(name, kubeconfig, pods, seconds)) for name in contestants}
-    found = goals(results["ours"], pods) if "ours" in results else []
+    figures = goals(results["ours"], pods) if "ours" in results else []
     if output == "json":
-        print(json.dumps({"results": results, "goals": [asdict(row) for row in found]}))
+        print(json.dumps({"results": results, "goals": [asdict(row) for row in figures]}))
     else:
-        show([table(results, pods), goal_table(found)], output)
-    return all(row.held for row in found)
+        show([table(results, pods), goal_table(figures)], output)
+    return all(row.held for row in figures)
 
 
 if __name__ == "__main__":

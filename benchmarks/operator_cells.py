@@ -1,4 +1,4 @@
-"""One task of a pod operator beside a sidecar, run as Airflow runs it: the cells of ``benchmarks.sidecars``."""
+"""The cells of ``benchmarks.sidecars``: one task of a pod operator beside a sidecar, run as Airflow runs it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from typing import Any
 
 from kubernetes.client import models as k8s
 
+from crosswind.event_loop import run_in_own_loop
 from crosswind.kube.client import Client
 from crosswind.kube.resources import PODS
-from crosswind.runs.threads import run_apart
 from crosswind.settings import KubeSettings
 
 ISTIO = "sidecar.istio.io/"
@@ -30,7 +30,7 @@ _RESULT = '{"rows": 7}'
 _WRITE = f"mkdir -p /airflow/xcom; echo '{_RESULT}' > /airflow/xcom/return.json"
 
 SWAP = "cr.l5d.io/linkerd/proxy-init:v2.4.2"
-"""An image that ends with 0 at once: ``sidecar_swap_image`` for sidecars that nothing else ends."""
+"""An image that exits with 0 at once: the ``sidecar_swap_image`` for sidecars that no other step ends."""
 
 SCRIPTS = {
     "success": "echo begin; sleep 0.3; WRITE; echo end",
@@ -40,8 +40,8 @@ SCRIPTS = {
 
 
 @dataclass(frozen=True)
-class Sidecar:
-    """What stands beside the task: injected by annotations and labels, or declared in the pod."""
+class SidecarCase:
+    """The sidecar beside the task: injected by annotations and labels, or declared in the pod."""
 
     annotations: tuple[tuple[str, str], ...] = ()
     labels: tuple[tuple[str, str], ...] = ()
@@ -49,23 +49,23 @@ class Sidecar:
 
     @property
     def containers(self) -> list[k8s.V1Container]:
-        """Return what is declared."""
+        """Return the declared containers."""
         return [k8s.V1Container(**dict(self.container))] if self.container else []
 
 
-def _injected(annotations: dict[str, str], labels: dict[str, str] | None = None) -> Sidecar:
-    return Sidecar(tuple(annotations.items()), tuple((labels or {}).items()))
+def _injected(annotations: dict[str, str], labels: dict[str, str] | None = None) -> SidecarCase:
+    return SidecarCase(tuple(annotations.items()), tuple((labels or {}).items()))
 
 
-def _declared(container: dict[str, Any]) -> Sidecar:
-    return Sidecar(container=tuple(container.items()))
+def _declared(container: dict[str, Any]) -> SidecarCase:
+    return SidecarCase(container=tuple(container.items()))
 
 
-def _istio(native: str) -> Sidecar:
+def _istio(native: str) -> SidecarCase:
     return _injected({f"{ISTIO}nativeSidecar": native}, {f"{ISTIO}inject": "true"})
 
 
-def _linkerd(**more: str) -> Sidecar:
+def _linkerd(**more: str) -> SidecarCase:
     names = {f"{LINKERD}{name.replace('_', '-')}": value for name, value in more.items()}
     return _injected({"linkerd.io/inject": "enabled", f"{LINKERD}proxy-enable-native-sidecar": "false"} | names)
 
@@ -77,10 +77,10 @@ _SQL = {
     "image": "gcr.io/cloud-sql-connectors/cloud-sql-proxy:2.18.0-alpine",
     "args": ["project:region:instance"],
 }
-"""Without its endpoint it can be told by TERM alone, and answers that with 143."""
+"""Without its endpoint only TERM ends it, and its exit code is then 143."""
 
-SIDECARS: dict[str, Sidecar] = {
-    "none": Sidecar(),
+SIDECARS: dict[str, SidecarCase] = {
+    "none": SidecarCase(),
     "istio": _istio("false"),
     "istio-native": _istio("true"),
     "linkerd": _linkerd(),
@@ -112,8 +112,8 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of it. ``state``: success or failed; ``pod``: gone, Succeeded, Failed, Running..."""
+class CellOutcome:
+    """The end of a cell. ``state``: success or failed; ``pod``: gone, Succeeded, Failed, Running..."""
 
     state: str
     pod: str
@@ -122,13 +122,13 @@ class Outcome:
     message: str = ""
 
     def wrong(self, cell: Cell) -> str:
-        """Return what is not as it must be, ""."""
-        wanted = "success" if cell.outcome == "success" else "failed"
-        if self.state != wanted:
-            return f"state {self.state}, not {wanted}"
+        """Return the difference from the right outcome, "" if there is none."""
+        right_state = "success" if cell.outcome == "success" else "failed"
+        if self.state != right_state:
+            return f"state {self.state}, not {right_state}"
         if cell.xcom and cell.outcome == "success" and self.value != json.loads(_RESULT):
             return f"XCom {self.value!r}"
-        deleted = cell.action == "delete_pod" or (cell.action == "delete_succeeded_pod" and wanted == "success")
+        deleted = cell.action == "delete_pod" or (cell.action == "delete_succeeded_pod" and right_state == "success")
         if deleted and self.pod != "gone":
             return f"pod {self.pod}, not gone"
         if not deleted and self.pod not in ("Succeeded", "Failed"):
@@ -136,7 +136,7 @@ class Outcome:
         return ""
 
     def unexplained(self, cell: Cell) -> str:
-        """Return what is missing in the message of a failure, "" when it names the cause."""
+        """Return the fact that the message of a failure lacks, "" if it names the cause."""
         cause = {"failure": "exit code 3", "oom": "memory"}.get(cell.outcome, "")
         return "" if cause in self.message else f"the message does not say {cause!r}"
 
@@ -151,19 +151,19 @@ class Instance:
         self.pushed: dict[str, Any] = {}
 
     def xcom_push(self, key: str, value: Any) -> None:
-        """Keep what a task pushes."""
+        """Record the value that a task pushes."""
         self.pushed[key] = value
 
 
 def new_task() -> str:
-    """Return the id of a task that was never before; its pods have it as label ``task_id``."""
+    """Return a new task id, which is the label ``task_id`` of its pods."""
     return f"cell-{uuid.uuid4().hex[:12]}"
 
 
 def run(
     operator_class: Any, cell: Cell, kubeconfig: str, namespace: str, task_id: str = "", *, settle: float = 10.0
-) -> Outcome:
-    """Run a cell; ``settle``: seconds that the pod gets to be gone, or finished, afterwards."""
+) -> CellOutcome:
+    """Run a cell; ``settle``: seconds until the pod must be deleted or finished afterwards."""
     logging.getLogger("airflow").setLevel(logging.ERROR)
     task_id = task_id or new_task()
     instance = Instance(task_id)
@@ -174,8 +174,8 @@ def run(
     except Exception as error:
         state, message = "failed", str(error).splitlines()[0] if str(error) else type(error).__name__
     seconds = time.monotonic() - began
-    pod = run_apart(lambda: _pod(kubeconfig, namespace, instance.pushed.get("pod_name", ""), settle), settle + 30)
-    return Outcome(state, pod, seconds, value, message)
+    pod = run_in_own_loop(lambda: _pod(kubeconfig, namespace, instance.pushed.get("pod_name", ""), settle), settle + 30)
+    return CellOutcome(state, pod, seconds, value, message)
 
 
 def make(operator_class: Any, cell: Cell, kubeconfig: str, namespace: str, task_id: str, **more: Any) -> Any:
@@ -215,13 +215,15 @@ def execute(new: Any, instance: Any) -> Any:
 
     operator = new()
     context = {"ti": instance, "run_id": instance.run_id, "dag": operator.dag}
+    method, arguments = "execute", {}
     try:
-        return operator.execute(context)
-    except TaskDeferred as deferred:
-        release(operator)
-        operator = new()
-        event = asyncio.run(first_event(*deferred.trigger.serialize()))
-        return getattr(operator, deferred.method_name)(context=context, event=event)
+        while True:
+            try:
+                return getattr(operator, method)(context, **arguments)
+            except TaskDeferred as deferred:
+                release(operator)
+                operator, method = new(), deferred.method_name
+                arguments = {"event": asyncio.run(first_event(*deferred.trigger.serialize()))}
     finally:
         release(operator)
 
@@ -242,9 +244,9 @@ async def first_event(path: str, arguments: dict[str, Any]) -> Any:
     finally:
         await trigger.cleanup()
         if module.startswith("crosswind"):
-            from crosswind.runs.sharing import hub
+            from crosswind.podrun.shared_watch import shared_informers
 
-            await hub().close()
+            await shared_informers().close()
 
 
 async def _pod(kubeconfig: str, namespace: str, name: str, settle: float) -> str:
@@ -267,7 +269,7 @@ async def _pod(kubeconfig: str, namespace: str, name: str, settle: float) -> str
 
 
 def pairs(sidecars: Iterable[str], outcomes: Sequence[str]) -> Iterator[Cell]:
-    """Yield, for each sidecar and outcome, one cell of each mode, turning through actions and XCom."""
+    """Yield a cell of each mode for each sidecar and outcome; actions and XCom alternate."""
     actions = ("delete_pod", "keep_pod", "delete_succeeded_pod")
     for place, sidecar in enumerate(sidecars):
         for number, (outcome, deferrable) in enumerate(itertools.product(outcomes, (False, True))):

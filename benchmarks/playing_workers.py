@@ -1,4 +1,4 @@
-"""The workers of simulated pods, played: what a worker says to Airflow is really said, nothing of a task is run.
+"""Plays the workers of simulated pods: sends a worker's requests to Airflow, and runs no task.
 
     async with await Client.connect(settings) as client, aiohttp.ClientSession() as session:
         players = Players(client, session, namespace, duration=2.0)
@@ -6,13 +6,13 @@
         ...
         players.starts  # every start of a worker: task, pod, moment, and what Airflow answered
 
-A pod that runs is played once. Its workload is read where its worker would read it: from the file that its base
-container mounts (a key of a Secret), else from its arguments. The player asks the Execution API to run the task, with
-the workload's own token; waits ``duration``, with a worker's heartbeats; reports success; and then says, as the kubelet
-would, that the base container ended with exit code 0. A worker whose task may not run (409, 404: it runs elsewhere, or
-is over) ends with exit code 1, as Airflow's own does.
+Each running pod is played once. The player reads the workload where a worker would read it: from the file that the base
+container mounts (a key of a Secret), else from the arguments. It asks the Execution API to run the task, with the
+workload's token; waits for ``duration`` with a worker's heartbeats; reports success; and then sets the status that the
+kubelet would set: the base container has terminated with exit code 0. A worker whose task may not run (409, 404: it
+runs elsewhere, or has ended) ends with exit code 1, as Airflow's worker does.
 
-The cluster must leave the end of its simulated pods to the player: ``simulated_run: null``.
+The cluster must not end its simulated pods itself: ``simulated_run: null``.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from crosswind.types import Manifest
 __all__ = ["Players", "Start"]
 
 API_VERSION = "2026-06-30"
-"""Of the Execution API that Airflow 3.3's workers speak."""
+"""The version of the Execution API that the workers of Airflow 3.3 use."""
 
 _HEARTBEAT_S = 5.0
 _PATIENCE_S = 60.0
-"""How long a server that does not answer is asked again, as a worker does."""
+"""Seconds for which a player retries while the server does not answer, as a worker does."""
 
 
 @dataclass(slots=True)
@@ -55,9 +55,9 @@ class Start:
     uid: str
     at: float
     answer: int = 0
-    """What Airflow said to the request to run the task: 200, or why not; 0 before it answered."""
+    """The status of Airflow's answer to the request to run the task; 0 before the answer."""
     ended_at: float = 0.0
-    """When Airflow had taken the success; 0 before."""
+    """When Airflow had accepted the success; 0 before."""
 
     @property
     def ran(self) -> bool:
@@ -70,6 +70,7 @@ class Players:
 
     ``api``: URL of the Execution API (``http://host:port/execution``). ``duration``: seconds that a task takes; when it
     is changed, those that run learn it with their next heartbeat, within 5 s. ``labels``: selector of the pods.
+    ``heartbeat``: seconds between two heartbeats of a worker.
     """
 
     def __init__(
@@ -81,11 +82,12 @@ class Players:
         api: str,
         duration: float = 0.0,
         labels: str = "kubernetes_executor=True",
+        heartbeat: float = _HEARTBEAT_S,
     ) -> None:
-        self.duration = duration
+        self.duration, self._heartbeat = duration, heartbeat
         self.starts: list[Start] = []
         self.problems: list[str] = []
-        """What went wrong with a player; a benchmark or test that has one has shown nothing."""
+        """Errors of players. The result of a benchmark or test with an error is invalid."""
         self._client, self._session = client, session
         self._namespace, self._labels, self._api = namespace, labels, api.rstrip("/")
         self._playing: dict[str, asyncio.Task[None]] = {}
@@ -104,12 +106,17 @@ class Players:
                 if kind == "DELETED":
                     if (task := self._playing.pop(uid, None)) is not None:
                         task.cancel()
-                elif uid not in self._seen and (pod.get("status") or {}).get("phase") == "Running":
+                    continue
+                self.saw(pod)
+                if uid not in self._seen and (pod.get("status") or {}).get("phase") == "Running":
                     self._seen.add(uid)
                     self._playing[uid] = group.create_task(self._play(pod))
 
+    def saw(self, pod: Manifest) -> None:
+        """Take note of a pod's state; a subclass may end the pod's player."""
+
     async def _changes(self) -> AsyncIterator[tuple[str, Manifest]]:
-        """Yield the pods, and their changes, through whatever happens to the watch."""
+        """Yield the pods and their changes; open the watch again whenever it ends."""
         while True:
             try:
                 listed = await self._client.list(PODS, namespace=self._namespace, labels=self._labels)
@@ -141,7 +148,7 @@ class Players:
             self._playing.pop(uid, None)
 
     async def _workload(self, pod: Manifest) -> Any:
-        base = next(one for one in pod["spec"]["containers"] if one["name"] == "base")
+        base = next(container for container in pod["spec"]["containers"] if container["name"] == "base")
         arguments = base["args"]
         if "--json-string" in arguments:
             return json.loads(arguments[arguments.index("--json-string") + 1])
@@ -152,7 +159,7 @@ class Players:
         raise ValueError("its base container mounts no workload and has none in its arguments")
 
     async def _work(self, start: Start, token: str) -> bool:
-        """Be the worker; return whether its process would end with exit code 0."""
+        """Run as the worker; return whether its process would end with exit code 0."""
         host = {"hostname": start.pod, "pid": 1}
         body = {"state": "running", "unixname": "airflow", "start_date": _now(), **host}
         start.answer, fresh = await self._say("PATCH", f"{start.ti_id}/run", token, body)
@@ -160,8 +167,8 @@ class Players:
             return False
         token = fresh or token
         while (left := start.at + self.duration - time.monotonic()) > 0:
-            await asyncio.sleep(min(left, _HEARTBEAT_S))
-            if left > _HEARTBEAT_S:
+            await asyncio.sleep(min(left, self._heartbeat))
+            if left > self._heartbeat:
                 answer, fresh = await self._say("PUT", f"{start.ti_id}/heartbeat", token, host)
                 if answer >= 400:  # the task is over, or another's: the worker ends it and itself
                     return True
@@ -192,7 +199,7 @@ class Players:
             await asyncio.sleep(0.5)
 
     async def _end(self, pod: Manifest, code: int) -> None:
-        """Be the kubelet: say that all containers of the pod have ended."""
+        """Report, as the kubelet, that all containers of the pod have terminated."""
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         ended = {"exitCode": code, "reason": "Error" if code else "Completed", "startedAt": now, "finishedAt": now}
         statuses = [

@@ -3,11 +3,11 @@
 python -m benchmarks.sidecars [--only TEXT ...] [--contestants ours,stock] [--short] [--cells] [--jobs N] [--limit S]
 [--output text|markdown|json]
 
-Each cell is a task with a pod of its own in a local cluster whose sidecars are real processes; who ends those of GCS
-FUSE and Kuma is played. Several cells run at once, for most of a cell is waiting: seconds are those of a machine that
-is busy. A cell that has not ended after ``--limit`` seconds is a hang, and is ended. Right is: the task's state is that
-of its base container, its XCom has come, and the pod is gone or finished, as ``on_finish_action`` asks, ten seconds
-later at most; of ours also that the failure's message names the cause.
+Each cell is a task with a pod of its own in a local cluster whose sidecars are real processes; the parts that end those
+of GCS FUSE and Kuma are played. Several cells run at once, because a cell mostly waits: the seconds are those of a busy
+machine. A cell that has not ended after ``--limit`` seconds is a hang, and is ended. A cell is right if the task's
+state is that of its base container, its XCom has arrived, and at most ten seconds later the pod is deleted or finished,
+as ``on_finish_action`` says; for ours, the failure's message must also name the cause.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from benchmarks.operator_cells import SCRIPTS, SIDECARS, SWAP, Cell, Outcome, new_task, pairs, run
-from benchmarks.tables import Table, machine, show
+from benchmarks.operator_cells import SCRIPTS, SIDECARS, SWAP, Cell, CellOutcome, new_task, pairs, run
+from benchmarks.tables import ResultTable, machine, show
 from rich.console import Console
 from rich.progress import track
 
@@ -44,9 +44,9 @@ CONTESTANTS = {
     "stock": "airflow.providers.cncf.kubernetes.operators.pod",
 }
 _YOUNG_S = 12.0
-"""A cell that has not ended by then only waits: it is no longer counted among those that run at once."""
+"""A cell that has not ended by then only waits, and does not count as one of those that run at once."""
 _MOST = 2
-"""Times ``--jobs``: cells at once, those that only wait included."""
+"""Cells at once as a multiple of ``--jobs``, including those that only wait."""
 
 
 def cells(only: Sequence[str], *, short: bool) -> list[Cell]:
@@ -61,7 +61,7 @@ def cells(only: Sequence[str], *, short: bool) -> list[Cell]:
 
 @dataclass
 class Trial:
-    """A cell on its way, in a process of its own."""
+    """A running cell, in a process of its own."""
 
     contestant: str
     cell: Cell
@@ -73,7 +73,7 @@ class Trial:
 
     @property
     def is_over(self) -> bool:
-        """Whether it has ended, or its time has."""
+        """Whether it has ended or reached its time limit."""
         return self.reader.poll() or time.monotonic() - self.begun > self.limit
 
     @property
@@ -83,12 +83,12 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Result:
-    """What a contestant made of a cell; ``problem`` is "" when all was right."""
+class TrialResult:
+    """The result of a contestant in a cell; ``problem`` is "" if it is right."""
 
     contestant: str
     cell: Cell
-    outcome: Outcome
+    outcome: CellOutcome
     problem: str
 
 
@@ -102,8 +102,8 @@ def _child(writer: Connection, contestant: str, cell: Cell, kubeconfig: str, tas
     writer.send(run(operator, cell, kubeconfig, contestant, task))
 
 
-def compete(trials: Sequence[tuple[str, Cell]], kubeconfig: str, options: argparse.Namespace) -> Iterator[Result]:
-    """Yield results as they come; no cell begins after ``options.minutes``."""
+def compete(trials: Sequence[tuple[str, Cell]], kubeconfig: str, options: argparse.Namespace) -> Iterator[TrialResult]:
+    """Yield results as cells end; no cell starts after ``options.minutes``."""
     left, under_way = list(trials), list[Trial]()
     stop = time.monotonic() + 60 * options.minutes
     with tempfile.TemporaryDirectory(prefix="crosswind-sidecars-") as folder:
@@ -111,7 +111,7 @@ def compete(trials: Sequence[tuple[str, Cell]], kubeconfig: str, options: argpar
             while left and time.monotonic() < stop and _has_room(under_way, options.jobs):
                 under_way.append(_begin(*left.pop(0), kubeconfig, options.limit, f"{folder}/log"))
             wait([trial.reader for trial in under_way], timeout=0.2)
-            for trial in [one for one in under_way if one.is_over]:
+            for trial in [trial for trial in under_way if trial.is_over]:
                 under_way.remove(trial)
                 yield _result(trial)
                 asyncio.run(_clear(kubeconfig, trial))
@@ -131,23 +131,23 @@ def _begin(contestant: str, cell: Cell, kubeconfig: str, limit: float, log: str)
     return Trial(contestant, cell, task, process, reader, time.monotonic(), limit)
 
 
-def _result(trial: Trial) -> Result:
+def _result(trial: Trial) -> TrialResult:
     try:
-        outcome = trial.reader.recv() if trial.reader.poll() else Outcome("hang", "", trial.limit)
+        outcome = trial.reader.recv() if trial.reader.poll() else CellOutcome("hang", "", trial.limit)
     except EOFError:
-        outcome = Outcome("broken", "", 0.0, message="the task's process ended without a word")
+        outcome = CellOutcome("broken", "", 0.0, message="the task's process ended without a word")
     trial.process.kill()
     trial.process.join()
     trial.reader.close()
     problem = f"hung for {trial.limit:g} s" if outcome.state == "hang" else outcome.wrong(trial.cell)
     if trial.contestant == "ours":
         problem = problem or outcome.unexplained(trial.cell)
-    return Result(trial.contestant, trial.cell, outcome, problem)
+    return TrialResult(trial.contestant, trial.cell, outcome, problem)
 
 
 @contextmanager
 def local_cluster() -> Iterator[str]:
-    """Serve a local cluster in a process of its own; give its kubeconfig."""
+    """Serve a local cluster in a process of its own; yield its kubeconfig."""
     command = [sys.executable, "-m", "crosswind", "local", "up", "--output", "json"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
@@ -168,35 +168,35 @@ async def _prepare(kubeconfig: str) -> None:
 
 
 async def _clear(kubeconfig: str, trial: Trial) -> None:
-    """Delete what a finished, or hanging, task has left, so that the node has room."""
+    """Delete the pods of a finished or hanging task, so that the node has room."""
     async with await Client.connect(KubeSettings(kubeconfig=kubeconfig)) as client:
         where = {"namespace": trial.contestant, "labels": f"task_id={trial.task}"}
         await client.delete_collection(PODS, **where, grace_period=0)
 
 
-def summary(results: Sequence[Result], contestants: Sequence[str], title: str) -> Table:
-    """Return a row for each sidecar: of so many cells right so many, wrong, hung; median and longest seconds."""
+def summary(results: Sequence[TrialResult], contestants: Sequence[str], title: str) -> ResultTable:
+    """Return a row for each sidecar: its cells, how many are right, wrong, hung; median and longest seconds."""
     figures = ("right", "wrong", "hung", "median s", "longest s")
     columns = ["sidecar", "cells", *(f"{name}: {figure}" for name in contestants for figure in figures)]
-    table = Table(title, columns)
+    table = ResultTable(title, columns)
     for sidecar in [*SIDECARS, "all"]:
-        some = [one for one in results if sidecar in (one.cell.sidecar, "all")]
+        some = [result for result in results if sidecar in (result.cell.sidecar, "all")]
         if some:
-            own = [[one for one in some if one.contestant == name] for name in contestants]
+            own = [[result for result in some if result.contestant == name] for name in contestants]
             table.rows.append([sidecar, str(max(map(len, own))), *itertools.chain(*map(_figures, own))])
     return table
 
 
-def _figures(own: Sequence[Result]) -> list[str]:
-    hung = sum(one.outcome.state == "hang" for one in own)
-    wrong = sum(bool(one.problem) for one in own) - hung
-    times = [one.outcome.seconds for one in own if one.outcome.state != "hang"]
+def _figures(own: Sequence[TrialResult]) -> list[str]:
+    hung = sum(result.outcome.state == "hang" for result in own)
+    wrong = sum(bool(result.problem) for result in own) - hung
+    times = [result.outcome.seconds for result in own if result.outcome.state != "hang"]
     middle, longest = (f"{statistics.median(times):.1f}", f"{max(times):.1f}") if times else ("", "")
     return [str(len(own) - wrong - hung), str(wrong), str(hung), middle, longest]
 
 
 def main() -> int:
-    """Run the table; 1 when ours has a hang, a wrong cell or one that was not run."""
+    """Run the table; 1 if ours has a hang, a wrong cell, or one that did not run."""
     parser = argparse.ArgumentParser(prog="make sidecars", description="The pod operator beside every sidecar.")
     parser.add_argument("--only", action="append", default=[], help="a word of the cell, such as istio or keep_pod")
     parser.add_argument("--contestants", default="ours,stock")
@@ -224,10 +224,10 @@ def _compete(chosen: Sequence[Cell], contestants: Sequence[str], home: str, opti
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
         "AIRFLOW__CROSSWIND__SIDECAR_SWAP_IMAGE": SWAP,
     }
-    begun, results = time.monotonic(), list[Result]()
+    begun, results = time.monotonic(), list[TrialResult]()
     trials = list(itertools.product(contestants, chosen))
     with local_cluster() as kubeconfig:
-        for contestant in contestants:  # loaded once, so that the processes of the cells begin at once
+        for contestant in contestants:  # compiled once, so that the processes of the cells start without a delay
             __import__(CONTESTANTS[contestant])
         running = compete(trials, kubeconfig, options)
         for result in track(running, "cells", len(trials), console=Console(stderr=True), transient=True):
@@ -246,12 +246,11 @@ def _compete(chosen: Sequence[Cell], contestants: Sequence[str], home: str, opti
     return int(bool(missing) or any(result.contestant == "ours" and result.problem for result in results))
 
 
-def _line(result: Result) -> str:
+def _line(result: TrialResult) -> str:
     outcome = result.outcome
-    said = f"{result.problem}; {outcome.message}".strip("; ") if result.problem else "right"
-    return (
-        f"{result.contestant:5} {result.cell!s:60} {outcome.state:8} {outcome.pod:9} {outcome.seconds:5.1f} s  {said}"
-    )
+    verdict = f"{result.problem}; {outcome.message}".strip("; ") if result.problem else "right"
+    cell = f"{result.contestant:5} {result.cell!s:60}"
+    return f"{cell} {outcome.state:8} {outcome.pod:9} {outcome.seconds:5.1f} s  {verdict}"
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""How much of a corpus of SQL is read right, by dialect: ours, and sqlglot's own lineage of the same statements.
+"""The share of a corpus of SQL that is read correctly, by dialect: by ours, and by sqlglot's own lineage.
 
 python -m benchmarks.sql_corpus [--output text|markdown] [--write FILE] [--wrong]
 
 The corpus is ``tests/tasks/corpus``, one file for each dialect, written from the dialects' manuals: each case is a text
-of one or more statements, with what it reads and what it makes beside it. *Right*: exactly these tables. *Unknown*: a
-statement is reported as not understood, with its line. *Wrong*: another table, or one that is missing, without a word.
+of one or more statements, with the tables that it reads and makes beside it. *Right*: exactly these tables. *Unknown*:
+a statement is reported as not understood, with its line. *Wrong*: another table or a missing one without a report.
 Exit code 1 when anything is wrong, or less than 99 % is right. ``--write`` puts the table into a page of the
 documentation, between its marks.
 """
@@ -14,17 +14,17 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.tables import Table, show
+from benchmarks.tables import ResultTable, show
 from sqlglot import exp, parse
 from sqlglot.errors import SqlglotError
 from sqlglot.optimizer.scope import traverse_scope
 
-from crosswind.tasks.facts import QueryFacts
-from crosswind.tasks.queries import read_query
+from crosswind.tasks.query_analysis import read_query
+from crosswind.tasks.query_facts import QueryFacts
 
 CORPUS = Path(__file__).parent.parent / "tests" / "tasks" / "corpus"
 GOAL = 0.99
@@ -33,7 +33,7 @@ _HEAD = re.compile(r"^-- (name|reads|writes|schema|unknown):[ \t]*(.*)$", re.MUL
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One text of the corpus, and what is right. ``line`` is where its name stands in the dialect's file."""
+    """One text of the corpus with the right answer. ``line``: the line of its name in the dialect's file."""
 
     dialect: str
     name: str
@@ -42,7 +42,7 @@ class Case:
     writes: list[str]
     schema: str = ""
     unknown: int = 0
-    """Line of the statement that nobody can know, 0 if there is none."""
+    """Line of the statement whose tables are not in the text, 0 if there is none."""
     line: int = 0
 
 
@@ -51,7 +51,7 @@ def cases(dialect: str) -> Iterator[Case]:
     text = (CORPUS / f"{dialect}.sql").read_text()
     for block in re.split(r"(?=^-- name:)", text, flags=re.MULTILINE)[1:]:
         lines = block.splitlines(keepends=True)
-        head = {found[1]: found[2] for line in lines[:5] if (found := _HEAD.match(line))}
+        head = {match[1]: match[2] for line in lines[:5] if (match := _HEAD.match(line))}
         count = next(number for number, line in enumerate(lines) if not _HEAD.match(line))
         yield Case(
             _sqlglots_name(dialect),
@@ -79,28 +79,28 @@ def _sqlglots_name(dialect: str) -> str:
 
 
 def expected(case: Case) -> tuple[set[str], set[str]]:
-    """Return what a case reads and makes, normalised; its own tables do not count as read, as in the graph."""
+    """Return the tables that a case reads and makes, normalised. As in the graph, tables that it makes are not read."""
     names = read_query("", [*case.reads, *case.writes], case.dialect, case.schema).names
     writes = set(names[len(case.reads) :])
     return set(names[: len(case.reads)]) - writes, writes
 
 
 def judge(case: Case, facts: QueryFacts) -> str:
-    """Return "" if the facts are right, "unknown" if they say that they are not, else what is wrong."""
+    """Return "" if the facts are right, "unknown" if they report an unread statement, else the difference."""
     reads, writes = expected(case)
-    found = set(facts.reads) - set(facts.writes)
+    facts_reads = set(facts.reads) - set(facts.writes)
     if case.unknown:
         lines = [line for line, _ in facts.unread]
         return "" if lines == [case.unknown] else f"unknown at lines {lines}, not at {case.unknown}"
-    if found == reads and set(facts.writes) == writes and not facts.unread and not facts.no_query:
+    if facts_reads == reads and set(facts.writes) == writes and not facts.unread and not facts.no_query:
         return ""
     if facts.unread or facts.no_query:
         return f"unknown: {facts.unread or facts.no_query}"
-    return f"reads {sorted(found)}, not {sorted(reads)}; writes {sorted(facts.writes)}, not {sorted(writes)}"
+    return f"reads {sorted(facts_reads)}, not {sorted(reads)}; writes {sorted(facts.writes)}, not {sorted(writes)}"
 
 
 def ours(case: Case) -> str:
-    """Return the verdict on what Crosswind reads."""
+    """Return the verdict on Crosswind's answer."""
     return judge(case, read_query(case.sql, [], case.dialect, case.schema))
 
 
@@ -108,7 +108,7 @@ _WRITING = exp.Insert | exp.Create | exp.Merge | exp.Update | exp.Delete
 
 
 def sqlglots(case: Case) -> str:
-    """Return the verdict on what sqlglot's scopes say, statement by statement, with the target that its tree names."""
+    """Return the verdict on the tables of sqlglot's scopes, by statement, with the target that its tree names."""
     reads: dict[str, int] = {}
     writes: list[str] = []
     try:
@@ -146,7 +146,7 @@ class Score:
     right: int = 0
     unknown: int = 0
     wrong: int = 0
-    told: list[str] = field(default_factory=list)
+    reports: list[str] = field(default_factory=list)
 
     def add(self, case: Case, verdict: str) -> None:
         """Count a verdict."""
@@ -157,46 +157,52 @@ class Score:
         else:
             self.wrong += 1
         if verdict:
-            self.told.append(f"{case.dialect}.sql:{case.line}: {case.name}: {verdict}")
+            self.reports.append(f"{case.dialect}.sql:{case.line}: {case.name}: {verdict}")
 
 
 def scores() -> dict[str, tuple[Score, Score]]:
-    """Return for each dialect our score and sqlglot's."""
-    found: dict[str, tuple[Score, Score]] = {}
+    """Return our score and sqlglot's by dialect."""
+    scores_by_dialect: dict[str, tuple[Score, Score]] = {}
     for dialect in dialects():
-        mine, theirs = found.setdefault(dialect, (Score(), Score()))
+        our_score, sqlglot_score = scores_by_dialect.setdefault(dialect, (Score(), Score()))
         for case in cases(dialect):
-            mine.add(case, ours(case))
-            theirs.add(case, sqlglots(case))
-    return found
+            our_score.add(case, ours(case))
+            sqlglot_score.add(case, sqlglots(case))
+    return scores_by_dialect
 
 
-def table(found: dict[str, tuple[Score, Score]]) -> Table:
+def table(scores_by_dialect: dict[str, tuple[Score, Score]]) -> ResultTable:
     """Return the scores as a table, with the sums."""
-    result = Table(
+    result = ResultTable(
         "SQL that is read right",
         ["dialect", "texts", "right", "unknown", "wrong", "sqlglot alone: right", "unknown", "wrong"],
     )
-    rows = [(name, *pair) for name, pair in found.items()]
-    rows.append(("all", _sum([mine for mine, _ in found.values()]), _sum([theirs for _, theirs in found.values()])))
-    for name, mine, theirs in rows:
-        total = mine.right + mine.unknown + mine.wrong
+    rows = [(name, *pair) for name, pair in scores_by_dialect.items()]
+    rows.append(
+        (
+            "all",
+            _sum([our_score for our_score, _ in scores_by_dialect.values()]),
+            _sum([sqlglot_score for _, sqlglot_score in scores_by_dialect.values()]),
+        )
+    )
+    for name, our_score, sqlglot_score in rows:
+        total = our_score.right + our_score.unknown + our_score.wrong
         result.rows.append(
             [
                 name,
                 str(total),
-                f"{mine.right} ({mine.right / total:.1%})",
-                str(mine.unknown),
-                str(mine.wrong),
-                f"{theirs.right} ({theirs.right / total:.0%})",
-                str(theirs.unknown),
-                str(theirs.wrong),
+                f"{our_score.right} ({our_score.right / total:.1%})",
+                str(our_score.unknown),
+                str(our_score.wrong),
+                f"{sqlglot_score.right} ({sqlglot_score.right / total:.0%})",
+                str(sqlglot_score.unknown),
+                str(sqlglot_score.wrong),
             ]
         )
     return result
 
 
-def _sum(parts: list[Score]) -> Score:
+def _sum(parts: Sequence[Score]) -> Score:
     return Score(*(sum(getattr(part, name) for part in parts) for name in ("right", "unknown", "wrong")))
 
 
@@ -207,21 +213,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--write", type=Path, help="page whose table between the marks is replaced")
     parser.add_argument("--wrong", action="store_true", help="name each text that is not right")
     options = parser.parse_args(arguments)
-    found = scores()
+    scores_by_dialect = scores()
     if options.write:
-        write(options.write, markdown(found))
+        write(options.write, markdown(scores_by_dialect))
     else:
-        show([table(found)], options.output)
+        show([table(scores_by_dialect)], options.output)
     if options.wrong:
-        print(*(line for mine, _ in found.values() for line in mine.told), sep="\n")
-    total = _sum([mine for mine, _ in found.values()])
+        print(*(line for our_score, _ in scores_by_dialect.values() for line in our_score.reports), sep="\n")
+    total = _sum([our_score for our_score, _ in scores_by_dialect.values()])
     return int(total.wrong > 0 or total.right < GOAL * (total.right + total.unknown + total.wrong))
 
 
-def markdown(found: dict[str, tuple[Score, Score]]) -> str:
+def markdown(scores_by_dialect: dict[str, tuple[Score, Score]]) -> str:
     """Return the table as it stands in the documentation."""
-    made = table(found)
-    lines = [made.columns, ["---", *["---:"] * (len(made.columns) - 1)], *made.rows]
+    result = table(scores_by_dialect)
+    lines = [result.columns, ["---", *["---:"] * (len(result.columns) - 1)], *result.rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

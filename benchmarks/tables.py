@@ -1,4 +1,4 @@
-"""What benchmarks print: tables for people, the same as Markdown for the docs."""
+"""The tables that benchmarks print, for a terminal or as Markdown for the docs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import psutil
 import rich.table
 from rich.console import Console
 
-__all__ = ["Table", "machine", "show"]
+__all__ = ["ResultTable", "machine", "show"]
 
 
 @dataclass
-class Table:
+class ResultTable:
     """A table; the first column is for names, the others are figures."""
 
     title: str
@@ -43,7 +43,7 @@ class Table:
             yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
 
 
-def show(tables: Sequence[Table], output: str) -> None:
+def show(tables: Sequence[ResultTable], output: str) -> None:
     """Print tables. ``output``: text or markdown."""
     console = Console(width=None if sys.stdout.isatty() else 170)
     for table in tables:
@@ -54,7 +54,7 @@ def show(tables: Sequence[Table], output: str) -> None:
 
 
 def machine() -> str:
-    """Name the machine that this runs on."""
+    """Return a description of this machine."""
     memory = psutil.virtual_memory().total / 2**30
     model = _model() or platform.machine()
     version = platform.python_version()

@@ -1,4 +1,4 @@
-"""How long Airflow needs to import a DAG of N queries: task files of ours, dag-factory and gusty.
+"""The time that Airflow needs to import a DAG of N queries: task files of ours, dag-factory and gusty.
 
 python -m benchmarks.task_files [--tasks 1000 5000] [--runs 5] [--output text|markdown]
 
@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.chaos.scenario import Row, at_most
-from benchmarks.tables import Table, machine, show
+from benchmarks.tables import ResultTable, machine, show
 
 TITLE = "Import of task files: seconds (of which CPU)"
 OURS = "crosswind"
@@ -59,7 +59,7 @@ class Query:
 
     @property
     def sql(self) -> str:
-        """A query of ordinary size: a CTE per table, joins, a group."""
+        """A query of ordinary size: a CTE for each table, joins, a group."""
         if not self.before:
             return f"CREATE TABLE {self.name} AS SELECT 1 AS id, 2 AS amount;\n"
         parts = ",\n".join(
@@ -79,7 +79,7 @@ def graph(count: int) -> list[Query]:
 
 
 def write_ours(folder: Path, queries: list[Query]) -> None:
-    """Three-line files, a SQL file each, and a crosswind.yaml."""
+    """Write three-line files, a SQL file each, and a crosswind.yaml."""
     loader = '"""Airflow DAGs."""\nfrom crosswind.dags import load_tasks\nload_tasks("../files")\n'
     write(folder / "dags" / "loader.py", loader)
     run = {"operator": BASH, "arguments": {"bash_command": "run-sql", "env": {"QUERY": "${task.query}"}}}
@@ -92,7 +92,7 @@ def write_ours(folder: Path, queries: list[Query]) -> None:
 
 
 def write_dag_factory(folder: Path, queries: list[Query]) -> None:
-    """One YAML file with all tasks."""
+    """Write one YAML file with all tasks."""
     loader = (
         '"""Airflow DAGs."""\nfrom pathlib import Path\nfrom dagfactory import load_yaml_dags\n'
         'load_yaml_dags(globals_dict=globals(), config_filepath=str(Path(__file__).parent.parent / "files/dags.yml"))\n'
@@ -107,7 +107,7 @@ def write_dag_factory(folder: Path, queries: list[Query]) -> None:
 
 
 def write_gusty(folder: Path, queries: list[Query]) -> None:
-    """One YAML file for each task, and METADATA.yml."""
+    """Write a YAML file for each task, and METADATA.yml."""
     loader = (
         '"""Airflow DAGs."""\nfrom pathlib import Path\nfrom gusty import create_dag\n'
         'dag = create_dag(str(Path(__file__).parent.parent / "files" / "bench"), latest_only=False)\n'
@@ -149,12 +149,12 @@ def measure(folder: Path, cache: Path, expected: tuple[int, int]) -> tuple[float
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     if ran.returncode:
         return (ran.stderr.strip().splitlines() or ["no word"])[-1]
-    found = json.loads(ran.stdout.splitlines()[-1])
-    if found["errors"]:
-        return str(found["errors"][0]).strip().splitlines()[-1]
-    if (found["tasks"], found["edges"]) != expected:
-        return f"{found['tasks']} tasks and {found['edges']} edges, expected {expected[0]} and {expected[1]}"
-    return float(found["seconds"]), float(found["cpu"])
+    results = json.loads(ran.stdout.splitlines()[-1])
+    if results["errors"]:
+        return str(results["errors"][0]).strip().splitlines()[-1]
+    if (results["tasks"], results["edges"]) != expected:
+        return f"{results['tasks']} tasks and {results['edges']} edges, expected {expected[0]} and {expected[1]}"
+    return float(results["seconds"]), float(results["cpu"])
 
 
 def compare(name: str, count: int, runs: int) -> tuple[list[str], list[Row]]:
@@ -201,8 +201,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     here = [name for name, (module, _) in TOOLS.items() if importlib.util.find_spec(module)]
     parser_of_sql = "compiled" if importlib.util.find_spec("sqlglot.parser__mypyc") else "in plain Python"
-    table = Table(f"{TITLE}; sqlglot {parser_of_sql}; {machine()}", ["tool", "tasks", *WORDS.values()])
-    goals = Table("Goals", ["figure", "measured", "goal", "held"])
+    table = ResultTable(f"{TITLE}; sqlglot {parser_of_sql}; {machine()}", ["tool", "tasks", *WORDS.values()])
+    goals = ResultTable("Goals", ["figure", "measured", "goal", "held"])
     missed = False
     for count in options.tasks:
         for name in here:

@@ -33,8 +33,8 @@ class _Timed:
 
 
 class Ours(_Timed, ours.KubernetesExecutor):  # type: ignore[misc]
-    """Ours, timed."""
+    """Our executor with timed heartbeats."""
 
 
 class Stock(_Timed, stock.KubernetesExecutor):  # type: ignore[misc]
-    """Stock's, timed."""
+    """Stock's executor with timed heartbeats."""

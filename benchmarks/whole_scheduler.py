@@ -1,12 +1,12 @@
-"""The whole: a real scheduler on PostgreSQL with a real DAG of 500 tasks, stock tuned against ours.
+"""A real scheduler on PostgreSQL with a real DAG of 500 tasks, stock tuned against ours.
 
     python -m benchmarks.whole_scheduler [--tasks N] [--duration S] [--output text|markdown|json]
 
 Scheduler, DAG processor and API server are Airflow's own processes. The nodes are simulated, and the workers of their
-pods are played here through the real Execution API, with the token from each pod's own workload: the task is run,
-takes ``--duration`` seconds and succeeds. So a task goes queued, running, success as in production; what is missing is
-the time that a worker needs to start (both executors run the same worker). The settings of scheduler, pool and database
-are the same for both.
+pods are played here through the real Execution API, with the token from each pod's own workload: the task runs for
+``--duration`` seconds and succeeds. A task thus has the states queued, running, success as in production. Only the time
+that a worker needs to start is missing, which is the same for both executors. The settings of scheduler, pool and
+database are the same for both.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from typing import Any
 import aiohttp
 import psutil
 import sqlalchemy
-from benchmarks.executors import PODS_PER_NODE, TEMPLATE, database, simulated_cluster
+from benchmarks.executors import PODS_PER_NODE, TEMPLATE, database, executor_environment, simulated_cluster
 from benchmarks.metering import quantile, tree_cpu
 from benchmarks.playing_workers import Players
-from benchmarks.tables import Table, machine, show
+from benchmarks.tables import ResultTable, machine, show
 
 from crosswind.demo.processes import Airflow, airflow_environment, free_port
 from crosswind.kube.client import Client
 from crosswind.kube.resources import NAMESPACES, PODS
 from crosswind.settings import KubeSettings
 
-__all__ = ["CONTESTANTS", "Contestant", "Outcome", "main", "scheduler_environment", "table"]
+__all__ = ["CONTESTANTS", "SchedulerContestant", "SchedulerOutcome", "main", "scheduler_environment", "table"]
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMESPACE, DAG_ID = "bench", "whole"
@@ -57,7 +57,7 @@ with DAG({dag_id!r}, schedule=None):
 
 
 @dataclass(frozen=True)
-class Contestant:
+class SchedulerContestant:
     """An executor of ``benchmarks.timed_executors`` with its settings."""
 
     label: str
@@ -66,18 +66,18 @@ class Contestant:
 
 
 CONTESTANTS = (
-    Contestant(
+    SchedulerContestant(
         "stock, tuned",
         "benchmarks.timed_executors.Stock",
         (("WORKER_PODS_CREATION_BATCH_SIZE", "64"), ("ASYNC_POD_CREATION", "True")),
     ),
-    Contestant("Crosswind, defaults", "benchmarks.timed_executors.Ours"),
+    SchedulerContestant("Crosswind, defaults", "benchmarks.timed_executors.Ours"),
 )
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What one contestant came to. Times in seconds."""
+class SchedulerOutcome:
+    """The result of one contestant. Times in seconds."""
 
     label: str
     tasks: int
@@ -92,7 +92,7 @@ class Outcome:
     heartbeat_longest: float
     heartbeat_p99: float
     loop_median: float
-    """From the begin of a heartbeat to the begin of the next, while tasks were under way."""
+    """From the start of a heartbeat to the start of the next one, while tasks were in progress."""
     cpu: float
     """Of the scheduler and all its children, from the trigger to the end of the DAG run."""
     pods_left: int
@@ -100,23 +100,14 @@ class Outcome:
 
     @property
     def right(self) -> bool:
-        """Whether every task succeeded, was run by one worker alone, and nothing is left."""
+        """Whether every task succeeded, exactly one worker ran it, and no pod is left."""
         return self.succeeded == self.started_once == self.tasks and not (self.pods_left or self.problems)
 
 
 def scheduler_environment(
-    home: Path, url: str, kubeconfig: Path, port: int, tasks: int, contestant: Contestant
+    home: Path, url: str, kubeconfig: Path, port: int, tasks: int, contestant: SchedulerContestant
 ) -> dict[str, str]:
     """Return Airflow's configuration: limits that do not bind, the same for both, and the executor's own section."""
-    section = {
-        "CONFIG_FILE": str(kubeconfig),
-        "IN_CLUSTER": "False",
-        "NAMESPACE": NAMESPACE,
-        "POD_TEMPLATE_FILE": str(home / "template.yaml"),
-        "WORKER_CONTAINER_REPOSITORY": "apache/airflow",
-        "WORKER_CONTAINER_TAG": "3.3.2",
-        **dict(contestant.settings),
-    }
     return airflow_environment(home, home / "dags", HOST, port) | {
         "AIRFLOW__CORE__EXECUTOR": contestant.executor,
         "AIRFLOW__CORE__DEFAULT_POOL_TASK_SLOT_COUNT": str(tasks),
@@ -127,7 +118,7 @@ def scheduler_environment(
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "1",
         "CROSSWIND_BENCH_HEARTBEATS": str(home / "heartbeats.jsonl"),
         "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
-        **{f"AIRFLOW__KUBERNETES_EXECUTOR__{key}": value for key, value in section.items()},
+        **executor_environment(home, kubeconfig, dict(contestant.settings)),
     }
 
 
@@ -142,7 +133,7 @@ class Watched:
             return list(connection.execute(sqlalchemy.text(statement), values))
 
     def is_ready(self) -> bool:
-        """Whether the DAG is known and a scheduler works."""
+        """Whether the database has the DAG and a live scheduler."""
         known = "SELECT 1 FROM dag WHERE dag_id = :dag AND NOT is_stale AND NOT is_paused"
         alive = "SELECT 1 FROM job WHERE job_type = 'SchedulerJob' AND state = 'running' AND latest_heartbeat > :since"
         since = time.strftime("%Y-%m-%d %H:%M:%S+00", time.gmtime(time.time() - 10))
@@ -160,7 +151,7 @@ class Watched:
 
 
 async def until(happened: Callable[[], bool], limit: float, what: str) -> None:
-    """Ask, in a thread, until something has happened. Raises ``SystemExit`` after ``limit`` seconds."""
+    """Poll a condition in a thread until it holds. Raises ``SystemExit`` after ``limit`` seconds."""
     end = time.monotonic() + limit
     while not await asyncio.to_thread(happened):
         if time.monotonic() > end:
@@ -221,7 +212,9 @@ async def playing(kubeconfig: Path, api: str, duration: float) -> AsyncIterator[
             await asyncio.wait([task])
 
 
-async def compete(contestant: Contestant, home: Path, url: str, tasks: int, duration: float) -> Outcome:
+async def compete(
+    contestant: SchedulerContestant, home: Path, url: str, tasks: int, duration: float
+) -> SchedulerOutcome:
     """Run the DAG once with one executor, against a fresh cluster."""
     port = free_port(HOST)
     async with simulated_cluster(home, tasks // PODS_PER_NODE + 2, simulated_run=None) as (kubeconfig, _):
@@ -247,7 +240,7 @@ async def compete(contestant: Contestant, home: Path, url: str, tasks: int, dura
 
 
 async def remaining_pods(client: Client, patience: float = 30.0) -> int:
-    """Return how many pods are left when none goes any more, or after ``patience`` seconds."""
+    """Return the number of pods once it has stopped falling, or after ``patience`` seconds."""
     end = time.monotonic() + patience
     while True:
         left = len((await client.list(PODS, namespace=NAMESPACE)).items)
@@ -257,7 +250,7 @@ async def remaining_pods(client: Client, patience: float = 30.0) -> int:
 
 
 def outcome(
-    contestant: Contestant,
+    contestant: SchedulerContestant,
     tasks: int,
     wall: float,
     cpu: float,
@@ -265,15 +258,15 @@ def outcome(
     beats: list[tuple[float, float]],
     rows: list[Any],
     players: Players,
-) -> Outcome:
-    """Put the figures together."""
+) -> SchedulerOutcome:
+    """Collect the figures."""
     waits = [float(wait) for _, wait in rows if wait is not None]
     runs: dict[str, int] = {}
     for start in players.starts:
         runs[start.ti_id] = runs.get(start.ti_id, 0) + start.ran
     loops = [later[0] - earlier[0] for earlier, later in itertools.pairwise(beats)]
     took = [beat[1] for beat in beats]
-    return Outcome(
+    return SchedulerOutcome(
         label=contestant.label,
         tasks=tasks,
         succeeded=sum(state == "success" for state, _ in rows),
@@ -290,7 +283,7 @@ def outcome(
     )
 
 
-def table(outcomes: Sequence[Outcome], duration: float) -> Table:
+def table(outcomes: Sequence[SchedulerOutcome], duration: float) -> ResultTable:
     """Return the table that is printed."""
     columns = (
         "",
@@ -305,30 +298,30 @@ def table(outcomes: Sequence[Outcome], duration: float) -> Table:
         "pods left",
     )
     tasks = outcomes[0].tasks
-    made = Table(
+    result = ResultTable(
         f"A real scheduler on PostgreSQL, a DAG of {tasks:,} tasks of {duration:g} s, simulated nodes; {machine()}",
         columns,
     )
-    for one in outcomes:
-        made.rows.append(
+    for outcome in outcomes:
+        result.rows.append(
             (
-                one.label,
-                f"{one.wall:.1f} s",
-                f"{one.succeeded / one.wall:.1f}",
-                f"{one.queued_to_running:.1f} / {one.queued_to_running_p99:.1f} s",
-                f"{one.heartbeat_longest * 1000:,.0f} / {one.heartbeat_p99 * 1000:,.0f} ms",
-                f"{one.loop_median * 1000:,.0f} ms",
-                f"{one.cpu / max(one.succeeded, 1) * 1000:.1f} ms",
-                f"{one.succeeded:,}",
-                f"{one.started_once:,}",
-                str(one.pods_left),
+                outcome.label,
+                f"{outcome.wall:.1f} s",
+                f"{outcome.succeeded / outcome.wall:.1f}",
+                f"{outcome.queued_to_running:.1f} / {outcome.queued_to_running_p99:.1f} s",
+                f"{outcome.heartbeat_longest * 1000:,.0f} / {outcome.heartbeat_p99 * 1000:,.0f} ms",
+                f"{outcome.loop_median * 1000:,.0f} ms",
+                f"{outcome.cpu / max(outcome.succeeded, 1) * 1000:.1f} ms",
+                f"{outcome.succeeded:,}",
+                f"{outcome.started_once:,}",
+                str(outcome.pods_left),
             )
         )
-    return made
+    return result
 
 
-async def compare(tasks: int, duration: float) -> list[Outcome]:
-    """Let both run, one after the other."""
+async def compare(tasks: int, duration: float) -> list[SchedulerOutcome]:
+    """Run both, one after the other."""
     with tempfile.TemporaryDirectory(prefix="crosswind-bench-") as folder:
         home = Path(folder)
         (home / "template.yaml").write_text(TEMPLATE)
@@ -347,12 +340,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     outcomes = asyncio.run(compare(options.tasks, options.duration))
     if options.output == "json":
-        print(json.dumps([asdict(one) for one in outcomes]))
+        print(json.dumps([asdict(outcome) for outcome in outcomes]))
     else:
         show([table(outcomes, options.duration)], options.output)
-    for one in outcomes:
-        for problem in one.problems:
-            print(f"{one.label}: {problem}", file=sys.stderr)
+    for outcome in outcomes:
+        for problem in outcome.problems:
+            print(f"{outcome.label}: {problem}", file=sys.stderr)
     return 0 if outcomes[-1].right else 1
 
 

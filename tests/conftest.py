@@ -27,9 +27,15 @@ os.environ |= {
     "AIRFLOW__API_AUTH__JWT_SECRET": "only-for-tests-" * 5,
 }
 
-# What is started in the background by a shell ignores Ctrl-C, and so would all that the tests start.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell makes background processes ignore SIGINT and SIGQUIT, nohup makes them ignore SIGHUP; their children inherit
+# this: the programs that the tests start would ignore the signals that the tests send.
+for _number, _handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 @pytest.fixture(scope="session")

@@ -28,12 +28,13 @@ from urllib.parse import parse_qsl, urlencode
 from benchmarks.chaos.proxying import Proxy
 
 import crosswind
-from crosswind.local.injection import injectors
-from crosswind.local.injection.images import PLAYED
-from crosswind.pods.recognising import known_sidecar
-from crosswind.settings import LocalSettings
+import kubelocal
+from crosswind.sidecars.detection import known_sidecar
 from crosswind.testing import Cluster
 from crosswind.types import Manifest
+from kubelocal.injection import injectors
+from kubelocal.injection.sidecar_images import PLAYED
+from kubelocal.settings import LocalSettings
 
 SHELL_IMAGES = ("busybox*", "*/busybox*", "alpine*", "*/alpine*", "debian*", "ubuntu*", "bash*")
 PYTHON_IMAGES = ("python*", "apache/airflow*", "*/airflow*")
@@ -51,7 +52,7 @@ REAL_NAMES = {
 """Programs that are called otherwise than their player."""
 
 NO_SHELL = "/this-image-has-no-shell/"
-LEFT_OUT = ("local", "demo", "deploy", "_examples")
+LEFT_OUT = ("demo", "deploy", "_examples")
 """Parts of the package that no pod of the tests runs: a ConfigMap holds a mebibyte."""
 
 _CREATED = re.compile(
@@ -252,7 +253,7 @@ def _every_player() -> list[Player]:
 
 def players() -> Manifest:
     """Return the ConfigMap with a program for each sidecar that is played."""
-    program = Path(crosswind.__file__).parent / "local" / "injection" / "program.py"
+    program = Path(kubelocal.__file__).parent / "injection" / "sidecar_program.py"
     names = [player.command for player in _every_player()]
     scripts = {name: f'#!/bin/sh\nexec python3 -I -S {FOLDER}/program.py {name} "$@"\n' for name in names}
     return {"metadata": {"name": PLAYERS}, "data": {**scripts, "program.py": program.read_text()}}

@@ -12,7 +12,7 @@ import pytest
 from tests.real_clusters import PYTHON_IMAGES, SHELL_IMAGES, Player, Rewriter, player_of, source
 
 TESTS = Path(__file__).parent
-DIRECT = ("cluster", "kube", "conformance")
+DIRECT = ("kube",)
 """Folders whose tests reach the cluster without the proxy that fits pods to it."""
 
 HOME = {"metadata": {"name": "home", "labels": {}}}

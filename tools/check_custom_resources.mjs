@@ -3,8 +3,8 @@
 //   npm install @kubernetes-models/istio@3.0.1 @kubernetes-models/external-secrets@2.0.0 @kubernetes-models/prometheus-operator@6.0.0 js-yaml@4.1.0
 //   node --input-type=module - MANIFESTS... < check_custom_resources.mjs
 //
-// The tests do that where there is npm. Wrong values, wrong types and missing keys are told, and the exit code is 1;
-// unknown keys are let through.
+// The tests do that if npm is installed. Wrong values, wrong types and missing keys are reported with exit code 1;
+// unknown keys are accepted.
 import fs from "node:fs";
 import path from "node:path";
 import * as yaml from "js-yaml";

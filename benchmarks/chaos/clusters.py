@@ -1,4 +1,4 @@
-"""A one-machine cluster of simulated nodes in a thread of this process, whose inside a scenario can reach."""
+"""A one-machine cluster of simulated nodes in a thread of this process, so that a scenario can call its parts."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from crosswind.local.registry import ClusterRegistry
-from crosswind.local.serving import LocalCluster
-from crosswind.runs.threads import LoopThread
-from crosswind.settings import LocalSettings
+from crosswind.event_loop import LoopThread
+from kubelocal.cluster import LocalCluster
+from kubelocal.registry.generic_registry import ClusterRegistry
+from kubelocal.settings import LocalSettings
 
 __all__ = ["SimulatedCluster"]
 
@@ -42,7 +42,7 @@ class SimulatedCluster:
         await asyncio.Event().wait()
 
     def do(self, work: Callable[[ClusterRegistry], T]) -> T:
-        """Run ``work`` on the cluster's loop, at one go, and return what it returns."""
+        """Run ``work`` on the cluster's loop without interruption, and return its result."""
 
         async def worked() -> T:
             return work(self._local.registry)
@@ -50,12 +50,12 @@ class SimulatedCluster:
         return self._thread.call(worked(), 30)
 
     def post(self, work: Callable[[ClusterRegistry], object]) -> None:
-        """Run ``work`` there soon."""
+        """Schedule ``work`` on that loop without waiting."""
         self._thread.post(work, self._local.registry)
 
 
 def reset_versions(registry: ClusterRegistry) -> None:
-    """Do to the versions what restoring a backup of etcd does: they begin again, far below those told before."""
+    """Reset the resource versions as the restore of an etcd backup does: far below those that clients have seen."""
     store = registry.store
     objects = [(kind, namespace, name, entry.copy()) for kind, namespace, name, entry in store.everything()]
     for version, (_, _, _, manifest) in enumerate(objects, 1):

@@ -1,25 +1,24 @@
-"""Credentials that cannot be had for a while, and an API server that comes back as another one."""
+"""Credentials that are unavailable for some time, and an API server that restarts with another identity."""
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.chaos.api import pause, some
-from benchmarks.chaos.driving import Drive, drive
-from benchmarks.chaos.proxying import Proxy, Refusal
-from benchmarks.chaos.scenario import Row, Scenario, Size, at_least, at_most
+from benchmarks.chaos.api import pause, some, stepwise
+from benchmarks.chaos.driving import ChaosDrive, drive
+from benchmarks.chaos.proxying import Proxy, ProxyRefusal
+from benchmarks.chaos.scenario import Row, Scenario, ScenarioSize, at_least, at_most
 
 __all__ = ["SCENARIOS"]
 
 _FAMILY = "credentials"
-_EXPIRED = Refusal(401, "the token has expired")
+_EXPIRED = ProxyRefusal(401, "the token has expired")
 
 
 class _Plugin:
-    """An exec plug-in that fails when it is first asked, and for as long as it is ``broken``; it counts its runs."""
+    """An exec plug-in that fails at its first run, and while it is ``broken``; it counts its runs."""
 
     def __init__(self, proxy: Proxy) -> None:
         folder = proxy.kubeconfig.parent
@@ -47,7 +46,7 @@ class _Plugin:
         self._broken.unlink(missing_ok=True)
 
 
-def _plugin(size: Size) -> list[Row]:
+def _plugin(size: ScenarioSize) -> list[Row]:
     plugins: list[_Plugin] = []
     with drive(
         size.of(400, 40), parallelism=size.of(64, 16), before=lambda proxy: plugins.append(_Plugin(proxy))
@@ -62,43 +61,33 @@ def _plugin(size: Size) -> list[Row]:
         ]
 
 
-def _expiry(tasks: Drive, plugin: _Plugin, seconds: float, times: int) -> Callable[[], None]:
-    """Return what has every second request refused, and the plug-in fail, for some seconds, and so on."""
-
-    def steps() -> Iterator[None]:
-        for _ in range(times):
-            yield from pause(0.5)
-            plugin.fail()
-            tasks.proxy.fault = some((_EXPIRED,), share=0.5, times=10**6)
-            yield from pause(seconds)
-            plugin.heal()
-            tasks.proxy.fault = lambda method, path: None
-        yield from itertools.repeat(None)
-
-    going = steps()
-    return lambda: next(going)
+@stepwise
+def _expiry(tasks: ChaosDrive, plugin: _Plugin, seconds: float, times: int) -> Iterator[None]:
+    """Refuse every second request, and let the plug-in fail, for some seconds, several ``times``."""
+    for _ in range(times):
+        yield from pause(0.5)
+        plugin.fail()
+        tasks.proxy.fault = some((_EXPIRED,), share=0.5, times=10**6)
+        yield from pause(seconds)
+        plugin.heal()
+        tasks.proxy.fault = lambda method, path: None
 
 
-def _rotated(size: Size) -> list[Row]:
+def _rotated(size: ScenarioSize) -> list[Row]:
     with drive(size.of(400, 40), parallelism=size.of(64, 6)) as tasks:
         tasks.disturb = _rotations(tasks, size.of(3.0, 0.5))
         tasks.live()
         return tasks.rows(faults=3)
 
 
-def _rotations(tasks: Drive, seconds: float) -> Callable[[], None]:
-    """Return what replaces the server's CA, then its address as well; the kubeconfig follows some time after each."""
-
-    def steps() -> Iterator[None]:
-        for elsewhere in (False, False, True):
-            yield from pause(0.5)
-            tasks.proxy.rotate(elsewhere=elsewhere)
-            yield from pause(seconds)
-            tasks.proxy.write_kubeconfig()
-        yield from itertools.repeat(None)
-
-    going = steps()
-    return lambda: next(going)
+@stepwise
+def _rotations(tasks: ChaosDrive, seconds: float) -> Iterator[None]:
+    """Replace the server's CA, then also its address; the kubeconfig changes some seconds after each."""
+    for elsewhere in (False, False, True):
+        yield from pause(0.5)
+        tasks.proxy.rotate(elsewhere=elsewhere)
+        yield from pause(seconds)
+        tasks.proxy.write_kubeconfig()
 
 
 SCENARIOS = (

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from airflow.models.taskinstance import TaskInstance
-from benchmarks.chaos.api import every, pause
-from benchmarks.chaos.driving import Drive, drive
-from benchmarks.chaos.scenario import Row, Scenario, Size, at_least, exactly
+from benchmarks.chaos.api import every, pause, stepwise
+from benchmarks.chaos.driving import ChaosDrive, drive
+from benchmarks.chaos.scenario import Row, Scenario, ScenarioSize, at_least, exactly
 from sqlalchemy import select, text
 
-from crosswind.tables import make_tables
+from crosswind.provider.tables import make_tables
 
 __all__ = ["SCENARIOS", "away"]
 
@@ -20,18 +19,18 @@ _FAMILY = "database"
 
 
 @contextlib.contextmanager
-def _locked(tasks: Drive) -> Iterator[None]:
-    """Hold the rows of all task instances whose workers die, as another scheduler would that works on them."""
+def _locked(tasks: ChaosDrive) -> Iterator[None]:
+    """Lock the rows of all task instances whose workers die, as another scheduler would that processes them."""
     table = TaskInstance.__table__
     indexes = [row["map_index"] for row in tasks.tasks if tasks.dies(row["map_index"])]
     with tasks.database.engine.begin() as connection:
-        found = connection.execute(select(table.c.id).where(table.c.map_index.in_(indexes)).with_for_update())
-        tasks.faults += len(found.all())
+        rows = connection.execute(select(table.c.id).where(table.c.map_index.in_(indexes)).with_for_update())
+        tasks.faults += len(rows.all())
         yield
 
 
-def _rows_locked(size: Size) -> list[Row]:
-    """Lock the rows when the failures come, so that core skips them and their events are gone; later let go."""
+def _rows_locked(size: ScenarioSize) -> list[Row]:
+    """Lock the rows when the failures arrive, so that core skips them and drops their events; unlock them later."""
     with drive(size.of(200, 20), dies=lambda index: index % 2 == 1) as tasks:
         dying = len(tasks.tasks) // 2
         tasks.workers.busy = True
@@ -43,37 +42,37 @@ def _rows_locked(size: Size) -> list[Row]:
             again, early = sum(tasks.emitted.values()) - dying, len(tasks.mismatches())
         tasks.settle()
         rows = tasks.rows(faults=dying)
-        return [*rows, at_least("failures told again", again, dying), exactly("events taken while locked", early)]
+        return [*rows, at_least("failures reported again", again, dying), exactly("events taken while locked", early)]
 
 
-def _connections_ended(size: Size) -> list[Row]:
+def _connections_ended(size: ScenarioSize) -> list[Row]:
     with drive(size.of(400, 40), parallelism=size.of(64, 16)) as tasks:
         tasks.disturb = every(0.3, lambda: _end(tasks), size.of(20, 4))
         tasks.live()
         return tasks.rows(faults=size.of(20, 4))
 
 
-def _end(tasks: Drive) -> None:
+def _end(tasks: ChaosDrive) -> None:
     tasks.faults += tasks.database.end_connections()
 
 
-def _restarted(size: Size) -> list[Row]:
+def _restarted(size: ScenarioSize) -> list[Row]:
     with drive(size.of(400, 40), parallelism=size.of(32, 16), seconds=size.of((0.5, 3.0), (0.1, 0.5))) as tasks:
         tasks.disturb = away(tasks, size.of(5.0, 1.0), size.of(3, 1))
         tasks.live()
         return [*tasks.rows(faults=size.of(3, 1)), at_least("times core had no database", tasks.refused, 1)]
 
 
-def _archive_rows_refused(size: Size) -> list[Row]:
-    """Refuse the logs of a tenth of the tasks: they alone are not kept, and every pod goes as soon as ever.
+def _archive_rows_refused(size: ScenarioSize) -> list[Row]:
+    """Refuse the logs of a tenth of the tasks: only they are missing, and every pod is deleted as soon as usual.
 
-    All workers die, so that each log has a line: what the executor says of it. Simulated ones print nothing.
+    All workers die, so that each log has a line, the executor's report. Simulated workers print nothing.
     """
     with drive(size.of(200, 20), dies=lambda index: True) as tasks:
         refused = [str(row["id"]) for row in tasks.tasks[::10]]
         make_tables()
         with tasks.database.engine.begin() as connection:
-            connection.execute(text(_REFUSING.format(ids=", ".join(f"'{one}'" for one in refused))))
+            connection.execute(text(_REFUSING.format(ids=", ".join(f"'{task_id}'" for task_id in refused))))
         tasks.faults += len(refused)
         try:
             tasks.live()
@@ -83,11 +82,11 @@ def _archive_rows_refused(size: Size) -> list[Row]:
         finally:
             with tasks.database.engine.begin() as connection:
                 connection.execute(text("drop trigger refusing on crosswind_pod_log; truncate crosswind_pod_log"))
-        wanted = {str(row["id"]) for row in tasks.tasks} - set(refused)
+        expected = {str(row["id"]) for row in tasks.tasks} - set(refused)
         return [
             *rows,
             exactly("logs kept that were refused", len(kept & set(refused))),
-            exactly("logs lost", len(wanted - kept)),
+            exactly("logs lost", len(expected - kept)),
         ]
 
 
@@ -101,21 +100,16 @@ create trigger refusing before insert on crosswind_pod_log for each row execute 
 """
 
 
-def away(tasks: Drive, seconds: float, times: int) -> Callable[[], None]:
-    """Return what stops the database for some seconds, lets it run for two, and so on."""
-
-    def steps() -> Iterator[None]:
-        for _ in range(times):
-            yield from pause(0.5)
-            tasks.database.stop()
-            tasks.faults += 1
-            yield from pause(seconds)
-            tasks.database.start()
-            yield from pause(1.5)
-        yield from itertools.repeat(None)
-
-    going = steps()
-    return lambda: next(going)
+@stepwise
+def away(tasks: ChaosDrive, seconds: float, times: int) -> Iterator[None]:
+    """Stop the database for some seconds, several ``times``, with two seconds between."""
+    for _ in range(times):
+        yield from pause(0.5)
+        tasks.database.stop()
+        tasks.faults += 1
+        yield from pause(seconds)
+        tasks.database.start()
+        yield from pause(1.5)
 
 
 SCENARIOS = (

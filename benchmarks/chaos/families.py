@@ -1,4 +1,4 @@
-"""The families of scenarios, by the module that holds each."""
+"""The families of scenarios, each in a module of its name."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from benchmarks.chaos.scenario import Scenario
 
 __all__ = ["FAMILIES", "scenarios"]
 
-FAMILIES: tuple[str, ...] = ("api", "credentials", "admission", "database", "forks", "restarts", "soak")
+FAMILIES: tuple[str, ...] = (
+    *("api", "credentials", "admission", "database", "forks", "restarts", "warm", "losses", "soak"),
+)
 """In the order of the table; each is a module beside this one."""
 
 
 def scenarios(family: str) -> Sequence[Scenario]:
-    """Return a family's scenarios. Imports Airflow: its configuration must be in the environment by then."""
-    found: Sequence[Scenario] = import_module(f"benchmarks.chaos.{family}").SCENARIOS
-    return found
+    """Return a family's scenarios. Imports Airflow, so that its configuration must be in the environment before."""
+    family_scenarios: Sequence[Scenario] = import_module(f"benchmarks.chaos.{family}").SCENARIOS
+    return family_scenarios

@@ -1,7 +1,7 @@
 """LocalExecutor beside ours in one process: it forks while our engine is busy.
 
-What LocalExecutor runs are real workloads, callbacks, which its workers run as always: supervised, in one more forked
-process, no API server needed. Each leaves a mark.
+LocalExecutor runs real workloads, callbacks, in its workers as usual: supervised, in another forked process, without an
+API server. Each callback writes a file.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import psutil
 from airflow.executors.local_executor import LocalExecutor
 from airflow.executors.workloads import BundleInfo, ExecuteCallback
 from airflow.executors.workloads.callback import CallbackDTO, CallbackFetchMethod
-from benchmarks.chaos.driving import Drive, drive
-from benchmarks.chaos.scenario import Row, Scenario, Size, at_least, exactly
+from benchmarks.chaos.driving import ChaosDrive, drive
+from benchmarks.chaos.scenario import Row, Scenario, ScenarioSize, at_least, exactly
 
 __all__ = ["SCENARIOS", "leave_mark"]
 
@@ -31,14 +31,14 @@ _LIMIT_S = 600.0
 
 
 def leave_mark(folder: str, name: str) -> None:
-    """Write down, in a process that LocalExecutor's worker forked, which threads are in it."""
+    """Write the names of the threads of a process that LocalExecutor's worker has forked."""
     threads = [thread.name for thread in threading.enumerate()]
     with (Path(folder) / "marks").open("a", encoding="utf-8") as marks:
         marks.write(json.dumps({"name": name, "pid": os.getpid(), "threads": threads}) + "\n")
 
 
 class _Local:
-    """A LocalExecutor that is started anew for each round of callbacks, so that it forks again and again."""
+    """A LocalExecutor that is started for each round of callbacks, so that it forks in each."""
 
     def __init__(self, folder: Path, rounds: int, each: int) -> None:
         self.executor = LocalExecutor(parallelism=_WORKERS)
@@ -49,7 +49,7 @@ class _Local:
         self._started = False
 
     def beat(self, ours: int) -> None:
-        """Do one heartbeat. ``ours``: the port that our executor's connections go to."""
+        """Send one heartbeat. ``ours``: the port of our executor's connections."""
         if not self._started and self._waiting:
             self.executor.start()
             self._started = True
@@ -76,7 +76,7 @@ class _Local:
         return not self._started and not self._waiting
 
     def rows(self) -> list[Row]:
-        """Count the marks."""
+        """Count the files of the callbacks."""
         with contextlib.suppress(FileNotFoundError):
             lines = (self._folder / "marks").read_text(encoding="utf-8").splitlines()
             marks = [json.loads(line) for line in lines]
@@ -86,7 +86,7 @@ class _Local:
                 at_least("processes forked while the engine ran", self.forked + len(marks), len(self._names)),
                 exactly(
                     "LocalExecutor's workloads that ran once",
-                    sum(runs[one] == 1 for one in self._names),
+                    sum(runs[name] == 1 for name in self._names),
                     len(self._names),
                 ),
                 exactly("our threads in forked processes", len(alien)),
@@ -98,8 +98,8 @@ class _Local:
 def _connections(pid: int, port: int) -> int:
     """Count a process's connections to our API server."""
     with contextlib.suppress(psutil.Error):
-        found = psutil.Process(pid).net_connections(kind="tcp")
-        return sum(bool(one.raddr) and one.raddr.port == port for one in found)
+        connections = psutil.Process(pid).net_connections(kind="tcp")
+        return sum(bool(connection.raddr) and connection.raddr.port == port for connection in connections)
     return 0
 
 
@@ -122,8 +122,8 @@ def _local(rounds: int, each: int) -> Iterator[_Local]:
             local.end()
 
 
-def _beside(size: Size) -> list[Row]:
-    """Both executors have as many workloads; the first rounds of forks meet an engine that launches all its pods."""
+def _beside(size: ScenarioSize) -> list[Row]:
+    """Give both executors equally many workloads; the first rounds fork while the engine launches all its pods."""
     rounds, each = size.of((25, 20), (2, 5))
     with drive(rounds * each, seconds=(0.5, 3.0)) as tasks, _local(rounds, each) as local:
         port = _port(tasks)
@@ -135,7 +135,7 @@ def _beside(size: Size) -> list[Row]:
         return [*tasks.rows(faults=0)[1:], *local.rows()]
 
 
-def _port(tasks: Drive) -> int:
+def _port(tasks: ChaosDrive) -> int:
     return int(tasks.proxy.server.rpartition(":")[2])
 
 

@@ -1,4 +1,4 @@
-"""A proxy before a real API server that refuses, loses, holds back, cuts and silences what it is told to."""
+"""A proxy in front of a real API server that refuses, loses, delays, cuts and silences requests on command."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import contextlib
 import json
 import socket
 import ssl
+import time
 import weakref
 from base64 import b64encode
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -20,12 +22,12 @@ import yaml
 from aiohttp import web
 from yarl import URL
 
-from crosswind.kube.connecting import load
-from crosswind.local.certificates import Certificates, issue
-from crosswind.runs.threads import LoopThread
+from crosswind.event_loop import LoopThread
+from crosswind.kube.credentials import load
 from crosswind.settings import KubeSettings
+from kubelocal.auth.certificates import Certificates, issue
 
-__all__ = ["Answer", "Fault", "Proxy", "Refusal"]
+__all__ = ["Answer", "Fault", "Proxy", "ProxyRefusal"]
 
 _REASONS = {
     401: "Unauthorized",
@@ -38,10 +40,10 @@ _REASONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """A ``Status`` that is answered in place of the server's reply.
+class ProxyRefusal:
+    """A ``Status`` that the proxy answers instead of the server's reply.
 
-    ``retry_after``: seconds that it asks to wait; by default a 429 asks for one, all others for none.
+    ``retry_after``: the seconds in its ``Retry-After``; by default 1 for a 429, and none for others.
     """
 
     code: int
@@ -49,31 +51,31 @@ class Refusal:
     retry_after: float | None = None
 
 
-Answer: TypeAlias = Refusal | int | Literal["lost", "unanswered", "late", "dropped"] | None
-"""What becomes of a request: a refusal, or its code alone; ``lost``: carried out, and answered by 500; ``unanswered``:
-carried out, and then nothing; ``late``: carried out, and answered on ``release``; ``dropped``: not carried out, the
-connection closed; None: all is well."""
+Answer: TypeAlias = ProxyRefusal | int | Literal["lost", "unanswered", "late", "dropped"] | None
+"""The fate of a request: a refusal, or its code alone; ``lost``: executed and answered by 500; ``unanswered``: executed
+without an answer; ``late``: executed and answered on ``release``; ``dropped``: not executed, the connection is closed;
+None: no fault."""
 
 Fault: TypeAlias = Callable[[str, str], Answer]
-"""From method and path with query to what becomes of the request."""
+"""Returns the fate of a request from its method and its path with query."""
 
 
 Rewrite: TypeAlias = Callable[["Proxy", str, str, bytes], Awaitable[tuple[str, bytes]]]
-"""From method, path with query and body to the path and the body that are passed on."""
+"""Returns the path and the body that the proxy forwards, from method, path with query and body."""
 
 
 class Proxy:
-    """Listens while it is entered; ``fault`` may be changed at any time. ``injected``: faults so far.
+    """A context manager that listens inside its context; ``fault`` may change at any time. ``injected``: faults so far.
 
-    It signs in as the kubeconfig does, with whatever credentials, for clients that bring none; a client with a token
-    of its own has the rights of that token. ``answered``: how often the real server answered with each code.
-    ``server``: its own address.
+    It authenticates with the credentials of the kubeconfig for clients without any; a client with a token of its own
+    has the permissions of that token. ``answered``: the number of answers of the real server by code. ``server``: the
+    proxy's own address.
     """
 
     def __init__(self, kubeconfig: Path, folder: Path, rewrite: Rewrite | None = None) -> None:
         self._source = kubeconfig
         user = yaml.safe_load(kubeconfig.read_text())["users"][0]["user"]
-        # A token is handed on, as clients would send it; for any other way to sign in clients get nothing.
+        # The kubeconfig for clients has the token, as they would send it, and no credentials of other kinds.
         self._config = _kubeconfig({"token": user["token"]} if "token" in user else {})
         self._rewrite = rewrite
         self.kubeconfig = folder / "proxy-kubeconfig"
@@ -81,8 +83,10 @@ class Proxy:
         self.seen: list[tuple[str, str]] = []
         self.injected = 0
         self.answered: Counter[int] = Counter()
+        self.clock_offset = 0.0
+        """Seconds by which the server's clock, as its answers show it, differs from this machine's."""
         self.late = 0
-        """Requests that were carried out and are not answered before ``release``."""
+        """Requests that the server has executed, and that are answered on ``release``."""
         self._thread = LoopThread("proxy", self._serve)
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._open: set[asyncio.Task[Any]] = set()
@@ -100,21 +104,21 @@ class Proxy:
         self._thread.stop(5)
 
     def cut(self) -> None:
-        """Cut every connection that carries a request, watches above all."""
+        """Close every connection that carries a request, watches included."""
         self._thread.call(self._cut(), 10)
 
     def hold(self) -> None:
-        """Let nothing through in either direction, and close nothing, until ``release``."""
+        """Stop all traffic in both directions without closing a connection, until ``release``."""
         self.injected += 1
         self._thread.call(self._set_flowing(False), 10)
 
     def release(self) -> None:
-        """Let through what was held back, and answer what is late."""
+        """Resume the traffic, and answer the late requests."""
         self._thread.call(self._set_flowing(True), 10)
         self._thread.post(self._released.set)
 
     def mute(self) -> None:
-        """Let the streams that are open now go on without a word: nothing comes, and nothing ends."""
+        """Silence the streams that are open now: they get no data, and do not end."""
         self._thread.call(self._mute(), 10)
 
     async def _cut(self) -> None:
@@ -146,7 +150,7 @@ class Proxy:
         self.write_kubeconfig()
 
     async def _serve_at(self, port: int, authority: Certificates | None) -> None:
-        """Listen, with TLS if there is an authority to vouch for us."""
+        """Listen, with TLS if there is a certificate authority."""
         self._site = web.TCPSite(
             self._runner, "127.0.0.1", port, ssl_context=self._tls(authority) if authority else None, reuse_address=True
         )
@@ -166,24 +170,24 @@ class Proxy:
         return context
 
     def write_kubeconfig(self) -> None:
-        """Replace the kubeconfig in one step, by what holds now."""
+        """Replace the kubeconfig atomically by one with the current address and CA."""
         part = self.kubeconfig.with_name("proxy-kubeconfig.part")
         part.write_text(yaml.safe_dump(self._config))
         part.replace(self.kubeconfig)
 
     def sign_in_by(self, command: Path) -> None:
-        """Have the kubeconfig name an exec plug-in in place of its token."""
+        """Write a kubeconfig with an exec plug-in instead of a token."""
         plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": str(command), "interactiveMode": "Never"}
         self._config["users"][0]["user"] = {"exec": plugin}
         self.write_kubeconfig()
 
     @property
     def token(self) -> str:
-        """The token that the kubeconfig holds."""
+        """The token of the kubeconfig."""
         return str(self._config["users"][0]["user"]["token"])
 
     def rotate(self, *, elsewhere: bool = False) -> None:
-        """Come back with another CA, ``elsewhere`` at another address too; the kubeconfig stays until it is written."""
+        """Restart with another CA, ``elsewhere`` also at another address; the kubeconfig stays until it is written."""
         self.injected += 1
         self._thread.call(self._rotate(0 if elsewhere else self._port), 10)
 
@@ -191,7 +195,7 @@ class Proxy:
         await self._cut()
         await self._site.stop()
         assert self._runner.server is not None
-        await self._runner.server.shutdown(0.1)  # connections that are kept alive, too
+        await self._runner.server.shutdown(0.1)  # also closes connections that are kept alive
         await self._serve_at(port, issue(["127.0.0.1"]))
 
     async def _close(self) -> None:
@@ -201,13 +205,13 @@ class Proxy:
         await self._client.close()
         for left in list(self._sockets):
             with contextlib.suppress(OSError):
-                left.shutdown(socket.SHUT_RDWR)  # TLS's polite end may outlive the loop
+                left.shutdown(socket.SHUT_RDWR)  # TLS's closing handshake may outlast the loop
         await asyncio.sleep(0.02)
 
     def _make_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
-        made = socket.socket(*address[:3])
-        self._sockets.add(made)
-        return made
+        new_socket = socket.socket(*address[:3])
+        self._sockets.add(new_socket)
+        return new_socket
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         task = asyncio.current_task()
@@ -225,14 +229,14 @@ class Proxy:
         if request.headers.get("Upgrade", "").lower() == "websocket":
             try:
                 return await self._tunnel(request)
-            except aiohttp.WSServerHandshakeError:  # it does not hold what the server said; asked plainly, that comes
+            except aiohttp.WSServerHandshakeError:  # the error lacks the body of the answer; a plain request returns it
                 return await self._forward(request, web.StreamResponse())
         answer = self.fault(request.method, request.path_qs)
         if answer is None:
             return await self._forward(request, web.StreamResponse())
         self.injected += 1
-        if isinstance(answer, Refusal | int):
-            return _refusal(answer if isinstance(answer, Refusal) else Refusal(answer))
+        if isinstance(answer, ProxyRefusal | int):
+            return _refusal(answer if isinstance(answer, ProxyRefusal) else ProxyRefusal(answer))
         if answer == "dropped":
             raise asyncio.CancelledError
         if answer == "late":
@@ -241,7 +245,7 @@ class Proxy:
         await self._forward(request, None)
         if answer == "unanswered":
             await asyncio.Event().wait()
-        return _refusal(Refusal(500))
+        return _refusal(ProxyRefusal(500))
 
     async def _forward(
         self, request: web.Request, answer: web.StreamResponse | None, *, late: bool = False
@@ -261,6 +265,7 @@ class Proxy:
             for name in ("Retry-After",):
                 if name in reply.headers:
                     answer.headers[name] = reply.headers[name]
+            answer.headers["Date"] = formatdate(time.time() + self.clock_offset, usegmt=True)
             await answer.prepare(request)
             async for chunk in reply.content.iter_any():
                 await self._flowing.wait()
@@ -270,9 +275,11 @@ class Proxy:
         return answer
 
     async def _tunnel(self, request: web.Request) -> web.WebSocketResponse:
-        """Carry the messages of a WebSocket in both directions."""
+        """Forward the messages of a WebSocket in both directions."""
         headers = {name: value for name, value in request.headers.items() if name == "Authorization"}
-        offered = [one.strip() for one in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if one.strip()]
+        offered = [
+            name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if name.strip()
+        ]
         path, _ = await self._rewritten(request, b"")
         address = URL(self._upstream.url + path, encoded=True)
         async with self._client.ws_connect(
@@ -291,7 +298,7 @@ class Proxy:
         return below
 
     async def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        """Send a request of our own to the server; return code and content. Only in the proxy's own loop."""
+        """Send a request of the scenario to the server; return code and content. Only in the proxy's own loop."""
         content = b"" if body is None else json.dumps(body).encode()
         async with self._send(method, path, content, {"Content-Type": "application/json"}) as reply:
             return reply.status, await reply.json(content_type=None)
@@ -311,10 +318,10 @@ class Proxy:
             yield reply
 
     async def _signed(self, headers: dict[str, str]) -> dict[str, Any]:
-        """Return the options of a request by which the server knows who asks."""
+        """Return the options of a request that authenticate it."""
         tls = self._upstream.tls
         if any(name.lower() == "authorization" for name in headers):
-            tls = self._without_certificate  # to the server a certificate counts more than a token
+            tls = self._without_certificate  # the server prefers a certificate to a token
         elif authorization := await self._credentials.current():
             headers = {**headers, "Authorization": authorization}
         options: dict[str, Any] = {"headers": headers, "proxy": self._upstream.proxy}
@@ -335,7 +342,7 @@ async def _carry(source: Any, target: Any) -> None:
 
 
 def _anonymous(tls: ssl.SSLContext | None) -> ssl.SSLContext | None:
-    """Return a context that trusts whom ``tls`` trusts, and has no certificate of its own."""
+    """Return a context with the same trusted authorities as ``tls`` and no client certificate."""
     if tls is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -358,7 +365,7 @@ def _kubeconfig(user: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _refusal(refusal: Refusal) -> web.Response:
+def _refusal(refusal: ProxyRefusal) -> web.Response:
     code = refusal.code
     body = {
         "kind": "Status",
@@ -368,5 +375,7 @@ def _refusal(refusal: Refusal) -> web.Response:
         "reason": _REASONS.get(code, ""),
         "message": f"{refusal.message} ({code})" if code != 403 else refusal.message,
     }
-    asked = 1.0 if refusal.retry_after is None and code == 429 else refusal.retry_after
-    return web.json_response(body, status=code, headers={} if asked is None else {"Retry-After": f"{asked:g}"})
+    retry_after = 1.0 if refusal.retry_after is None and code == 429 else refusal.retry_after
+    return web.json_response(
+        body, status=code, headers={} if retry_after is None else {"Retry-After": f"{retry_after:g}"}
+    )

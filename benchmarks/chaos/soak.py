@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections.abc import Callable, Iterator
 
-from benchmarks.chaos.api import pause
+from benchmarks.chaos.api import pause, stepwise
 from benchmarks.chaos.clusters import reset_versions
-from benchmarks.chaos.driving import Drive, drive
+from benchmarks.chaos.driving import ChaosDrive, drive
 from benchmarks.chaos.proxying import Answer, Fault
-from benchmarks.chaos.scenario import Row, Scenario, Size, at_least
+from benchmarks.chaos.scenario import Row, Scenario, ScenarioSize, at_least
 
 __all__ = ["SCENARIOS"]
 
 _SEED = 20
 _SHARE = 0.01
-"""Of the requests that are refused, lost or dropped."""
+"""The share of requests that are refused, lost or dropped."""
 _ANSWERS: tuple[Answer, ...] = (500, 503, 429, "lost", "dropped")
 
 
 def _noise(chance: random.Random) -> Fault:
-    """Return a fault that hits one request in a hundred, each time another way."""
+    """Return a fault that hits one request in a hundred, each time in another way."""
 
     def fault(method: str, path: str) -> Answer:
         if chance.random() >= _SHARE:
@@ -32,8 +31,8 @@ def _noise(chance: random.Random) -> Fault:
     return fault
 
 
-def _blows(tasks: Drive, chance: random.Random) -> dict[str, Callable[[], Iterator[None]]]:
-    """Return the faults that hit everything at once; each yields until it is over."""
+def _blows(tasks: ChaosDrive, chance: random.Random) -> dict[str, Callable[[], Iterator[None]]]:
+    """Return the faults that hit the whole system; each yields until it is over."""
     registry = tasks.cluster
 
     def once(act: Callable[[], object]) -> Callable[[], Iterator[None]]:
@@ -72,23 +71,19 @@ def _blows(tasks: Drive, chance: random.Random) -> dict[str, Callable[[], Iterat
     }
 
 
-def _storm(tasks: Drive, every: float) -> Callable[[], None]:
-    """Return what deals a blow each ``every`` seconds on average, each kind in turn, in random order."""
+@stepwise
+def _storm(tasks: ChaosDrive, every: float) -> Iterator[None]:
+    """Inject a fault each ``every`` seconds on average, all kinds in random order."""
     chance = random.Random(_SEED)
     blows = _blows(tasks, chance)
-
-    def steps() -> Iterator[None]:
-        for _ in itertools.count():
-            for name in chance.sample([*blows], len(blows)):
-                yield from pause(chance.uniform(0.5, 1.5) * every)
-                tasks.faults += 1
-                yield from blows[name]()
-
-    going = steps()
-    return lambda: next(going)
+    while True:
+        for name in chance.sample([*blows], len(blows)):
+            yield from pause(chance.uniform(0.5, 1.5) * every)
+            tasks.faults += 1
+            yield from blows[name]()
 
 
-def _soak(size: Size) -> list[Row]:
+def _soak(size: ScenarioSize) -> list[Row]:
     count, kinds = size.of(20_000, 500), size.of(7, 3)
     options = {
         "CROSSWIND__RELIST_INTERVAL": size.of("20", "2"),

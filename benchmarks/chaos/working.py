@@ -1,8 +1,9 @@
-"""The workers of simulated pods, played: they report to the metadata database as the execution API would write it.
+"""Plays the workers of simulated pods, which report to the metadata database as the execution API does.
 
-A worker whose base container starts asks for its task (QUEUED to RUNNING, which succeeds once per try), works, writes
-``success`` and ends. One that is to die of memory writes nothing. Whoever loses the race for its task ends with exit
-code 1. The cluster's store is asked directly, so that no fault between executor and API server hides a start.
+A worker whose base container starts claims its task (QUEUED to RUNNING, which succeeds once per attempt), works, writes
+``success`` and ends. A worker that is killed for memory writes no state. A worker that loses the race for its task ends
+with exit code 1. The workers read the cluster's store directly, so that no fault between executor and API server hides
+a start.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ import sqlalchemy
 from airflow.models.taskinstance import TaskInstance
 from benchmarks.chaos.clusters import SimulatedCluster
 
-from crosswind.local.registry import ClusterRegistry
-from crosswind.local.statuses import StatusError
-from crosswind.local.store import Event
+from crosswind.engine.warm_claim_patch import CLAIM_LABEL
 from crosswind.types import Manifest
+from kubelocal.codec.status_errors import StatusError
+from kubelocal.registry.generic_registry import ClusterRegistry
+from kubelocal.storage.store import Event
 
-__all__ = ["Workers"]
+__all__ = ["ChaosWorkers"]
 
 _TABLE: Any = TaskInstance.__table__
 _PAUSE = 0.02
@@ -40,13 +42,16 @@ class _Worker:
     namespace: str
     pod: str
     ends_at: float = 0.0
+    claimed: bool = False
+    """Its pod had waited for a task. It counts as a start when it succeeds: before, it may never have got the task."""
+    asks_at: float = 0.0
 
 
-class Workers:
-    """Plays all workers while it is entered.
+class ChaosWorkers:
+    """A context manager that plays all workers inside its context.
 
-    ``dies``: which tasks, by map index, die of memory. ``seconds``: how long a task takes, at least and at most.
-    ``starts``: how often a base container started, by task instance.
+    ``dies``: the tasks, by map index, that are killed for memory. ``seconds``: the shortest and the longest duration of
+    a task. ``starts``: the number of starts of a base container by the id of the task instance's try.
     """
 
     def __init__(
@@ -60,9 +65,15 @@ class Workers:
     ) -> None:
         self.starts: Counter[UUID] = Counter()
         self.losers = 0
-        """Pods that started and were refused their task."""
+        """Pods that started, and whose claim of the task was refused."""
         self.busy = False
-        """While set, no worker comes to its end."""
+        """While set, no worker ends."""
+        self.delay: Callable[[], float] = lambda: 0.0
+        """Returns the seconds from the claim of a waiting pod until its worker asks Airflow for the task."""
+        self.outlive = False
+        """Whether Airflow carries the request of a claimed pod's worker out also when the pod is gone."""
+        self._late: set[UUID] = set()
+        """Tasks that were started for a pod that was gone by then."""
         self._cluster, self._engine, self._dies, self._seconds = cluster, engine, dies, seconds
         self._random = random.Random(seed)
         self._started: set[str] = set()
@@ -72,7 +83,7 @@ class Workers:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="workers", daemon=True)
 
-    def __enter__(self) -> Workers:
+    def __enter__(self) -> ChaosWorkers:
         self._deaf = self._cluster.do(lambda registry: registry.store.listen("Pod", self._saw))
         self._thread.start()
         return self
@@ -83,7 +94,7 @@ class Workers:
         self._cluster.do(lambda registry: self._deaf())
 
     def _saw(self, event: Event) -> None:
-        """Take a change of a pod; on the cluster's loop."""
+        """Handle a change of a pod, on the cluster's loop."""
         pod = event.entry.object
         metadata = pod["metadata"]
         uid, annotations = metadata["uid"], metadata.get("annotations") or {}
@@ -93,18 +104,24 @@ class Workers:
             self._started.add(uid)
             self._alive.add(metadata["name"])
             task = UUID(annotations["task_instance_id"])
-            self.starts[task] += 1
             index = int(annotations.get("map_index", -1))
-            self._asking.put(_Worker(task, index, metadata["namespace"], metadata["name"]))
+            worker = _Worker(task, index, metadata["namespace"], metadata["name"])
+            if CLAIM_LABEL in metadata["labels"]:
+                worker = replace(worker, claimed=True, asks_at=time.monotonic() + self.delay())
+            else:
+                self.starts[task] += 1
+            self._asking.put(worker)
 
     def _run(self) -> None:
         asking: list[_Worker] = []
         while not self._stop.wait(_PAUSE):
             while not self._asking.empty():
                 asking.append(self._asking.get())
-            with suppress(sqlalchemy.exc.DBAPIError):  # a real worker and the API server try again, and so do we
-                self._begin(asking)
-                asking = []
+            now = time.monotonic()
+            asking = [worker for worker in asking if not worker.claimed or worker.pod in self._alive or self.outlive]
+            with suppress(sqlalchemy.exc.DBAPIError):  # a real worker and the API server retry, and so does this
+                self._begin([worker for worker in asking if worker.asks_at <= now])
+                asking = [worker for worker in asking if worker.asks_at > now]
             with suppress(sqlalchemy.exc.DBAPIError):
                 self._finish()
 
@@ -116,12 +133,16 @@ class Workers:
         for worker in asking:
             if worker.task in begun:
                 self._working.append(replace(worker, ends_at=now + self._random.uniform(*self._seconds)))
+                if worker.claimed and worker.pod not in self._alive:
+                    self._late.add(worker.task)
             else:
                 self.losers += 1
+                if worker.task in self._late and not worker.claimed:
+                    self.starts[worker.task] -= 1  # its worker ran nothing, and Airflow starts the task again
                 self._end(worker, {"exit-code": "1"})
 
     def _ask(self, pods: dict[UUID, str]) -> set[UUID]:
-        """Return the tasks that may begin in these pods; asking twice from the same pod is the same as once."""
+        """Return the tasks that these pods have claimed; a second claim from the same pod has no effect."""
         columns = sqlalchemy.column("id", sqlalchemy.Uuid), sqlalchemy.column("pod", sqlalchemy.String)
         asking = sqlalchemy.values(*columns, name="asking").data(list(pods.items()))
         same = (_TABLE.c.state == "running") & (_TABLE.c.hostname == asking.c.pod)
@@ -142,6 +163,7 @@ class Workers:
         now = time.monotonic()
         due = [worker for worker in self._working if worker.ends_at <= now and worker.pod in self._alive]
         self._succeed([worker for worker in due if not self._dies(worker.index)])
+        self.starts.update(worker.task for worker in due if worker.claimed)
         self._working = [worker for worker in self._working if worker.ends_at > now]
         for worker in due:
             self._end(worker, {"oom": "true"} if self._dies(worker.index) else {})
@@ -155,11 +177,11 @@ class Workers:
             connection.execute(statement.values(state="success"))
 
     def _end(self, worker: _Worker, how: dict[str, str]) -> None:
-        """Have a pod's base container end."""
-        told = {f"simulate.crosswind/{name}": value for name, value in {**how, "run-seconds": "0"}.items()}
+        """End a pod's base container."""
+        annotations = {f"simulate.crosswind/{name}": value for name, value in {**how, "run-seconds": "0"}.items()}
 
         def change(pod: Manifest) -> None:
-            pod["metadata"].setdefault("annotations", {}).update(told)
+            pod["metadata"].setdefault("annotations", {}).update(annotations)
 
         def end(registry: ClusterRegistry) -> None:
             with suppress(StatusError):  # the pod was deleted meanwhile
@@ -170,4 +192,4 @@ class Workers:
 
 def _base_runs(pod: Manifest) -> bool:
     statuses = (pod.get("status") or {}).get("containerStatuses") or ()
-    return any(one["name"] == "base" and "running" in (one.get("state") or {}) for one in statuses)
+    return any(status["name"] == "base" and "running" in (status.get("state") or {}) for status in statuses)

@@ -1,6 +1,6 @@
 """Airflow DAGs from task files.
 
-One Python file in the DAG folder says it all::
+A DAG file in the DAG folder needs three lines::
 
     '''Airflow DAGs of the analysts' task files.'''
 
@@ -8,15 +8,14 @@ One Python file in the DAG folder says it all::
 
     load_tasks("tasks")
 
-In the DAG processor, each task file that is wrong becomes an import error of its own, under the file's own path; the
-other tasks load. In a worker, which wants one task, the queries of the others are not looked at.
+In the DAG processor, each wrong task file becomes an import error under its own path, and the other tasks load. A
+worker, which needs one task, does not read the queries of the others.
 """
 
 from __future__ import annotations
 
 import gc
 import importlib
-import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -24,76 +23,83 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, Asset, BaseOperator, Context, get_parsing_context
 from airflow.sdk.exceptions import AirflowFailException
 
 from crosswind.errors import TaskFileError
+from crosswind.provider.dag_import_errors import report_problems
 from crosswind.tasks import compile_folder, compile_task
 from crosswind.tasks.cache import cache_folder
+from crosswind.tasks.folder_reader import SETTINGS_FILE
 from crosswind.tasks.model import POD_OPERATOR
 from crosswind.tasks.plans import BROKEN_PREFIX, DagPlan, TaskPlan
-from crosswind.tasks.problems import Problem, by_file
-from crosswind.tasks.reading import SETTINGS_FILE
+from crosswind.tasks.problems import TaskFileProblem
 from crosswind.types import Json
+
+if TYPE_CHECKING:
+    from airflow.sdk.definitions.dag import ScheduleArg
 
 __all__ = ["BrokenTask", "load_tasks"]
 
-log = logging.getLogger(__name__)
-
 
 class BrokenTask(BaseOperator):
-    """Stands for a task file that is wrong: it fails, so that no task after it works on old data."""
+    """Takes the place of a wrong task file. It fails, so that no task downstream works on old data."""
 
     def __init__(self, *, problem: str, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.problem = problem
 
     def execute(self, context: Context) -> None:
-        """Fail with the file's problem; a retry would not mend it."""
+        """Fail with the file's problem, and without a retry, which would fail the same way."""
         raise AirflowFailException(self.problem)
 
 
 def load_tasks(folder: str | Path, *, cache: str | Path | None = None, **settings: Json) -> dict[str, DAG]:
-    """Make the DAGs of all task files below ``folder`` and return them by id; Airflow finds them without more.
+    """Create the DAGs of all task files below ``folder``; Airflow finds them by itself. Returns them by id.
 
-    ``folder`` is relative to the file that calls. ``settings`` are fields of ``crosswind.yaml``, which count where no
-    such file says otherwise. ``cache``: folder in which to remember what was read, by content; by default
-    ``$CROSSWIND_CACHE``, else one of this user's own in the temporary folder.
+    ``folder`` is relative to the file that calls. ``settings`` are fields of ``crosswind.yaml``, used where no such
+    file sets them. ``cache``: folder in which parsed files are kept by content; by default ``$CROSSWIND_CACHE``, else a
+    folder of the current user in the temporary folder.
 
-    A task file that is wrong does not raise: it becomes an import error where Airflow imports DAG files, else it is
+    A wrong task file does not raise: where Airflow imports DAG files it becomes an import error, elsewhere it is
     logged. Raises ``ConfigError`` when the folder or ``settings`` are wrong.
     """
     caller = sys._getframe(1)
-    here = Path(os.path.abspath(caller.f_globals.get("__file__", "."))).parent
-    root, remembered = _place_of(here, folder), Path(cache) if cache else cache_folder(os.environ)
-    wanted = get_parsing_context()
-    if wanted.dag_id and wanted.task_id:
-        plan = compile_task(root, settings, remembered, wanted.dag_id, wanted.task_id)
+    root = _resolve(Path(os.path.abspath(caller.f_globals.get("__file__", "."))).parent, folder)
+    cached = Path(cache) if cache else cache_folder(os.environ)
+    requested = get_parsing_context()
+    if requested.dag_id and requested.task_id:
+        plan = compile_task(root, settings, cached, requested.dag_id, requested.task_id)
         if plan:
             return {plan.dag_id: _build(plan, [])}
-    with _sparing_the_collector():
-        compiled = compile_folder(root, settings, remembered)
+    with _existing_objects_frozen():
+        compiled = compile_folder(root, settings, cached)
         problems = list(compiled.problems)
-        dags = {plan.dag_id: dag for plan in compiled.dags if (dag := _attempt(plan, problems))}
-    _report(root, problems, caller)
+        dags = {plan.dag_id: dag for plan in compiled.dags if (dag := _try_to_build(plan, problems))}
+    report_problems(problems, root, caller)
     return dags
 
 
-def _place_of(here: Path, folder: str | Path) -> Path:
-    """Return the folder beside the DAG file; ``..`` leads out of where the DAG folder is, or out of a link to it."""
-    place = here / folder
-    beside_link = Path(os.path.normpath(place))
-    return beside_link if beside_link.is_dir() and not place.is_dir() else place
+def _resolve(dag_file_folder: Path, folder: str | Path) -> Path:
+    """Return the folder of task files.
+
+    If the DAG folder is a link, as git-sync makes it, ``..`` leads out of the link's target (the operating system's
+    way) or, where there is no such folder, out of the folder that holds the link.
+    """
+    path = dag_file_folder / folder
+    beside_link = Path(os.path.normpath(path))
+    return beside_link if beside_link.is_dir() and not path.is_dir() else path
 
 
 @contextmanager
-def _sparing_the_collector() -> Iterator[None]:
-    """Keep the garbage collector off what is there already; walking over all of Airflow costs a third of the time.
+def _existing_objects_frozen() -> Iterator[None]:
+    """Exclude all objects that exist now from garbage collection, for the duration of the block.
 
-    What the block itself makes is collected as ever. Nothing is done where another has frozen objects.
+    Collections that walk through all of Airflow's objects cost a third of the time to load a thousand tasks. What the
+    block creates is collected as usual. ``gc.unfreeze`` would undo the freeze of somebody else, the executor's say, so
+    in such a process nothing is done.
     """
     if gc.get_freeze_count():
         yield
@@ -105,18 +111,18 @@ def _sparing_the_collector() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _attempt(plan: DagPlan, problems: list[Problem]) -> DAG | None:
-    """Return the DAG, or tell why Airflow refuses it."""
+def _try_to_build(plan: DagPlan, problems: list[TaskFileProblem]) -> DAG | None:
+    """Return the DAG, or None and a problem that says why Airflow refuses it."""
     try:
         return _build(plan, problems)
-    except Exception as error:  # whatever Airflow or a policy raises
+    except Exception as error:  # Airflow and cluster policies raise errors of any class
         file = f"{plan.folder}/{SETTINGS_FILE}" if plan.folder else SETTINGS_FILE
-        problems.append(Problem(file, 0, f"Airflow refuses DAG {plan.dag_id}: {error}"))
+        problems.append(TaskFileProblem(file, 0, f"Airflow refuses DAG {plan.dag_id}: {error}"))
         return None
 
 
-def _build(plan: DagPlan, problems: list[Problem]) -> DAG:
-    """Return the DAG; a task that its operator refuses is told, and a broken one takes its place."""
+def _build(plan: DagPlan, problems: list[TaskFileProblem]) -> DAG:
+    """Return the DAG. A task that its operator refuses becomes a problem and a ``BrokenTask``."""
     settings = plan.settings
     dag = DAG(
         plan.dag_id,
@@ -127,30 +133,31 @@ def _build(plan: DagPlan, problems: list[Problem]) -> DAG:
         tags=list(settings.tags),
     )
     with dag:
-        built: dict[str, Any] = {}
+        operators: dict[str, BaseOperator] = {}
         for task in plan.tasks:
             try:
-                built[task.task_id] = _operator(task)
-            except Exception as error:  # operators raise whatever they like
+                operators[task.task_id] = _operator(task)
+            except Exception as error:  # operators raise errors of any class
+                # BaseOperator adds itself to the DAG before the subclass may refuse its arguments.
                 dag.task_dict.pop(task.task_id, None)
                 dag.task_group.children.pop(task.task_id, None)
                 reason = f"{task.operator} refuses its arguments: {error}"
-                problems.append(Problem(task.path, 0, reason))
+                problems.append(TaskFileProblem(task.path, 0, reason))
                 broken = replace(task, task_id=f"{BROKEN_PREFIX}{task.task_id}", broken=f"{task.path}: {reason}")
-                built[task.task_id] = _operator(broken)
+                operators[task.task_id] = _operator(broken)
         for task in plan.tasks:
-            for before in task.upstream:
-                _connect(built[before], built[task.task_id])
+            for upstream in task.upstream:
+                _add_edge(operators[upstream], operators[task.task_id])
     return dag
 
 
-def _connect(before: BaseOperator, after: BaseOperator) -> None:
-    """Do what ``set_upstream`` does for two tasks of one DAG; that hashes the whole DAG for each edge."""
-    before.downstream_task_ids.add(after.task_id)
-    after.upstream_task_ids.add(before.task_id)
+def _add_edge(upstream: BaseOperator, downstream: BaseOperator) -> None:
+    """Connect two tasks of one DAG, as ``set_upstream`` does; that method hashes the whole DAG for each edge."""
+    upstream.downstream_task_ids.add(downstream.task_id)
+    downstream.upstream_task_ids.add(upstream.task_id)
 
 
-def _schedule(plan: DagPlan) -> Any:
+def _schedule(plan: DagPlan) -> ScheduleArg:
     if not plan.assets:
         return plan.schedule
     assets = [Asset(table) for table in plan.assets]
@@ -159,86 +166,47 @@ def _schedule(plan: DagPlan) -> Any:
     from airflow.timetables.assets import AssetOrTimeSchedule
     from airflow.timetables.trigger import CronTriggerTimetable
 
-    after: Any = assets[0]
+    all_assets: Any = assets[0]
     for asset in assets[1:]:
-        after = after & asset
-    return AssetOrTimeSchedule(timetable=CronTriggerTimetable(plan.schedule, timezone="UTC"), assets=after)
+        all_assets = all_assets & asset
+    return AssetOrTimeSchedule(timetable=CronTriggerTimetable(plan.schedule, timezone="UTC"), assets=all_assets)
 
 
 def _operator(task: TaskPlan) -> BaseOperator:
     outlets = [Asset(table) for table in task.outlets]
     if task.broken:
         return BrokenTask(task_id=task.task_id, problem=task.broken, outlets=outlets)
-    more: dict[str, Any] = {key: value for key in ("pool", "queue") if (value := getattr(task, key))}
+    options: dict[str, Any] = {key: value for key in ("pool", "queue") if (value := getattr(task, key))}
     if task.image or task.resources:
-        more |= _container(task)
-    made: BaseOperator = _class(task.operator)(
+        options |= _container_options(task)
+    operator: BaseOperator = _operator_class(task.operator)(
         task_id=task.task_id,
         owner=task.owner,
         retries=task.retries,
         retry_delay=timedelta(seconds=task.retry_delay),
         outlets=outlets,
-        **more,
+        **options,
         **task.arguments,
     )
-    return made
+    return operator
 
 
-def _class(path: str) -> Any:
+def _operator_class(path: str) -> type[BaseOperator]:
     module, _, name = path.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
+        operator_class: type[BaseOperator] = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise TaskFileError(f"there is no operator {path}: {error}") from error
+    return operator_class
 
 
-def _container(task: TaskPlan) -> dict[str, Any]:
-    """Return image and resources: of the pod that the task is, or of the worker's base container."""
-    from kubernetes.client import models as k8s  # slow to import, and only a few tasks say such things
+def _container_options(task: TaskPlan) -> dict[str, Any]:
+    """Return image and resources: of the pod operator's pod, or of the worker's base container."""
+    from kubernetes.client import models as k8s  # slow to import, and few tasks need it
 
-    resources = dict(task.resources)
-    asked = k8s.V1ResourceRequirements(requests=resources, limits=resources) if resources else None
+    quantities = dict(task.resources)
+    resources = k8s.V1ResourceRequirements(requests=quantities, limits=quantities) if quantities else None
     if task.operator == POD_OPERATOR:
-        return {"container_resources": asked}
-    base = k8s.V1Container(name="base", image=task.image, resources=asked)
+        return {"container_resources": resources}
+    base = k8s.V1Container(name="base", image=task.image, resources=resources)
     return {"executor_config": {"pod_override": k8s.V1Pod(spec=k8s.V1PodSpec(containers=[base]))}}
-
-
-def _report(root: Path, problems: list[Problem], caller: FrameType) -> None:
-    """Log the warnings; hand each bad file to Airflow as an import error of its own."""
-    for problem in problems:
-        if not problem.fatal:
-            log.warning("%s", problem.told(f"{root}/"))
-    errors = by_file(problems)
-    if not errors:
-        return
-    result = next(_import_results(caller), None)
-    if result is None:
-        for text in errors.values():
-            log.error("%s", text)
-        return
-    from airflow.dag_processing.importers import DagImportError
-
-    prefix = _place(root, caller.f_globals["__file__"], result.file_path)
-    for file, text in errors.items():
-        result.errors.append(DagImportError(file_path=f"{prefix}/{file}", message=text, error_type="task file"))
-
-
-def _import_results(frame: FrameType | None) -> Iterator[Any]:
-    """Yield the results that are being gathered by the importer that runs this file.
-
-    An importer may report errors of any file, but Airflow 3.3 gives the code that it imports no way to it, and raising
-    would drop the DAGs that are good; so it is looked for among the callers' variables.
-    """
-    from airflow.dag_processing.importers import DagImportResult
-
-    while frame is not None:
-        yield from (value for value in list(frame.f_locals.values()) if isinstance(value, DagImportResult))
-        frame = frame.f_back
-
-
-def _place(root: Path, loader: str, told: str) -> str:
-    """Return where ``root`` is, relative to the bundle if it lies in it; ``told``: the loader's path there."""
-    bundle = loader.removesuffix(told)
-    path = os.path.abspath(root)
-    return os.path.relpath(path, bundle) if bundle and bundle != loader and path.startswith(bundle) else path

@@ -1,4 +1,4 @@
-"""``@task.pod``: a Python function as a task in a pod of its own image, which needs Python and nothing of Airflow.
+"""``@task.pod`` runs a Python function in a pod of its own image, which needs Python but not Airflow.
 
 ::
 
@@ -26,23 +26,24 @@ if TYPE_CHECKING:
 
 __all__ = ["DecoratedPodOperator", "pod_task"]
 
-_SCRIPT, _INPUT = "CROSSWIND_SCRIPT", "CROSSWIND_INPUT"
+_SCRIPT_VARIABLE, _INPUT_VARIABLE = "CROSSWIND_SCRIPT", "CROSSWIND_INPUT"
 
-_LONGEST = 131_000
-"""Bytes of one variable: Linux takes 131,072 with the name (``MAX_ARG_STRLEN``)."""
+_MAX_VARIABLE_BYTES = 131_000
+"""Size of one environment variable: Linux accepts 131,072 bytes with its name (``MAX_ARG_STRLEN``)."""
 
-_LOADER = f"""\
+# Without linecache a traceback would show no source lines: the interpreter reads them from a file.
+_LOADER_SCRIPT = f"""\
 import base64, linecache, os, traceback
-text = base64.b64decode(os.environ.pop("{_SCRIPT}")).decode()
+text = base64.b64decode(os.environ.pop("{_SCRIPT_VARIABLE}")).decode()
 linecache.cache["task.py"] = (len(text), None, text.splitlines(True), "task.py")
 try:
     exec(compile(text, "task.py", "exec"))
 except Exception:
-    traceback.print_exc()  # with the lines of the source, which the interpreter itself would look for in a file
+    traceback.print_exc()
     raise SystemExit(1)
 """
 
-_MAIN = """\
+_TASK_SCRIPT = """\
 {source}
 import base64 as _base64, json as _json, os as _os, {library} as _library
 _input = _library.loads(_base64.b64decode(_os.environ.pop("{variable}")))
@@ -55,9 +56,9 @@ if {push} and _result is not None:
 
 
 class DecoratedPodOperator(DecoratedOperator, KubernetesPodOperator):
-    """What ``@task.pod`` makes of a function.
+    """The operator of a task that ``@task.pod`` decorates.
 
-    ``use_dill``: pickle the arguments with dill, which the image must have then.
+    ``use_dill``: serialise the arguments with dill, which the image must then have, in place of pickle.
     """
 
     custom_operator_name = "@task.pod"
@@ -69,32 +70,33 @@ class DecoratedPodOperator(DecoratedOperator, KubernetesPodOperator):
     def __init__(self, *, use_dill: bool = False, **kwargs: Any) -> None:
         self.use_dill = use_dill
         kwargs.setdefault("name", f"pod-{kwargs['python_callable'].__name__}")
-        super().__init__(cmds=["python", "-c", _LOADER], **kwargs)
+        super().__init__(cmds=["python", "-c", _LOADER_SCRIPT], **kwargs)
 
     def execute(self, context: Context) -> Any:
-        """Put function and arguments into the pod's environment and run it."""
+        """Put the function and its arguments into the pod's environment, and run the pod."""
         library = importlib.import_module("dill" if self.use_dill else "pickle")
-        script = _MAIN.format(
+        script = _TASK_SCRIPT.format(
             source=self.get_python_source(),  # type: ignore[no-untyped-call]  # Airflow's gap
             library=library.__name__,
-            variable=_INPUT,
+            variable=_INPUT_VARIABLE,
             function=self.python_callable.__name__,
             push=self.do_xcom_push,
         )
-        given = library.dumps({"args": self.op_args, "kwargs": self.op_kwargs})
+        arguments = library.dumps({"args": self.op_args, "kwargs": self.op_kwargs})
         self.env_vars = [
             *convert_env_vars(self.env_vars),
-            _variable(_SCRIPT, script.encode(), "the function's source"),
-            _variable(_INPUT, given, "the arguments"),
+            _variable(_SCRIPT_VARIABLE, script.encode(), "the function's source"),
+            _variable(_INPUT_VARIABLE, arguments, "the arguments"),
         ]
         return super().execute(context)
 
 
-def _variable(name: str, content: bytes, what: str) -> V1EnvVar:
+def _variable(name: str, content: bytes, description: str) -> V1EnvVar:
     text = base64.b64encode(content).decode()
-    if len(text) > _LONGEST:
+    if len(text) > _MAX_VARIABLE_BYTES:
+        limit = _MAX_VARIABLE_BYTES * 3 // 4  # base64 adds a third
         raise ConfigError(
-            f"@task.pod: {what} take {len(content)} bytes, {_LONGEST * 3 // 4} are possible; pass a path instead"
+            f"@task.pod: {description} take {len(content)} bytes, the limit is {limit}; pass a path instead"
         )
     return V1EnvVar(name=name, value=text)
 
@@ -102,9 +104,9 @@ def _variable(name: str, content: bytes, what: str) -> V1EnvVar:
 def pod_task(
     python_callable: Callable[..., Any] | None = None, multiple_outputs: bool | None = None, **kwargs: Any
 ) -> TaskDecorator:
-    """Run a function in a pod. Takes what ``KubernetesPodOperator`` takes, but commands and arguments.
+    """Run a function in a pod. Accepts the arguments of ``KubernetesPodOperator`` except commands and arguments.
 
-    ``multiple_outputs``: a dict that is returned becomes one XCom for each key.
+    ``multiple_outputs``: push a returned dict as one XCom per key.
     """
     return task_decorator_factory(
         python_callable=python_callable,

@@ -1,29 +1,30 @@
-"""Every error that crosswind raises on purpose, named by what the caller will do.
+"""The errors that crosswind raises, named for what the caller will do.
 
 ::
 
     CrosswindError
-    ├── ConfigError               mend a file or a setting; nothing was done
+    ├── ConfigError               fix a file or a setting; nothing was done
+    │   ├── DocumentError         a YAML document: file, line and fix
     │   ├── TemplateError         a pod template
     │   ├── OverrideError         an ``executor_config`` or ``pod_override``
-    │   ├── KubeconfigError       how to reach and identify at the cluster
-    │   └── TaskFileError         a task file: file, line and mend
-    ├── ApiError                  the API server answered no (carries its ``Status``)
+    │   ├── KubeconfigError       the cluster's address or our credentials
+    │   └── TaskFileError         a task file: file, line and fix
+    ├── ApiError                  the API server refused the request (carries its ``Status``)
     │   ├── BadRequest            400, 415: the request is wrong; do not repeat it
     │   ├── Unauthorized          401: credentials are missing, wrong or expired
     │   ├── Forbidden             403: a permission is missing
-    │   │   └── QuotaExceeded     403 with "exceeded quota": wait, others will end
+    │   │   └── QuotaExceeded     403 with "exceeded quota": wait until other pods end
     │   ├── NotFound              404
     │   ├── AlreadyExists         409, reason AlreadyExists
     │   ├── Conflict              409: read again and retry
-    │   ├── Gone                  410: the resourceVersion is not (any more) the server's; list again
+    │   ├── Gone                  410: the server does not have the resourceVersion any more; list again
     │   ├── Invalid               422: a field is wrong; do not repeat it
     │   ├── TooManyRequests       429: wait ``retry_after`` seconds
     │   └── ServerError           5xx: wait and retry
-    ├── CredentialsError          a token or certificate could not be renewed just now: retry
-    ├── Unreachable               no answer: refused, reset, timed out, TLS
-    ├── PodTimeout                a pod was not scheduled, or did not start, in the time it had
-    └── XComError                 a task's result cannot be had
+    ├── CredentialsError          a token or certificate could not be renewed: retry
+    ├── Unreachable               no answer: connection refused, reset, timed out, TLS
+    ├── PodTimeout                a pod was not scheduled or did not start in time
+    └── XComError                 a task's result is lost or unusable
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ __all__ = [
     "Conflict",
     "CredentialsError",
     "CrosswindError",
+    "DocumentError",
     "Forbidden",
     "Gone",
     "Invalid",
@@ -53,15 +55,25 @@ __all__ = [
     "Unauthorized",
     "Unreachable",
     "XComError",
+    "counted",
 ]
 
 
 class CrosswindError(Exception):
-    """The base of all."""
+    """The base of all errors."""
 
 
 class ConfigError(CrosswindError):
-    """A file or setting is wrong; the message names it, its value and the mend."""
+    """A file or setting is wrong; the message names it, its value and the fix."""
+
+
+class DocumentError(ConfigError):
+    """A YAML document cannot be read. ``line`` is counted from 1, 0 is the whole file; ``problem`` leaves both out."""
+
+    def __init__(self, where: str, line: int, problem: str) -> None:
+        super().__init__(f"{where}:{line}: {problem}" if line else f"{where}: {problem}")
+        self.line = line
+        self.problem = problem
 
 
 class TemplateError(ConfigError):
@@ -83,9 +95,9 @@ class TaskFileError(ConfigError):
 class ApiError(CrosswindError):
     """The API server refused a request.
 
-    ``status``: HTTP code. ``reason``: machine-readable word of the Status body, such as ``NotFound``, or "".
-    ``details``: its ``details``, or {}. ``retry_after``: seconds the server asked to wait, or None.
-    ``request``: method and path, without query, for the message.
+    ``status``: HTTP code. ``reason`` and ``details``: those of the Status, such as ``NotFound``, else "" and {}.
+    ``retry_after``: seconds that the server asked to wait, or None. ``request``: method and path, without query, for
+    the message.
     """
 
     def __init__(
@@ -136,7 +148,7 @@ class Conflict(ApiError):
 
 
 class Gone(ApiError):
-    """410, as an answer or as an event of a watch; also 504 for a version that is ahead of the server's."""
+    """410, as an answer or as an event of a watch; also 504 for a version that is newer than the server's."""
 
 
 class Invalid(ApiError):
@@ -152,17 +164,17 @@ class ServerError(ApiError):
 
 
 class CredentialsError(CrosswindError):
-    """A credential could not be had or renewed at this moment: an exec plug-in failed, a token file is missing.
+    """A credential could not be read or renewed at the moment: an exec plug-in failed, a token file is missing.
 
-    Not a ``ConfigError``: what worked a minute ago, or may work in a minute, is retried and fails no task at once.
+    Not a ``ConfigError``: credentials that worked before, or may work in a minute, are retried and fail no task yet.
     """
 
 
 class Unreachable(CrosswindError):
     """No answer came.
 
-    ``sent``: whether the request may have reached the server, so that it may have been carried out; False when there
-    was no connection to send it on.
+    ``sent``: whether the server may have received the request, and so may have carried it out; False when there was no
+    connection to send it on.
     """
 
     def __init__(self, message: str, *, sent: bool = True) -> None:
@@ -171,8 +183,17 @@ class Unreachable(CrosswindError):
 
 
 class PodTimeout(CrosswindError):
-    """A pod was not scheduled, or did not start, in the time it had; the message says what it waits for."""
+    """A pod was not scheduled or did not start in time; the message names the cause."""
 
 
 class XComError(CrosswindError):
-    """The value that a task left for XCom is not there in whole, too long, or no JSON; the message names the mend."""
+    """The value that a task left for XCom is incomplete, too long or no JSON; the message names the fix."""
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in singular or plural.
+
+    >>> counted(1, "task"), counted(2, "task")
+    ('1 task', '2 tasks')
+    """
+    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -1,7 +1,7 @@
-"""Every metric of the executor, in one table: its name, its kind, what it says. Values only.
+"""All metrics of the executor in one table. Values only.
 
-Names are Airflow's own where Airflow or its Kubernetes executor has one. Airflow puts ``[metrics] statsd_prefix`` or
-``otel_prefix``, by default ``airflow``, in front.
+A metric that Airflow or its Kubernetes executor emits keeps their name. Airflow prepends ``[metrics] statsd_prefix`` or
+``otel_prefix``, by default ``airflow``.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ class Metric:
 
     name: str
     kind: Literal["counter", "gauge", "timer"]
-    told: str
-    """What it says, for the documentation."""
+    description: str
+    """For the documentation and the dashboard."""
     label: str = ""
-    """What its values are told apart by, "" for nothing."""
+    """Name of its label, "" for none."""
     source: Literal["core", "stock", "crosswind"] = "crosswind"
-    """Whose name it is: Airflow's core, which emits it for every executor; its Kubernetes executor; ours."""
+    """Who defines it: Airflow's core, which emits it for every executor; its Kubernetes executor; or Crosswind."""
 
 
 _STATUS = "by HTTP status; `error` where no answer came"
@@ -73,14 +73,21 @@ METRICS = (
     Metric(
         "crosswind.pod_phase",
         "timer",
-        "Time that a pod spent in a phase, told when it is gone: `waiting` from queued to created, `pending` until base"
-        " runs, `running`, `ending` from base's end to the pod's.",
+        "Time that a pod spent in a phase, emitted when it is deleted: `waiting` from queued to created, `pending`"
+        " until base runs, `running`, `ending` from base's end to the pod's.",
         "phase",
     ),
     Metric(
         "crosswind.pod_failures",
         "counter",
         "Pods that failed: `OOMKilled`, `Evicted`, `Error`, `NotLaunched`...",
+        "reason",
+    ),
+    Metric(
+        "crosswind.losses",
+        "counter",
+        "Tries that the cluster took and that cost no retry: `EvictionByEvictionAPI`, `PreemptionByScheduler`,"
+        " `DeletionByTaintManager`...",
         "reason",
     ),
     Metric(
@@ -93,10 +100,31 @@ METRICS = (
     Metric(
         "crosswind.watch_silence",
         "gauge",
-        "Seconds since the API server last told of pods, of the watch that has heard nothing for longest. A healthy one"
-        " hears something each minute.",
+        "Seconds since the API server last reported a pod, of the watch that has been silent longest. A healthy watch"
+        " reports every minute.",
     ),
-    Metric("crosswind.logs_to_keep", "gauge", "Pods whose deletion waits until their logs are kept."),
+    Metric("crosswind.logs_to_keep", "gauge", "Pods whose deletion waits until their logs are stored."),
+    Metric(
+        "crosswind.warm_pods", "gauge", "Pods that wait for a task and are ready, by pool (queue and digits).", "pool"
+    ),
+    Metric("crosswind.warm_pods_starting", "gauge", "Pods that will wait for a task and are not ready yet."),
+    Metric(
+        "crosswind.warm_claims",
+        "counter",
+        "Claims of waiting pods: `hit`; `rival` (another scheduler was first), `stale` (the pod was gone), `failed`"
+        " (the task did not start, or the request failed), after which the task gets another pod.",
+        "outcome",
+    ),
+    Metric(
+        "crosswind.cold_starts",
+        "counter",
+        "Tasks that got a pod of their own although `[crosswind] warm` is set: `empty` (no pod was waiting), `size`,"
+        " `args`, `no_task`, `failed_claim`, or what the pod's manifest has, such as `hostname` and `hook`.",
+        "reason",
+    ),
+    Metric("crosswind.warm_claim", "timer", "Time from the decision to claim a pod to the API server's answer."),
+    Metric("crosswind.warm_start", "timer", "Time from a task's launch to its state RUNNING, in a claimed pod."),
+    Metric("crosswind.warm_idle_seconds", "counter", "Seconds for which ready pods have waited, added up over all."),
     Metric(
         "crosswind.tasks_held_back",
         "gauge",
@@ -107,18 +135,18 @@ METRICS = (
 
 
 def label_value(text: str) -> str:
-    """Return a label's value as a part of a metric's name may be."""
+    """Return a label's value as a valid part of a metric's name."""
     return re.sub(r"[^A-Za-z0-9_-]", "_", text)[:40] or "unknown"
 
 
 def statsd_name(metric: Metric, value: str = "") -> str:
-    """Return the name on the wire where tags cannot be sent: a value of our own labels is a part of it.
+    """Return the name on the wire for a protocol without tags: the value of our own labels becomes a part of it.
 
-    Names that are not ours stay as Airflow has them, which without tags are told apart by nothing.
+    Other names stay as Airflow has them, so that the values of their labels add up.
     """
     return f"{metric.name}.{value}" if value and metric.source == "crosswind" else metric.name
 
 
 def prometheus_name(metric: Metric, prefix: str = "airflow") -> str:
-    """Return the name that statsd_exporter shows with the mapping of ``crosswind render``."""
+    """Return the name that statsd_exporter exports with the mapping of ``crosswind render``."""
     return f"{prefix}_{metric.name}".replace(".", "_")

@@ -1,4 +1,9 @@
-"""``PodTrigger``: waits for a pod's base container in the triggerer, on one watch for all deferred pods."""
+"""``PodTrigger`` waits in the triggerer for the end of a pod's base container.
+
+All deferred pods of a namespace share one watch (``podrun.shared_watch``). The triggerer owns the task that runs a
+trigger. It cancels that task when the task instance is cleared or the triggerer stops; the pod then goes on, and the
+next triggerer resumes the wait from the trigger's row.
+"""
 
 from __future__ import annotations
 
@@ -17,30 +22,32 @@ from structlog.contextvars import get_contextvars
 
 from crosswind.errors import CrosswindError, PodTimeout
 from crosswind.kube.client import Client
-from crosswind.kube.loglines import LogCursor
-from crosswind.pods.states import mapping, mappings
-from crosswind.pods.xcoms import awaited
-from crosswind.runs.attending import Line, News, Seen, Wanted, attend
-from crosswind.runs.departing import delete_pod, mark_pod
-from crosswind.runs.printing import LogStyle, is_group_mark, level_of
-from crosswind.runs.sharing import SharedWatch, hub
+from crosswind.kube.log_lines import LogCursor
+from crosswind.podrun.cleanup import delete_pod, mark_pod
+from crosswind.podrun.follow import ContainerLine, FollowOptions, PodNews, StateChange, follow_pod
+from crosswind.podrun.log_output import LogStyle, is_group_mark, level_of
+from crosswind.podrun.shared_watch import SharedPodInformer, shared_informers
+from crosswind.podrun.xcom_delivery import is_delivery_due
+from crosswind.pods.fields import containers_of, init_containers_of, metadata_of, spec_of
 from crosswind.settings import KubeSettings
-from crosswind.types import Manifest
+from crosswind.types import Manifest, Pod
 
 __all__ = ["PodTrigger"]
 
 _DEFAULT_CONNECTION = "kubernetes_default"
-_TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105  # a path
-_LINGER_S = 2.0
-"""How long the XCom of a pod that is over is waited for, so that it survives the pod's removal."""
+_SERVICE_ACCOUNT_TOKEN_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105  # a path
+_XCOM_WAIT_S = 2.0
+"""How long to wait, after base has ended, for the XCom sidecar's termination message. With it in the event the XCom
+survives if the pod is deleted before a worker resumes the task."""
 
 
 class PodTrigger(BaseTrigger):
-    """Fires when the base container has ended, the pod is gone, or time is up.
+    """Fires when the base container has ended, the pod is gone, or the time is up.
 
-    Its row names the connection (or context and file of a kubeconfig) and holds no credentials. Times in seconds;
-    ``deadline``: seconds since 1970 by the API server's clock, so that those of worker and triggerer may differ.
-    ``follow_logs``: print base's log into the triggerer's while waiting, as ``log_style`` (``LogStyle.to_json``) says.
+    The trigger's row names the connection (or the context and file of a kubeconfig) and holds no credentials. Times are
+    in seconds. ``deadline``: seconds since 1970 by the API server's clock, because the clocks of worker and triggerer
+    may differ. ``follow_logs``: print base's log to the triggerer's log while waiting, in the style of ``log_style``
+    (``LogStyle.to_json``). ``losses``: pods of this try that the cluster took before this one.
     """
 
     def __init__(
@@ -61,6 +68,7 @@ class PodTrigger(BaseTrigger):
         on_kill_action: str = "delete_pod",
         termination_grace_period: int | None = None,
         trigger_kwargs: dict[str, Any] | None = None,
+        losses: int = 0,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's gap
         self._arguments: dict[str, Any] = {
@@ -79,55 +87,56 @@ class PodTrigger(BaseTrigger):
             "on_kill_action": on_kill_action,
             "termination_grace_period": termination_grace_period,
             "trigger_kwargs": trigger_kwargs,
+            "losses": losses,
         }
         self._name, self._namespace, self._base = pod_name, pod_namespace, base_container_name
         self._deadline, self._follow_logs = deadline, follow_logs
         self._style = LogStyle()
         self._cursor = LogCursor()
-        self._seen: Seen | None = None
+        self._seen: StateChange | None = None
         self._fired = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what the row holds."""
+        """Return the class and the arguments, which the row holds."""
         return f"{type(self).__module__}.{type(self).__qualname__}", self._arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, and fire once."""
+        """Wait, and yield one event."""
         try:
             status, message = await self._wait()
         except PodTimeout as error:
             status, message = "timeout", str(error)
-        except Exception as error:
+        except Exception as error:  # the worker that resumes the task follows the pod instead
             self.log.warning("Pod %s/%s could not be followed", self._namespace, self._name, exc_info=True)
             status, message = "error", str(error)
         self._fired = True
         yield TriggerEvent(self._event(status, message))  # type: ignore[no-untyped-call]  # Airflow's gap
 
     async def on_kill(self) -> None:
-        """Delete the pod of a task that a user ended, unless ``on_kill_action`` is keep_pod."""
+        """Delete the pod when a user ends the deferred task, unless ``on_kill_action`` is keep_pod."""
         if self._fired or self._arguments["on_kill_action"] == "keep_pod":
             return
         self.log.info("Deleting pod %s/%s", self._namespace, self._name)
-        pod = {"metadata": {"name": self._name, "namespace": self._namespace}}
+        pod: Pod = {"metadata": {"name": self._name, "namespace": self._namespace}}
         if self._seen is not None and self._seen.pod is not None:
             pod = self._seen.pod
-        async with hub().watch(await self.settings(), self._namespace) as shared:
+        async with shared_informers().watch(await self.settings(), self._namespace) as shared:
             if await delete_pod(shared.client, pod, self._arguments["termination_grace_period"]):
                 await mark_pod(shared.client, pod)
 
     async def settings(self) -> KubeSettings:
-        """Return how to reach the cluster: by the arguments, then the connection, then what surrounds this process."""
+        """Return how to reach the cluster: from the arguments, else the connection, else this process's environment."""
         return kube_settings(self._arguments, await _extras(self._arguments["kubernetes_conn_id"]))
 
     async def _wait(self) -> tuple[str, str]:
         settings = await self.settings()
-        self._prepare_printing()
+        self._load_log_style()
         try:
-            async with asyncio.timeout(None) as limit, hub().watch(settings, self._namespace) as shared:
+            async with asyncio.timeout(None) as limit, shared_informers().watch(settings, self._namespace) as shared:
                 if self._deadline is not None:
                     left = self._deadline - await _now(shared.client)
                     limit.reschedule(asyncio.get_running_loop().time() + left)
-                await self._attend(shared)
+                await self._follow(shared)
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -135,26 +144,26 @@ class PodTrigger(BaseTrigger):
         assert self._seen is not None
         return ("success", "") if self._seen.verdict.succeeded else ("failed", self._seen.verdict.reason)
 
-    async def _attend(self, shared: SharedWatch) -> None:
-        wanted = Wanted(
+    async def _follow(self, shared: SharedPodInformer) -> None:
+        options = FollowOptions(
             base=self._base,
             logs=(self._base,) if self._follow_logs else (),
             schedule_timeout=self._arguments["schedule_timeout"],
             startup_timeout=self._arguments["startup_timeout"],
             seen=self._cursor,
         )
-        await attend(shared.client, self._name, self._namespace, wanted, self._take, shared.states(self._name))
-        if self._seen is not None and self._seen.verdict.succeeded and awaited(self._seen.pod, self._base):
-            await self._linger(shared)
+        await follow_pod(shared.client, self._name, self._namespace, options, self._receive, shared.states(self._name))
+        if self._seen is not None and self._seen.verdict.succeeded and is_delivery_due(self._seen.pod, self._base):
+            await self._await_xcom(shared)
 
-    async def _take(self, news: News) -> None:
-        if isinstance(news, Seen):
+    async def _receive(self, news: PodNews) -> None:
+        if isinstance(news, StateChange):
             self._seen = news
-        elif isinstance(news, Line) and news.text:
+        elif isinstance(news, ContainerLine) and news.text:
             self._print(news)
 
-    def _prepare_printing(self) -> None:
-        """Import the formatter of the lines; without it they are left to the worker, which has it."""
+    def _load_log_style(self) -> None:
+        """Import the formatter of the lines. If that fails, the worker prints the lines when the pod has ended."""
         try:
             self._style = LogStyle.from_json(self._arguments["log_style"])
         except Exception as error:
@@ -163,59 +172,63 @@ class PodTrigger(BaseTrigger):
             )
             self._follow_logs = False
 
-    def _print(self, line: Line) -> None:
+    def _print(self, line: ContainerLine) -> None:
         if not is_group_mark(line.text):
             self.log.log(level_of(line.text), "%s", self._style.line(line.container, line.text))
         elif "trigger_id" in get_contextvars():
-            self.log.info("%s", line.text)  # in a triggerer only what is logged reaches the task's log
+            self.log.info("%s", line.text)  # a triggerer's output does not reach the task's log, its log lines do
         else:
             print(line.text)
 
-    async def _linger(self, shared: SharedWatch) -> None:
-        """Wait a moment for what the XCom sidecar says at its end."""
+    async def _await_xcom(self, shared: SharedPodInformer) -> None:
+        """Wait for the XCom sidecar's termination message, for a short time: without it the worker reads the log."""
         assert self._seen is not None
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LINGER_S), contextlib.aclosing(shared.states(self._name)) as states:
+            async with asyncio.timeout(_XCOM_WAIT_S), contextlib.aclosing(shared.states(self._name)) as states:
                 async for pod, gone in states:
                     if pod is not None:
-                        self._seen = Seen(pod, self._seen.verdict)
-                    if gone or not awaited(pod, self._base):
+                        self._seen = StateChange(pod, self._seen.verdict)
+                    if gone or not is_delivery_due(pod, self._base):
                         return
 
     def _event(self, status: str, message: str) -> dict[str, Any]:
         event: dict[str, Any] = {"status": status, "name": self._name, "namespace": self._namespace, "message": message}
+        event["losses"] = self._arguments["losses"]
         if self._seen is not None and self._seen.pod is not None:
-            event |= {"pod": _outline(self._seen.pod), "deleted": self._seen.deleted}
+            event |= {"pod": _without_secrets(self._seen.pod), "deleted": self._seen.deleted}
         if self._follow_logs:
             event["log_cursor"] = [self._cursor.last, self._cursor.count]
         return event | (self._arguments["trigger_kwargs"] or {})
 
 
 def kube_settings(arguments: Mapping[str, Any], extras: Mapping[str, Any]) -> KubeSettings:
-    """Return how to reach a cluster, in the order that stock's hook has; ``extras`` are the connection's."""
+    """Return how to reach a cluster, with the precedence of stock's hook.
 
-    def field(name: str) -> Any:
+    ``arguments``: the trigger's. ``extras``: the connection's.
+    """
+
+    def extra_field(name: str) -> Any:
         return extras.get(name) or extras.get(f"extra__kubernetes__{name}") or None
 
     def argument(name: str, extra: str) -> Any:
-        return arguments[name] if arguments[name] is not None else field(extra)
+        return arguments[name] if arguments[name] is not None else extra_field(extra)
 
-    text = field("kube_config")
+    text = extra_field("kube_config")
     path = argument("config_file", "kube_config_path")
     in_cluster = argument("in_cluster", "in_cluster")
     if not (in_cluster or text or path):
-        in_cluster = os.path.exists(_TOKEN) and "KUBERNETES_SERVICE_HOST" in os.environ
+        in_cluster = os.path.exists(_SERVICE_ACCOUNT_TOKEN_FILE) and "KUBERNETES_SERVICE_HOST" in os.environ
     return KubeSettings(
         in_cluster=str(in_cluster).lower() == "true",
         kubeconfig=path,
         kubeconfig_text=text if text is None or isinstance(text, str) else orjson.dumps(text).decode(),
         context=argument("cluster_context", "cluster_context"),
-        verify_ssl=str(field("disable_verify_ssl")).lower() != "true",
+        verify_ssl=str(extra_field("disable_verify_ssl")).lower() != "true",
     )
 
 
 async def _now(client: Client) -> float:
-    """Return the time of the API server's clock, of ours while it cannot be asked."""
+    """Return the time by the API server's clock, or by this machine's if the server does not answer."""
     try:
         return await client.now()
     except CrosswindError:
@@ -234,20 +247,22 @@ async def _extras(connection_id: str | None) -> dict[str, Any]:
     return await get_async_extra_dejson(connection)
 
 
-def _outline(pod: Manifest) -> Manifest:
-    """Return what the operator needs to judge a pod that is gone: no environment, no arguments."""
-    spec, metadata = mapping(pod.get("spec")), pod["metadata"]
-    told = ("name", "image", "restartPolicy", "resources")
+def _without_secrets(pod: Pod) -> Manifest:
+    """Return the fields by which the operator judges a pod that is gone: no environment, no arguments.
+
+    The event is stored in the database, where the secrets of a pod's spec must not appear.
+    """
+    container_fields = ("name", "image", "restartPolicy", "resources")
     return {
-        "metadata": {
-            key: metadata[key] for key in ("name", "namespace", "uid", "deletionTimestamp") if key in metadata
-        },
+        "metadata": _only(metadata_of(pod), "name", "namespace", "uid", "deletionTimestamp"),
         "spec": {
-            **{key: spec[key] for key in ("nodeName", "restartPolicy", "terminationGracePeriodSeconds") if key in spec},
-            **{
-                part: [{key: one[key] for key in told if key in one} for one in mappings(spec.get(part))]
-                for part in ("containers", "initContainers")
-            },
+            **_only(spec_of(pod), "nodeName", "restartPolicy", "terminationGracePeriodSeconds"),
+            "containers": [_only(container, *container_fields) for container in containers_of(pod)],
+            "initContainers": [_only(container, *container_fields) for container in init_containers_of(pod)],
         },
         "status": pod.get("status") or {},
     }
+
+
+def _only(fields: Mapping[str, object], *names: str) -> Manifest:
+    return {name: fields[name] for name in names if name in fields}

@@ -11,11 +11,11 @@ from airflow import settings
 from airflow.utils.db import initdb
 from airflow.utils.session import create_session
 from benchmarks.contestant import Queries
-from benchmarks.executors import COLUMNS, OURS_AWAKE, TEMPLATE, Place, table
+from benchmarks.executors import COLUMNS, OURS_AWAKE, TEMPLATE, ExecutorBench, table
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def place(tmp_path: Path) -> ExecutorBench:
     initdb()
     assert settings.engine is not None
     assert settings.engine.url.database
@@ -25,11 +25,11 @@ def place(tmp_path: Path) -> Place:
     ):
         own.backup(copy)
     (tmp_path / "template.yaml").write_text(TEMPLATE)
-    return Place(tmp_path, f"sqlite:///{tmp_path}/airflow.db")
+    return ExecutorBench(tmp_path, f"sqlite:///{tmp_path}/airflow.db")
 
 
 @pytest.mark.timeout(90)  # three processes, one of which imports Airflow
-async def test_ours_and_the_bare_loop_carry_all_pods_through_their_lives(place: Place) -> None:
+async def test_ours_and_the_bare_loop_carry_all_pods_through_their_lives(place: ExecutorBench) -> None:
     ours = await place.run(OURS_AWAKE, 6, 60, simulated_start=0.0, simulated_run=0.5)
     bare = await place.run(None, 6, 60, simulated_start=0.0, simulated_run=0.1)
     assert (ours.lives, ours.pods_left, ours.measured["done"], ours.measured["failed"]) == (6, 0, 6, 0)

@@ -1,133 +1,80 @@
+"""``crosswind local``: kubelocal's commands under another name; ``packages/kubelocal/tests/cli`` tests them."""
+
 from __future__ import annotations
 
 import json
 import os
-import re
 import signal
-import ssl
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from crosswind.cli import main
-from crosswind.cli.local import read_settings
-from crosswind.errors import ConfigError
+from deadlines import scaled
 
 
-def crosswind(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "crosswind", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+def test_the_commands_of_kubelocal_and_airflow_are_listed() -> None:
+    shown = CliRunner().invoke(main, ["local", "--help"]).output
+    assert all(f"  {name} " in shown for name in ("airflow", "kubeconfig", "list", "stop", "up"))
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_up_serves_until_told_to_end(end: signal.Signals) -> None:
-    with crosswind("local", "up", "--output", "json", "--simulate", "1") as process:
+def test_a_cluster_is_served_until_it_is_interrupted(tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "crosswind", "local", "up", "--output", "json", "--simulate", "1"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout is not None
         facts = json.loads(process.stdout.readline())
-        context = ssl.create_default_context(cafile=Path(facts["kubeconfig"]).with_name("ca.crt"))
-        with urllib.request.urlopen(f"{facts['url']}/readyz", context=context, timeout=10) as answer:
-            assert answer.read() == b"ok"
-        token = Path(facts["token_file"])
-        assert token.read_text()
-        process.send_signal(end)
-        assert (process.wait(20), process.stderr.read() if process.stderr else "") == (0, "")
-    assert not token.exists()
-
-
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGHUP])
-def test_up_ends_also_where_a_script_has_started_it_in_the_background(tmp_path: Path, end: signal.Signals) -> None:
-    """A shell without job control starts it with Ctrl-C ignored."""
-    file = tmp_path / "kubeconfig"
-    script = '"$@" & echo $!; wait $!; echo "ended $?"'
-    command = [sys.executable, "-m", "crosswind", "local", "up", "--simulate", "1", "--kubeconfig", str(file)]
-    with subprocess.Popen(["sh", "-c", script, "sh", *command], stdout=subprocess.PIPE, text=True) as shell:
-        assert shell.stdout is not None
-        pid = int(shell.stdout.readline())
-        assert any("export KUBECONFIG" in line for line in shell.stdout)
-        os.kill(pid, end)
-        assert shell.stdout.read().splitlines()[-1] == "ended 0"
-    assert not file.exists()
-
-
-def test_up_tells_people_how_to_use_it(tmp_path: Path) -> None:
-    file = tmp_path / "kubeconfig"
-    with crosswind("local", "up", "--kubeconfig", str(file), "--simulate", "1") as process:
-        assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(3)]
+        assert Path(facts["token_file"]).read_text()
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
-    assert lines[2] == f"  export KUBECONFIG={file}\n"
+        assert process.wait(scaled(20)) == 0
+    assert not Path(facts["token_file"]).exists()
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["nosuch"],
-        ["local", "up", "--port", "99999"],
-        ["local", "up", "--settings", "/nosuch/file"],
-        ["local", "up", "--inject", "nosuch"],
-    ],
-)
+def test_errors_of_kubelocal_are_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("prot: 1\n")
+    for command in (["local", "up"], ["local", "airflow", str(tmp_path)], ["demo"]):
+        ran = CliRunner().invoke(main, [*command, "--settings", str(file)])
+        assert (ran.exit_code, ran.output) == (2, f"crosswind: {file}: unknown setting 'prot'; did you mean port?\n")
+
+
+@pytest.mark.parametrize("arguments", [["nosuch"], ["local", "up", "--port", "99999"], ["local", "nosuch"]])
 def test_wrong_use_exits_with_2(arguments: list[str]) -> None:
     assert CliRunner().invoke(main, arguments).exit_code == 2
 
 
-def test_wrong_settings_are_one_clear_line(tmp_path: Path) -> None:
-    file = tmp_path / "settings.yaml"
-    file.write_text("prot: 1\n")
-    arguments = ["local", "up", "--settings", str(file)]
-    ran = CliRunner().invoke(main, arguments)
-    assert (ran.exit_code, len(ran.output.splitlines())) == (2, 1)
-    assert ran.output == f"crosswind: {file}: unknown setting 'prot'; did you mean port?\n"
-    file.write_text("qqqqqq: 1\n")
-    assert "unknown setting 'qqqqqq'; there are: name, host, port, " in CliRunner().invoke(main, arguments).output
+def test_help_lists_the_families_and_exit_codes() -> None:
+    shown = CliRunner().invoke(main, ["--help"]).output
+    assert "local" in shown
+    assert "exit codes" in shown.lower()
 
 
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("images: {mine: {pth: [/opt]}}", "unknown setting 'pth' of image mine; did you mean path?"),
-        ("1: 2", "unknown setting 1; there are: "),
-        ("start-delay: 1", "unknown setting 'start-delay'; did you mean start_delay?"),
-    ],
-)
-def test_unknown_settings_suggest_the_nearest(tmp_path: Path, text: str, told: str) -> None:
-    file = tmp_path / "settings.yaml"
-    file.write_text(text)
-    with pytest.raises(ConfigError, match=re.escape(told)):
-        read_settings(file, {})
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [("port: eighty", "port: .* not 'eighty'"), ("- 1", "settings are a mapping"), ("a: [", "not readable as YAML")],
-)
-def test_settings_that_cannot_be_read_are_refused(tmp_path: Path, text: str, told: str) -> None:
-    file = tmp_path / "settings.yaml"
-    file.write_text(text)
-    with pytest.raises(ConfigError, match=told):
-        read_settings(file, {})
-
-
-def test_command_line_wins_over_the_file(tmp_path: Path) -> None:
-    file = tmp_path / "settings.yaml"
-    file.write_text("port: 1\nnode_pods: 7\nstate_file: /tmp/state\nimages: {mine: {missing: true}}\n")
-    settings = read_settings(file, {"port": 2})
-    assert (settings.port, settings.node_pods, settings.state_file) == (2, 7, Path("/tmp/state"))
-    assert settings.images["mine"].missing
-
-
-def test_help_lists_the_families() -> None:
-    told = CliRunner().invoke(main, ["--help"]).output
-    assert "local" in told
-    assert "exit codes" in told.lower()
-
-
-def test_command_starts_without_heavy_modules() -> None:
-    code = "import sys, crosswind.cli; print({'airflow', 'uvicorn', 'aiohttp', 'kubernetes'} & set(sys.modules))"
+def test_the_command_starts_without_heavy_modules() -> None:
+    heavy = {"airflow", "uvicorn", "aiohttp", "kubernetes", "kubelocal"}
+    code = f"import sys, crosswind.cli.local; print({heavy!r} & set(sys.modules))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ, check=True)
     assert ran.stdout == "set()\n"
+
+
+def test_names_of_clusters_are_completed(tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "crosswind", "local", "up", "--output", "json", "--simulate", "1", "--name", "one"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        words = {"_CROSSWIND_COMPLETE": "bash_complete", "COMP_WORDS": "crosswind local stop o", "COMP_CWORD": "3"}
+        script = [Path(sys.executable).with_name("crosswind")]
+        ran = subprocess.run(script, capture_output=True, text=True, env={**os.environ, **words}, check=True)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(scaled(20)) == 0
+    assert ran.stdout.split() == ["plain,one"]
+
+
+@pytest.mark.parametrize(
+    ("shell", "begin"), [("bash", "_crosswind_completion()"), ("zsh", "#compdef"), ("fish", "func")]
+)
+def test_completion_scripts_name_the_command(shell: str, begin: str) -> None:
+    shown = CliRunner().invoke(main, ["completion", shell]).output
+    assert shown.lstrip().startswith(begin)
+    assert f"_CROSSWIND_COMPLETE={shell}_complete" in shown

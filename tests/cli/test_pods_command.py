@@ -95,7 +95,7 @@ def test_a_folder_gets_a_file_for_each_task(dag_file: Path, tmp_path: Path) -> N
     assert sorted(path.name for path in (tmp_path / "out" / "sales").iterdir()) == ["each.3.yaml", "load.yaml"]
 
 
-def test_a_bad_override_is_told_with_file_field_and_mend_beside_the_good_pods(dag_file: Path) -> None:
+def test_a_bad_override_is_reported_with_file_field_and_fix_beside_the_good_pods(dag_file: Path) -> None:
     dag_file.write_text(DAGS.replace('"memory": "4Gi"', '"memory": ["4Gi"]'))
     result = run(dag_file)
     assert result.exit_code == 1
@@ -104,14 +104,14 @@ def test_a_bad_override_is_told_with_file_field_and_mend_beside_the_good_pods(da
     assert yaml.safe_load(result.stdout)["metadata"]["labels"]["task_id"] == "each"
 
 
-def test_a_bad_template_is_told_with_file_line_and_mend(dag_file: Path, tmp_path: Path) -> None:
+def test_a_bad_template_is_reported_with_file_line_and_fix(dag_file: Path, tmp_path: Path) -> None:
     (tmp_path / "template.yaml").write_text(TEMPLATE.replace("name: base", "name: main"))
     result = run(dag_file, "--task", "load")
     assert result.exit_code == 1
     assert f"{tmp_path / 'template.yaml'}:6: spec.containers has no container named base" in result.stderr
 
 
-def test_a_dag_file_that_cannot_be_imported_is_told_by_name(dag_file: Path) -> None:
+def test_a_dag_file_that_cannot_be_imported_is_reported_by_name(dag_file: Path) -> None:
     dag_file.write_text("import nothing_of_this_name_airflow_dag")
     for target in (dag_file, "sales"):
         result = run(target)
@@ -120,17 +120,17 @@ def test_a_dag_file_that_cannot_be_imported_is_told_by_name(dag_file: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("target", "more", "told"),
+    ("target", "more", "problem"),
     [
         ("missing", [], "no DAG of the configured bundles has the id missing"),
         ("missing.py", [], "there is no DAG file missing.py"),
         ("sales", ["--task", "missing"], "has no task missing"),
     ],
 )
-def test_what_is_not_there_is_wrong_use(dag_file: Path, target: str, more: list[str], told: str) -> None:
+def test_what_is_not_there_is_wrong_use(dag_file: Path, target: str, more: list[str], problem: str) -> None:
     result = run(target, *more)
     assert result.exit_code == 2
-    assert told in result.stderr
+    assert problem in result.stderr
 
 
 def test_native_sidecars_follow_the_server_that_is_assumed(dag_file: Path) -> None:
@@ -153,6 +153,6 @@ def test_a_tasks_queue_is_seen_in_its_pod(dag_file: Path, monkeypatch: pytest.Mo
 
 def test_pods_are_printed_as_json_for_programs(dag_file: Path) -> None:
     ran = run(dag_file, "--output", "json")
-    found = json.loads(ran.stdout)
-    assert {"dag_id", "task_id", "map_index", "pod"} == set(found[0])
-    assert all(one["pod"]["kind"] == "Pod" for one in found)
+    listing = json.loads(ran.stdout)
+    assert {"dag_id", "task_id", "map_index", "pod"} == set(listing[0])
+    assert all(rendered["pod"]["kind"] == "Pod" for rendered in listing)

@@ -19,10 +19,11 @@ from crosswind.kube.resources import EVENTS, LEASES, PODS, Resource
 from crosswind.settings import KubeSettings
 from crosswind.testing import Cluster
 from crosswind.types import Manifest
+from deadlines import scaled
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "problem"),
     [
         (["--namespace", "jobs"], "--selector"),
         (["--selector", "app=job"], "--namespace"),
@@ -33,15 +34,15 @@ from crosswind.types import Manifest
         (["--namespace", "jobs", "--selector", "app=job", "--kubeconfig", "/nosuch"], "/nosuch"),
     ],
 )
-def test_wrong_use_exits_with_2_and_says_what_is_wrong(arguments: list[str], told: str, cluster: Cluster) -> None:
+def test_wrong_use_exits_with_2_and_says_what_is_wrong(arguments: list[str], problem: str, cluster: Cluster) -> None:
     run = CliRunner(env={"KUBECONFIG": str(cluster.kubeconfig)}).invoke(main, ["reap", *arguments])
-    assert (run.exit_code, told in run.output) == (2, True), run.output
+    assert (run.exit_code, problem in run.output) == (2, True), run.output
 
 
 @pytest.fixture
 async def client(cluster: Cluster) -> AsyncIterator[Client]:
-    async with await Client.connect(KubeSettings(kubeconfig=str(cluster.kubeconfig))) as made:
-        yield made
+    async with await Client.connect(KubeSettings(kubeconfig=str(cluster.kubeconfig))) as client:
+        yield client
 
 
 class Running:
@@ -54,11 +55,11 @@ class Running:
     async def says(self, pattern: str) -> re.Match[str]:
         """Wait for a line of the log."""
         assert self.process.stderr is not None
-        while not (found := re.search(pattern, self.log)):
+        while not (match := re.search(pattern, self.log)):
             line = await self.process.stderr.readline()
             assert line, self.log
             self.log += line.decode()
-        return found
+        return match
 
 
 @contextlib.asynccontextmanager
@@ -83,25 +84,25 @@ def pod(name: str) -> Manifest:
 
 
 async def until(client: Client, resource: Resource, namespace: str, holds: Callable[[Manifest], Any]) -> None:
-    """Wait until there is an object that is as wanted."""
+    """Wait until ``holds`` is true of an object."""
     listing = await client.list(resource, namespace=namespace)
     if any(map(holds, listing.items)):
         return
-    watch = client.watch(resource, namespace=namespace, version=listing.version, timeout=25)
+    watch = client.watch(resource, namespace=namespace, version=listing.version, timeout=scaled(25))
     async with contextlib.aclosing(watch):
         async for event in watch:
             if event["type"] != "BOOKMARK" and holds(event["object"]):
                 return
-    raise AssertionError("it did not come so")
+    raise AssertionError("no object is as expected")
 
 
 def succeeded(name: str) -> Callable[[Manifest], bool]:
-    return lambda found: found["metadata"]["name"] == name and found["status"].get("phase") == "Succeeded"
+    return lambda pod: pod["metadata"]["name"] == name and pod["status"].get("phase") == "Succeeded"
 
 
-def work_is_over(found: Manifest) -> bool:
-    statuses = found["status"].get("containerStatuses", [])
-    return any(one["name"] == "work" and "terminated" in one["state"] for one in statuses)
+def work_is_over(pod: Manifest) -> bool:
+    statuses = pod["status"].get("containerStatuses", [])
+    return any(status["name"] == "work" and "terminated" in status["state"] for status in statuses)
 
 
 @pytest.mark.cluster
@@ -110,16 +111,16 @@ async def test_of_two_one_works_and_the_other_takes_over_when_it_is_killed(
 ) -> None:
     options = ("--lease-duration", "2", "--listen", "127.0.0.1:0")
     async with (
-        asyncio.timeout(28),
+        asyncio.timeout(scaled(28)),
         started(cluster, namespace, *options) as first,
         started(cluster, namespace, *options) as second,
     ):
-        leads = [asyncio.create_task(one.says(" leads")) for one in (first, second)]
+        leads = [asyncio.create_task(reaper.says(" leads")) for reaper in (first, second)]
         await asyncio.wait(leads, return_when=asyncio.FIRST_COMPLETED)
         leader, other = (first, second) if leads[0].done() else (second, first)
         waiting = leads[1] if leads[0].done() else leads[0]
         await client.create(PODS, pod("one"), namespace=namespace)
-        await until(client, EVENTS, namespace, lambda found: found["reason"] == "SidecarEnded")
+        await until(client, EVENTS, namespace, lambda event: event["reason"] == "SidecarEnded")
         assert not waiting.done()
         leader.process.kill()
         await client.create(PODS, pod("two"), namespace=namespace)
@@ -128,7 +129,7 @@ async def test_of_two_one_works_and_the_other_takes_over_when_it_is_killed(
         other.process.send_signal(signal.SIGTERM)
         assert await other.process.wait() == 0
     events = (await client.list(EVENTS, namespace=namespace)).items
-    asked = sorted(one["involvedObject"]["name"] for one in events if one["reason"] == "EndingSidecar")
+    asked = sorted(event["involvedObject"]["name"] for event in events if event["reason"] == "EndingSidecar")
     assert asked == ["one", "two"]
     lease = await client.get(LEASES, "crosswind-reaper", namespace=namespace)
     assert lease["spec"]["holderIdentity"] == ""
@@ -137,11 +138,11 @@ async def test_of_two_one_works_and_the_other_takes_over_when_it_is_killed(
 @pytest.mark.cluster
 async def test_it_answers_how_it_is(cluster: Cluster, client: Client, namespace: str) -> None:
     async with (
-        asyncio.timeout(25),
+        asyncio.timeout(scaled(25)),
         started(cluster, namespace, "--listen", "127.0.0.1:0") as running,
         aiohttp.ClientSession() as session,
     ):
-        port = (await running.says(r"Answers on \S+?:(\d+)\n"))[1]
+        port = (await running.says(r"Listening on \S+?:(\d+)\n"))[1]
         await running.says("may use forward")
         await client.create(PODS, pod("one"), namespace=namespace)
         await running.says("istio-proxy ended")
@@ -161,10 +162,10 @@ async def test_it_answers_how_it_is(cluster: Cluster, client: Client, namespace:
 async def test_one_pass_ends_what_is_there_and_itself(cluster: Cluster, client: Client, namespace: str) -> None:
     await client.create(PODS, pod("one"), namespace=namespace)
     await until(client, PODS, namespace, work_is_over)
-    async with asyncio.timeout(25), started(cluster, namespace, "--once", "--dry-run") as running:
+    async with asyncio.timeout(scaled(25)), started(cluster, namespace, "--once", "--dry-run") as running:
         assert (await running.says("would end (.+?) by"))[1] == "istio-proxy"
         assert await running.process.wait() == 0
-    async with asyncio.timeout(25), started(cluster, namespace, "--once") as running:
+    async with asyncio.timeout(scaled(25)), started(cluster, namespace, "--once") as running:
         await running.says("istio-proxy ended")
         assert await running.process.wait() == 0
     assert (await client.get(PODS, "one", namespace=namespace))["status"]["phase"] == "Succeeded"
@@ -178,8 +179,8 @@ async def test_a_pass_beside_one_that_works_does_nothing(cluster: Cluster, clien
     }
     await client.create(LEASES, held, namespace=namespace)
     options = ("--once", "--lease", f"{namespace}/other", "--lease-duration", "2")
-    async with asyncio.timeout(25), started(cluster, namespace, *options) as running:
-        await running.says("someone is at it: nothing to do")
+    async with asyncio.timeout(scaled(25)), started(cluster, namespace, *options) as running:
+        await running.says("someone holds the lease: nothing to do")
         assert await running.process.wait() == 0
 
 

@@ -28,19 +28,20 @@ from crosswind.kube.resources import (
 from crosswind.settings import KubeSettings
 from crosswind.testing import Cluster
 from crosswind.types import Manifest
+from deadlines import scaled
 
 CRON_JOBS = Resource("batch", "v1", "cronjobs", "CronJob")
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(60)]
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "reaper"
-RESOURCES = {one.kind: one for one in (SERVICE_ACCOUNTS, ROLES, ROLE_BINDINGS)}
+RESOURCES = {resource.kind: resource for resource in (SERVICE_ACCOUNTS, ROLES, ROLE_BINDINGS)}
 
 
 @pytest.fixture
 async def client(cluster: Cluster) -> AsyncIterator[Client]:
-    async with await Client.connect(KubeSettings(kubeconfig=str(cluster.kubeconfig))) as made:
-        yield made
+    async with await Client.connect(KubeSettings(kubeconfig=str(cluster.kubeconfig))) as client:
+        yield client
 
 
 @pytest.fixture
@@ -68,8 +69,8 @@ async def as_reaper(cluster: Cluster, client: Client, home: str) -> Client:
     config = yaml.safe_load(cluster.kubeconfig.read_text())
     request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
     accounts = Resource("", "v1", "serviceaccounts/crosswind-reaper/token", "TokenRequest")
-    made = await client.create(accounts, request, namespace=home)
-    config["users"][0]["user"] = {"token": made["status"]["token"]}
+    token_request = await client.create(accounts, request, namespace=home)
+    config["users"][0]["user"] = {"token": token_request["status"]["token"]}
     return await Client.connect(KubeSettings(kubeconfig_text=json.dumps(config)))
 
 
@@ -90,8 +91,8 @@ async def test_each_set_gives_its_rights_and_none_more(
     async with await as_reaper(cluster, client, home) as theirs:
         for resource, part in ((PODS, ""), (PODS, "portforward"), (PODS, "exec"), (EVENTS, ""), (SECRETS, "")):
             for verb in ("get", "list", "watch", "create", "patch", "delete"):
-                given = await theirs.allowed(verb, resource, namespace=namespace, subresource=part)
-                assert given is ((verb, resource, part) in rights), (verb, resource.plural, part)
+                is_allowed = await theirs.allowed(verb, resource, namespace=namespace, subresource=part)
+                assert is_allowed is ((verb, resource, part) in rights), (verb, resource.plural, part)
         with pytest.raises(Forbidden):
             await theirs.list(PODS, namespace=home)
         with pytest.raises(Forbidden):
@@ -119,11 +120,11 @@ def job(name: str) -> Manifest:
 
 
 async def until(client: Client, resource: Resource, namespace: str, holds: Callable[[Manifest], Any]) -> None:
-    """Wait until there is an object that is as wanted."""
+    """Wait until ``holds`` is true of an object."""
     listing = await client.list(resource, namespace=namespace)
     if any(map(holds, listing.items)):
         return
-    watch = client.watch(resource, namespace=namespace, version=listing.version, timeout=45)
+    watch = client.watch(resource, namespace=namespace, version=listing.version, timeout=scaled(45))
     async with contextlib.aclosing(watch):
         async for event in watch:
             if event["type"] != "BOOKMARK" and holds(event["object"]):
@@ -131,12 +132,19 @@ async def until(client: Client, resource: Resource, namespace: str, holds: Calla
     raise AssertionError("it did not come so")
 
 
-def is_ready(found: Manifest) -> bool:
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in found["status"].get("conditions", ()))
+def is_ready(reaper: Manifest) -> bool:
+    return any(
+        condition["type"] == "Ready" and condition["status"] == "True"
+        for condition in reaper["status"].get("conditions", ())
+    )
 
 
-def is_complete(found: Manifest) -> bool:
-    return bool(found["status"].get("succeeded"))
+def has_ended_container(pod: Manifest) -> bool:
+    return any("terminated" in status["state"] for status in pod["status"].get("containerStatuses", ()))
+
+
+def is_complete(job: Manifest) -> bool:
+    return bool(job["status"].get("succeeded"))
 
 
 async def test_the_deployments_pod_gets_ready_and_completes_a_meshed_job(
@@ -153,7 +161,7 @@ async def test_the_deployments_pod_gets_ready_and_completes_a_meshed_job(
     lease = await client.get(LEASES, "crosswind-reaper", namespace=home)
     assert lease["spec"]["holderIdentity"].startswith("reaper_")
     await client.delete(PODS, "reaper", namespace=home)
-    await until(client, LEASES, home, lambda found: found["spec"]["holderIdentity"] == "")
+    await until(client, LEASES, home, lambda lease: lease["spec"]["holderIdentity"] == "")
 
 
 async def test_the_cron_jobs_pass_completes_a_meshed_job_and_itself(
@@ -162,9 +170,8 @@ async def test_the_cron_jobs_pass_completes_a_meshed_job_and_itself(
     (cron,) = documents("cronjob", home, namespace, cluster.airflow_image)
     await client.create(CRON_JOBS, cron, namespace=home, field_validation="Strict")
     await client.create(JOBS, job("etl"), namespace=namespace)
-    over = lambda found: any("terminated" in one["state"] for one in found["status"].get("containerStatuses", ()))  # noqa: E731
-    await until(client, PODS, namespace, over)
-    made = {"metadata": {"name": "pass"}, "spec": cron["spec"]["jobTemplate"]["spec"]}
-    await client.create(JOBS, made, namespace=home, field_validation="Strict")
+    await until(client, PODS, namespace, has_ended_container)
+    pass_job = {"metadata": {"name": "pass"}, "spec": cron["spec"]["jobTemplate"]["spec"]}
+    await client.create(JOBS, pass_job, namespace=home, field_validation="Strict")
     await until(client, JOBS, home, is_complete)
     await until(client, JOBS, namespace, is_complete)

@@ -9,11 +9,13 @@ import yaml
 from click.testing import CliRunner, Result
 
 from crosswind.cli import main
-from crosswind.pods.declared_sidecars import parse_sidecars
-from crosswind.pods.known_sidecars import KNOWN
+from crosswind.sidecars.catalog import KNOWN
+from crosswind.sidecars.user_catalog import parse_sidecars
 from crosswind.testing import Cluster
 
-PAGE = (Path(__file__).parents[2] / "docs" / "sidecars.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+CATALOG = (DOCS / "reference" / "sidecars.md").read_text()
+GUIDE = (DOCS / "guides" / "sidecars.md").read_text()
 POD = """\
 apiVersion: v1
 kind: Pod
@@ -50,7 +52,7 @@ def test_a_plan_is_printed_in_order_with_reasons_and_hints(file: Path) -> None:
 
 
 def test_a_pod_may_come_from_standard_input() -> None:
-    assert "Nothing to end" in call("explain", "-f", "-", input=POD[: POD.index("    - {name: istio")]).output
+    assert "No sidecar to stop" in call("explain", "-f", "-", input=POD[: POD.index("    - {name: istio")]).output
 
 
 def test_the_plan_for_programs_is_json(file: Path) -> None:
@@ -71,15 +73,15 @@ def test_sidecars_of_ones_own_are_planned_for(file: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "problem"),
     [("- a\n", "is not one Pod"), ("kind: Job\nspec: {}\n", "is not one Pod"), ("a: [\n", "not readable as YAML")],
 )
-def test_what_is_no_pod_is_refused(tmp_path: Path, text: str, told: str) -> None:
+def test_what_is_no_pod_is_refused(tmp_path: Path, text: str, problem: str) -> None:
     path = tmp_path / "pod.yaml"
     path.write_text(text)
     done = call("explain", "-f", path)
     assert done.exit_code == 2
-    assert told in done.output
+    assert problem in done.output
 
 
 @pytest.mark.parametrize("arguments", [(), ("etl", "-f", "x")])
@@ -88,7 +90,7 @@ def test_it_wants_a_pod_or_a_file(arguments: tuple[str, ...]) -> None:
     assert (done.exit_code, "name a pod, or give -f FILE" in done.output) == (2, True)
 
 
-def test_the_list_tells_how_each_ends() -> None:
+def test_the_list_shows_how_each_is_stopped() -> None:
     output = call("list").output
     assert all(known.name in output for known in KNOWN)
     assert "POST :4191/shutdown" in output
@@ -117,13 +119,13 @@ async def test_a_pod_of_a_cluster_is_planned_for_with_the_permissions_that_are_t
     assert "not found" in missing.output
 
 
-def test_the_page_knows_every_sidecar_and_how_it_is_told() -> None:
+def test_the_page_lists_every_sidecar_and_how_it_ends() -> None:
     for known in KNOWN:
-        (row,) = re.findall(rf"^\| {known.name} \|.*$", PAGE.partition("\n## Tried\n")[0], re.M)
+        (row,) = re.findall(rf"^\| {known.name} \|.*$", CATALOG.partition("\n## Tried\n")[0], re.M)
         assert all(f"{ask.method} :{ask.port.default}{ask.path.default}" in row for ask in known.asks)
         assert known.note in row
 
 
 def test_the_pages_own_sidecar_can_be_read() -> None:
-    (text,) = re.findall(r"^```yaml\n(sidecars:.*?)^```", PAGE, re.M | re.S)
+    (text,) = re.findall(r"^```yaml\n(sidecars:.*?)^```", GUIDE, re.M | re.S)
     assert parse_sidecars(text, "page")[0].client == ("/usr/bin/pgcat-quit", "--port={port}")

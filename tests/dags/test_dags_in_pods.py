@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from crosswind.tasks import compile_folder
+from deadlines import scaled
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 RATES = {"EUR": 1.0, "GBP": 1.16, "USD": 0.92, "CHF": 1.05, "SEK": 0.088}
@@ -36,25 +37,25 @@ def run_here(home: Path, patch: pytest.MonkeyPatch) -> dict[str, tuple[int, str]
     """Run the queries one after the other in this process; return rows and digest of each table."""
     runner = load_runner(home, patch)
     (plan,) = compile_folder(EXAMPLES / "tasks" / "task_files", {}, None).dags
-    waiting, found = {task.task_id: task for task in plan.tasks}, {}
+    waiting, results = {task.task_id: task for task in plan.tasks}, {}
     while waiting:
         task = next(task for task in waiting.values() if not waiting.keys() & set(task.upstream))
         query = task.arguments["env"]["QUERY"].replace("{{ dag.dag_id }}", "shop")
         result = runner.run(query, task.arguments["env"]["TABLE"])
-        found[result["table"]] = (result["rows"], result["digest"])
+        results[result["table"]] = (result["rows"], result["digest"])
         del waiting[task.task_id]
-    return found
+    return results
 
 
 def test_the_queries_find_what_the_exports_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = run_here(tmp_path, monkeypatch)
+    results = run_here(tmp_path, monkeypatch)
     runner = load_sqlite(tmp_path / "output" / "shop.sqlite")
     orders = {}
     for file in sorted((EXAMPLES / "demo" / "data").glob("*.csv")):
         with file.open(newline="") as lines:
             rows = [row for row in csv.DictReader(lines) if row["amount"][:1].isdigit()]
         orders |= {row["order_id"]: round(float(row["amount"]) * RATES[row["currency"]], 2) for row in rows}
-    assert len(found) == 30
+    assert len(results) == 30
     assert runner("SELECT count(*) FROM orders") == len(orders)
     assert runner("SELECT sum(eur) FROM revenue_monthly") == pytest.approx(sum(orders.values()))
     assert runner("SELECT value FROM board_report WHERE what = 'revenue of shop'") == pytest.approx(
@@ -66,11 +67,11 @@ def load_sqlite(path: Path) -> Any:
     import sqlite3
     from contextlib import closing
 
-    def one(query: str) -> Any:
+    def query_result(query: str) -> Any:
         with closing(sqlite3.connect(path)) as db:
             return db.execute(query).fetchone()[0]
 
-    return one
+    return query_result
 
 
 @pytest.mark.timeout(300)
@@ -83,7 +84,7 @@ def test_pods_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=290,
+        timeout=scaled(290),
         check=False,
     )
     print(ran.stdout)

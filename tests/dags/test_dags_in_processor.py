@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from crosswind.demo.processes import Airflow, airflow_environment
+from deadlines import scaled
 
 SETTINGS = """\
 run:
@@ -23,7 +24,9 @@ run:
 
 def process_once(home: Path, environment: dict[str, str]) -> None:
     command = [sys.executable, "-m", "airflow", "dag-processor", "--num-runs", "1"]
-    ran = subprocess.run(command, env=environment, cwd=home, capture_output=True, text=True, timeout=100, check=False)
+    ran = subprocess.run(
+        command, env=environment, cwd=home, capture_output=True, text=True, timeout=scaled(100), check=False
+    )
     assert ran.returncode == 0, ran.stderr[-2000:]
 
 

@@ -27,8 +27,8 @@ run:
 def bundle(cluster: Cluster, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A bundle of two task files, and the connection by which a worker reaches the cluster."""
     reach = {"kube_config_path": str(cluster.kubeconfig), "namespace": namespace}
-    told = json.dumps({"conn_type": "kubernetes", "extra": reach})
-    monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", told)
+    connection = json.dumps({"conn_type": "kubernetes", "extra": reach})
+    monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", connection)
     monkeypatch.setenv("CROSSWIND_CACHE", "")
     files = {
         "loader.py": '"""Airflow DAGs."""\nfrom crosswind.dags import load_tasks\nload_tasks("files")\n',
@@ -49,21 +49,21 @@ def worker_runs(bundle: Path, task_id: str, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", "files")
     monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_TASK_ID", task_id)
 
-    def made() -> BaseOperator:
+    def build_operator() -> BaseOperator:
         (task,) = DagBag(bundle, bundle_path=bundle, bundle_name="files").dags["files"].tasks
         assert isinstance(task, KubernetesPodOperator)
         task.render_template_fields({"ds": "2026-01-31"})
         return task
 
-    execute(made, Instance(task_id))
+    execute(build_operator, Instance(task_id))
 
 
 def test_the_query_of_a_task_file_reaches_a_pod_of_the_image_with_its_templates_filled(
     bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     worker_runs(bundle, "daily", monkeypatch)
-    told = "daily_sums gets: CREATE TABLE daily_sums AS SELECT * FROM orders WHERE day = '2026-01-31'"
-    assert told in capsys.readouterr().out
+    message = "daily_sums gets: CREATE TABLE daily_sums AS SELECT * FROM orders WHERE day = '2026-01-31'"
+    assert message in capsys.readouterr().out
 
 
 def test_a_query_that_fails_in_its_pod_fails_its_task(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

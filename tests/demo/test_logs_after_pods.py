@@ -17,8 +17,10 @@ from crosswind.demo import manifests
 from crosswind.demo.processes import Airflow, airflow_environment, free_port
 from crosswind.kube.client import Client
 from crosswind.kube.resources import CONFIG_MAPS, NAMESPACES, PERSISTENT_VOLUME_CLAIMS, PODS
-from crosswind.local.serving import LocalCluster
-from crosswind.settings import KubeSettings, LocalSettings
+from crosswind.settings import KubeSettings
+from deadlines import scaled
+from kubelocal.cluster import LocalCluster
+from kubelocal.settings import LocalSettings
 
 DAG = """
 import logging
@@ -105,16 +107,16 @@ async def ask(session: aiohttp.ClientSession, path: str) -> Any:
 
 
 async def until(condition: Any, place: Place) -> Any:
-    async with asyncio.timeout(150):
-        while not (found := await condition()):
+    async with asyncio.timeout(scaled(150)):
+        while not (outcome := await condition()):
             place.airflow.check()
             await asyncio.sleep(0.3)
-    return found
+    return outcome
 
 
 async def read(session: aiohttp.ClientSession, run: str, task: str, number: int) -> list[dict[str, Any]]:
-    found = await ask(session, f"/dagRuns/{run}/taskInstances/{task}/logs/{number}")
-    lines: list[dict[str, Any]] = found["content"]
+    answer = await ask(session, f"/dagRuns/{run}/taskInstances/{task}/logs/{number}")
+    lines: list[dict[str, Any]] = answer["content"]
     return lines
 
 
@@ -124,8 +126,8 @@ async def test_logs_of_every_try_are_there_line_by_line_when_the_pods_are_gone(t
 
         async def ended() -> tuple[str, str] | None:
             runs = (await ask(session, "/dagRuns") or {}).get("dag_runs", [])
-            found = (runs[0]["dag_run_id"], runs[0]["state"]) if runs else ("", "")
-            return found if found[1] in ("success", "failed") else None
+            newest = (runs[0]["dag_run_id"], runs[0]["state"]) if runs else ("", "")
+            return newest if newest[1] in ("success", "failed") else None
 
         async def gone() -> bool:
             return not await place.pods()
@@ -137,13 +139,13 @@ async def test_logs_of_every_try_are_there_line_by_line_when_the_pods_are_gone(t
     assert state == "success", works + second
     assert {"event": "heard by all", "level": "warning", "logger": "mine"}.items() <= line(works, "heard").items()
     assert line(works, "a line on stdout")["timestamp"] is not None
-    assert any("kept in the metadata database" in one["event"] for one in works)
+    assert any("kept in the metadata database" in entry["event"] for entry in works)
     assert line(first, "this is try")["event"] == "this is try 1"
     assert line(first, "Task failed with exception")["error_detail"]
     assert line(second, "this is try")["event"] == "this is try 2"
 
 
 def line(lines: list[dict[str, Any]], text: str) -> dict[str, Any]:
-    found = [one for one in lines if text in one["event"]]
-    assert len(found) == 1, lines
-    return found[0]
+    matches = [entry for entry in lines if text in entry["event"]]
+    assert len(matches) == 1, lines
+    return matches[0]

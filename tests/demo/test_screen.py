@@ -5,15 +5,15 @@ import io
 import pytest
 from rich.console import Console
 
-from crosswind.counting import counted
 from crosswind.demo.screen import OTHER_LINES, pod_table, stall_text
 from crosswind.demo.summary import Stall
-from crosswind.demo.timelines import Timeline
+from crosswind.demo.timelines import PodTimeline
+from crosswind.errors import counted
 
 NOW = 200.0
 
 
-def pods(count: int, *, gone: int = 0) -> list[Timeline]:
+def pods(count: int, *, gone: int = 0) -> list[PodTimeline]:
     """Mapped tasks in all their states, the first ones deleted."""
     states = [
         {"running": 61.5, "base_done": 161.5, "sidecars": ("istio-proxy", "cloud-sql-proxy")},
@@ -21,7 +21,7 @@ def pods(count: int, *, gone: int = 0) -> list[Timeline]:
         {"waiting": "CreateContainerConfigError"},
     ]
     return [
-        Timeline(
+        PodTimeline(
             uid=str(number),
             name=f"p{number}",
             task=f"transform [{number}]",
@@ -33,7 +33,7 @@ def pods(count: int, *, gone: int = 0) -> list[Timeline]:
     ]
 
 
-def shown(width: int, height: int, timelines: list[Timeline]) -> list[str]:
+def shown(width: int, height: int, timelines: list[PodTimeline]) -> list[str]:
     console = Console(width=width, height=height, file=io.StringIO(), color_system=None)
     tasks = [{"state": "running", "task_id": "transform", "map_index": -1}]
     waits = "transform [1], transform [2] and 9 more to finish"
@@ -57,7 +57,7 @@ def test_task_try_and_times_are_whole_in_every_width(width: int) -> None:
     assert "9 more to finish" in " ".join(line.strip() for line in lines)
 
 
-def test_a_state_is_told_in_full_where_there_is_room() -> None:
+def test_a_state_is_shown_in_full_on_wide_terminals() -> None:
     assert any("base done, istio-proxy, cloud-sql-proxy still running" in line for line in shown(120, 50, pods(3)))
     assert any("Pending (CreateContainerConfigError)" in line for line in shown(120, 50, pods(3)))
     assert any(" base done " in line for line in shown(80, 50, pods(3)))

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from crosswind.demo.timelines import Timeline, advance, state_word, waited
+from crosswind.demo.timelines import PodTimeline, advance, median_removal_time, state_word
 
 
 def pod(states: dict, phase: str = "Running", **labels: str) -> dict:
@@ -32,14 +32,14 @@ LIFE = [
 ]
 
 
-def test_a_pods_life_is_told_step_by_step():
-    timelines: dict[str, Timeline] = {}
-    told = []
+def test_each_step_of_a_pods_life_has_a_state():
+    timelines: dict[str, PodTimeline] = {}
+    words = []
     for kind, manifest, now, _ in LIFE:
         timelines = advance(timelines, kind, manifest, now)
-        told.append(state_word(timelines["u1"]))
-    assert told == [word for *_, word in LIFE]
-    assert timelines["u1"] == Timeline("u1", "p1", "load", "1", 1.0, 3.0, 7.0, 0, 7.5, True)
+        words.append(state_word(timelines["u1"]))
+    assert words == [word for *_, word in LIFE]
+    assert timelines["u1"] == PodTimeline("u1", "p1", "load", "1", 1.0, 3.0, 7.0, 0, 7.5, True)
 
 
 def test_the_first_sighting_of_a_state_counts():
@@ -59,5 +59,5 @@ def test_pods_that_airflow_did_not_start_are_left_out():
 
 @pytest.mark.parametrize(("gone", "expected"), [((5.0, 9.0), 3.0), ((5.0, None), 1.0), ((None, None), None)])
 def test_the_wait_is_the_median_of_pods_that_are_gone(gone, expected):
-    done = Timeline("u", "p", "t", "1", 0.0, base_done=4.0)
-    assert waited([replace(done, gone=end) for end in gone]) == expected
+    done = PodTimeline("u", "p", "t", "1", 0.0, base_done=4.0)
+    assert median_removal_time([replace(done, gone=end) for end in gone]) == expected

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from crosswind.demo.reasons import last_error, pod_trouble, troubled_attempts, waits_for
-from crosswind.demo.timelines import Timeline
+from crosswind.demo.timelines import PodTimeline
 
 
 def pod(phase: str = "Pending", deleted: bool = False, **states: dict[str, Any]) -> dict[str, Any]:
@@ -44,9 +44,9 @@ CRASHING = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": U
     ],
 )
 def test_what_holds_a_pod_up_is_named_whichever_container_it_is(manifest: dict[str, Any], words: str) -> None:
-    found = pod_trouble(manifest)
-    assert bool(found) == bool(words)
-    assert re.search(words, found)
+    trouble = pod_trouble(manifest)
+    assert bool(trouble) == bool(words)
+    assert re.search(words, trouble)
 
 
 def test_a_volume_that_cannot_be_mounted_is_known_from_its_event() -> None:
@@ -59,14 +59,16 @@ def task(state: str | None, tries: int, index: int = -1) -> dict[str, Any]:
 
 
 def test_tries_count_as_failed_also_after_the_next_has_begun() -> None:
-    found = troubled_attempts([task("running", 3, 4), task("success", 1), task("failed", 2), task(None, 0)])
-    assert [(one.label, one.number, one.failed) for one in found] == [
+    attempts = troubled_attempts([task("running", 3, 4), task("success", 1), task("failed", 2), task(None, 0)])
+    assert [(attempt.label, attempt.number, attempt.failed) for attempt in attempts] == [
         ("t [4]", 1, True),
         ("t [4]", 2, True),
         ("t", 1, True),
         ("t", 2, True),
     ]
-    assert [(one.number, one.failed) for one in troubled_attempts([task("up_for_reschedule", 1)])] == [(1, False)]
+    assert [(attempt.number, attempt.failed) for attempt in troubled_attempts([task("up_for_reschedule", 1)])] == [
+        (1, False)
+    ]
 
 
 def test_the_last_error_of_a_log_is_its_exception_or_its_last_line_of_an_error() -> None:
@@ -77,8 +79,8 @@ def test_the_last_error_of_a_log_is_its_exception_or_its_last_line_of_an_error()
     assert last_error([{"event": "fine", "level": "info"}]) == ""
 
 
-def timeline(name: str, **more: Any) -> Timeline:
-    return Timeline(uid=name, name=name, task=name, attempt="1", created=0.0, **more)
+def timeline(name: str, **more: Any) -> PodTimeline:
+    return PodTimeline(uid=name, name=name, task=name, attempt="1", created=0.0, **more)
 
 
 def test_what_the_run_waits_for_is_the_next_thing_that_must_happen() -> None:
@@ -90,5 +92,5 @@ def test_what_the_run_waits_for_is_the_next_thing_that_must_happen() -> None:
     assert waits_for(True, going, tasks, many) == "a, b, c and 2 more to start in a pod"
     assert waits_for(True, going, tasks, [timeline("a", running=1.0)]) == "a to finish"
     assert waits_for(False, None, [], [timeline("a", running=1.0)]) == "a to finish", "a busy server may answer later"
-    assert waits_for(True, going, tasks, [timeline("a", running=1.0, base_done=2.0)]) == "a to lose its pod"
+    assert waits_for(True, going, tasks, [timeline("a", running=1.0, base_done=2.0)]) == "a to have its pod deleted"
     assert waits_for(True, {"state": "success"}, [task("success", 1)], []) == ""

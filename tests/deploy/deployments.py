@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from crosswind.deploy.objects import Rendered
+from crosswind.deploy.objects import RenderedObject
 from crosswind.deploy.tree import render
 from crosswind.deploy.values import Values
 from crosswind.deploy.values_file import read_values
@@ -52,7 +52,7 @@ def values_of(name: str) -> Values:
 
 
 @cache
-def deployment(name: str) -> tuple[Rendered, ...]:
+def deployment(name: str) -> tuple[RenderedObject, ...]:
     return tuple(render(values_of(name)))
 
 
@@ -61,20 +61,23 @@ def of_kind(name: str, *kinds: str) -> list[dict[str, Any]]:
 
 
 def pods(name: str) -> list[dict[str, Any]]:
-    """Return each pod that the deployment makes, with the template of the workers in each of their namespaces."""
-    found = []
+    """Return each pod of the deployment, and the workers' template for each of their namespaces."""
+    pods_of_programs = []
     for manifest in of_kind(name, "Deployment", "StatefulSet", "Job"):
         template = manifest["spec"]["template"]
         metadata = {**template["metadata"], "namespace": manifest["metadata"]["namespace"]}
         metadata["name"] = manifest["metadata"]["name"]
-        found.append({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]})
+        pods_of_programs.append({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]})
     worker = next(
-        yaml.safe_load(one["data"]["pod_template.yaml"])
-        for one in of_kind(name, "ConfigMap")
-        if "pod_template.yaml" in one["data"]
+        yaml.safe_load(config_map["data"]["pod_template.yaml"])
+        for config_map in of_kind(name, "ConfigMap")
+        if "pod_template.yaml" in config_map["data"]
     )
-    namespaces = values_of(name).worker_namespaces
-    return [*found, *({**worker, "metadata": {**worker["metadata"], "namespace": one}} for one in namespaces)]
+    workers = (
+        {**worker, "metadata": {**worker["metadata"], "namespace": namespace}}
+        for namespace in values_of(name).worker_namespaces
+    )
+    return [*pods_of_programs, *workers]
 
 
 def containers(pod: dict[str, Any]) -> list[dict[str, Any]]:

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from crosswind.deploy.addresses import repository_port
-from crosswind.deploy.network import network
+from crosswind.deploy.address_ports import repository_port
+from crosswind.deploy.network_policies import network
 from crosswind.deploy.values import Values
 
 
 def called(component: str, values: dict[str, Any]) -> set[tuple[str, int]]:
     """Return protocol and port of all calls that a component's policy allows."""
     rendered = network(Values.model_validate({"image": "x", **values}))
-    (policy,) = (one.manifest for one in rendered if one.path == f"network/{component}.yaml")
+    (policy,) = (item.manifest for item in rendered if item.path == f"network/{component}.yaml")
     rules = policy["spec"].get("egress", [])
     return {(port["protocol"], port["port"]) for rule in rules for port in rule.get("ports", [])}
 
@@ -80,5 +80,5 @@ def test_addresses_in_options_are_reached() -> None:
         "traces": {"otel_host": "collector", "otel_port": 4318},
         "elasticsearch": {"host": "http://elastic:9200"},
     }
-    found = called("scheduler", {"metrics": {"statsd": False}, "config": config})
-    assert {("UDP", 8125), ("TCP", 4318), ("TCP", 9200)} <= found
+    calls = called("scheduler", {"metrics": {"statsd": False}, "config": config})
+    assert {("UDP", 8125), ("TCP", 4318), ("TCP", 9200)} <= calls

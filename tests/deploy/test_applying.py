@@ -13,8 +13,9 @@ from click.testing import CliRunner
 from deployments import EXAMPLES, NAMES, deployment, values_of
 
 from crosswind.cli import main
-from crosswind.settings import LocalSettings
 from crosswind.testing import Cluster, serve_in_thread
+from deadlines import scaled
+from kubelocal.settings import LocalSettings
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl on this machine"),
@@ -33,9 +34,9 @@ def playing() -> Iterator[Cluster]:
 @pytest.fixture
 def kubectl(playing: Cluster) -> Kubectl:
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-        command = ["kubectl", *(str(one) for one in arguments)]
+        command = ["kubectl", *(str(argument) for argument in arguments)]
         environment = os.environ | {"KUBECONFIG": str(playing.kubeconfig)}
-        return subprocess.run(command, capture_output=True, text=True, timeout=25, env=environment)
+        return subprocess.run(command, capture_output=True, text=True, timeout=scaled(25), env=environment)
 
     return run
 

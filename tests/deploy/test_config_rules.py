@@ -15,8 +15,8 @@ from crosswind.errors import ConfigError
 
 
 def tree(values: dict[str, Any]) -> dict[str, Any]:
-    found = files(render(Values.model_validate({"image": "x", "web": {"host": "a.example.org"}, **values})))
-    return {path: yaml.safe_load(text) for path, text in found.items()}
+    objects = files(render(Values.model_validate({"image": "x", "web": {"host": "a.example.org"}, **values})))
+    return {path: yaml.safe_load(text) for path, text in objects.items()}
 
 
 def ports_in(manifest: Any) -> set[int]:
@@ -65,21 +65,21 @@ def test_a_port_of_the_mesh_is_followed() -> None:
         "mesh": {"kind": "istio"},
         "config": {"api": {"port": 9999}, "logging": {"trigger_log_server_port": 9998}},
     }
-    found = tree(values)
-    assert list(found["istio/api-server-open.yaml"]["spec"]["portLevelMtls"]) == ["9999"]
-    assert "'9998'" in str(found["istio/triggerer-logs.yaml"])
+    objects = tree(values)
+    assert list(objects["istio/api-server-open.yaml"]["spec"]["portLevelMtls"]) == ["9999"]
+    assert "'9998'" in str(objects["istio/triggerer-logs.yaml"])
 
 
 def test_without_health_check_the_scheduler_is_probed_by_its_heartbeat() -> None:
-    found = tree({"config": {"scheduler": {"enable_health_check": False}}})
-    container = found["scheduler/deployment.yaml"]["spec"]["template"]["spec"]["containers"][0]
+    objects = tree({"config": {"scheduler": {"enable_health_check": False}}})
+    container = objects["scheduler/deployment.yaml"]["spec"]["template"]["spec"]["containers"][0]
     assert "SchedulerJob" in str(container["livenessProbe"]["exec"])
     assert not {"ports", "startupProbe"} & container.keys()
 
 
 def test_the_prefix_of_metrics_is_followed_by_their_mappings() -> None:
-    found = tree({"config": {"metrics": {"statsd_prefix": "prod"}}})
-    mappings = yaml.safe_load(found["statsd/mappings.yaml"]["data"]["mappings.yml"])["mappings"]
+    objects = tree({"config": {"metrics": {"statsd_prefix": "prod"}}})
+    mappings = yaml.safe_load(objects["statsd/mappings.yaml"]["data"]["mappings.yml"])["mappings"]
     assert {mapping["match"].partition(".")[0] for mapping in mappings} == {"prod"}
 
 
@@ -104,7 +104,7 @@ def test_the_prefix_of_metrics_is_followed_by_their_mappings() -> None:
         ("fab: {config_file: /x}", "web.fabConfig"),
     ],
 )
-def test_what_contradicts_is_refused_with_the_key_to_write(config: str, fix: str) -> None:
+def test_an_option_that_contradicts_the_manifests_is_refused_with_the_key_to_write(config: str, fix: str) -> None:
     with pytest.raises(ConfigError) as refused:
         read_values(f"image: x\nconfig: {{{config}}}\n", "v.yaml")
     assert fix in str(refused.value)
@@ -118,7 +118,7 @@ def test_a_list_of_bundles_goes_with_the_image_alone() -> None:
 
 
 @pytest.mark.parametrize(("section", "option"), sorted(FOLLOWED))
-def test_a_variable_that_would_win_over_what_is_followed_is_refused(section: str, option: str) -> None:
+def test_a_variable_that_would_override_a_followed_option_is_refused(section: str, option: str) -> None:
     name = f"AIRFLOW__{section.upper()}__{option.upper()}"
     with pytest.raises(ConfigError, match=rf"{name}, which ports and probes do not follow; write config: "):
         read_values(f"image: x\npods: {{env: [{{name: {name}, value: '9000'}}]}}\n", "v.yaml")
@@ -126,6 +126,6 @@ def test_a_variable_that_would_win_over_what_is_followed_is_refused(section: str
 
 def test_a_variable_that_contradicts_is_refused_in_any_component() -> None:
     with pytest.raises(
-        ConfigError, match=r"AIRFLOW__CORE__EXECUTOR, which contradicts what is rendered; write executor"
+        ConfigError, match=r"AIRFLOW__CORE__EXECUTOR, which contradicts the rendered objects; write executor"
     ):
         read_values("image: x\nscheduler: {env: [{name: AIRFLOW__CORE__EXECUTOR, value: x}]}\n", "v.yaml")

@@ -1,4 +1,4 @@
-"""What is inside: the configuration is one that Airflow takes, the template one that the executor takes."""
+"""Airflow accepts the rendered configuration, and the executor accepts the rendered pod template."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ import pytest
 import yaml
 from deployments import DAGS, NAMES, containers, of_kind, pods, values_of
 
-from crosswind.deploy.configuration import airflow_cfg
+from crosswind.deploy.airflow_config import airflow_cfg
 from crosswind.deploy.tree import render
 from crosswind.deploy.values import Values
+from crosswind.engine.worker_pod import WorkerSettings, worker_namespace
 from crosswind.pods.templates import parse_template
-from crosswind.pods.workers import WorkerSettings, worker_namespace
+from deadlines import scaled
 
-HARMLESS = "LocalExecutor"  # airflow config lint always tells of a default that has changed
+HARMLESS = "LocalExecutor"  # airflow config lint always reports a default that has changed
 
 
 def data(name: str, key: str) -> list[str]:
-    return [one["data"][key] for one in of_kind(name, "ConfigMap") if key in one["data"]]
+    return [manifest["data"][key] for manifest in of_kind(name, "ConfigMap") if key in manifest["data"]]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -35,7 +36,7 @@ def test_airflow_finds_nothing_wrong_with_its_configuration(name: str, tmp_path:
         "AIRFLOW__LOGGING__REMOTE_LOGGING": "False",  # its provider need not be installed here
     }
     command = [sys.executable, "-m", "airflow", "config", "lint"]
-    ran = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=25)
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=scaled(25))
     assert ran.returncode == 0, ran.stderr
     assert not [line for line in ran.stdout.splitlines() if line.lstrip().startswith("- ") and HARMLESS not in line], (
         ran.stdout
@@ -48,7 +49,7 @@ def test_all_namespaces_have_the_same_configuration(name: str) -> None:
     assert len(data(name, "airflow.cfg")) == len(values_of(name).namespaces)
 
 
-@pytest.mark.parametrize("name", [*NAMES, *(f"{one}-archive-istio-ordinary" for one in DAGS)])
+@pytest.mark.parametrize("name", [*NAMES, *(f"{dags}-archive-istio-ordinary" for dags in DAGS)])
 def test_executor_takes_the_template(name: str) -> None:
     text = data(name, "pod_template.yaml")[0]
     pod = parse_template(text, "pod_template.yaml")
@@ -95,8 +96,10 @@ def test_nothing_secret_is_in_config_maps_or_arguments() -> None:
     for name in NAMES:
         for pod in pods(name):
             for container in containers(pod):
-                arguments = [one.replace('--password "$ADMIN_PASSWORD"', "") for one in container.get("args", [])]
-                assert not [one for one in arguments if "password" in one.lower()]
+                arguments = [
+                    argument.replace('--password "$ADMIN_PASSWORD"', "") for argument in container.get("args", [])
+                ]
+                assert not [argument for argument in arguments if "password" in argument.lower()]
         assert not of_kind(name, "Secret")
         assert not [text for text in data(name, "airflow.cfg") if "sql_alchemy_conn" in text or "secret_key" in text]
 
@@ -119,16 +122,16 @@ def test_migration_job_is_a_new_one_when_it_runs_something_else() -> None:
 
 
 def test_several_of_a_kind_are_spread_and_kept_through_drains() -> None:
-    budgets = {one["metadata"]["name"] for one in of_kind("eks-istio", "PodDisruptionBudget")}
+    budgets = {budget["metadata"]["name"] for budget in of_kind("eks-istio", "PodDisruptionBudget")}
     assert budgets == {"airflow-scheduler", "airflow-api-server"}
 
 
 def test_a_mesh_without_its_plugin_is_not_refused_by_the_namespace() -> None:
     values = {"image": "x", "mesh": {"kind": "istio", "cni": False}}
-    from crosswind.deploy.namespaces import namespaces
+    from crosswind.deploy.namespace_objects import namespaces
 
-    (found,) = namespaces(Values.model_validate(values))
-    assert found.manifest["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "privileged"
+    (rendered,) = namespaces(Values.model_validate(values))
+    assert rendered.manifest["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "privileged"
 
 
 QUEUES = '{"gpu": {"namespace": "gpu-tasks"}, "urgent": {"priority_class": "high"}}'
@@ -136,9 +139,15 @@ QUEUES = '{"gpu": {"namespace": "gpu-tasks"}, "urgent": {"priority_class": "high
 
 def test_namespaces_of_queues_get_all_that_workers_need() -> None:
     objects = render(Values.model_validate({"image": "x", "config": {"crosswind": {"queues": QUEUES}}}))
-    found = {one.manifest["kind"] for one in objects if one.manifest["metadata"].get("namespace") == "gpu-tasks"}
-    assert found == {"ConfigMap", "ServiceAccount", "Role", "RoleBinding", "NetworkPolicy"}
-    assert ("Namespace", "gpu-tasks") in {(one.manifest["kind"], one.manifest["metadata"]["name"]) for one in objects}
+    kinds = {
+        rendered.manifest["kind"]
+        for rendered in objects
+        if rendered.manifest["metadata"].get("namespace") == "gpu-tasks"
+    }
+    assert kinds == {"ConfigMap", "ServiceAccount", "Role", "RoleBinding", "NetworkPolicy"}
+    assert ("Namespace", "gpu-tasks") in {
+        (rendered.manifest["kind"], rendered.manifest["metadata"]["name"]) for rendered in objects
+    }
 
 
 @pytest.mark.parametrize("queues", ["{", "[]", '{"gpu": {"namspace": "x"}}', '{"gpu": {"namespace": "X!"}}'])

@@ -12,6 +12,8 @@ import pytest
 import yaml
 from deployments import COMBINATIONS, NAMES, deployment
 
+from deadlines import scaled
+
 CHECK = Path(__file__).parents[2] / "tools" / "check_custom_resources.mjs"
 PACKAGES = (
     "@kubernetes-models/istio@3.0.1",
@@ -31,7 +33,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("needs npm")
     folder = tmp_path_factory.mktemp("npm")
     command = [npm, "install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error", *PACKAGES]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=scaled(240), check=False)
     if done.returncode:
         pytest.skip(f"npm cannot fetch the schemas: {done.stderr[-300:]}")
     return folder
@@ -44,7 +46,13 @@ def check(packages: Path, tmp_path: Path) -> Check:
             (tmp_path / f"{number}.yaml").write_text(yaml.safe_dump(manifest))
         command = ["node", "--input-type=module", "-", str(tmp_path)]
         done = subprocess.run(
-            command, cwd=packages, input=CHECK.read_text(), capture_output=True, text=True, timeout=60, check=False
+            command,
+            cwd=packages,
+            input=CHECK.read_text(),
+            capture_output=True,
+            text=True,
+            timeout=scaled(60),
+            check=False,
         )
         return done.returncode, done.stdout + done.stderr
 
@@ -58,10 +66,10 @@ def customs(*names: str) -> list[dict[str, Any]]:
 
 @pytest.mark.timeout(300)
 def test_schemas_of_istio_and_external_secrets_accept_each_object(check: Check) -> None:
-    found = customs(*NAMES, *COMBINATIONS)
-    kinds = {manifest["kind"] for manifest in found}
+    manifests = customs(*NAMES, *COMBINATIONS)
+    kinds = {manifest["kind"] for manifest in manifests}
     assert kinds >= {"PrometheusRule", "ExternalSecret", "PeerAuthentication", "AuthorizationPolicy", "ServiceEntry"}
-    assert check(found) == (0, f"{len(found)} objects checked\n")
+    assert check(manifests) == (0, f"{len(manifests)} objects checked\n")
 
 
 @pytest.mark.timeout(300)
@@ -74,8 +82,8 @@ def test_schemas_of_istio_and_external_secrets_accept_each_object(check: Check) 
         ("ExternalSecret", "data", [{"secretKey": "a"}]),
     ],
 )
-def test_what_is_wrong_in_one_would_be_noticed(check: Check, kind: str, field: str, wrong: Any) -> None:
-    manifest = next(one for one in customs(*NAMES, *COMBINATIONS) if one["kind"] == kind)
-    code, told = check([{**manifest, "spec": {**manifest["spec"], field: wrong}}])
+def test_the_schemas_refuse_a_wrong_field(check: Check, kind: str, field: str, wrong: Any) -> None:
+    manifest = next(custom for custom in customs(*NAMES, *COMBINATIONS) if custom["kind"] == kind)
+    code, output = check([{**manifest, "spec": {**manifest["spec"], field: wrong}}])
     assert code == 1
-    assert f"{kind}: " in told
+    assert f"{kind}: " in output

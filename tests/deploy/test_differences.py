@@ -7,12 +7,12 @@ import pytest
 from crosswind.deploy.differences import file_differences, object_differences
 
 
-def made(**spec: Any) -> dict[str, Any]:
+def service_object(**spec: Any) -> dict[str, Any]:
     return {"kind": "Service", "metadata": {"name": "web"}, "spec": spec}
 
 
 @pytest.mark.parametrize(
-    ("wanted", "live", "told"),
+    ("rendered", "live", "lines"),
     [
         ({"a": 1}, {"a": 1, "default": 2}, []),
         ({"a": 1}, {"a": 2}, ["Service web: spec.a: 2 -> 1"]),
@@ -31,15 +31,15 @@ def made(**spec: Any) -> dict[str, Any]:
         ({"args": ["a", "b"]}, {"args": ["a"]}, ["Service web: spec.args[1]: nothing -> b"]),
     ],
 )
-def test_fields_that_differ_are_told(wanted: dict[str, Any], live: dict[str, Any], told: list[str]) -> None:
-    assert [*object_differences(made(**wanted), made(**live))] == told
+def test_fields_that_differ_are_reported(rendered: dict[str, Any], live: dict[str, Any], lines: list[str]) -> None:
+    assert [*object_differences(service_object(**rendered), service_object(**live))] == lines
 
 
 def test_object_that_is_not_there_would_be_created() -> None:
-    assert [*object_differences(made(), None)] == ["Service web: would be created"]
+    assert [*object_differences(service_object(), None)] == ["Service web: would be created"]
 
 
-def test_files_that_come_go_and_change_are_told() -> None:
+def test_new_deleted_and_changed_files_are_reported() -> None:
     lines = [
         *file_differences({"new": "a\n", "same": "x\n", "other": "2\n"}, {"old": "b\n", "same": "x\n", "other": "1\n"})
     ]

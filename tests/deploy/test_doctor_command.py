@@ -14,8 +14,9 @@ from click.testing import CliRunner, Result
 from deployments import EXAMPLES
 
 from crosswind.cli import main
-from crosswind.settings import LocalSettings
 from crosswind.testing import Cluster, serve_in_thread
+from deadlines import scaled
+from kubelocal.settings import LocalSettings
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl on this machine")
 
@@ -39,27 +40,27 @@ def cluster() -> Iterator[Cluster]:
 
 def kubectl(cluster: Cluster, *arguments: object, text: str | None = None) -> None:
     environment = os.environ | {"KUBECONFIG": str(cluster.kubeconfig)}
-    command = ["kubectl", *(str(one) for one in arguments)]
-    subprocess.run(command, input=text, check=True, capture_output=True, text=True, timeout=25, env=environment)
+    command = ["kubectl", *(str(argument) for argument in arguments)]
+    subprocess.run(command, input=text, check=True, capture_output=True, text=True, timeout=scaled(25), env=environment)
 
 
 def doctor(cluster: Cluster, *arguments: object) -> Result:
-    given = ["doctor", "--kubeconfig", str(cluster.kubeconfig), *(str(one) for one in arguments)]
-    return CliRunner().invoke(main, given)
+    command = ["doctor", "--kubeconfig", str(cluster.kubeconfig), *(str(argument) for argument in arguments)]
+    return CliRunner().invoke(main, command)
 
 
 def levels(ran: Result) -> dict[str, str]:
-    found: list[dict[str, Any]] = json.loads(ran.output)
-    return {one["check"]: one["level"] for one in found}
+    findings: list[dict[str, Any]] = json.loads(ran.output)
+    return {finding["check"]: finding["level"] for finding in findings}
 
 
 def test_before_and_after_the_deployment(cluster: Cluster, tmp_path: Path) -> None:
     before = doctor(cluster, "--values", VALUES, "--output", "json")
     assert before.exit_code == 1
-    found = levels(before)
-    assert found["server"] == "ok"
-    assert found["namespace airflow"] == "warn"
-    assert found["Secret airflow-database in airflow"] == "fail"
+    findings = levels(before)
+    assert findings["server"] == "ok"
+    assert findings["namespace airflow"] == "warn"
+    assert findings["Secret airflow-database in airflow"] == "fail"
 
     CliRunner().invoke(main, ["render", str(VALUES), "-o", str(tmp_path)])
     for part in ("00-namespace-airflow.yaml", "00-namespace-airflow-workers.yaml", "rbac", "workers", "configmap.yaml"):
@@ -69,11 +70,19 @@ def test_before_and_after_the_deployment(cluster: Cluster, tmp_path: Path) -> No
     keys = ("fernet-key", "api-secret-key", "jwt-secret")
     kubectl(cluster, *secret, "airflow-secrets", *(f"--from-literal={key}=x" for key in keys))
     kubectl(cluster, "apply", "-f", "-", text=_pod())
-    kubectl(cluster, "-n", "airflow", "wait", "--for=condition=Ready", "--timeout=20s", "pod/airflow-api-server-0")
+    kubectl(
+        cluster,
+        "-n",
+        "airflow",
+        "wait",
+        "--for=condition=Ready",
+        f"--timeout={scaled(20):.0f}s",
+        "pod/airflow-api-server-0",
+    )
 
     after = doctor(cluster, "--values", VALUES, "--output", "json")
     assert (after.exit_code, set(levels(after).values())) == (0, {"ok"}), after.output
-    assert {"permissions", "execution API", "workers in airflow-workers"} <= set(levels(after))
+    assert {"permissions", "execution API", "workers in airflow-workers", "bytecode"} <= set(levels(after))
 
     kubectl(cluster, "-n", "airflow-workers", "delete", "rolebinding", "airflow-executor-scheduler")
     ran = doctor(cluster, "--values", VALUES)
@@ -134,5 +143,5 @@ def test_keys_that_a_secret_of_any_manifest_lacks_are_found(cluster: Cluster, tm
     kubectl(cluster, "create", "namespace", "flow")
     kubectl(cluster, "-n", "flow", "create", "secret", "generic", "flow-git", "--from-literal=ssh=x")
     ran = doctor(cluster, "--values", values, "--output", "json")
-    found = {one["check"]: (one["level"], one["what"]) for one in json.loads(ran.output)}
-    assert found["Secret flow-git in flow"] == ("fail", "has no key known_hosts")
+    findings = {finding["check"]: (finding["level"], finding["what"]) for finding in json.loads(ran.output)}
+    assert findings["Secret flow-git in flow"] == ("fail", "has no key known_hosts")

@@ -4,17 +4,17 @@ from typing import Any
 
 import pytest
 
-from crosswind.deploy.findings import Facts, findings
+from crosswind.deploy.findings import ClusterFacts, findings
 from crosswind.deploy.meshes import pod_annotations, pod_labels
 from crosswind.deploy.values import Values
 
-HEALTHY = Facts(version=(1, 33), execution=(200, "{}"))
+HEALTHY = ClusterFacts(version=(1, 33), execution=(200, "{}"))
 
 
-def told(values: dict[str, Any], **seen: Any) -> list[tuple[str, str, str]]:
-    facts = Facts(**{**HEALTHY.__dict__, **seen})
-    given = Values.model_validate({"image": "x", **values}).with_workers_apart(True)
-    return [(one.level, one.check, one.what) for one in findings(given, facts)]
+def examine(values: dict[str, Any], **known_facts: Any) -> list[tuple[str, str, str]]:
+    facts = ClusterFacts(**{**HEALTHY.__dict__, **known_facts})
+    parsed = Values.model_validate({"image": "x", **values}).with_workers_apart(True)
+    return [(finding.level, finding.check, finding.description) for finding in findings(parsed, facts)]
 
 
 def namespace(**labels: str) -> dict[str, Any]:
@@ -33,22 +33,45 @@ def pod(*containers: str, image: str = "x", **metadata: Any) -> dict[str, Any]:
 
 
 ISTIO = Values.model_validate({"image": "x", "mesh": {"kind": "istio"}})
-ASKED, NATIVE = pod_labels(ISTIO), pod_annotations(ISTIO)
+INJECTED_LABELS, NATIVE_ANNOTATIONS = pod_labels(ISTIO), pod_annotations(ISTIO)
 
 
-def test_a_pod_with_its_sidecar_and_the_image_of_the_values_is_not_told_of() -> None:
-    given = pod("scheduler", "istio-proxy", image="x:1", labels=ASKED, annotations=NATIVE)
-    found = {check for _, check, _ in told({"image": "x:1", "mesh": {"kind": "istio"}}, pods=[given])}
-    assert found == {"server", "mesh", "execution API"}
+def test_a_pod_with_its_sidecar_and_the_image_of_the_values_has_no_finding() -> None:
+    meshed_pod = pod("scheduler", "istio-proxy", image="x:1", labels=INJECTED_LABELS, annotations=NATIVE_ANNOTATIONS)
+    checks = {check for _, check, _ in examine({"image": "x:1", "mesh": {"kind": "istio"}}, pods=[meshed_pod])}
+    assert checks == {"server", "mesh", "execution API"}
+
+
+@pytest.mark.parametrize("options", [{}, {"worker_shim": True}, {"worker_shim": False, "infra_retries": 0}])
+def test_losses_are_no_finding_where_they_cost_no_retry_or_shall(options: dict[str, Any]) -> None:
+    assert "losses" not in {check for _, check, _ in examine({"config": {"crosswind": options}})}
 
 
 @pytest.mark.parametrize(
-    ("values", "seen", "wanted"),
+    ("values", "known_facts", "expected"),
     [
         ({}, {}, ("ok", "server", "Kubernetes 1.33")),
         ({}, {"version": (1, 28)}, ("fail", "server", "Kubernetes is 1.28")),
-        ({}, {"version": None}, ("warn", "server", "tells no version")),
-        ({}, {"kubelets": {"a": "v1.28.3", "b": "v1.30.0"}}, ("fail", "nodes", "a know no native sidecars")),
+        ({}, {"version": None}, ("warn", "server", "reports no version")),
+        ({}, {"kubelets": {"a": "v1.28.3", "b": "v1.30.0"}}, ("fail", "nodes", "a have no native sidecars")),
+        (
+            {"config": {"crosswind": {"worker_shim": False}}},
+            {},
+            (
+                *("warn", "losses"),
+                "[crosswind] worker_shim is off: workers store the failure that an eviction causes, which costs a"
+                " retry",
+            ),
+        ),
+        (
+            {"config": {"crosswind": {"workload_delivery": "args"}}},
+            {},
+            (
+                *("warn", "losses"),
+                "[crosswind] workload_delivery is args: workers store the failure that an eviction causes, which costs"
+                " a retry",
+            ),
+        ),
         ({}, {"namespaces": {"airflow": None}}, ("warn", "namespace airflow", "is not there")),
         ({"createNamespaces": False}, {"namespaces": {"airflow": None}}, ("fail", "namespace airflow", "is not there")),
         ({}, {"namespaces": namespace()}, ("ok", "namespace airflow", "is there")),
@@ -64,12 +87,12 @@ def test_a_pod_with_its_sidecar_and_the_image_of_the_values_is_not_told_of() -> 
         (
             {"mesh": {"kind": "istio"}},
             {"namespaces": namespace(injection="disabled")},
-            ("fail", "namespace airflow", "has the label istio-injection=disabled, which wins over pods"),
+            ("fail", "namespace airflow", "has the label istio-injection=disabled, which overrides the pods' labels"),
         ),
         (
             {},
             {"namespaces": namespace(injection="enabled")},
-            ("warn", "namespace airflow", "has Istio sidecars injected, which the values do not know"),
+            ("warn", "namespace airflow", "injects Istio sidecars, and the values name no mesh"),
         ),
         (
             {"mesh": {"kind": "istio", "cni": False}},
@@ -77,7 +100,7 @@ def test_a_pod_with_its_sidecar_and_the_image_of_the_values_is_not_told_of() -> 
             (
                 "fail",
                 "namespace airflow",
-                "enforces restricted pods, and sidecars without a CNI plug-in need more",
+                "enforces restricted pods, and sidecars without a CNI plug-in need more rights",
             ),
         ),
         (
@@ -88,7 +111,7 @@ def test_a_pod_with_its_sidecar_and_the_image_of_the_values_is_not_told_of() -> 
         (
             {"mesh": {"kind": "istio"}},
             {"control_planes": [control_plane("docker.io/istio/pilot:1.18.2")]},
-            ("fail", "mesh", "Istio 1.18 makes no native sidecars"),
+            ("fail", "mesh", "Istio 1.18 injects no native sidecars"),
         ),
         (
             {"mesh": {"kind": "istio"}},
@@ -96,9 +119,9 @@ def test_a_pod_with_its_sidecar_and_the_image_of_the_values_is_not_told_of() -> 
             ("ok", "mesh", "istio 1.27"),
         ),
         ({}, {"denied": ["a:b may not create pods in c"]}, ("fail", "permissions", "a:b may not create pods in c")),
-        ({}, {"asked": 3}, ("ok", "permissions", "all 3 that were asked for are there")),
+        ({}, {"checked": 3}, ("ok", "permissions", "all 3 that were checked are granted")),
         ({}, {"quotas": [("airflow", "pods", 0.95)]}, ("warn", "quota", "95% of pods is used in airflow")),
-        ({}, {"quotas": [("airflow", "pods", 0.5)]}, ("ok", "quota", "there is room")),
+        ({}, {"quotas": [("airflow", "pods", 0.5)]}, ("ok", "quota", "has capacity left")),
         (
             {},
             {"referred": {("Secret", "airflow", "s"): None}},
@@ -117,7 +140,7 @@ def test_a_pod_with_its_sidecar_and_the_image_of_the_values_is_not_told_of() -> 
             {"referred": {("PersistentVolumeClaim", "airflow", "c"): {"status": {"phase": "Pending"}}}},
             ("warn", "PersistentVolumeClaim c in airflow", "is Pending"),
         ),
-        ({"image": "a/b:latest"}, {}, ("warn", "image", "a/b:latest may be another one on each node")),
+        ({"image": "a/b:latest"}, {}, ("warn", "image", "a/b:latest may be a different image on each node")),
         (
             {"image": "a/b:2"},
             {"pods": [pod("scheduler", image="a/b:1")]},
@@ -125,31 +148,44 @@ def test_a_pod_with_its_sidecar_and_the_image_of_the_values_is_not_told_of() -> 
         ),
         (
             {"mesh": {"kind": "istio"}},
-            {"pods": [pod("scheduler", labels=ASKED, annotations=NATIVE)]},
+            {"pods": [pod("scheduler", labels=INJECTED_LABELS, annotations=NATIVE_ANNOTATIONS)]},
             ("fail", "pod p", "asked istio for a sidecar and has none"),
         ),
-        ({}, {"refusals": {"airflow": ""}}, ("ok", "workers in airflow", "would be taken by the server")),
+        ({}, {"refusals": {"airflow": ""}}, ("ok", "workers in airflow", "the API server accepts their pods")),
         ({}, {"execution": None}, ("warn", "execution API", "no API server runs")),
         ({}, {"execution": (503, "no")}, ("fail", "execution API", "answers 503: no")),
         ({}, {"execution": (0, "refused")}, ("fail", "execution API", "does not answer: refused")),
-        ({}, {"unseen": {"nodes": "forbidden"}}, ("warn", "nodes", "could not be looked at: forbidden")),
+        (
+            {"image": "a/b:2"},
+            {"bytecode": (0, 1344)},
+            ("warn", "bytecode", "a/b:2 has bytecode of 0 of Airflow's 1,344 modules: imports take twice as long"),
+        ),
+        ({}, {"bytecode": (1344, 1344)}, ("ok", "bytecode", "of 1,344 of Airflow's 1,344 modules is in the image")),
+        (
+            {"config": {"crosswind": {"bytecode_volume": "cache"}}},
+            {"bytecode": (0, 1344)},
+            ("ok", "bytecode", "of 0 of Airflow's 1,344 modules is in the image"),
+        ),
+        ({}, {"unseen": {"nodes": "forbidden"}}, ("warn", "nodes", "could not be checked: forbidden")),
     ],
 )
-def test_fact_becomes_a_finding(values: dict[str, Any], seen: dict[str, Any], wanted: tuple[str, str, str]) -> None:
-    assert wanted in told(values, **seen)
+def test_fact_becomes_a_finding(
+    values: dict[str, Any], known_facts: dict[str, Any], expected: tuple[str, str, str]
+) -> None:
+    assert expected in examine(values, **known_facts)
 
 
-def test_pod_that_cannot_start_is_told_with_its_cause() -> None:
+def test_a_pod_that_cannot_start_is_a_finding_with_its_cause() -> None:
     state = {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
     status = {"phase": "Pending", "containerStatuses": [{"name": "scheduler", "state": state, "image": "x"}]}
     pod = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "scheduler", "image": "x"}]}, "status": status}
-    ((level, _, what),) = [one for one in told({}, pods=[pod]) if one[1] == "pod p"]
+    ((level, _, description),) = [finding for finding in examine({}, pods=[pod]) if finding[1] == "pod p"]
     assert level == "fail"
-    assert "image" in what
+    assert "image" in description
 
 
-def test_all_that_is_wrong_has_a_mend() -> None:
-    facts = Facts(
+def test_each_failure_has_a_fix() -> None:
+    facts = ClusterFacts(
         version=(1, 20),
         kubelets={"a": "v1.20.0"},
         namespaces={"airflow": None},
@@ -158,13 +194,14 @@ def test_all_that_is_wrong_has_a_mend() -> None:
         referred={("Secret", "a", "b"): None},
         refusals={"a": "exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1"},
         execution=(500, ""),
+        bytecode=(0, 1344),
     )
-    found = findings(Values.model_validate({"image": "x", "mesh": {"kind": "istio"}}), facts)
-    assert all(one.mend or one.check.startswith("workers") for one in found)
-    assert not [one for one in found if one.level == "ok"]
+    results = findings(Values.model_validate({"image": "x", "mesh": {"kind": "istio"}}), facts)
+    assert all(finding.fix or finding.check.startswith("workers") for finding in results)
+    assert not [finding for finding in results if finding.level == "ok"]
 
 
-def test_workers_beside_airflows_secrets_are_warned_of() -> None:
-    levels = {check: level for level, check, _ in told({"workers": {"namespaces": ["airflow"]}})}
+def test_workers_beside_airflows_secrets_are_a_warning() -> None:
+    levels = {check: level for level, check, _ in examine({"workers": {"namespaces": ["airflow"]}})}
     assert levels["workers"] == "warn"
-    assert "workers" not in {check for _, check, _ in told({})}
+    assert "workers" not in {check for _, check, _ in examine({})}

@@ -48,7 +48,7 @@ KEYS = {
 }
 
 
-# and below them; what is not listed is passed on by the chart as it is
+# and below them; the chart copies keys that are not listed
 PROGRAM = {
     "affinity",
     "env",
@@ -118,53 +118,53 @@ BELOW = {
 
 @pytest.mark.parametrize("name", [*NAMES, *COMBINATIONS])
 def test_only_keys_of_the_chart_are_used(name: str) -> None:
-    found = helm_values(values_of(name))
-    assert set(found) <= KEYS
+    chart_values = helm_values(values_of(name))
+    assert set(chart_values) <= KEYS
     for path, keys in BELOW.items():
-        part: Any = found
+        part: Any = chart_values
         for key in path.split("."):
             part = part.get(key, {})
         assert set(part) <= keys, path
 
 
 def test_programs_can_write_temporary_files_beside_a_read_only_root() -> None:
-    found = helm_values(values_of("minimal"))
-    for part in (found["scheduler"], found["workers"]["kubernetes"], found["migrateDatabaseJob"]):
+    chart_values = helm_values(values_of("minimal"))
+    for part in (chart_values["scheduler"], chart_values["workers"]["kubernetes"], chart_values["migrateDatabaseJob"]):
         assert part["securityContexts"]["container"]["readOnlyRootFilesystem"] is True
         assert {"name": "tmp", "mountPath": "/tmp"} in part["extraVolumeMounts"]
         assert {"name": "tmp", "emptyDir": {}} in part["extraVolumes"]
 
 
 def test_deployment_is_the_same() -> None:
-    found = helm_values(values_of("eks-istio"))
-    assert found["scheduler"]["replicas"] == 2
-    assert found["dags"]["gitSync"]["sshKeySecret"] == "airflow-git"
-    assert found["jwtSecretName"] == "airflow-jwt"
-    assert found["defaultAirflowDigest"].startswith("sha256:")
-    assert found["workers"]["kubernetes"]["nodeSelector"] == {"karpenter.sh/nodepool": "tasks"}
-    assert found["logs"]["persistence"]["existingClaim"] == "airflow-logs"
+    chart_values = helm_values(values_of("eks-istio"))
+    assert chart_values["scheduler"]["replicas"] == 2
+    assert chart_values["dags"]["gitSync"]["sshKeySecret"] == "airflow-git"
+    assert chart_values["jwtSecretName"] == "airflow-jwt"
+    assert chart_values["defaultAirflowDigest"].startswith("sha256:")
+    assert chart_values["workers"]["kubernetes"]["nodeSelector"] == {"karpenter.sh/nodepool": "tasks"}
+    assert chart_values["logs"]["persistence"]["existingClaim"] == "airflow-logs"
 
 
-def test_what_the_chart_cannot_express_is_said() -> None:
+def test_features_that_the_chart_lacks_are_listed() -> None:
     assert any("digest" in line for line in inexpressible(values_of("eks-istio")))
     assert any("whole cluster" in line for line in inexpressible(values_of("namespaces")))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_command_prints_a_values_file(name: str) -> None:
-    told = CliRunner().invoke(main, ["render", str(EXAMPLES / f"{name}.yaml"), "--helm-values"]).stdout
-    assert told.startswith("# helm install ")
-    assert yaml.safe_load(told)["fullnameOverride"] == values_of(name).name
+    output = CliRunner().invoke(main, ["render", str(EXAMPLES / f"{name}.yaml"), "--helm-values"]).stdout
+    assert output.startswith("# helm install ")
+    assert yaml.safe_load(output)["fullnameOverride"] == values_of(name).name
 
 
 @pytest.mark.parametrize(
-    ("repo", "said"),
+    ("repo", "words"),
     [
         ("git@github.com:acme/dags.git", ["gitSshKey", "knownHosts"]),
         ("https://github.com/acme/dags.git", ["GITSYNC_USERNAME and GITSYNC_PASSWORD"]),
     ],
 )
-def test_the_keys_that_the_chart_reads_of_the_repositorys_secret_are_named(repo: str, said: list[str]) -> None:
+def test_the_keys_that_the_chart_reads_of_the_repositorys_secret_are_named(repo: str, words: list[str]) -> None:
     dags = {"source": "git-sync", "repo": repo, "secret": "airflow-git"}
     lines = "\n".join(inexpressible(Values.model_validate({"image": "x", "dags": dags})))
-    assert all(word in lines for word in said)
+    assert all(word in lines for word in words)

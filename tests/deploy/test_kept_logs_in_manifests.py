@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from crosswind.deploy.configuration import derived_options
-from crosswind.deploy.rbac import executor_rules
+from crosswind.deploy.airflow_config import derived_options
+from crosswind.deploy.rbac_objects import executor_rules
 from crosswind.deploy.values import Values
 
 
 @pytest.mark.parametrize(
-    ("given", "option", "may_read"),
+    ("settings", "option", "may_read"),
     [
         ({}, None, True),
         ({"logs": {"to": "archive"}}, None, True),
@@ -26,8 +26,8 @@ from crosswind.deploy.values import Values
     ],
 )
 def test_schedulers_may_read_logs_where_they_keep_them(
-    given: dict[str, Any], option: str | None, may_read: bool
+    settings: dict[str, Any], option: str | None, may_read: bool
 ) -> None:
-    values = Values.model_validate({"image": "x", **given})
+    values = Values.model_validate({"image": "x", **settings})
     assert derived_options(values).get("crosswind", {}).get("archive_logs") == option
     assert any(rule["resources"] == ["pods/log"] for rule in executor_rules(values)) is may_read

@@ -70,20 +70,20 @@ def test_oldest_schema_accepts_each_combination(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_referred_to_is_there_before_or_is_the_users_to_make(name: str) -> None:
-    made: set[tuple[str, str, str]] = set()
+def test_each_referred_object_comes_before_or_is_created_by_the_user(name: str) -> None:
+    created: set[tuple[str, str, str]] = set()
     missing: set[tuple[str, str]] = set()
     worker = [pod for pod in pods(name) if pod["metadata"]["name"].endswith("-worker")]
     for manifest in [*(rendered.manifest for rendered in deployment(name)), *worker]:
-        kind, namespace, called = identity(manifest)
-        missing |= {(one[0], one[2]) for one in references(manifest) if one not in made and one[0] != "Service"}
-        made.add(
+        kind, namespace, object_name = identity(manifest)
+        missing |= {(ref[0], ref[2]) for ref in references(manifest) if ref not in created and ref[0] != "Service"}
+        created.add(
             ("Secret", namespace, manifest["spec"]["target"]["name"])
             if kind == "ExternalSecret"
             else identity(manifest)
         )
-        assert called
-    missing |= {(one[0], one[2]) for r in deployment(name) for one in references(r.manifest) if one not in made}
+        assert object_name
+    missing |= {(ref[0], ref[2]) for r in deployment(name) for ref in references(r.manifest) if ref not in created}
     assert missing == GIVEN[name]
 
 
@@ -104,18 +104,18 @@ def test_names_and_label_values_fit_into_63_characters(name: str) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_selectors_match_the_pods_and_only_them(name: str) -> None:
-    everything = pods(name)
+    all_pods = pods(name)
     for manifest in of_kind(name, "Deployment", "StatefulSet"):
-        wanted = manifest["spec"]["selector"]["matchLabels"]
-        assert [pod["metadata"]["name"] for pod in _matching(everything, wanted)] == [manifest["metadata"]["name"]]
+        selected = _matching(all_pods, manifest["spec"]["selector"]["matchLabels"])
+        assert [pod["metadata"]["name"] for pod in selected] == [manifest["metadata"]["name"]]
     for manifest in of_kind(name, "Service", "PodDisruptionBudget"):
-        chosen = manifest["spec"].get("selector", {})
-        if not chosen:
+        selector = manifest["spec"].get("selector", {})
+        if not selector:
             assert manifest["metadata"]["name"].endswith("-nowhere")
             continue
-        found = _matching(everything, chosen.get("matchLabels", chosen))
-        assert [pod["metadata"]["name"] for pod in found] == [manifest["metadata"]["name"]]
-        ports = {port["name"] for pod in found for c in containers(pod) for port in c.get("ports", [])}
+        selected = _matching(all_pods, selector.get("matchLabels", selector))
+        assert [pod["metadata"]["name"] for pod in selected] == [manifest["metadata"]["name"]]
+        ports = {port["name"] for pod in selected for c in containers(pod) for port in c.get("ports", [])}
         assert {port["targetPort"] for port in manifest["spec"].get("ports", [])} <= ports
 
 
@@ -152,14 +152,14 @@ def test_pods_meet_restricted_pod_security(name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_each_pod_is_under_one_network_policy_for_both_directions(name: str) -> None:
     for pod in pods(name):
-        found = [
+        policies = [
             policy
             for policy in of_kind(name, "NetworkPolicy")
             if policy["metadata"]["namespace"] == pod["metadata"]["namespace"]
             and _matching([pod], policy["spec"]["podSelector"]["matchLabels"])
         ]
-        assert len(found) == 1
-        assert found[0]["spec"]["policyTypes"] == ["Ingress", "Egress"]
+        assert len(policies) == 1
+        assert policies[0]["spec"]["policyTypes"] == ["Ingress", "Egress"]
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -174,14 +174,14 @@ def test_containers_ask_for_resources_and_know_no_service_variables(name: str) -
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_only_who_needs_a_secret_has_it(name: str) -> None:
+def test_only_components_that_need_a_secret_have_it(name: str) -> None:
     have: dict[str, set[str]] = {}
     for pod in pods(name):
         component = pod["metadata"]["labels"]["app.kubernetes.io/component"]
         secret = {
             v["name"] for c in containers(pod) for v in c.get("env", []) if "secretKeyRef" in v.get("valueFrom", {})
         }
-        have[component] = {one for one in secret if one.startswith("AIRFLOW__")}
+        have[component] = {variable for variable in secret if variable.startswith("AIRFLOW__")}
     database, fernet = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__CORE__FERNET_KEY"
     web, jwt = "AIRFLOW__API__SECRET_KEY", "AIRFLOW__API_AUTH__JWT_SECRET"
     assert (have.pop("statsd", set()), have.pop("reaper", set()), have.pop("pgbouncer", set())) == (set(),) * 3
@@ -197,20 +197,18 @@ def test_only_who_needs_a_secret_has_it(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_only_who_calls_kubernetes_gets_a_token(name: str) -> None:
+def test_only_components_that_call_kubernetes_have_a_token(name: str) -> None:
     holders = {
         p["metadata"]["labels"]["app.kubernetes.io/component"]: p["spec"]["automountServiceAccountToken"]
         for p in pods(name)
     }
     launch = values_of(name).workers.launch_pods
-    wanted = {"scheduler", "api-server"} | ({"worker", "triggerer"} if launch else set())
-    wanted |= {"reaper"} if values_of(name).reaper.namespaces else set()
-    assert {component for component, token in holders.items() if token} == wanted
-    subjects = {
-        (subject["name"], subject["namespace"]) for one in of_kind(name, "RoleBinding") for subject in one["subjects"]
-    }
-    prefix = values_of(name).name
-    assert {called.removeprefix(f"{prefix}-") for called, _ in subjects} == wanted
+    callers = {"scheduler", "api-server"} | ({"worker", "triggerer"} if launch else set())
+    callers |= {"reaper"} if values_of(name).reaper.namespaces else set()
+    assert {component for component, token in holders.items() if token} == callers
+    prefix = f"{values_of(name).name}-"
+    subjects = [subject for binding in of_kind(name, "RoleBinding") for subject in binding["subjects"]]
+    assert {subject["name"].removeprefix(prefix) for subject in subjects} == callers
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -221,5 +219,5 @@ def test_no_cluster_wide_and_no_wildcard_permissions(name: str) -> None:
             assert "*" not in {*rule["verbs"], *rule["resources"], *rule["apiGroups"]}
 
 
-def _matching(found: list[dict[str, Any]], wanted: dict[str, str]) -> list[dict[str, Any]]:
-    return [pod for pod in found if wanted.items() <= pod["metadata"]["labels"].items()]
+def _matching(candidates: list[dict[str, Any]], labels: dict[str, str]) -> list[dict[str, Any]]:
+    return [pod for pod in candidates if labels.items() <= pod["metadata"]["labels"].items()]

@@ -12,18 +12,18 @@ from deployments import containers, of_kind, pods
 from crosswind.deploy.alerts import ALERTS
 from crosswind.deploy.tree import render
 from crosswind.deploy.values import Values
+from crosswind.engine.workload_secrets import SECRET_PREFIX
 from crosswind.metrics import METRICS
-from crosswind.pods.workloads import SECRET_PREFIX
 
 
 def objects(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {one.path: one.manifest for one in render(Values.model_validate({"image": "x", **values}))}
+    return {rendered.path: rendered.manifest for rendered in render(Values.model_validate({"image": "x", **values}))}
 
 
 def test_on_openshift_no_pod_names_a_user_or_a_group() -> None:
     for pod in pods("openshift"):
-        contexts = [pod["spec"]["securityContext"], *(one["securityContext"] for one in containers(pod))]
-        assert not [one for one in contexts if {"runAsUser", "runAsGroup", "fsGroup"} & one.keys()]
+        contexts = [pod["spec"]["securityContext"], *(container["securityContext"] for container in containers(pod))]
+        assert not [context for context in contexts if {"runAsUser", "runAsGroup", "fsGroup"} & context.keys()]
         assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
         assert pod["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         for container in containers(pod):
@@ -42,15 +42,15 @@ def test_on_openshift_no_pod_names_a_user_or_a_group() -> None:
 def test_an_identity_is_that_of_the_service_account_and_its_pods_reach_the_cloud(
     identity: dict[str, str], annotation: str
 ) -> None:
-    found = objects({"scheduler": identity, "workers": identity})
+    manifests = objects({"scheduler": identity, "workers": identity})
     for account in ("scheduler", "worker"):
-        annotations = found[f"rbac/{account}-service-account.yaml"]["metadata"]["annotations"]
+        annotations = manifests[f"rbac/{account}-service-account.yaml"]["metadata"]["annotations"]
         assert annotations == {annotation: next(iter(identity.values()))}
-    assert "annotations" not in found["rbac/api-server-service-account.yaml"]
-    calls = json.dumps(found["network/scheduler.yaml"]["spec"]["egress"])
+    assert "annotations" not in manifests["rbac/api-server-service-account.yaml"]
+    calls = json.dumps(manifests["network/scheduler.yaml"]["spec"]["egress"])
     assert '"port": 443' in calls
     assert ("169.254.169.254/32" in calls) is ("gcpServiceAccount" in identity)
-    labels = found["scheduler/deployment.yaml"]["spec"]["template"]["metadata"]["labels"]
+    labels = manifests["scheduler/deployment.yaml"]["spec"]["template"]["metadata"]["labels"]
     assert ("azure.workload.identity/use" in labels) is ("azureClient" in identity)
 
 
@@ -62,13 +62,13 @@ def test_two_identities_are_refused() -> None:
 
 def test_programs_reach_the_database_by_pgbouncer_alone() -> None:
     database = {"cidrs": ["10.0.0.1/32"], "port": 5439}
-    found = objects({"pgbouncer": {"config": "bouncer"}, "database": database})
-    assert "10.0.0.1/32" in json.dumps(found["network/pgbouncer.yaml"]["spec"]["egress"])
+    manifests = objects({"pgbouncer": {"config": "bouncer"}, "database": database})
+    assert "10.0.0.1/32" in json.dumps(manifests["network/pgbouncer.yaml"]["spec"]["egress"])
     for component in ("scheduler", "api-server", "dag-processor", "migrations"):
-        calls = json.dumps(found[f"network/{component}.yaml"]["spec"]["egress"])
+        calls = json.dumps(manifests[f"network/{component}.yaml"]["spec"]["egress"])
         assert '"port": 6543' in calls, component
         assert "10.0.0.1/32" not in calls, component
-    volumes = found["pgbouncer/deployment.yaml"]["spec"]["template"]["spec"]["volumes"]
+    volumes = manifests["pgbouncer/deployment.yaml"]["spec"]["template"]["spec"]["volumes"]
     assert volumes[0]["secret"]["secretName"] == "bouncer"
 
 
@@ -82,7 +82,7 @@ def test_the_first_user_is_made_after_the_migrations_with_a_password_from_a_secr
     assert container["env"][-1] == {"name": "ADMIN_PASSWORD", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
 
 
-def test_argo_cd_applies_the_ground_then_migrates_then_starts_the_programs() -> None:
+def test_argo_cd_applies_the_base_objects_then_migrates_then_starts_the_programs() -> None:
     waves: dict[str, int] = {}
     for path, manifest in objects({"delivery": "argocd", "pgbouncer": {"config": "c"}}).items():
         annotations = manifest["metadata"]["annotations"]
@@ -100,7 +100,7 @@ def test_flux_keeps_jobs_that_it_would_run_again() -> None:
     assert "ttlSecondsAfterFinished" in objects({})["migrations/job.yaml"]["spec"]
 
 
-def test_alerts_are_about_metrics_that_there_are() -> None:
+def test_alerts_use_metrics_that_exist() -> None:
     known = {f"{prefix}_{metric.name}".replace(".", "_") for metric in METRICS for prefix in ("airflow", "PREFIX")}
     known |= {"PREFIX_scheduler_heartbeat"}  # core's
     for alert in ALERTS:
@@ -121,7 +121,7 @@ def test_alerts_follow_the_prefix_of_metrics() -> None:
 
 def test_the_policy_lets_pods_of_tasks_have_the_secrets_of_their_template_and_those_named() -> None:
     (policy,) = of_kind("aks", "ValidatingAdmissionPolicy")
-    variables = {one["name"]: one["expression"] for one in policy["spec"]["variables"]}
+    variables = {variable["name"]: variable["expression"] for variable in policy["spec"]["variables"]}
     assert variables["secrets"] == "['warehouse']"
     assert variables["accounts"] == "['airflow-worker']"
     (binding,) = of_kind("aks", "ValidatingAdmissionPolicyBinding")
@@ -132,7 +132,11 @@ def test_the_policy_lets_pods_of_tasks_have_the_secrets_of_their_template_and_th
 
 def test_the_policy_knows_the_names_of_the_executors_own_secrets() -> None:
     (policy,) = of_kind("aks", "ValidatingAdmissionPolicy")
-    (rule,) = (one["expression"] for one in policy["spec"]["validations"] if SECRET_PREFIX in one["expression"])
+    (rule,) = (
+        validation["expression"]
+        for validation in policy["spec"]["validations"]
+        if SECRET_PREFIX in validation["expression"]
+    )
     pattern = re.search(r"matches\('(.*?)'\)", rule)
     assert pattern is not None
     assert re.match(pattern[1], f"{SECRET_PREFIX}0123456789abcdef")

@@ -1,4 +1,4 @@
-"""The reaper as a component: its options are those of the command, its permissions those of docs/reaper.md."""
+"""The reaper as a component: its options are those of the command, its permissions those of docs/guides/reaper.md."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import yaml
 from deployments import of_kind
 
 from crosswind.cli.reap import reap
-from crosswind.deploy.rbac import rbac, reaper_rules
-from crosswind.deploy.reaper import reaper
+from crosswind.deploy.rbac_objects import rbac, reaper_rules
+from crosswind.deploy.reaper_deployment import reaper
 from crosswind.deploy.values import Values
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "reaper" / "rbac.yaml"
 SETS = {"A": ("",), "B": ("", "-exec"), "C": ("", "-exec", "-change")}
 
 
-def values(**given: Any) -> Values:
-    return Values.model_validate({"image": "x", "reaper": {"namespaces": ["jobs", "more"], **given}})
+def values(**reaper_settings: Any) -> Values:
+    return Values.model_validate({"image": "x", "reaper": {"namespaces": ["jobs", "more"], **reaper_settings}})
 
 
 def allowed(rules: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
@@ -33,28 +33,32 @@ def allowed(rules: list[dict[str, Any]]) -> set[tuple[str, str, str]]:
 
 
 def test_command_takes_the_options() -> None:
-    (deployment,) = [one.manifest for one in reaper(values()) if one.manifest["kind"] == "Deployment"]
+    (deployment,) = [rendered.manifest for rendered in reaper(values()) if rendered.manifest["kind"] == "Deployment"]
     args = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
     assert args[:4] == ["python", "-m", "crosswind", "reap"]
-    given = reap.make_context("reap", [one.replace("$(POD_IP)", "10.0.0.1") for one in args[4:]]).params
-    assert given["namespaces"] == ("jobs", "more")
-    assert (given["selector"], given["lease"]) == ("batch.kubernetes.io/job-name", "airflow/airflow-reaper")
+    parameters = reap.make_context("reap", [argument.replace("$(POD_IP)", "10.0.0.1") for argument in args[4:]]).params
+    assert parameters["namespaces"] == ("jobs", "more")
+    assert (parameters["selector"], parameters["lease"]) == ("batch.kubernetes.io/job-name", "airflow/airflow-reaper")
 
 
 @pytest.mark.parametrize("permissions", SETS)
 def test_permissions_are_the_documented_sets(permissions: str) -> None:
-    roles = {one["metadata"]["name"]: one["rules"] for one in yaml.safe_load_all(EXAMPLE.read_text()) if "rules" in one}
+    roles = {
+        role["metadata"]["name"]: role["rules"] for role in yaml.safe_load_all(EXAMPLE.read_text()) if "rules" in role
+    }
     documented = [rule for part in SETS[permissions] for rule in roles[f"crosswind-reaper{part}"]]
     assert allowed(reaper_rules(values(permissions=permissions))) == allowed(documented)
 
 
 def test_each_namespace_of_pods_gives_it_a_role() -> None:
-    bindings = [one.manifest["metadata"] for one in rbac(values()) if one.manifest["kind"] == "RoleBinding"]
-    own = {(one["namespace"], one["name"]) for one in bindings if "reaper" in one["name"]}
+    bindings = [
+        rendered.manifest["metadata"] for rendered in rbac(values()) if rendered.manifest["kind"] == "RoleBinding"
+    ]
+    own = {(binding["namespace"], binding["name"]) for binding in bindings if "reaper" in binding["name"]}
     role = "airflow-reaper-reaper"
     assert own == {("jobs", role), ("more", role), ("airflow", "airflow-reaper-lease-reaper")}
 
 
 def test_it_is_left_out_unless_asked_for() -> None:
-    names = [one["metadata"]["name"] for one in of_kind("minimal", "Deployment", "ServiceAccount", "Role")]
+    names = [manifest["metadata"]["name"] for manifest in of_kind("minimal", "Deployment", "ServiceAccount", "Role")]
     assert not [name for name in names if "reaper" in name]

@@ -15,7 +15,7 @@ from crosswind.deploy.tree import KUSTOMIZATION
 
 
 def crosswind(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(one) for one in arguments])
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_same_values_give_the_same_bytes(tree: Path, tmp_path: Path) -> None:
 def test_kustomize_takes_the_tree(name: str, tmp_path: Path) -> None:
     crosswind("render", EXAMPLES / f"{name}.yaml", "-o", tmp_path)
     ran = subprocess.run(["kubectl", "kustomize", tmp_path], capture_output=True, text=True, check=True)
-    built = {identity(one) for one in yaml.safe_load_all(ran.stdout)}
+    built = {identity(manifest) for manifest in yaml.safe_load_all(ran.stdout)}
     assert built == {identity(rendered.manifest) for rendered in deployment(name)}
 
 
@@ -57,8 +57,8 @@ def test_files_no_longer_needed_are_removed_and_others_stay(tree: Path, tmp_path
     (tree / "mine.yaml").write_text("a: 1\n")
     changed = tmp_path / "values.yaml"
     changed.write_text("image: x\nmetrics: {statsd: false}\n")
-    told = crosswind("render", changed, "-o", tree).output
-    assert "removed" in told
+    output = crosswind("render", changed, "-o", tree).output
+    assert "removed" in output
     assert not [*(tree / "statsd").glob("*.yaml")]
     assert (tree / "mine.yaml").exists()
 
@@ -72,8 +72,8 @@ def test_files_outside_the_tree_are_never_removed(tree: Path) -> None:
 
 
 def test_without_a_folder_all_is_printed() -> None:
-    told = crosswind("render", EXAMPLES / "minimal.yaml").output
-    assert len([*yaml.safe_load_all(told)]) == len(deployment("minimal"))
+    output = crosswind("render", EXAMPLES / "minimal.yaml").output
+    assert len([*yaml.safe_load_all(output)]) == len(deployment("minimal"))
 
 
 def test_wrong_values_are_wrong_use(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_diff_against_the_tree_is_empty_until_a_value_changes(tree: Path, tmp_pa
     assert not (tree / "scheduler" / "disruption-budget.yaml").exists()
 
 
-def test_explain_prints_the_walk() -> None:
+def test_explain_prints_the_explanation() -> None:
     ran = crosswind("render", EXAMPLES / "minimal.yaml", "--explain")
     assert ran.exit_code == 0
     assert "Decides which tasks run" in ran.output
@@ -103,8 +103,8 @@ def test_explain_prints_the_walk() -> None:
 
 def test_objects_are_printed_as_json_for_programs(tmp_path: Path) -> None:
     ran = CliRunner().invoke(main, ["render", str(EXAMPLES / "minimal.yaml"), "--output", "json"])
-    found = json.loads(ran.stdout)
-    assert {one["path"] for one in found} >= {"configmap.yaml", "scheduler/deployment.yaml"}
-    assert all(one["reason"] and one["manifest"]["kind"] for one in found)
+    objects = json.loads(ran.stdout)
+    assert {rendered["path"] for rendered in objects} >= {"configmap.yaml", "scheduler/deployment.yaml"}
+    assert all(rendered["reason"] and rendered["manifest"]["kind"] for rendered in objects)
     ran = CliRunner().invoke(main, ["render", str(EXAMPLES / "minimal.yaml"), "--output", "json", "--helm-values"])
     assert json.loads(ran.stdout)["values"]["fullnameOverride"] == "airflow"

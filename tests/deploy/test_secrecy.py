@@ -1,4 +1,4 @@
-"""Nothing secret reaches a manifest: what is refused, what is not, and that Airflow's own list is known."""
+"""No secret reaches a manifest: the refused options, the accepted ones, and the completeness of Airflow's list."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_a_value_that_the_parser_reads_as_something_else_is_refused(value: str) 
 def test_a_value_of_many_lines_is_read_back_as_it_was(value: str) -> None:
     import configparser
 
-    from crosswind.deploy.configuration import airflow_cfg
+    from crosswind.deploy.airflow_config import airflow_cfg
 
     parser = configparser.ConfigParser()
     parser.read_string(airflow_cfg(Values.model_validate({"image": "x", "config": {"core": {"x": value}}})))

@@ -9,7 +9,7 @@ IMAGE = "image: example.com/airflow:1\n"
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("imag: a\n", "v.yaml:1: image is missing; write image: with a value"),
         ("imag: a\n", "v.yaml:1: imag is no known key; write image"),
@@ -26,11 +26,11 @@ IMAGE = "image: example.com/airflow:1\n"
         (IMAGE + "dags: {source: git-sync}\n", "v.yaml:2: dags.repo is missing; write repo: with a value"),
         (
             IMAGE + "dags: {source: gitsync}\n",
-            "v.yaml:2: dags has no source that is known; there are image, pvc, git-sync, bundle",
+            "v.yaml:2: dags has no known source; there are image, pvc, git-sync, bundle",
         ),
         (
             IMAGE + "logs: {volume: {}}\n",
-            "v.yaml:2: logs has no to that is known; there are archive, volume, remote, none",
+            "v.yaml:2: logs has no known to; there are archive, volume, remote, none",
         ),
         (
             IMAGE + "logs: {to: volume, volume: {claim: x, storageClass: y}}\n",
@@ -50,13 +50,13 @@ IMAGE = "image: example.com/airflow:1\n"
         ),
         (
             IMAGE + "secrets: {jwtSecret: {name: a, key: b, remote: c}}\n",
-            "v.yaml:1: the file names remote secrets but no secrets.store; say which store has them",
+            "v.yaml:1: the file names remote secrets but no secrets.store; name the store that has them",
         ),
         (IMAGE + "web: {auth: simple}\n", "v.yaml:1: the file has web.auth simple, whose passwords "),
         (IMAGE + "mesh: {gateway: a/b}\n", "v.yaml:1: the file has mesh.gateway, which needs "),
         (
             IMAGE + "workers: {namespaces: [other]}\nlogs: {to: volume}\n",
-            "v.yaml:1: the file wants one volume in several namespaces, which a storage class cannot give",
+            "v.yaml:1: the file needs one volume in several namespaces, which a storage class cannot provide",
         ),
         ("- 1\n", "v.yaml:1: the file is [1]; "),
         ("", "v.yaml: the file is empty; crosswind init writes one to begin with"),
@@ -64,13 +64,13 @@ IMAGE = "image: example.com/airflow:1\n"
         (IMAGE + "---\n" + IMAGE, "v.yaml:2: the file holds more than one YAML document; keep the values"),
     ],
 )
-def test_what_is_wrong_is_told_with_line_and_mend(text: str, told: str) -> None:
+def test_a_problem_is_reported_with_its_line_and_fix(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read_values(text, "v.yaml")
-    assert any(line.startswith(told) for line in str(caught.value).splitlines()), caught.value
+    assert any(line.startswith(message) for line in str(caught.value).splitlines()), caught.value
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_problems_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         read_values("imag: a\nworkers: {x: 1}\nmesh: {kind: no}\n", "v.yaml")
     assert len(str(caught.value).splitlines()) == 4

@@ -16,8 +16,9 @@ import yaml
 from delivered_dags import deliver, volume
 
 from crosswind.demo.processes import Airflow, airflow_environment, free_port
-from crosswind.runs.threads import LoopThread
+from crosswind.event_loop import LoopThread
 from crosswind.testing import Cluster
+from deadlines import scaled
 
 EXECUTOR = "crosswind.executor.KubernetesExecutor"
 TEAMS = ("blue", "red")
@@ -27,11 +28,11 @@ import os
 from datetime import timedelta
 from airflow.sdk import DAG, task, DeadlineAlert, DeadlineReference, SyncCallback
 
-def told(team, context=None):
+def notify(team, context=None):
     if os.environ["TEAM"] != team:
         raise RuntimeError(f"this pod is of {{os.environ['TEAM']}}")
 
-callback = SyncCallback(told, {{"team": "{callback}"}})
+callback = SyncCallback(notify, {{"team": "{callback}"}})
 late = DeadlineAlert(DeadlineReference.DAGRUN_QUEUED_AT, timedelta(seconds=1), callback)
 
 with DAG("{dag_id}", schedule=None, deadline={deadline}) as dag:
@@ -49,7 +50,7 @@ if __name__ == "__main__":
 
 
 def template(cluster: Cluster, team: str, folder: Path, environment: Mapping[str, str]) -> str:
-    """Return a pod template of a team; the DAG files are where they are for the scheduler, from a ConfigMap."""
+    """Return a pod template of a team, with the DAG files from a ConfigMap at the scheduler's path."""
     env = {**environment, "TEAM": team, "AIRFLOW_HOME": "/opt/airflow", "PYTHONWARNINGS": "ignore"}
     named: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in env.items()]
     named.append({"name": "POD_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}})
@@ -90,18 +91,18 @@ class AirflowWithTeams:
         self._configure()
         self._airflow.environment = self.environment
         self._thread.start()
-        self._started.wait(120)
+        self._started.wait(scaled(120))
         if self._problem is not None:
             raise self._problem
         token = self.until(self._token)
-        self.api = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {token}"}, timeout=20)
+        self.api = httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {token}"}, timeout=scaled(20))
         for owner in TEAMS:
             self.until(lambda owner=owner: self._trigger(f"{owner}_dag"))  # type: ignore[misc]
         return self
 
     def __exit__(self, *_: object) -> None:
         self.api.close()
-        self._thread.stop(20)
+        self._thread.stop(scaled(20))
 
     async def _run(self) -> None:
         try:
@@ -157,7 +158,7 @@ class AirflowWithTeams:
 
     def _token(self) -> str:
         try:
-            return str(httpx.get(self.url + "/auth/token", timeout=5).json()["access_token"])
+            return str(httpx.get(self.url + "/auth/token", timeout=scaled(5)).json()["access_token"])
         except (httpx.HTTPError, KeyError, ValueError):
             return ""
 
@@ -165,7 +166,7 @@ class AirflowWithTeams:
         return self.api.post(f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None}).status_code == 200
 
     def get(self, path: str, **query: str) -> Any:
-        """Return what the REST API answers, None while there is nothing."""
+        """Return the answer of the REST API, None for an error or no answer."""
         try:
             answer = self.api.get(path, params=query)
         except httpx.TimeoutException:
@@ -173,21 +174,21 @@ class AirflowWithTeams:
         return answer.json() if answer.status_code == 200 else None
 
     def rows(self, query: str) -> list[Any]:
-        """Ask the metadata database."""
-        with sqlite3.connect(f"file:{self._home}/airflow.db?mode=ro", uri=True, timeout=10) as connection:
+        """Query the metadata database."""
+        with sqlite3.connect(f"file:{self._home}/airflow.db?mode=ro", uri=True, timeout=scaled(10)) as connection:
             found = connection.execute(query).fetchall()
         connection.close()
         return found
 
     def database(self, statement: str) -> None:
         """Change the metadata database."""
-        with sqlite3.connect(f"{self._home}/airflow.db", timeout=10) as connection:
+        with sqlite3.connect(f"{self._home}/airflow.db", timeout=scaled(10)) as connection:
             connection.execute(statement)
         connection.close()
 
     def until(self, happened: Callable[[], Any], timeout: float = 90.0) -> Any:
-        """Wait until something has happened; the end of the logs says why it did not."""
-        end = time.monotonic() + timeout
+        """Wait until a condition holds; the error has the end of the logs."""
+        end = time.monotonic() + scaled(timeout)
         while not (found := happened()):
             self._airflow.check()
             if time.monotonic() > end:

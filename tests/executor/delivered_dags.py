@@ -1,4 +1,4 @@
-"""DAG files in pods: by a ConfigMap, for the nodes of a real cluster do not have this machine's folders."""
+"""DAG files in pods, from a ConfigMap: the nodes of a real cluster do not have this machine's folders."""
 
 from __future__ import annotations
 

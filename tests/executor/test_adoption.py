@@ -1,4 +1,4 @@
-"""What a scheduler that is no more has left: its pods are taken over, nothing is lost and nothing runs twice."""
+"""Adoption: no task of a dead scheduler is lost, and none runs twice."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ import pytest
 from benchmarks.chaos.proxying import Proxy
 from kubernetes.client import models as k8s
 
+from crosswind.engine.workload_secrets import SHIM_KEY
 from crosswind.executor import KubernetesExecutor
 from crosswind.kube.resources import NAMESPACES, PODS, Resource
 from crosswind.testing import Cluster
+from deadlines import scaled
 
 pytestmark = pytest.mark.cluster
 
@@ -27,7 +29,7 @@ NODES = Resource("", "v1", "nodes", "Node", namespaced=False)
 
 @pytest.fixture
 def after(running: Any, cluster: Cluster, tmp_path: Path) -> Iterator[Any]:
-    """A bench with a scheduler that can be followed by another one; all calls go through a proxy."""
+    """A bench whose scheduler can be replaced by another one; all requests go through a proxy."""
     with Proxy(cluster.kubeconfig, tmp_path) as proxy:
         running.proxy = proxy
         running.set("kubernetes_executor", config_file=str(proxy.kubeconfig))
@@ -39,7 +41,7 @@ def after(running: Any, cluster: Cluster, tmp_path: Path) -> Iterator[Any]:
 
 
 def scheduler(bench: Any, job_id: int) -> KubernetesExecutor:
-    """End the scheduler that is there, and start one."""
+    """End the current scheduler, and start another one."""
     bench.end()
     bench.executor = KubernetesExecutor(parallelism=50)
     bench.executor.job_id = job_id
@@ -48,7 +50,7 @@ def scheduler(bench: Any, job_id: int) -> KubernetesExecutor:
 
 
 def orphan(bench: Any, task_id: str, state: str, **more: Any) -> Any:
-    """Queue a task with the scheduler that is there, and leave it in a state; returns its key."""
+    """Queue a task with the current scheduler, set its state, and return its key."""
     key = bench.queue(task_id, **more)
     owner = bench.executor.job_id
     bench.database(
@@ -58,7 +60,7 @@ def orphan(bench: Any, task_id: str, state: str, **more: Any) -> Any:
 
 
 def adopt(bench: Any, *keys: Any) -> list[Any]:
-    """Do what core does with the tasks of schedulers that are no more; return those that it would reset."""
+    """Adopt tasks of dead schedulers as core does; return those that it would reset."""
     tis = []
     for key in keys:
         query = "select state, external_executor_id from task_instance where id = ?"
@@ -92,7 +94,7 @@ def delete(bench: Any, pod: Any, grace_period: int | None = None) -> None:
     )
 
 
-def test_pods_are_taken_over_with_their_slots_and_followed_to_their_end(after: Any) -> None:
+def test_pods_are_adopted_with_their_slots_and_watched_to_their_end(after: Any) -> None:
     after.script("exec sleep 60")
     after.scheduler(FORMER)
     keys = [after.orphan(f"task{number}", "running") for number in range(3)]
@@ -109,7 +111,7 @@ def test_pods_are_taken_over_with_their_slots_and_followed_to_their_end(after: A
     assert after.secrets() == [], "the Secret went with the last pod that needed it"
 
 
-def test_adopting_waits_for_nothing_and_does_so_while_the_server_is_away(after: Any) -> None:
+def test_adoption_does_not_block_the_scheduler_while_the_server_does_not_answer(after: Any) -> None:
     after.script("sleep 60")
     after.scheduler(FORMER)
     key = after.orphan("task", "running")
@@ -124,7 +126,7 @@ def test_adopting_waits_for_nothing_and_does_so_while_the_server_is_away(after: 
 
 
 @pytest.mark.parametrize("state", ["queued", "running"])
-def test_a_task_without_a_trace_of_a_pod_is_scheduled_again_at_no_cost_of_a_retry(after: Any, state: str) -> None:
+def test_a_task_without_a_trace_of_a_pod_is_rescheduled_without_using_a_retry(after: Any, state: str) -> None:
     after.scheduler(FORMER)
     after.proxy.fault = lambda method, path: 500 if method == "POST" else None
     key = after.orphan("task", state)
@@ -141,7 +143,7 @@ def test_a_task_without_a_trace_of_a_pod_is_scheduled_again_at_no_cost_of_a_retr
     assert "no trace of its pod" in text
 
 
-def test_a_task_that_ended_meanwhile_and_has_no_pod_frees_its_slot_without_an_event(after: Any) -> None:
+def test_a_task_that_has_ended_and_has_no_pod_frees_its_slot_without_an_event(after: Any) -> None:
     after.scheduler(FORMER)
     after.proxy.fault = lambda method, path: 500 if method == "POST" else None
     key = after.orphan("task", "running")
@@ -155,7 +157,7 @@ def test_a_task_that_ended_meanwhile_and_has_no_pod_frees_its_slot_without_an_ev
     assert after.events == {}
 
 
-def test_pods_that_went_while_nobody_watched_are_noticed_with_how_they_ended(after: Any) -> None:
+def test_pods_deleted_while_no_scheduler_watched_are_found_with_their_end(after: Any) -> None:
     after.script("while ! test -e /tmp/go; do sleep 0.1; done; test -z $GREEDY || head -c 200000000 /dev/zero | tail")
     base = k8s.V1Container(
         name="base",
@@ -184,7 +186,7 @@ def test_pods_that_went_while_nobody_watched_are_noticed_with_how_they_ended(aft
     assert good not in after.events
 
 
-def test_where_the_server_does_not_remember_the_position_pods_are_listed(after: Any) -> None:
+def test_pods_are_listed_if_the_servers_history_does_not_reach_back_to_the_position(after: Any) -> None:
     after.script("sleep 60")
     after.scheduler(FORMER)
     here, gone = after.orphan("here", "running"), after.orphan("gone", "queued")
@@ -201,7 +203,7 @@ def test_where_the_server_does_not_remember_the_position_pods_are_listed(after: 
     assert after.events == {}
 
 
-def test_pods_of_a_scheduler_that_ended_while_it_adopted_are_found_under_the_label_before(after: Any) -> None:
+def test_pods_of_a_scheduler_that_died_while_it_adopted_are_found_under_their_former_label(after: Any) -> None:
     after.script("sleep 60")
     after.scheduler(FORMER)
     key = after.orphan("task", "running")
@@ -234,7 +236,7 @@ def test_pods_in_namespaces_that_the_configuration_does_not_name_are_found(after
     after.ask(lambda client: client.delete(NAMESPACES, elsewhere))
 
 
-def test_a_task_that_core_gives_up_while_its_pod_is_looked_for_loses_its_pod(after: Any) -> None:
+def test_a_task_that_core_ends_during_its_adoption_loses_its_pod(after: Any) -> None:
     after.script("sleep 60")
     after.scheduler(FORMER)
     key = after.orphan("task", "queued")
@@ -247,7 +249,7 @@ def test_a_task_that_core_gives_up_while_its_pod_is_looked_for_loses_its_pod(aft
     assert after.events == {}
 
 
-def test_pods_of_a_living_sibling_are_left_alone(after: Any) -> None:
+def test_pods_of_a_live_sibling_are_not_adopted(after: Any) -> None:
     after.script("sleep 60")
     after.scheduler(FORMER)
     mine = after.orphan("mine", "running")
@@ -268,7 +270,7 @@ def test_pods_of_a_living_sibling_are_left_alone(after: Any) -> None:
         sibling.end()
 
 
-def test_a_task_claimed_twice_is_adopted_once(after: Any) -> None:
+def test_a_task_whose_adoption_is_requested_twice_is_adopted_once(after: Any) -> None:
     after.script("sleep 60")
     after.scheduler(FORMER)
     key = after.orphan("task", "running")
@@ -277,10 +279,10 @@ def test_a_task_claimed_twice_is_adopted_once(after: Any) -> None:
     after.adopt(key)
     after.adopt(key)  # as core does when its first commit failed
     after.until(lambda: owners(after) == {str(NEW)})
-    assert after.executor._engine.figures()["created"] + after.executor._engine.figures()["begun"] == 1
+    assert after.executor._engine.figures()["created"] + after.executor._engine.figures()["running"] == 1
 
 
-def test_a_secret_goes_with_the_last_pod_that_needs_it_though_they_are_adopted_one_by_one(after: Any) -> None:
+def test_a_secret_is_deleted_with_the_last_pod_that_needs_it_also_if_pods_are_adopted_one_by_one(after: Any) -> None:
     after.script("exec sleep 60")
     after.scheduler(FORMER)
     keys = [after.orphan(f"task{number}", "running") for number in range(2)]
@@ -295,7 +297,7 @@ def test_a_secret_goes_with_the_last_pod_that_needs_it_though_they_are_adopted_o
         assert len(after.secrets()) == secrets
 
 
-def test_without_an_engine_what_runs_is_left_alone(after: Any) -> None:
+def test_without_an_engine_running_tasks_are_not_reset(after: Any) -> None:
     after.scheduler(FORMER)
     after.proxy.fault = lambda method, path: 500
     runs, waits = after.orphan("runs", "running"), after.orphan("waits", "queued")
@@ -306,10 +308,12 @@ def test_without_an_engine_what_runs_is_left_alone(after: Any) -> None:
 
 
 def go(bench: Any, pod: Any) -> None:
-    """Let a pod's script go on."""
+    """Let a pod's script continue."""
     name = pod["metadata"]["name"]
     bench.ask(
-        lambda client: client.exec(name, ["touch", "/tmp/go"], namespace=bench.namespace, container="base", timeout=10)
+        lambda client: client.exec(
+            name, ["touch", "/tmp/go"], namespace=bench.namespace, container="base", timeout=scaled(10)
+        )
     )
 
 
@@ -323,8 +327,8 @@ def pod_of(bench: Any, task_id: str) -> Any:
 
 
 def eventually(happened: Callable[[], Any]) -> None:
-    """Wait for something without a scheduler that beats."""
-    end = time.monotonic() + 20
+    """Wait for a condition without heartbeats."""
+    end = time.monotonic() + scaled(20)
     while not happened():
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -335,7 +339,7 @@ def claims_of(token: str) -> dict[str, Any]:
     return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))  # type: ignore[no-any-return]
 
 
-def test_a_pod_that_waited_longer_than_its_token_lives_gets_a_new_one_from_the_next_scheduler(after: Any) -> None:
+def test_a_pod_that_waits_longer_than_its_token_is_valid_gets_a_new_one_from_the_next_scheduler(after: Any) -> None:
     label = f"crosswind-test-{uuid.uuid4().hex[:8]}"
     after.script("cat /run/crosswind/workload.json; echo; exec sleep 60")
     after.set("scheduler", task_queued_timeout="1")
@@ -345,7 +349,8 @@ def test_a_pod_that_waited_longer_than_its_token_lives_gets_a_new_one_from_the_n
     (pod,) = after.until(after.pods)
     after.end()
     (secret,) = after.secrets()
-    (first,) = (json.loads(base64.b64decode(value)) for value in secret["data"].values())
+    (payload,) = (value for key, value in secret["data"].items() if key != SHIM_KEY)
+    first = json.loads(base64.b64decode(payload))
     after.set("scheduler", task_queued_timeout="600")
     after.scheduler(NEW)
     assert after.adopt(key) == []
@@ -368,7 +373,7 @@ def test_a_pod_that_waited_longer_than_its_token_lives_gets_a_new_one_from_the_n
     assert after.events == {}
 
 
-def test_pods_that_were_taken_over_count_for_their_queues_limit(after: Any) -> None:
+def test_adopted_pods_count_towards_their_queues_limit(after: Any) -> None:
     after.set("crosswind", queues='{"gpu": {"max_pods": 1}}')
     after.script("exec sleep 60")
     after.scheduler(FORMER)

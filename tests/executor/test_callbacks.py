@@ -57,16 +57,16 @@ def phases(bench: Any) -> list[str]:
 
 
 def sweep(bench: Any) -> None:
-    """Have the new scheduler look at once for what the former one left, in place of within half a minute."""
+    """Have the new scheduler sweep at once, in place of within half a minute."""
     engine = bench.executor._engine
-    bench.until(lambda: engine._parts)
-    engine.soon(lambda: engine._parts.keeper.sweep_soon())
+    bench.until(lambda: engine._session)
+    engine._thread.post(engine._session._housekeeper.sweep_soon)
 
 
 @pytest.mark.parametrize(("code", "state"), [(0, "success"), (3, "failed")])
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_its_end_is_told_by_the_next_scheduler(callbacks: Any, code: int, state: str, when: str) -> None:
-    """``when``: whether it ends before that one starts."""
+def test_the_next_scheduler_reports_the_end_of_a_callback(callbacks: Any, code: int, state: str, when: str) -> None:
+    """``when``: whether it ends before or after that scheduler starts."""
     callbacks.script(f"sleep {2 if when == 'before' else 8}; exit {code}")
     scheduler(callbacks, 11)
     callback_id = queue(callbacks)
@@ -79,13 +79,13 @@ def test_its_end_is_told_by_the_next_scheduler(callbacks: Any, code: int, state:
     scheduler(callbacks, 12)
     sweep(callbacks)
     callbacks.until(lambda: callbacks.events, 40)
-    told = {str(key): [event[0] for event in events] for key, events in callbacks.events.items()}
-    assert told[callback_id][0] == state
+    reported = {str(key): [event[0] for event in events] for key, events in callbacks.events.items()}
+    assert reported[callback_id][0] == state
     callbacks.database("update callback set state = ?", state)
     callbacks.until(callbacks.is_empty)
 
 
-def test_a_callback_that_is_over_or_gone_is_nobodys_and_its_waiting_pod_is_deleted(callbacks: Any) -> None:
+def test_the_waiting_pod_of_a_callback_that_has_ended_or_was_deleted_is_deleted(callbacks: Any) -> None:
     scheduler(callbacks, 11)
     callbacks.template((callbacks.folder / "template.yaml").read_text() + "  nodeSelector: {disk: of-unobtainium}\n")
     queue(callbacks)

@@ -1,6 +1,6 @@
-"""A task that is cleared, marked or deleted while it has a pod: what Airflow is told, and what becomes of the pod.
+"""A task that is cleared, marked or deleted while it has a pod: the report to Airflow, and the end of the pod.
 
-The rows change here as core changes them; ``test_clearing_in_airflow.py`` has core change them.
+The rows change here as core changes them; in ``test_whole_airflow.py`` core changes them.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ FORMER, NEW = 11, 12
 
 @pytest.fixture
 def clearing(running: Any) -> Any:
-    """A bench that soon compares its pods with the database, and keeps what failed."""
+    """A bench that compares its pods with the database soon, and keeps failed pods."""
     running.set("crosswind", settle_interval="0.5")
     running.script("exec sleep 60")
     return running
 
 
 def clear(bench: Any, key: Any) -> None:
-    """Do what ``clear_task_instances`` does: a new id; a running row keeps what else it has."""
+    """Clear as ``clear_task_instances`` does: the row gets a new id, and a running one keeps its other columns."""
     was_running = bench.rows("select state from task_instance where id = ?", bench.ids[key]) == [("running",)]
     new = uuid.uuid4().hex
     if was_running:
@@ -51,23 +51,23 @@ def delete_row(bench: Any, key: Any) -> None:
 
 
 def started(bench: Any, count: int = 1) -> Any:
-    """Beat until so many workers run."""
+    """Call heartbeats until so many workers run."""
 
     def begun() -> bool:
         figures = bench.executor._engine.figures()
-        return bool(figures["begun"] == count)
+        return bool(figures["running"] == count)
 
     return bench.until(begun)
 
 
 def freed(bench: Any, timeout: float = 20.0) -> None:
-    """Beat until the executor holds nothing and there is no pod; at most the time that a comparison may take."""
+    """Call heartbeats until the executor has no task and no pod, for as long as a comparison may take."""
     bench.until(lambda: not bench.executor.running and bench.is_empty() and not bench.pods(), timeout)
 
 
 @pytest.mark.usefixtures("serialized")
 @pytest.mark.parametrize("script", ["sleep 2", "sleep 2; exit 1"])
-def test_a_task_cleared_while_it_runs_is_told_as_success_until_the_row_moves_on(clearing: Any, script: str) -> None:
+def test_a_task_cleared_while_it_runs_is_reported_as_success_until_its_row_changes(clearing: Any, script: str) -> None:
     clearing.script(script)
     clearing.start()
     key = clearing.queue()
@@ -81,8 +81,8 @@ def test_a_task_cleared_while_it_runs_is_told_as_success_until_the_row_moves_on(
     assert clearing.executor.running == set()
 
 
-def test_a_cleared_task_whose_dag_is_not_serialized_is_reset_by_us(clearing: Any) -> None:
-    """Core, which does not find the DAG, would store our SUCCESS as how the task ended."""
+def test_a_cleared_task_whose_dag_is_not_serialized_is_rescheduled(clearing: Any) -> None:
+    """Core does not find the DAG, and would store a reported SUCCESS as the task's result."""
     clearing.script("sleep 2; exit 1")
     scheduler(clearing, NEW)
     key = clearing.queue()
@@ -96,7 +96,7 @@ def test_a_cleared_task_whose_dag_is_not_serialized_is_reset_by_us(clearing: Any
 
 
 @pytest.mark.parametrize("end", ["failed", "success", "skipped"])
-def test_a_pod_that_never_started_goes_when_its_task_is_marked(clearing: Any, end: str) -> None:
+def test_an_unstarted_pod_is_deleted_when_its_task_is_marked(clearing: Any, end: str) -> None:
     clearing.start()
     key = clearing.queue(config=NOWHERE)
     clearing.until(clearing.pods)
@@ -105,7 +105,7 @@ def test_a_pod_that_never_started_goes_when_its_task_is_marked(clearing: Any, en
     assert clearing.events == {}
 
 
-def test_a_pod_that_never_started_goes_when_its_task_is_cleared(clearing: Any) -> None:
+def test_an_unstarted_pod_is_deleted_when_its_task_is_cleared(clearing: Any) -> None:
     clearing.start()
     key = clearing.queue(config=NOWHERE)
     clearing.until(clearing.pods)
@@ -114,7 +114,7 @@ def test_a_pod_that_never_started_goes_when_its_task_is_cleared(clearing: Any) -
     assert clearing.events == {}
 
 
-def test_a_pod_goes_when_its_task_instance_is_deleted_started_or_not(clearing: Any) -> None:
+def test_a_pod_is_deleted_with_its_task_instance_started_or_not(clearing: Any) -> None:
     clearing.set("kubernetes_executor", delete_worker_pods="True", delete_worker_pods_on_failure="False")
     clearing.script("exec sleep 2")
     clearing.start()
@@ -127,7 +127,7 @@ def test_a_pod_goes_when_its_task_instance_is_deleted_started_or_not(clearing: A
     assert clearing.events == {}
 
 
-def test_a_started_pod_is_left_to_end_by_itself_when_its_task_is_marked(clearing: Any) -> None:
+def test_a_started_pod_ends_by_itself_when_its_task_is_marked(clearing: Any) -> None:
     clearing.script("sleep 4; exit 1")
     clearing.set("kubernetes_executor", delete_worker_pods_on_failure="False")
     clearing.start()
@@ -140,7 +140,7 @@ def test_a_started_pod_is_left_to_end_by_itself_when_its_task_is_marked(clearing
     assert clearing.events == {}
 
 
-def test_a_row_that_was_made_again_under_the_same_key_gets_its_own_pod(clearing: Any) -> None:
+def test_a_row_created_again_under_the_same_key_gets_its_own_pod(clearing: Any) -> None:
     clearing.start()
     key = clearing.queue(config=NOWHERE)
     (before,) = clearing.until(clearing.pods)
@@ -156,7 +156,9 @@ def test_a_row_that_was_made_again_under_the_same_key_gets_its_own_pod(clearing:
     assert clearing.events == {}
 
 
-def test_a_pod_that_a_quota_refuses_is_given_up_when_its_task_is_cleared(clearing: Any, cluster: Cluster) -> None:
+def test_the_launch_of_a_pod_that_a_quota_refuses_is_given_up_when_its_task_is_cleared(
+    clearing: Any, cluster: Cluster
+) -> None:
     if not cluster.local:
         pytest.skip("the quota would hold up other tests")
     quotas = Resource("", "v1", "resourcequotas", "ResourceQuota")
@@ -199,7 +201,7 @@ def adopt(bench: Any, key: Any) -> None:
 
 
 @pytest.mark.usefixtures("serialized")
-def test_a_task_cleared_while_its_scheduler_was_away_is_told_by_the_next_one(clearing: Any) -> None:
+def test_the_next_scheduler_reports_a_task_that_was_cleared_without_a_scheduler(clearing: Any) -> None:
     clearing.script("exec sleep 12")
     scheduler(clearing, FORMER)
     key = clearing.queue()
@@ -217,8 +219,8 @@ def test_a_task_cleared_while_its_scheduler_was_away_is_told_by_the_next_one(cle
     assert clearing.events[key][0][0] == "success"
 
 
-def test_a_pod_that_waits_for_nobody_goes_with_its_scheduler(clearing: Any) -> None:
-    """Its task was marked while the scheduler was away, so that no other one claims it."""
+def test_the_waiting_pod_of_an_ended_task_is_deleted_by_the_next_scheduler(clearing: Any) -> None:
+    """Its task was marked while no scheduler ran, so that nobody requests its adoption."""
     scheduler(clearing, FORMER)
     wanted, unwanted = (clearing.queue(name, config=NOWHERE) for name in ("wanted", "unwanted"))
     clearing.until(lambda: len(clearing.pods()) == 2)
@@ -226,7 +228,7 @@ def test_a_pod_that_waits_for_nobody_goes_with_its_scheduler(clearing: Any) -> N
     clearing.state(unwanted, "failed")
     scheduler(clearing, NEW)
     engine = clearing.executor._engine
-    clearing.until(lambda: engine._parts)
-    engine.soon(lambda: engine._parts.keeper.sweep_soon())
+    clearing.until(lambda: engine._session)
+    engine._thread.post(engine._session._housekeeper.sweep_soon)
     (left,) = clearing.until(lambda: pods if len(pods := clearing.pods()) == 1 else None)
     assert left["metadata"]["annotations"]["task_id"] == wanted.task_id

@@ -30,13 +30,13 @@ def faulty(running: Any, cluster: Cluster, tmp_path: Path) -> Iterator[Any]:
 
 
 def first(times: int, path: re.Pattern[str], answer: int | str) -> Fault:
-    """Give the first creations this answer."""
+    """Answer the first creations with this."""
     left = itertools.count(times, -1)
     return lambda method, target: answer if method == "POST" and path.search(target) and next(left) > 0 else None
 
 
 def run_all(bench: Any, count: int) -> None:
-    """Run tasks to their end; each must have had one pod."""
+    """Run tasks to their end, and check that each had one pod."""
     bench.start()
     for number in range(count):
         bench.state(bench.queue(f"task{number}"), "success")
@@ -49,12 +49,12 @@ def run_all(bench: Any, count: int) -> None:
 
 @pytest.mark.parametrize("answer", [429, 500, "lost"])
 @pytest.mark.parametrize("path", [PODS, SECRETS], ids=["pods", "secrets"])
-def test_creations_that_are_refused_for_now_are_tried_again(faulty: Any, path: re.Pattern[str], answer: Any) -> None:
+def test_creations_are_retried_after_transient_errors(faulty: Any, path: re.Pattern[str], answer: Any) -> None:
     faulty.proxy.fault = first(3, path, answer)
     run_all(faulty, 4)
 
 
-def test_a_forbidden_secret_fails_the_task_and_names_the_other_way(faulty: Any) -> None:
+def test_a_forbidden_secret_fails_the_task_and_names_the_alternative(faulty: Any) -> None:
     faulty.proxy.fault = first(9, SECRETS, 403)
     faulty.start()
     assert "workload_delivery = args" in faulty.failure(faulty.queue())
@@ -68,7 +68,7 @@ def test_workloads_as_arguments_need_no_secret(faulty: Any) -> None:
     assert not any("secrets" in path for method, path in faulty.proxy.seen if method == "POST")
 
 
-def test_what_a_cut_watch_missed_is_found_by_comparing(faulty: Any) -> None:
+def test_events_missed_by_a_cut_watch_are_found_by_the_next_list(faulty: Any) -> None:
     faulty.script("sleep 60")
     faulty.set("kubernetes_executor", pod_launch_failure_retries="0")
     faulty.start()
@@ -88,13 +88,13 @@ def test_what_a_cut_watch_missed_is_found_by_comparing(faulty: Any) -> None:
     assert "deleted" in faulty.failure(key)
 
 
-def test_deletions_that_are_refused_for_now_are_tried_again(faulty: Any) -> None:
+def test_deletions_are_retried_after_transient_errors(faulty: Any) -> None:
     left = itertools.count(2, -1)
     faulty.proxy.fault = lambda method, path: 429 if method == "DELETE" and next(left) > 0 else None
     run_all(faulty, 2)
 
 
-def test_a_server_that_answers_only_later_delays_the_start(faulty: Any) -> None:
+def test_a_server_that_does_not_answer_at_first_delays_the_launch(faulty: Any) -> None:
     faulty.start()
     faulty.proxy.fault = lambda method, path: 500
     faulty.state(faulty.queue(), "success")
@@ -105,7 +105,7 @@ def test_a_server_that_answers_only_later_delays_the_start(faulty: Any) -> None:
     assert faulty.events == {}
 
 
-def test_an_outage_is_outlived(faulty: Any) -> None:
+def test_tasks_survive_an_outage_of_the_api_server(faulty: Any) -> None:
     faulty.start()
     key = faulty.queue("early")
     faulty.state(key, "success")

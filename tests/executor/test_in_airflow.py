@@ -1,4 +1,4 @@
-"""What Airflow 3.3 asks of an executor, asked by a real Airflow; each worker in a real pod. Takes about a minute."""
+"""The contract of an executor, with a real Airflow and each worker in a real pod. Takes about a minute."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import pytest
 import yaml
 from airflow_with_teams import TEAMS, AirflowWithTeams
 
+from crosswind.event_loop import run_in_own_loop
 from crosswind.kube.client import Client
 from crosswind.kube.resources import NAMESPACES, SERVICE_ACCOUNTS
-from crosswind.runs.threads import run_apart
 from crosswind.settings import KubeSettings
 from crosswind.testing import Cluster
+from deadlines import scaled
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 
@@ -35,9 +36,9 @@ def namespaces(cluster: Cluster) -> Iterator[dict[str, str]]:
         await client.create(NAMESPACES, {"metadata": {"name": name}})
         await client.list(SERVICE_ACCOUNTS, namespace=name)
 
-    run_apart(lambda: each(create), 20)
+    run_in_own_loop(lambda: each(create), scaled(20))
     yield names
-    run_apart(lambda: each(lambda client, name: client.delete(NAMESPACES, name)), 20)
+    run_in_own_loop(lambda: each(lambda client, name: client.delete(NAMESPACES, name)), scaled(20))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def airflow(
 
 
 def result(airflow: AirflowWithTeams, owner: str) -> Any:
-    """Return what the DAG's task returned; fails when it failed."""
+    """Return the value that the DAG's task returned; raise if it failed."""
     dag = f"/api/v2/dags/{owner}_dag/dagRuns/~/taskInstances"
     ti, *_ = (airflow.get(dag) or {}).get("task_instances") or [{"state": None}]
     assert ti["state"] != "failed", airflow.rows(f"select event, extra from log where dag_id = '{owner}_dag'")
@@ -74,12 +75,11 @@ def page(airflow: AirflowWithTeams, task_id: str = "where", **query: str) -> htt
     return airflow.api.get("/crosswind/pod", params=asked)
 
 
-def test_the_ui_shows_the_pod_of_a_task_as_its_teams_executor_makes_it(
+def test_the_ui_shows_the_pod_of_a_task_as_its_teams_executor_builds_it(
     airflow: AirflowWithTeams, namespaces: dict[str, str]
 ) -> None:
-    (view,) = airflow.get("/api/v2/plugins")["plugins"][0]["external_views"]
-    assert view["destination"] == "task_instance"
-    assert view["href"].startswith("/crosswind/pod?dag_id={DAG_ID}&run_id={RUN_ID}&task_id={TASK_ID}")
+    apps = airflow.get("/api/v2/plugins")["plugins"][0]["react_apps"]
+    assert {app["destination"]: app["name"] for app in apps}["task_instance"] == "Pod"
     pod = yaml.safe_load(page(airflow, format="yaml").text)
     ((ti_id, unique),) = airflow.rows("select id, external_executor_id from task_instance where dag_id = 'blue_dag'")
     assert pod["metadata"]["namespace"] == namespaces["blue"]
@@ -91,10 +91,11 @@ def test_the_ui_shows_the_pod_of_a_task_as_its_teams_executor_makes_it(
 
 
 def test_the_page_is_plain_html_with_what_happened_to_the_pod(airflow: AirflowWithTeams) -> None:
+    airflow.until(lambda: "Succeeded after" in page(airflow).text)
     airflow.database(
         "insert into log (dttm, dag_id, task_id, run_id, map_index, try_number, event, extra)"
-        " select '2026-01-02 03:04:05', dag_id, task_id, run_id, -1, 1, 'pod waits', 'no <node>' from task_instance"
-        " where dag_id = 'blue_dag'"
+        " select '2026-01-02 03:04:05', dag_id, task_id, run_id, -1, try_number, 'pod waits', 'no <node>'"
+        " from task_instance where dag_id = 'blue_dag'"
     )
     answer = page(airflow)
     assert answer.headers["content-type"].startswith("text/html")
@@ -104,9 +105,9 @@ def test_the_page_is_plain_html_with_what_happened_to_the_pod(airflow: AirflowWi
     assert "<script" not in answer.text
 
 
-def test_the_page_is_for_those_who_may_read_the_dag(airflow: AirflowWithTeams) -> None:
+def test_the_page_requires_the_permission_to_read_the_dag(airflow: AirflowWithTeams) -> None:
     stranger = {"Authorization": "Bearer nobody"}
-    assert httpx.get(page(airflow).request.url, headers=stranger, timeout=20).status_code == 403
+    assert httpx.get(page(airflow).request.url, headers=stranger, timeout=scaled(20)).status_code == 403
     assert page(airflow, "nothing").status_code == 404
 
 
@@ -137,6 +138,11 @@ def test_connections_are_tested_in_pods(airflow: AirflowWithTeams) -> None:
 def test_dag_test_runs_its_tasks_in_pods(airflow: AirflowWithTeams) -> None:
     file = f"{airflow.environment['AIRFLOW__CORE__DAGS_FOLDER']}/everybody_dag.py"
     ran = subprocess.run(
-        [sys.executable, file], env=airflow.environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, file],
+        env=airflow.environment,
+        capture_output=True,
+        text=True,
+        timeout=scaled(120),
+        check=False,
     )
     assert "the run ended with success" in ran.stdout, ran.stdout[-3000:] + ran.stderr[-3000:]

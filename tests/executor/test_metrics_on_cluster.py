@@ -1,4 +1,4 @@
-"""What an executor really tells: received as a StatsD server receives it."""
+"""The metrics that an executor emits, as a StatsD server receives them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,28 @@ from typing import Any
 
 import pytest
 from airflow._shared.observability.metrics import stats
+from airflow.models.dagrun import DagRun
+from airflow.utils.session import create_session
 from benchmarks.chaos.proxying import Proxy
 from kubernetes.client import models as k8s
-from tests.test_metrics import BY_PROMETHEUS, exported
+from sqlalchemy import delete
+from tests.provider.test_stats import BY_PROMETHEUS, exported
 
-from crosswind.runs import metering
+from crosswind.engine import metrics_reporter
+from crosswind.kube.resources import PODS
 from crosswind.testing import Cluster
+from deadlines import scaled
 
 pytestmark = pytest.mark.cluster
+
+OF_WAITING_PODS = {name for name in BY_PROMETHEUS if "_warm_" in name or "_cold_starts" in name}
+"""Emitted where ``[crosswind] warm`` is on, alone."""
 
 KINDS = {"c": "counter", "g": "gauge", "ms": "timer"}
 
 
 class Received:
-    """The packets that come to a UDP port of this machine, read as they come: what waits too long is dropped."""
+    """The packets that arrive at a UDP port, read at once: the kernel drops packets that wait too long."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -49,14 +57,14 @@ class Received:
 
     def close(self) -> None:
         self._socket.sendto(b"", self._socket.getsockname())
-        self._thread.join(5)
+        self._thread.join(scaled(5))
         self._socket.close()
 
 
 @pytest.fixture
 def metered(running: Any, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A bench whose executor tells its metrics, and reaches the cluster through a proxy."""
-    monkeypatch.setattr(metering, "EVERY", 0.2)
+    """A bench whose executor emits metrics, and reaches the cluster through a proxy."""
+    monkeypatch.setattr(metrics_reporter, "REPORT_EVERY_S", 0.2)
     received = Received()
     running.set("metrics", statsd_on="True", statsd_host="127.0.0.1", statsd_port=str(received.port))
     with Proxy(cluster.kubeconfig, tmp_path) as proxy:
@@ -68,7 +76,31 @@ def metered(running: Any, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.
     stats._get_backend().statsd.close()
 
 
-def test_every_metric_is_told_in_a_run_with_troubles(metered: Any) -> None:
+def lose(bench: Any) -> None:
+    """Evict the pod of a task of a DAG run that runs."""
+    with create_session() as session:
+        session.add(DagRun(dag_id="dag", run_id="run", run_type="manual", state="running"))
+    bench.script("sleep 600")
+    key = bench.queue("lost")
+    bench.state(key, "running")
+
+    def running() -> Any:
+        return [
+            pod for pod in bench.pods() if "-lost-" in pod["metadata"]["name"] and pod["status"]["phase"] == "Running"
+        ]
+
+    (pod,) = bench.until(running)
+    mark = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
+    status = {"status": {"conditions": [*pod["status"]["conditions"], mark]}}
+    where = {"namespace": bench.namespace}
+    bench.ask(lambda client: client.patch(PODS, pod["metadata"]["name"], status, subresource="status", **where))
+    bench.ask(lambda client: client.delete(PODS, pod["metadata"]["name"], **where))
+    bench.until(lambda: key not in bench.executor.running)
+    with create_session() as session:
+        session.execute(delete(DagRun))
+
+
+def test_every_metric_is_emitted_in_a_run_with_failures(metered: Any) -> None:
     metered.set("kubernetes_executor", delete_worker_pods_on_failure="False", pod_launch_failure_retries="0")
     answers = iter([429, 500])
     metered.proxy.fault = lambda method, target: next(answers, None) if method == "POST" and "/pods" in target else None
@@ -84,9 +116,10 @@ def test_every_metric_is_told_in_a_run_with_troubles(metered: Any) -> None:
     metered.script("sleep 1; exit 3")
     failing = metered.queue("failing")
     metered.failure(failing)
+    lose(metered)
     metered.until(metered.is_empty)
     received = metered.received
-    metered.until(lambda: received.shown() >= BY_PROMETHEUS.keys())
+    metered.until(lambda: received.shown() >= BY_PROMETHEUS.keys() - OF_WAITING_PODS)
     ours = {
         name for name in received.names() if name.startswith(("airflow.crosswind.", "airflow.kubernetes_executor."))
     }
@@ -94,7 +127,8 @@ def test_every_metric_is_told_in_a_run_with_troubles(metered: Any) -> None:
     assert {"airflow.crosswind.pushed_back.429", "airflow.crosswind.pushed_back.500"} <= ours
     assert "airflow.crosswind.pod_failures.Error" in ours
     failures = [number for name, number, _ in received.packets if ".pod_failures." in name]
-    assert sum(failures) == 1
+    assert sum(failures) == 2
+    assert "airflow.crosswind.losses.EvictionByEvictionAPI" in ours
     for stat, number, kind in received.packets:
         if stat in ours:
             assert BY_PROMETHEUS[exported(stat)[0]].kind == kind

@@ -1,4 +1,4 @@
-"""The permissions that ``crosswind render`` gives are those that are used: recorded with RBAC enforced."""
+"""The roles that ``crosswind render`` writes grant exactly the permissions in use, recorded with RBAC enforced."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ import pytest
 import yaml
 from benchmarks.chaos.proxying import Proxy
 from kubernetes.client import models as k8s
+from tests.executor.test_adoption import scheduler
+from tests.executor.test_warm_on_cluster import ready, waiting
 
-from crosswind.deploy.objects import Rendered
-from crosswind.deploy.rbac import executor_rules, log_rules, rbac
+from crosswind.deploy.objects import RenderedObject
+from crosswind.deploy.rbac_objects import executor_rules, log_rules, rbac
 from crosswind.deploy.values import Values
+from crosswind.engine.preflight import needed_permissions
 from crosswind.kube.resources import ROLE_BINDINGS, ROLES, SERVICE_ACCOUNTS
-from crosswind.runs.checking import needed
 from crosswind.settings import EngineSettings
 from crosswind.testing import Cluster
+from deadlines import scaled
 
 pytestmark = [
     pytest.mark.cluster,
@@ -37,7 +40,7 @@ _PATH = re.compile(r"/api/v1/namespaces/[^/]+/(?P<resource>\w+)(/(?P<name>[^/]+)
 
 @pytest.fixture
 def restricted(running: Any, cluster: Cluster, tmp_path: Path) -> Iterator[Any]:
-    """A bench whose executor has the rendered identity, and whose calls are recorded."""
+    """A bench whose executor has the rendered identity, and whose requests are recorded."""
     with Proxy(cluster.kubeconfig, tmp_path) as proxy:
         running.proxy = proxy
         running.grant = lambda account, **values: _grant(running, cluster, proxy, account, values)
@@ -45,7 +48,7 @@ def restricted(running: Any, cluster: Cluster, tmp_path: Path) -> Iterator[Any]:
         running.end()
 
 
-def test_executor_is_given_what_it_calls(restricted: Any) -> None:
+def test_the_executors_role_is_what_it_uses(restricted: Any) -> None:
     restricted.grant("scheduler")
     restricted.start()
     done, failing = restricted.queue("done"), restricted.queue("failing")
@@ -61,7 +64,27 @@ def test_executor_is_given_what_it_calls(restricted: Any) -> None:
     assert unused == rare | ending
 
 
-def test_executor_that_keeps_pods_may_end_their_sidecars(restricted: Any) -> None:
+def test_the_executors_role_suffices_for_waiting_pods(restricted: Any) -> None:
+    restricted.grant("scheduler")
+    restricted.script(waiting("exit 0"))
+    restricted.set("crosswind", warm='{"min": 1}')
+    scheduler(restricted, 31)
+    restricted.until(ready(restricted))
+    claimed = restricted.queue("claimed")
+    restricted.state(claimed, "success")
+    restricted.until(lambda: not restricted.executor.running)
+    restricted.until(ready(restricted))
+    before = restricted.pods()
+    restricted.script(waiting("exit 1"))  # drains the pool
+    restricted.until(lambda: not {uid_of(pod) for pod in before} & {uid_of(pod) for pod in restricted.pods()})
+    assert called(restricted) <= granted(executor_rules(restricted.values))
+
+
+def uid_of(pod: Any) -> str:
+    return str(pod["metadata"]["uid"])
+
+
+def test_an_executor_that_keeps_pods_may_shut_their_sidecars_down(restricted: Any) -> None:
     restricted.grant("scheduler", config=KEPT)
     restricted.set("kubernetes_executor", delete_worker_pods="False")
     restricted.start()
@@ -77,7 +100,7 @@ def test_executor_that_keeps_pods_may_end_their_sidecars(restricted: Any) -> Non
     assert "create pods/exec" in called(restricted)
 
 
-def test_api_server_is_given_what_it_calls(restricted: Any) -> None:
+def test_the_api_servers_role_is_what_it_uses(restricted: Any) -> None:
     restricted.grant("api-server")
     from crosswind.executor import KubernetesExecutor
 
@@ -95,14 +118,16 @@ def test_api_server_is_given_what_it_calls(restricted: Any) -> None:
     assert called(restricted) <= granted(log_rules())
 
 
-def test_what_the_executor_checks_at_start_is_given() -> None:
+def test_the_permissions_of_the_preflight_are_granted() -> None:
     values = Values.model_validate({"image": "x"})
-    wanted = {f"{verb} {resource.plural}" for verb, resource, _ in needed(EngineSettings("1", namespaces=("a",)))}
-    assert wanted <= granted(executor_rules(values))
+    needed = {
+        f"{verb} {resource.plural}" for verb, resource, _ in needed_permissions(EngineSettings("1", namespaces=("a",)))
+    }
+    assert needed <= granted(executor_rules(values))
 
 
 def called(bench: Any) -> set[str]:
-    """Return what was called: verb and resource."""
+    """Return verb and resource of each request."""
     return {use for method, target in bench.proxy.seen if (use := _use(method, target))}
 
 
@@ -133,14 +158,16 @@ def _grant(bench: Any, cluster: Cluster, proxy: Proxy, account: str, given: dict
 
     bench.ask(apply)
     command = ["kubectl", "--kubeconfig", cluster.kubeconfig, "-n", bench.namespace, "create", "token"]
-    ran = subprocess.run([*command, f"airflow-{account}"], capture_output=True, text=True, check=True, timeout=20)
+    ran = subprocess.run(
+        [*command, f"airflow-{account}"], capture_output=True, text=True, check=True, timeout=scaled(20)
+    )
     config = yaml.safe_load(proxy.kubeconfig.read_text())
     config["users"][0]["user"] = {"token": ran.stdout.strip()}
     proxy.kubeconfig.write_text(yaml.safe_dump(config))
     bench.set("kubernetes_executor", config_file=str(proxy.kubeconfig))
 
 
-def _moved(rendered: Rendered, namespace: str) -> dict[str, Any]:
+def _moved(rendered: RenderedObject, namespace: str) -> dict[str, Any]:
     """Put an object into the test's namespace, whose name is longer than one of a deployment may be."""
     manifest = rendered.manifest
     manifest["metadata"]["namespace"] = namespace

@@ -23,7 +23,7 @@ def queue_of(bench: Any, **queues: Any) -> None:
 
 @pytest.fixture
 def elsewhere(running: Any) -> Iterator[str]:
-    """Another namespace; a PriorityClass has its name."""
+    """Another namespace, and a PriorityClass of the same name."""
     name = f"gpu-{uuid.uuid4().hex[:8]}"
     priority = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name}, "value": 7}
     running.ask(lambda client: client.create(NAMESPACES, {"metadata": {"name": name}}))
@@ -40,7 +40,7 @@ def pods_in(running: Any, namespace: str) -> list[Any]:
 
 
 @pytest.mark.cluster
-def test_a_queue_moves_its_pods_to_its_namespace_where_they_are_followed(running: Any, elsewhere: str) -> None:
+def test_pods_of_a_queue_are_created_and_watched_in_its_namespace(running: Any, elsewhere: str) -> None:
     said = {"namespace": elsewhere, "priority_class": elsewhere, "labels": {"team": "ml"}}
     queue_of(running, gpu=said)
     running.script("sleep 2")
@@ -75,15 +75,15 @@ def test_a_queues_template_is_used_and_a_task_overrides_its_queue(running: Any, 
     assert commands == {"there": "sleep 61", "here": "sleep 61", "other": "sleep 60"}
 
 
-def test_an_unknown_key_is_refused_at_start_with_the_mend(bench: Any) -> None:
+def test_an_unknown_key_is_refused_at_start_with_the_fix(bench: Any) -> None:
     queue_of(bench, gpu={"priorityClass": "high"})
     bench.start()
-    told = "[crosswind] queues: gpu.priorityClass: is not known; a queue has pod_template_file"
-    assert told in bench.failure(bench.queue())
+    message = "[crosswind] queues: gpu.priorityClass: is not known; a queue has pod_template_file"
+    assert message in bench.failure(bench.queue())
 
 
 @pytest.mark.cluster
-def test_a_missing_template_is_told_at_start_and_fails_its_queue_alone(
+def test_a_missing_template_is_logged_at_start_and_fails_its_queue_alone(
     running: Any, cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.ERROR)

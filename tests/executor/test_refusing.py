@@ -1,4 +1,4 @@
-"""Bad configuration and unreachable clusters: the scheduler goes on, the tasks fail with the reason."""
+"""Bad configuration and unreachable clusters: the scheduler continues, and the tasks fail with the reason."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from deadlines import scaled
 
 KUBECONFIG = """
 apiVersion: v1
@@ -27,12 +29,12 @@ def kubeconfig(bench: Any) -> Path:
     return path
 
 
-def test_a_refused_option_fails_each_task_with_option_and_mend(bench: Any) -> None:
+def test_a_refused_option_fails_each_task_with_option_and_fix(bench: Any) -> None:
     bench.set("kubernetes_executor", client_factory="my.factory")
     bench.start()
     reason = bench.failure(bench.queue())
     assert "[kubernetes_executor] client_factory is not supported" in reason
-    assert "exec plugins" in reason
+    assert "exec plug-ins" in reason
     assert not bench.executor.running
 
 
@@ -42,14 +44,14 @@ def test_a_missing_kubeconfig_fails_tasks_with_its_path(bench: Any) -> None:
     assert str(bench.folder / "kubeconfig") in bench.failure(bench.queue("after"))
 
 
-def test_a_kubeconfig_that_appears_later_is_taken(bench: Any) -> None:
+def test_a_kubeconfig_that_appears_later_is_used(bench: Any) -> None:
     bench.start()
     bench.failure(bench.queue())
     (bench.folder / "kubeconfig").write_text(KUBECONFIG)
     bench.until(lambda: not bench.executor._engine.figures()["refusal"])
 
 
-def test_a_server_that_does_not_answer_is_tried_for_the_launch_timeout(bench: Any, kubeconfig: Path) -> None:
+def test_a_server_that_does_not_answer_fails_tasks_after_the_launch_timeout(bench: Any, kubeconfig: Path) -> None:
     bench.set("crosswind", launch_timeout="1")
     bench.start()
     began = time.monotonic()
@@ -58,7 +60,7 @@ def test_a_server_that_does_not_answer_is_tried_for_the_launch_timeout(bench: An
     assert "127.0.0.1:9" in reason
 
 
-def test_a_heartbeat_waits_for_nothing_though_the_server_does_not_answer(bench: Any, kubeconfig: Path) -> None:
+def test_heartbeats_do_not_block_while_the_server_does_not_answer(bench: Any, kubeconfig: Path) -> None:
     bench.start()
     for number in range(8):
         bench.queue(f"task{number}")
@@ -67,7 +69,7 @@ def test_a_heartbeat_waits_for_nothing_though_the_server_does_not_answer(bench: 
         began = time.monotonic()
         bench.executor.heartbeat()
         slowest = max(slowest, time.monotonic() - began)
-    assert slowest < 1.0
+    assert slowest < scaled(0.5)
     assert len(bench.executor.running) == 8
 
 
@@ -82,17 +84,17 @@ def test_the_reason_is_in_the_event_log_and_in_the_tasks_own_log(bench: Any) -> 
     assert line["level"] == "error"
 
 
-def test_end_returns_soon_though_the_server_does_not_answer(bench: Any, kubeconfig: Path) -> None:
+def test_end_returns_soon_while_the_server_does_not_answer(bench: Any, kubeconfig: Path) -> None:
     bench.start()
     bench.queue()
     bench.beat()
     began = time.monotonic()
     bench.executor.end()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < scaled(10)
     bench.executor.end()
 
 
-def test_an_executor_that_was_never_started_may_be_ended_and_asked_for_logs(bench: Any) -> None:
+def test_an_executor_that_was_never_started_can_end_and_read_logs(bench: Any) -> None:
     from types import SimpleNamespace
 
     from crosswind.executor import KubernetesExecutor

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from benchmarks.chaos.restarts import killed, lab, two
 from benchmarks.chaos.scenario import Row
+from tests.databases import skip_without_postgresql
 
 
 async def both() -> tuple[list[Row], list[Row]]:
@@ -16,6 +17,7 @@ async def both() -> tuple[list[Row], list[Row]]:
 
 
 @pytest.mark.timeout(300)
-def test_every_task_runs_exactly_once_though_schedulers_are_killed() -> None:
+def test_every_task_runs_exactly_once_while_schedulers_are_killed() -> None:
+    skip_without_postgresql()
     for rows in asyncio.run(both()):
         assert [row for row in rows if not row.held] == []

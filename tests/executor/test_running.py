@@ -1,4 +1,4 @@
-"""The executor on a cluster: pods run, end, and are gone."""
+"""The executor on a cluster: pods run, end, and are deleted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def finish(bench: Any, key: Any) -> None:
     bench.state(key, "success")
 
 
-def test_pods_run_end_and_are_gone_with_their_secrets(running: Any) -> None:
+def test_pods_run_end_and_are_deleted_with_their_secrets(running: Any) -> None:
     running.start()
     keys = [running.queue(f"task{number}") for number in range(5)]
     for key in keys:
@@ -51,10 +51,10 @@ def test_one_secret_serves_a_batch_and_each_pod_mounts_its_own_key(running: Any)
         assert volume["secret"]["secretName"] == secret["metadata"]["name"]
         keys.add(volume["secret"]["items"][0]["key"])
         assert "token" not in str(pod["spec"])
-    assert keys == set(secret["data"])
+    assert keys | {"worker.py"} == set(secret["data"])  # the shim, once for all
 
 
-def test_a_sidecar_that_never_ends_holds_neither_slot_nor_pod(running: Any) -> None:
+def test_a_sidecar_that_never_ends_keeps_neither_slot_nor_pod(running: Any) -> None:
     running.start()
     finish(running, running.queue(config={"pod_override": sidecar(running.image)}))
     running.beat()
@@ -63,7 +63,7 @@ def test_a_sidecar_that_never_ends_holds_neither_slot_nor_pod(running: Any) -> N
     assert running.pods() == []
 
 
-def test_a_pod_that_is_kept_is_marked_and_its_sidecar_told_to_end(running: Any) -> None:
+def test_a_kept_pod_is_labelled_as_done_and_its_sidecar_shut_down(running: Any) -> None:
     running.set("kubernetes_executor", delete_worker_pods="False")
     running.start()
     finish(running, running.queue(config={"pod_override": sidecar(running.image)}))
@@ -101,7 +101,7 @@ def test_a_worker_that_ended_without_a_report_fails_its_task(running: Any) -> No
 
 
 @pytest.mark.usefixtures("serialized")  # else core could not run it again
-def test_a_cleared_task_is_told_to_have_ended_so_that_it_runs_again(running: Any) -> None:
+def test_the_end_of_a_cleared_task_is_reported_so_that_it_runs_again(running: Any) -> None:
     running.script("exit 1")
     running.start()
     key = running.queue()
@@ -171,7 +171,7 @@ def test_an_image_that_cannot_be_pulled_fails_the_task_and_leaves_no_pod(running
     assert running.pods() == []
 
 
-def test_a_worker_that_takes_too_much_memory_fails_its_task_with_the_limit(running: Any) -> None:
+def test_a_worker_killed_for_its_memory_fails_its_task_with_the_limit(running: Any) -> None:
     base = k8s.V1Container(name="base", resources=k8s.V1ResourceRequirements(limits={"memory": "32Mi"}))
     override = k8s.V1Pod(spec=k8s.V1PodSpec(containers=[base]))
     running.script("head -c 200000000 /dev/zero | tail")
@@ -190,7 +190,7 @@ def test_a_namespace_that_does_not_exist_fails_the_task_with_its_name(running: A
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("config", "message"),
     [
         ({"pod_override": {"spec": {}}}, "must be a kubernetes.client.models.V1Pod"),
         ({"pod_template_file": "/no/such/file.yaml"}, "/no/such/file.yaml"),
@@ -204,18 +204,18 @@ def test_a_namespace_that_does_not_exist_fails_the_task_with_its_name(running: A
         ),
     ],
 )
-def test_a_bad_executor_config_fails_its_task_and_no_other(running: Any, config: dict[str, Any], told: str) -> None:
+def test_a_bad_executor_config_fails_its_task_and_no_other(running: Any, config: dict[str, Any], message: str) -> None:
     running.set("kubernetes_executor", pod_launch_failure_retries="0")
     running.start()
     bad = running.queue("bad", config)
     good = running.queue("good")
     finish(running, good)
-    assert told in running.failure(bad)
+    assert message in running.failure(bad)
     running.until(running.is_empty)
     assert good not in running.events
 
 
-def test_a_template_of_the_task_takes_the_place_of_the_global_one(running: Any) -> None:
+def test_a_template_of_the_task_replaces_the_global_one(running: Any) -> None:
     bench = running
     own = bench.folder / "own.yaml"
     own.write_text((bench.folder / "template.yaml").read_text().replace("kind: Pod", "kind: Pod", 1))
@@ -228,7 +228,7 @@ def test_a_template_of_the_task_takes_the_place_of_the_global_one(running: Any) 
     assert bench.events == {}
 
 
-def test_a_broken_template_fails_tasks_until_it_is_mended(running: Any) -> None:
+def test_a_broken_template_fails_tasks_until_it_is_fixed(running: Any) -> None:
     good = (running.folder / "template.yaml").read_text()
     path = running.template("kind: Pod\nmetadata: {name: x}\nspec: {containers: [{name: other, image: a}]}\n")
     running.start()
@@ -243,7 +243,7 @@ def test_a_broken_template_fails_tasks_until_it_is_mended(running: Any) -> None:
     assert after not in running.events
 
 
-def test_a_quota_that_is_used_up_is_waited_for(running: Any) -> None:
+def test_pods_wait_for_a_used_up_quota(running: Any) -> None:
     quota = {
         "apiVersion": "v1",
         "kind": "ResourceQuota",
@@ -260,7 +260,7 @@ def test_a_quota_that_is_used_up_is_waited_for(running: Any) -> None:
     assert running.events == {}
 
 
-def test_the_log_of_a_running_task_is_read_without_start_and_wherever_its_pod_is(running: Any) -> None:
+def test_the_log_of_a_running_task_is_read_without_start_in_any_namespace(running: Any) -> None:
     from types import SimpleNamespace
 
     from crosswind.executor import KubernetesExecutor

@@ -1,4 +1,4 @@
-"""No Secret stays when all its runs are over, whatever happens while it is created: the API server answers late."""
+"""No Secret stays after its runs have ended, whatever happens during its creation. The API server answers late."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def slow(running: Any, cluster: Cluster, tmp_path: Path) -> Iterator[Any]:
 
 
 def late(path: re.Pattern[str]) -> Fault:
-    """Carry out creations, and answer them on ``answer_all``."""
+    """Carry out creations, and hold their answers until ``answer_all``."""
     return lambda method, target: "late" if method == "POST" and path.search(target) else None
 
 
@@ -51,7 +51,7 @@ def is_clean(bench: Any) -> bool:
 
 
 @pytest.mark.parametrize("path", [SECRETS, PODS], ids=["secret", "pod"])
-def test_runs_that_are_revoked_while_the_server_creates(slow: Any, path: re.Pattern[str]) -> None:
+def test_runs_revoked_during_their_creation_leave_no_secret(slow: Any, path: re.Pattern[str]) -> None:
     slow.script("sleep 60")
     slow.proxy.fault = late(path)
     slow.start()
@@ -64,7 +64,7 @@ def test_runs_that_are_revoked_while_the_server_creates(slow: Any, path: re.Patt
     assert slow.events == {}
 
 
-def test_of_a_batch_some_are_revoked_while_its_secret_is_created(slow: Any) -> None:
+def test_runs_revoked_during_the_creation_of_their_secret_do_not_stop_the_others(slow: Any) -> None:
     slow.script("sleep 60")
     slow.proxy.fault = late(SECRETS)
     slow.start()
@@ -80,32 +80,32 @@ def test_of_a_batch_some_are_revoked_while_its_secret_is_created(slow: Any) -> N
 
 
 @pytest.mark.parametrize("path", [SECRETS, PODS], ids=["secret", "pod"])
-def test_the_engine_starts_again_while_the_server_creates(slow: Any, path: re.Pattern[str]) -> None:
+def test_a_new_session_during_creations_leaves_no_secret(slow: Any, path: re.Pattern[str]) -> None:
     slow.proxy.fault = late(path)
     slow.start()
     keys = [slow.queue(f"task{number}") for number in range(3)]
     slow.until(lambda: slow.proxy.late)
     for key in keys:  # before their pods, which may exist already, can be seen to have ended
         slow.state(key, "success")
-    break_parts(slow)
+    break_session(slow)
     answer_all(slow)
     slow.until(lambda: not slow.executor.running)
     slow.until(lambda: is_clean(slow))
     assert slow.events == {}
 
 
-def break_parts(bench: Any) -> None:
-    """Let the engine's work with this client fail as a whole, and wait until it has another one."""
+def break_session(bench: Any) -> None:
+    """Let the engine's session fail as a whole, and wait until it has another one."""
     engine = bench.executor._engine
-    before = engine._parts
+    before = engine._session
 
-    before.adopter._board = None  # so that its next turn fails
-    engine._thread.post(before.adopter.wake)
-    bench.until(lambda: engine._parts is not before and engine._parts is not None, timeout=20)
+    before._adopter._registry = None  # so that its next turn fails
+    engine._thread.post(before.adopt_pods)
+    bench.until(lambda: engine._session is not before and engine._session is not None)
 
 
 @pytest.mark.parametrize("answer", [500, "lost"])
-def test_a_secret_whose_creation_was_answered_wrongly_is_tried_under_the_same_name(slow: Any, answer: Any) -> None:
+def test_the_creation_of_a_secret_is_retried_under_the_same_name(slow: Any, answer: Any) -> None:
     left = itertools.count(3, -1)
     slow.proxy.fault = lambda method, target: (
         answer if method == "POST" and SECRETS.search(target) and next(left) > 0 else None
@@ -118,7 +118,7 @@ def test_a_secret_whose_creation_was_answered_wrongly_is_tried_under_the_same_na
     assert slow.events == {}
 
 
-def test_a_secret_that_was_created_without_an_answer_goes_when_the_launch_is_given_up(slow: Any) -> None:
+def test_a_secret_whose_creation_got_no_answer_is_deleted_when_the_launch_is_given_up(slow: Any) -> None:
     slow.set("crosswind", launch_timeout="0.5")
     slow.proxy.fault = lambda method, target: "lost" if method == "POST" and SECRETS.search(target) else None
     slow.start()

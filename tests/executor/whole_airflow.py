@@ -18,11 +18,15 @@ from delivered_dags import deliver, volume
 from sqlalchemy import Engine, text
 
 from crosswind.demo.processes import Airflow, airflow_environment, free_port
-from crosswind.runs.threads import LoopThread
+from crosswind.event_loop import LoopThread
 from crosswind.testing import Cluster
+from deadlines import scaled
 
 _WAIT = 120.0
 """Seconds for anything: a worker's imports alone take ten on a busy machine."""
+
+PATIENT = {"AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "240", "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60"}
+"""A busy machine is slower than Airflow's 30 s to import a DAG file and 5 s to answer a worker: the task would fail."""
 
 
 class WholeAirflow:
@@ -51,8 +55,9 @@ class WholeAirflow:
             "AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE": namespace,
             "AIRFLOW__KUBERNETES_EXECUTOR__POD_TEMPLATE_FILE": str(home / "worker.yaml"),
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
-            "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
+            "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": f"{scaled(5):.0f}",
             "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "3",
+            **PATIENT,
             **options,
         }
         self._airflow = Airflow(home, self.environment, cluster.host, port)
@@ -66,17 +71,17 @@ class WholeAirflow:
             (self.folder / f"{name}.py").write_text(content)
         (self._home / "worker.yaml").write_text(self._template())
         self._thread.start()
-        self._started.wait(180)
+        self._started.wait(scaled(180))
         if self._problem is not None:
             raise self._problem
-        self.api = httpx.Client(base_url=self.url, timeout=30)
+        self.api = httpx.Client(base_url=self.url, timeout=scaled(30))
         self.api.headers["Authorization"] = f"Bearer {self.until(self._token)}"
         return self
 
     def __exit__(self, *_: object) -> None:
         if hasattr(self, "api"):
             self.api.close()
-        self._thread.stop(30)
+        self._thread.stop(scaled(30))
 
     def _template(self) -> str:
         bundles = [
@@ -89,6 +94,7 @@ class WholeAirflow:
         env = {
             "AIRFLOW_HOME": "/opt/airflow",
             "PYTHONWARNINGS": "ignore",
+            **PATIENT,
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
         }
@@ -122,22 +128,22 @@ class WholeAirflow:
             self._started.set()
 
     def kill_scheduler(self) -> None:
-        """Kill the scheduler, as a node does."""
+        """Kill the scheduler without a signal that it can handle, as the loss of a node does."""
         process = self._airflow._processes.pop("scheduler")
         os.killpg(process.pid, signal.SIGKILL)
 
     def start_scheduler(self) -> None:
-        self._thread.call(self._airflow._start("scheduler", "scheduler"), 30)
+        self._thread.call(self._airflow._start("scheduler", "scheduler"), scaled(30))
 
     def _token(self) -> str:
         try:
-            return str(httpx.get(self.url + "/auth/token", timeout=5).json()["access_token"])
+            return str(httpx.get(self.url + "/auth/token", timeout=scaled(5)).json()["access_token"])
         except (httpx.HTTPError, KeyError, ValueError):
             return ""
 
     def until(self, happened: Callable[[], Any], timeout: float = _WAIT) -> Any:
-        """Wait until something has happened; the end of the scheduler's log says why it did not."""
-        end = time.monotonic() + timeout
+        """Wait until a condition holds; the error has the end of the scheduler's log."""
+        end = time.monotonic() + scaled(timeout)
         while not (found := happened()):
             self._airflow.check()
             if time.monotonic() > end:
@@ -146,7 +152,7 @@ class WholeAirflow:
         return found
 
     def rows(self, query: str, **values: Any) -> list[Any]:
-        """Ask the metadata database."""
+        """Query the metadata database."""
         with self._database.connect() as connection:
             return [tuple(row) for row in connection.execute(text(query), values)]
 
@@ -159,26 +165,47 @@ class WholeAirflow:
 
         self.until(triggered)
 
+    def _send(self, method: str, path: str, **body: Any) -> None:
+        """Send a change, again while the server fails: a busy scheduler locks SQLite longer than the server waits."""
+
+        def answered() -> httpx.Response | None:
+            response = self.api.request(method, path, **body)
+            return response if response.status_code < 500 else None
+
+        self.until(answered).raise_for_status()
+
     def clear(self, dag_id: str, run_id: str, task_id: str) -> None:
         body = {"dry_run": False, "only_failed": False, "dag_run_id": run_id, "task_ids": [task_id]}
-        self.api.post(f"/api/v2/dags/{dag_id}/clearTaskInstances", json=body).raise_for_status()
+        self._send("POST", f"/api/v2/dags/{dag_id}/clearTaskInstances", json=body)
 
     def mark(self, dag_id: str, run_id: str, task_id: str, state: str) -> None:
         path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
-        self.api.patch(path, json={"new_state": state}).raise_for_status()
+        self._send("PATCH", path, json={"new_state": state})
 
     def delete_run(self, dag_id: str, run_id: str) -> None:
-        """Delete a run, which is not allowed while it runs."""
+        """Delete a run, which is not allowed while it runs.
+
+        Airflow's scheduler dies of an ``ObjectDeletedError`` when a run that it examines is deleted and the database
+        locks no rows, as SQLite (``_schedule_all_dag_runs`` reads the run's id after a rollback). It examines running
+        runs only, so the deletion waits for the end of the round in which the run failed.
+        """
         path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
-        self.api.patch(path, json={"state": "failed"}).raise_for_status()
-        self.api.delete(path).raise_for_status()
+        self._send("PATCH", path, json={"state": "failed"})
+        before = self.until(self._heartbeats)
+        self.until(lambda: (now := self._heartbeats()) and now != before)
+        self._send("DELETE", path)
+
+    def _heartbeats(self) -> list[str]:
+        """Return the last heartbeat of each scheduler that runs; it comes after the scheduling of each round."""
+        answer = self.api.get("/api/v2/jobs", params={"job_type": "SchedulerJob", "job_state": "running"})
+        return sorted(job["latest_heartbeat"] for job in answer.json()["jobs"]) if answer.status_code == 200 else []
 
     def delete_task(self, dag_id: str, run_id: str, task_id: str) -> None:
         path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
-        self.api.delete(path).raise_for_status()
+        self._send("DELETE", path)
 
     def task(self, dag_id: str, run_id: str, task_id: str) -> dict[str, Any]:
-        """Return a task instance, {} when there is none."""
+        """Return a task instance, {} if it does not exist."""
         try:
             answer = self.api.get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}")
         except httpx.TimeoutException:

@@ -1,4 +1,4 @@
-"""A real HTTP server whose answers each test writes, and clients of it."""
+"""A real HTTP server with answers that each test defines, and clients of it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from aiohttp.test_utils import TestServer
 from kube_answers import Handler, Serve, self_signed
 
 from crosswind.kube.client import Client
-from crosswind.kube.connecting import Credentials
+from crosswind.kube.credentials import Credentials
 from crosswind.kube.transport import HttpTransport, Server
 
 
 @pytest.fixture
 async def serve() -> AsyncIterator[Serve]:
-    """Start a server that answers by a function; return a client of it."""
+    """Start a server with a handler; return a client of it."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(
@@ -48,11 +48,11 @@ async def serve() -> AsyncIterator[Serve]:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Return a self-made certificate for 127.0.0.1, and its key."""
+    """Return a self-signed certificate for 127.0.0.1, and its key."""
     return self_signed(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="session")
 def authority(certificate: tuple[Path, Path]) -> Path:
-    """Return the file of the CA that signed the certificate: itself."""
+    """Return the file of the CA of the certificate, which is the certificate itself."""
     return certificate[0]

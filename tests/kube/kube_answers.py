@@ -1,4 +1,4 @@
-"""What an API server says, in short."""
+"""Answers of an API server, in short form."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from crosswind.kube.client import Client
-from crosswind.kube.connecting import Credentials
+from crosswind.kube.credentials import Credentials
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -57,7 +57,7 @@ def pod(name: str, version: int = 1, uid: str = "") -> dict[str, Any]:
 
 
 def self_signed(folder: Path, name: str = "test") -> tuple[Path, Path]:
-    """Make a certificate for 127.0.0.1 that vouches for itself, and return its file and its key's."""
+    """Create a self-signed certificate for 127.0.0.1, and return its file and its key's file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.UTC)

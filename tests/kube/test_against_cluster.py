@@ -15,16 +15,18 @@ import yaml
 from crosswind import errors
 from crosswind.kube import requests
 from crosswind.kube.client import Client, Patch
-from crosswind.kube.informing import Informer, InformerEvent
+from crosswind.kube.informer import Informer, InformerEvent
 from crosswind.kube.resources import CONFIG_MAPS, LEASES, PODS, RESOURCE_QUOTAS, SECRETS, Resource
-from crosswind.kube.watching import version_of
-from crosswind.settings import KubeSettings, LocalSettings
+from crosswind.kube.watch import version_of
+from crosswind.settings import KubeSettings
 from crosswind.testing import Cluster, serve_in_thread
 from crosswind.types import Manifest
+from deadlines import scaled
+from kubelocal.settings import LocalSettings
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
-PATIENCE = 60  # seconds for what a real cluster may have to pull an image for
+PATIENCE = scaled(30)  # seconds; a real cluster may have to pull an image
 
 
 @pytest.fixture
@@ -69,15 +71,15 @@ def config_map(name: str, namespace: str, **data: str) -> Manifest:
 
 
 async def until(
-    client: Client, found: Manifest, ready: Callable[[Manifest], bool], resource: Resource = PODS
+    client: Client, manifest: Manifest, ready: Callable[[Manifest], bool], resource: Resource = PODS
 ) -> Manifest:
-    """Watch an object until it is as wanted."""
-    name, namespace = found["metadata"]["name"], found["metadata"]["namespace"]
-    found = await client.get(resource, name, namespace=namespace)
-    if ready(found):
-        return found
+    """Watch an object until the condition holds."""
+    name, namespace = manifest["metadata"]["name"], manifest["metadata"]["namespace"]
+    current = await client.get(resource, name, namespace=namespace)
+    if ready(current):
+        return current
     request = requests.watch(
-        resource, namespace=namespace, fields=f"metadata.name={name}", version=version_of(found), timeout=PATIENCE
+        resource, namespace=namespace, fields=f"metadata.name={name}", version=version_of(current), timeout=PATIENCE
     )
     async with client.open_watch(request) as events:
         async for event in events:
@@ -86,11 +88,11 @@ async def until(
     raise AssertionError(f"{name} did not get there")
 
 
-def phase(*wanted: str) -> Callable[[Manifest], bool]:
-    return lambda pod: pod.get("status", {}).get("phase") in wanted
+def phase(*phases: str) -> Callable[[Manifest], bool]:
+    return lambda pod: pod.get("status", {}).get("phase") in phases
 
 
-async def test_version_tells_the_release(client: Client) -> None:
+async def test_version_has_the_release(client: Client) -> None:
     assert (await client.version())["gitVersion"].startswith("v1.")
 
 
@@ -111,6 +113,16 @@ async def test_an_object_from_its_creation_to_its_end(client: Client, namespace:
     await client.delete(CONFIG_MAPS, "a", namespace=namespace, uid=made["metadata"]["uid"])
     with pytest.raises(errors.NotFound):
         await client.get(CONFIG_MAPS, "a", namespace=namespace)
+
+
+async def test_an_answer_is_cut_to_the_metadata_where_that_is_enough(
+    client: Client, shell: Callable[..., Manifest], namespace: str
+) -> None:
+    created = await client.create(PODS, shell("cut", "sleep 60"), metadata_only=True)
+    assert created["kind"] == "PartialObjectMetadata"
+    assert created.keys() == {"kind", "apiVersion", "metadata"}
+    deleted = await client.delete(PODS, "cut", namespace=namespace, uid=created["metadata"]["uid"], metadata_only=True)
+    assert deleted["metadata"]["uid"] == created["metadata"]["uid"]
 
 
 @pytest.mark.parametrize(
@@ -144,13 +156,13 @@ async def test_unknown_fields_and_wrong_values_name_the_field(
     assert caught.value.details["causes"][0]["field"] == "metadata.labels"
 
 
-async def test_a_missing_namespace_is_named_with_the_mend(client: Client) -> None:
+async def test_a_missing_namespace_is_named_with_the_fix(client: Client) -> None:
     name = f"none-{uuid.uuid4().hex[:8]}"
     with pytest.raises(errors.NotFound, match=f'namespaces "{name}" not found .*kubectl create namespace {name}'):
         await client.create(CONFIG_MAPS, config_map("a", name))
 
 
-async def test_a_used_up_quota_is_told_apart_from_a_missing_permission(client: Client, namespace: str) -> None:
+async def test_a_used_up_quota_differs_from_a_missing_permission(client: Client, namespace: str) -> None:
     quota = {
         "apiVersion": "v1",
         "kind": "ResourceQuota",
@@ -158,7 +170,7 @@ async def test_a_used_up_quota_is_told_apart_from_a_missing_permission(client: C
         "spec": {"hard": {"count/secrets": "0"}},
     }
     made = await client.create(RESOURCE_QUOTAS, quota)
-    await until(client, made, lambda found: bool(found.get("status", {}).get("hard")), RESOURCE_QUOTAS)
+    await until(client, made, lambda quota: bool(quota.get("status", {}).get("hard")), RESOURCE_QUOTAS)
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": namespace}}
     with pytest.raises(errors.QuotaExceeded, match="exceeded quota: none"):
         await client.create(SECRETS, secret)
@@ -174,25 +186,25 @@ async def test_bad_credentials_are_unauthorized(cluster: Cluster, tmp_path: Path
     assert "not-a-token" not in str(caught.value)
 
 
-async def test_we_may_do_what_we_do(client: Client, namespace: str) -> None:
+async def test_access_reviews_allow_what_the_tests_do(client: Client, namespace: str) -> None:
     assert await client.allowed("create", PODS, namespace=namespace)
     assert await client.allowed("get", PODS, namespace=namespace, subresource="log")
     assert await client.allowed("update", LEASES, namespace=None)
 
 
 async def test_lists_are_selected_and_paged(client: Client, namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crosswind.kube.client._PAGE", 2)
+    monkeypatch.setattr("crosswind.kube.client._PAGE_SIZE", 2)
     for number in range(5):
         await client.create(CONFIG_MAPS, config_map(f"m{number}", namespace))
     listing = await client.list(CONFIG_MAPS, namespace=namespace, labels="of=kube-tests")
     assert [item["metadata"]["name"] for item in listing.items] == [f"m{number}" for number in range(5)]
-    one = await client.list(CONFIG_MAPS, namespace=namespace, fields="metadata.name=m3")
-    assert [item["metadata"]["name"] for item in one.items] == ["m3"]
+    listing = await client.list(CONFIG_MAPS, namespace=namespace, fields="metadata.name=m3")
+    assert [item["metadata"]["name"] for item in listing.items] == ["m3"]
     await client.delete_collection(CONFIG_MAPS, namespace=namespace, labels="of=kube-tests")
     assert (await client.list(CONFIG_MAPS, namespace=namespace, labels="of=kube-tests")).items == []
 
 
-async def test_a_watch_tells_what_happens_after_a_version(client: Client, namespace: str) -> None:
+async def test_a_watch_yields_the_changes_after_a_version(client: Client, namespace: str) -> None:
     version = (await client.list(CONFIG_MAPS, namespace=namespace)).version
     await client.create(CONFIG_MAPS, config_map("a", namespace))
     await client.patch(CONFIG_MAPS, "a", {"data": {"k": "v"}}, namespace=namespace)
@@ -307,7 +319,7 @@ async def test_an_informer_keeps_up_with_a_pods_life(
 
 
 async def test_an_informer_misses_nothing_when_the_server_forgets(tmp_path: Path) -> None:
-    """A history of a few changes: while nobody watches, the version that the informer knows is compacted away."""
+    """The server keeps a history of a few changes: without a watch, the informer's version is compacted."""
     with serve_in_thread(LocalSettings(history_length=10)) as small:
         settings = KubeSettings(kubeconfig=str(small.kubeconfig))
         async with await Client.connect(settings) as client:

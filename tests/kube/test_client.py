@@ -15,10 +15,11 @@ from crosswind.kube.client import Client, Patch
 from crosswind.kube.requests import Request
 from crosswind.kube.resources import JOBS, PODS
 from crosswind.types import WatchEvent
+from deadlines import scaled
 
 
 class Echo:
-    """Answers with what it was sent and remembers it."""
+    """Echoes and records requests."""
 
     def __init__(self, answer: Any = None) -> None:
         self.answer = answer if answer is not None else pod("a")
@@ -179,11 +180,11 @@ async def watched(client: Client, **options: Any) -> tuple[list[str], Exception 
         ([line("ADDED", pod("a")), line("ERROR", status(410, "Expired", "too old"))], False, ["ADDED"], errors.Gone),
     ],
 )
-async def test_watch_yields_whole_lines_and_says_how_it_ended(
+async def test_watch_yields_whole_lines_and_raises_its_end(
     serve: Serve, chunks: list[bytes], cut: bool, seen: list[str], error: type[Exception] | None
 ) -> None:
-    found, raised = await watched(await serve(streams(*chunks, cut=cut)))
-    assert found == seen
+    events, raised = await watched(await serve(streams(*chunks, cut=cut)))
+    assert events == seen
     assert type(raised) is (error or type(None))
 
 
@@ -224,7 +225,7 @@ async def test_leaving_a_watch_closes_its_connection(serve: Serve) -> None:
         async for event in watch:
             events.append(event)
             break
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(scaled(5)):
         await closed.wait()
 
 
@@ -249,13 +250,13 @@ async def test_the_log_of_a_pod_that_is_nowhere_yet_is_empty(serve: Serve) -> No
 @pytest.mark.parametrize(
     ("answer", "allowed"), [({"allowed": True}, True), ({"allowed": False, "denied": True}, False), ({}, False)]
 )
-async def test_allowed_is_what_the_review_says(serve: Serve, answer: dict[str, bool], allowed: bool) -> None:
+async def test_allowed_is_the_reviews_answer(serve: Serve, answer: dict[str, bool], allowed: bool) -> None:
     client = await serve(Echo({"kind": "SelfSubjectAccessReview", "status": answer}))
     assert await client.allowed("create", JOBS, namespace="n") is allowed
 
 
 class Answer:
-    """A whole answer without a network."""
+    """A complete answer without a network."""
 
     def __init__(self, status: int, body: Any) -> None:
         self.status, self.body = status, body
@@ -300,7 +301,7 @@ async def test_an_answer_that_is_not_understood_is_no_refusal(serve: Serve, body
 
 
 @pytest.mark.parametrize("body", [b"null", b"{}", b"[]", b'{"items": []}', b'{"metadata": {}, "items": [null]}'])
-async def test_what_is_no_list_says_nothing_about_what_there_is(serve: Serve, body: bytes) -> None:
+async def test_an_answer_that_is_no_list_is_not_read_as_an_empty_one(serve: Serve, body: bytes) -> None:
     async def handler(request: web.Request) -> web.Response:
         return web.Response(body=body, content_type="application/json")
 
@@ -347,3 +348,34 @@ async def test_a_refusal_is_closed_when_the_credentials_cannot_be_renewed() -> N
         with pytest.raises(errors.CredentialsError):
             await client.get(PODS, "a", namespace="n")
     assert transport.open_answers == 0
+
+
+async def test_answers_cut_to_their_metadata_are_asked_for_with_plain_json_as_the_other_choice(serve: Serve) -> None:
+    accepted: list[str] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        accepted.append(request.headers["Accept"])
+        return web.json_response({"kind": "PartialObjectMetadata", "metadata": {"name": "a", "uid": "u"}})
+
+    client = await serve(handler)
+    created = await client.create(PODS, pod("a"), metadata_only=True)
+    await client.delete(PODS, "a", namespace="n", metadata_only=True)
+    await client.get(PODS, "a", namespace="n")
+    assert created["metadata"]["uid"] == "u"
+    cut = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+    assert accepted == [cut, cut, "application/json"]
+
+
+async def test_a_proxy_that_takes_plain_json_alone_is_asked_for_that_from_then_on(serve: Serve) -> None:
+    accepted: list[str] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        accepted.append(request.headers["Accept"])
+        if request.headers["Accept"] != "application/json":
+            return refusal(406, "NotAcceptable", "only the following media types are accepted: application/json")
+        return web.json_response(pod("a"))
+
+    client = await serve(handler)
+    await client.create(PODS, pod("a"), metadata_only=True)
+    await client.create(PODS, pod("b"), metadata_only=True)
+    assert [form == "application/json" for form in accepted] == [False, True, True]

@@ -71,7 +71,7 @@ def served(url: str) -> dict[str, Any]:
         (CONFIG, "three", r'config has no context "three" \(there are: one, two\)'),
         (without("current-context"), None, r"has no current-context; name the context to use \(there are: one, two\)"),
         ({"contexts": [], "clusters": None}, None, r"has no current-context; .* \(there is none at all\)"),
-        (without("clusters"), None, r'context "one" points to the cluster "c", which is not there'),
+        (without("clusters"), None, r'context "one" points to the cluster "c", which does not exist'),
         (without("users", users=[{"name": "v", "user": {}}]), None, r'points to the user "u", .* \(v\)'),
         (without("clusters", clusters=[{"name": "c", "cluster": {}}]), None, r'cluster "c" has no server; it must be'),
         (served("127.0.0.1:6443"), None, 'has the server "127.0.0.1:6443"; it must be "https://HOST:PORT"'),
@@ -86,7 +86,7 @@ def served(url: str) -> dict[str, Any]:
         ("a: b: SECRET", None, r"config:1: not readable as YAML: mapping values are not allowed"),
     ],
 )
-def test_what_is_wrong_is_said_with_the_file_and_without_its_secrets(
+def test_an_error_names_the_file_and_holds_no_secret(
     tmp_path: Path, document: object, context: str | None, message: str
 ) -> None:
     with pytest.raises(KubeconfigError, match=message) as caught:
@@ -101,4 +101,4 @@ def test_a_folder_in_place_of_a_file_is_said(tmp_path: Path) -> None:
 
 
 def test_the_user_is_not_shown() -> None:
-    assert "SECRET" not in repr(kubeconfigs.choose([("x", CONFIG)], None))
+    assert "SECRET" not in repr(kubeconfigs.choose_context([("x", CONFIG)], None))

@@ -1,4 +1,4 @@
-"""Whatever a kubeconfig holds: what is wrong is told with its field, never by a raw exception, never with a secret."""
+"""For any content of a kubeconfig, an error names the field; it is never a raw exception and holds no secret."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from crosswind.errors import CredentialsError, KubeconfigError
-from crosswind.kube import connecting, kubeconfigs
+from crosswind.kube import credentials as kube_credentials
+from crosswind.kube import kubeconfigs
 from crosswind.settings import KubeSettings
 
 V1 = "client.authentication.k8s.io/v1"
@@ -60,7 +61,7 @@ def https(**fields: Any) -> dict[str, Any]:
             "certificate or its key cannot be",
         ),
         (config(user={"client-certificate": "/dev/zero", "client-key": "/dev/zero"}), "it is a device"),
-        (config(user={"as": "admin", "token": "SECRET"}), r"as \(to act as somebody else\) is not supported"),
+        (config(user={"as": "admin", "token": "SECRET"}), r"as \(impersonation\) is not supported"),
         (config(user={"exec": "aws"}), "exec must be a mapping"),
         (config(user={"exec": {"apiVersion": V1}}), "exec needs the fields command and apiVersion"),
         (config(user={"exec": {"command": "aws"}}), "exec needs the fields command and apiVersion"),
@@ -73,7 +74,10 @@ def https(**fields: Any) -> dict[str, Any]:
             config(user={"exec": {"command": "aws", "apiVersion": V1, "env": [{"name": "A"}]}}),
             r"exec\.env\[0\] must have",
         ),
-        (config(user={"exec": {"command": "aws", "apiVersion": V1, "interactiveMode": "Always"}}), "nobody sits there"),
+        (
+            config(user={"exec": {"command": "aws", "apiVersion": V1, "interactiveMode": "Always"}}),
+            "nobody can answer its questions",
+        ),
         (config(user={"exec": {"command": "a\0b", "apiVersion": V1}}), "cannot be started"),
         (config(user={"exec": {"command": "/etc/hostname", "apiVersion": V1}}), "cannot be started: (Permission|Exec)"),
         (config(user={"auth-provider": "oidc"}), "auth-provider must be a mapping with a name"),
@@ -111,11 +115,11 @@ def https(**fields: Any) -> dict[str, Any]:
         (7, "is not a kubeconfig"),
     ],
 )
-async def test_what_is_odd_is_told_with_its_field(tmp_path: Path, document: Any, field: str) -> None:
+async def test_an_odd_value_is_reported_with_its_field(tmp_path: Path, document: Any, field: str) -> None:
     path = tmp_path / "config"
     path.write_text(yaml.safe_dump(document))
     with pytest.raises(KubeconfigError, match=field) as caught:
-        await connecting.load(KubeSettings(kubeconfig=str(path)))
+        await kube_credentials.load(KubeSettings(kubeconfig=str(path)))
     assert str(path) in str(caught.value)
     assert "SEC" not in str(caught.value)
 
@@ -124,14 +128,14 @@ async def test_what_is_odd_is_told_with_its_field(tmp_path: Path, document: Any,
 async def test_a_byte_order_mark_is_no_matter(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "config"
     path.write_bytes(yaml.safe_dump(config()).encode(encoding))
-    _, credentials = await connecting.load(KubeSettings(kubeconfig=str(path)))
+    _, credentials = await kube_credentials.load(KubeSettings(kubeconfig=str(path)))
     assert await credentials.current() == "Bearer t"
 
 
 async def test_a_token_file_wins_over_a_token_and_may_end_a_line(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("new\n")
     (tmp_path / "config").write_text(yaml.safe_dump(config(user={"token": "old", "tokenFile": "token"})))
-    _, credentials = await connecting.load(KubeSettings(kubeconfig=str(tmp_path / "config")))
+    _, credentials = await kube_credentials.load(KubeSettings(kubeconfig=str(tmp_path / "config")))
     assert await credentials.current() == "Bearer new"
 
 
@@ -161,7 +165,7 @@ async def test_a_plugins_time_without_a_zone_is_utc(tmp_path: Path) -> None:
     script.write_text(f"#!/bin/sh\necho '{answer}'\n")
     script.chmod(0o755)
     (tmp_path / "config").write_text(yaml.safe_dump(config(user={"exec": {"command": "./plugin", "apiVersion": V1}})))
-    _, credentials = await connecting.load(KubeSettings(kubeconfig=str(tmp_path / "config")))
+    _, credentials = await kube_credentials.load(KubeSettings(kubeconfig=str(tmp_path / "config")))
     assert await credentials.current() == "Bearer t"
 
 
@@ -177,4 +181,4 @@ PARTS = st.dictionaries(FIELDS, VALUES | st.dictionaries(st.sampled_from(["comma
 async def test_no_kubeconfig_gives_any_other_error(user: Any, cluster: Any, top: dict[str, Any]) -> None:
     text = yaml.safe_dump(config(user, cluster if cluster is not None else {}, **top), allow_unicode=True)
     with contextlib.suppress(KubeconfigError, CredentialsError):
-        await connecting.load(KubeSettings(kubeconfig_text=text))
+        await kube_credentials.load(KubeSettings(kubeconfig_text=text))

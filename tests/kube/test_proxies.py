@@ -1,4 +1,4 @@
-"""Which proxy a request takes by the environment: kubectl's rules, one line each."""
+"""The proxy of a request follows the environment by kubectl's rules, one line each."""
 
 from __future__ import annotations
 

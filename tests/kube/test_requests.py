@@ -80,8 +80,8 @@ def test_method_and_target(request_: Request, method: str, target: str) -> None:
 )
 def test_delete_sends_only_the_options_given(options: dict[str, Any], body: dict[str, Any] | None) -> None:
     sent = requests.delete(PODS, "p", namespace="n", **options).body
-    wanted = body and {"apiVersion": "v1", "kind": "DeleteOptions", **body}
-    assert (sent and orjson.loads(sent)) == wanted
+    expected = body and {"apiVersion": "v1", "kind": "DeleteOptions", **body}
+    assert (sent and orjson.loads(sent)) == expected
 
 
 @pytest.mark.parametrize("how", list(Patch))
@@ -89,7 +89,7 @@ def test_patch_names_its_kind_by_content_type(how: Patch) -> None:
     assert requests.patch(PODS, "p", {"a": None}, namespace="n", how=how).content_type == how.value
 
 
-def test_access_review_leaves_out_what_is_not_asked() -> None:
+def test_access_review_omits_empty_attributes() -> None:
     sent = orjson.loads(requests.access_review("create", JOBS, namespace=None).body or b"")
     assert sent["spec"] == {"resourceAttributes": {"verb": "create", "group": "batch", "resource": "jobs"}}
 

@@ -18,7 +18,7 @@ from crosswind.kube.retry import LONGEST_RETRY_AFTER, Retries, is_overload, is_t
         ExceptionGroup("", [errors.Unreachable(""), errors.CredentialsError("")]),
     ],
 )
-def test_what_may_succeed_later_with_nothing_changed_is_transient(error: Exception) -> None:
+def test_an_error_that_may_pass_by_itself_is_transient(error: Exception) -> None:
     assert is_transient(error)
 
 
@@ -40,7 +40,7 @@ def test_what_may_succeed_later_with_nothing_changed_is_transient(error: Excepti
         ExceptionGroup("", [errors.Unreachable(""), KeyError("a bug")]),
     ],
 )
-def test_what_somebody_must_change_is_not_transient(error: Exception) -> None:
+def test_an_error_that_needs_a_person_is_not_transient(error: Exception) -> None:
     assert not is_transient(error)
 
 
@@ -72,7 +72,7 @@ async def test_failures_in_a_row_end_at_the_deadline() -> None:
         retries.after(error)
 
 
-async def test_a_success_begins_anew_and_what_does_not_pass_ends_at_once() -> None:
+async def test_a_success_resets_the_count_and_a_lasting_error_is_raised_at_once() -> None:
     retries = Retries(patience=1.0, first=0.4)
     retries.after(errors.Unreachable("refused"))
     retries.succeeded()

@@ -17,7 +17,7 @@ from yarl import URL
 
 from crosswind.errors import Unreachable
 from crosswind.kube.client import Client
-from crosswind.kube.connecting import FixedCredentials
+from crosswind.kube.credentials import FixedCredentials
 from crosswind.kube.resources import PODS
 from crosswind.kube.transport import HttpTransport, Server
 
@@ -86,8 +86,8 @@ async def test_broken_answers_are_unreachable(answer: bytes, message: str) -> No
     async with raw_server(answer) as url, client_of(url) as client:
         with pytest.raises(Unreachable, match=message) as caught:
             await client.version()
-    told = f"{caught.value!r} {caught.value.__cause__!r} {caught.value.__context__!s}"
-    assert "SECRET" not in told
+    shown = f"{caught.value!r} {caught.value.__cause__!r} {caught.value.__context__!s}"
+    assert "SECRET" not in shown
 
 
 async def test_a_server_that_says_nothing_is_given_up_in_time() -> None:
@@ -115,7 +115,7 @@ async def test_requests_go_through_the_proxy(serve: Serve) -> None:
         assert await client.version() == {"asked": "http://cluster.example:6443/version"}
 
 
-async def test_a_proxy_that_refuses_is_told(serve: Serve) -> None:
+async def test_a_proxy_that_refuses_is_named(serve: Serve) -> None:
     no_proxy = await serve(hello)  # it answers 404 to CONNECT
     async with client_of("https://cluster.example:6443", proxy=no_proxy.host) as client:
         with pytest.raises(Unreachable, match=r"the proxy on the way to https://cluster.example:6443 .* refused: 404"):
@@ -182,7 +182,10 @@ async def test_connections_are_kept_and_headers_sent(serve: Serve) -> None:
 
 
 def connections_to(port: int | None) -> int:
-    return sum(bool(one.raddr) and one.raddr.port == port for one in psutil.Process().net_connections(kind="tcp"))
+    return sum(
+        bool(connection.raddr) and connection.raddr.port == port
+        for connection in psutil.Process().net_connections(kind="tcp")
+    )
 
 
 async def test_a_forked_child_has_no_connection_of_ours(serve: Serve) -> None:

@@ -11,8 +11,9 @@ from kube_answers import Handler, Serve, refusal, status
 
 from crosswind import errors
 from crosswind.kube import requests
-from crosswind.kube.connecting import FixedCredentials
-from crosswind.kube.websockets import ExecResult, Output
+from crosswind.kube.credentials import FixedCredentials
+from crosswind.kube.websockets import ExecOutput, ExecResult
+from deadlines import scaled
 
 SUCCESS = b"\x03" + orjson.dumps({"kind": "Status", "status": "Success"})
 V5 = "v5.channel.k8s.io"
@@ -56,13 +57,13 @@ def says(*messages: bytes) -> Callable[[web.WebSocketResponse], Awaitable[None]]
 )
 async def test_exec_collects_output_and_exit_code(serve: Serve, messages: list[bytes], result: ExecResult) -> None:
     client = await serve(speaks(says(*messages), V5))
-    assert await client.exec("p", ["true"], namespace="n", timeout=5) == result
+    assert await client.exec("p", ["true"], namespace="n", timeout=scaled(5)) == result
 
 
 async def test_exec_needs_no_json_accepted_and_sends_the_token(serve: Serve) -> None:
     seen: dict[str, str] = {}
     client = await serve(speaks(says(SUCCESS), V5, seen=seen), credentials=FixedCredentials("Bearer abc"))
-    await client.exec("p", ["true"], namespace="n", timeout=5)
+    await client.exec("p", ["true"], namespace="n", timeout=scaled(5))
     assert seen["Authorization"] == "Bearer abc"
     assert seen["Sec-WebSocket-Protocol"].startswith(V5)
     assert "json" not in seen["Accept"]
@@ -80,7 +81,7 @@ async def test_exec_sends_stdin_in_pieces_and_closes_it(serve: Serve) -> None:
         await socket.send_bytes(SUCCESS)
 
     client = await serve(speaks(talk, V5))
-    result = await client.exec("p", ["wc", "-c"], namespace="n", stdin=b"x" * 100_000, timeout=5)
+    result = await client.exec("p", ["wc", "-c"], namespace="n", stdin=b"x" * 100_000, timeout=scaled(5))
     assert result.stdout == b"100000"
 
 
@@ -91,21 +92,21 @@ async def test_stdin_that_cannot_be_closed_is_refused_instead_of_waiting_for_eve
 
     client = await serve(speaks(talk, V4))
     with pytest.raises(errors.Unreachable, match=r"cannot close a command's stdin"):
-        await client.exec("p", ["cat"], namespace="n", stdin=b"x", timeout=5)
+        await client.exec("p", ["cat"], namespace="n", stdin=b"x", timeout=scaled(5))
 
 
 async def test_a_command_that_cannot_start_is_the_servers_error(serve: Serve) -> None:
     said = b"\x03" + orjson.dumps(status(500, "InternalError", 'exec: "nope": not found'))
     client = await serve(speaks(says(said), V5))
     with pytest.raises(errors.ServerError, match='"nope": not found'):
-        await client.exec("p", ["nope"], namespace="n", timeout=5)
+        await client.exec("p", ["nope"], namespace="n", timeout=scaled(5))
 
 
 @pytest.mark.parametrize("messages", [[b"\x01out"], []])
-async def test_a_stream_without_a_last_word_leaves_the_outcome_open(serve: Serve, messages: list[bytes]) -> None:
+async def test_a_stream_without_a_status_leaves_the_outcome_open(serve: Serve, messages: list[bytes]) -> None:
     client = await serve(speaks(says(*messages), V5))
     with pytest.raises(errors.Unreachable, match="without an exit code"):
-        await client.exec("p", ["true"], namespace="n", timeout=5)
+        await client.exec("p", ["true"], namespace="n", timeout=scaled(5))
 
 
 async def test_exec_is_given_up_in_time(serve: Serve) -> None:
@@ -129,7 +130,7 @@ async def test_exec_is_given_up_in_time(serve: Serve) -> None:
         (lambda: web.json_response({}), errors.Unreachable, "does not speak WebSocket"),
     ],
 )
-async def test_a_refused_upgrade_is_told_in_the_servers_words(
+async def test_a_refused_upgrade_has_the_servers_reason(
     serve: Serve, answer: Callable[[], web.Response], error: type[Exception], message: str
 ) -> None:
     async def handler(request: web.Request) -> web.Response:
@@ -137,7 +138,7 @@ async def test_a_refused_upgrade_is_told_in_the_servers_words(
 
     client = await serve(handler)
     with pytest.raises(error, match=message):
-        await client.exec("p", ["true"], namespace="n", timeout=5)
+        await client.exec("p", ["true"], namespace="n", timeout=scaled(5))
 
 
 async def test_a_port_is_a_stream_of_bytes(serve: Serve) -> None:
@@ -164,7 +165,7 @@ async def test_a_port_where_nobody_listens_says_so(serve: Serve) -> None:
 
 @pytest.mark.parametrize("data", [b"words", b"[]", b"null"])
 def test_an_unreadable_status_is_an_error(data: bytes) -> None:
-    output = Output()
+    output = ExecOutput()
     output.feed(b"\x03" + data)
     with pytest.raises(errors.ServerError, match="not readable"):
         output.result(EXEC)

@@ -12,27 +12,28 @@ from airflow.sdk import DAG
 from benchmarks.operator_cells import Instance, execute, release
 from kubernetes.client import models as k8s
 
+from crosswind.event_loop import run_in_own_loop
 from crosswind.kube.client import Client
 from crosswind.kube.resources import PODS
 from crosswind.operators import KubernetesPodOperator
-from crosswind.runs.threads import run_apart
 from crosswind.settings import KubeSettings
 from crosswind.testing import Cluster
 from crosswind.types import Manifest
+from deadlines import scaled
 
 
 @dataclass
-class Stand:
-    """Makes operators for a namespace and looks at what they leave there."""
+class OperatorRunner:
+    """Creates operators for a namespace, runs them, and reads the pods of the namespace."""
 
     cluster: Cluster
     namespace: str
     instance: Instance = field(default_factory=lambda: Instance("task"))
-    made: list[Any] = field(default_factory=list)
+    operators: list[Any] = field(default_factory=list)
     kubeconfig: str = ""
 
     def operator(
-        self, script: str = "true", task_id: str = "task", kind: Any = KubernetesPodOperator, **given: Any
+        self, script: str = "true", task_id: str = "task", kind: Any = KubernetesPodOperator, **options: Any
     ) -> Any:
         """Return an operator whose base container runs a shell script."""
         defaults = {
@@ -46,11 +47,11 @@ class Stand:
             "log_pod_spec_on_failure": False,
         }
         with DAG("dag", schedule=None):
-            self.made.append(kind(task_id=task_id, **defaults | given))
-        return self.made[-1]
+            self.operators.append(kind(task_id=task_id, **defaults | options))
+        return self.operators[-1]
 
-    def beside(self, script: str, name: str = "side") -> k8s.V1Pod:
-        """Return a full_pod_spec with a second container that runs a shell script."""
+    def with_sidecar(self, script: str, name: str = "side") -> k8s.V1Pod:
+        """Return a ``full_pod_spec`` with a second container that runs a shell script."""
         side = k8s.V1Container(name=name, image=self.cluster.image, command=["sh", "-c", script])
         spec = k8s.V1PodSpec(containers=[k8s.V1Container(name="base"), side])
         return k8s.V1Pod(metadata=k8s.V1ObjectMeta(), spec=spec)
@@ -60,42 +61,42 @@ class Stand:
         """The context of the one task instance."""
         return {"ti": self.instance, "run_id": "run", "dag": DAG("dag", schedule=None)}
 
-    def run(self, script: str = "true", **given: Any) -> Any:
-        """Execute to the end, through the triggerer if it is deferred."""
-        return execute(lambda: self.operator(script, **given), self.instance)
+    def run(self, script: str = "true", **options: Any) -> Any:
+        """Run the task to its end, through the triggerer if it is deferred."""
+        return execute(lambda: self.operator(script, **options), self.instance)
 
     def close(self) -> None:
-        """Close the connections of all operators that were made."""
-        while self.made:
-            release(self.made.pop())
+        """Close the connections of all operators."""
+        while self.operators:
+            release(self.operators.pop())
 
     def pods(self) -> list[Manifest]:
-        """Return what pods there are, those on their way out aside."""
-        found = self.ask(lambda client: client.list(PODS, namespace=self.namespace))
-        return [pod for pod in found.items if "deletionTimestamp" not in pod["metadata"]]
+        """Return the pods that are not being deleted."""
+        listing = self.call_api(lambda client: client.list(PODS, namespace=self.namespace))
+        return [pod for pod in listing.items if "deletionTimestamp" not in pod["metadata"]]
 
-    def ask(self, question: Callable[[Client], Any]) -> Any:
-        """Ask the API server."""
+    def call_api(self, call: Callable[[Client], Any]) -> Any:
+        """Run ``call`` with a client of the cluster."""
 
         async def work() -> Any:
             async with await Client.connect(KubeSettings(kubeconfig=str(self.cluster.kubeconfig))) as client:
-                return await question(client)
+                return await call(client)
 
-        return run_apart(work, 20)
+        return run_in_own_loop(work, scaled(20))
 
 
 @pytest.fixture
-def stand(cluster: Cluster, namespace: str) -> Iterator[Stand]:
-    made = Stand(cluster, namespace)
-    yield made
-    made.close()
+def runner(cluster: Cluster, namespace: str) -> Iterator[OperatorRunner]:
+    runner = OperatorRunner(cluster, namespace)
+    yield runner
+    runner.close()
 
 
 _LINE = re.compile(r"^\S+Z \[(\w+) *\] (.*?) *\[airflow\.task\.operators\.", re.MULTILINE)
 
 
 class Printed:
-    """What the operator printed into the task's log, which Airflow writes to stdout here."""
+    """The task's log, which Airflow writes to stdout in these tests."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys, self._text = capsys, ""

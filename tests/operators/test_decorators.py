@@ -12,25 +12,25 @@ from crosswind.errors import ConfigError
 pytestmark = pytest.mark.cluster
 
 
-def run(stand: Any, function: Any, *args: Any, **given: Any) -> Any:
+def run(runner: Any, function: Any, *args: Any, **options: Any) -> Any:
     """Execute a decorated function as a task."""
 
     def new() -> Any:
         with DAG("dag", schedule=None):
-            made = task.pod(
+            decorated = task.pod(
                 kubernetes_conn_id=None,
-                config_file=str(stand.cluster.kubeconfig),
-                namespace=stand.namespace,
-                image=stand.cluster.airflow_image,
-                image_pull_policy=stand.cluster.pull_policy,
+                config_file=str(runner.cluster.kubeconfig),
+                namespace=runner.namespace,
+                image=runner.cluster.airflow_image,
+                image_pull_policy=runner.cluster.pull_policy,
                 termination_grace_period=1,
                 log_pod_spec_on_failure=False,
-                **given,
+                **options,
             )(function)(*args)
-        stand.made.append(made.operator)
-        return made.operator
+        runner.operators.append(decorated.operator)
+        return decorated.operator
 
-    return execute(new, stand.instance)
+    return execute(new, runner.instance)
 
 
 def add(first: int, second: int = 2) -> dict[str, int]:
@@ -41,27 +41,27 @@ def add(first: int, second: int = 2) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_a_function_runs_in_a_pod_and_its_value_is_the_task_s(stand: Any, deferrable: bool) -> None:
-    assert run(stand, add, 5, do_xcom_push=True, deferrable=deferrable) == {"sum": 7}
+def test_a_function_runs_in_a_pod_and_its_value_is_the_task_s(runner: Any, deferrable: bool) -> None:
+    assert run(runner, add, 5, do_xcom_push=True, deferrable=deferrable) == {"sum": 7}
 
 
-def test_arguments_may_be_pickled_with_dill(stand: Any) -> None:
-    assert run(stand, add, 5, 6, do_xcom_push=True, use_dill=True) == {"sum": 11}
+def test_arguments_may_be_pickled_with_dill(runner: Any) -> None:
+    assert run(runner, add, 5, 6, do_xcom_push=True, use_dill=True) == {"sum": 11}
 
 
-def test_an_exception_fails_the_task_and_shows_the_line(stand: Any, printed: Any) -> None:
+def test_an_exception_fails_the_task_and_shows_the_line(runner: Any, printed: Any) -> None:
     def bad() -> None:
         raise ValueError("of this line")
 
     with pytest.raises(AirflowException, match="exit code 1"):
-        run(stand, bad)
+        run(runner, bad)
     assert '    raise ValueError("of this line")' in printed.lines()
 
 
-def test_without_do_xcom_push_nothing_is_written(stand: Any) -> None:
-    assert run(stand, add, 5) is None
+def test_without_do_xcom_push_nothing_is_written(runner: Any) -> None:
+    assert run(runner, add, 5) is None
 
 
-def test_arguments_that_are_too_long_are_refused(stand: Any) -> None:
+def test_arguments_that_are_too_long_are_refused(runner: Any) -> None:
     with pytest.raises(ConfigError, match="the arguments take"):
-        run(stand, add, "x" * 200_000)
+        run(runner, add, "x" * 200_000)

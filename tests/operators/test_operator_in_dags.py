@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from crosswind.testing import Cluster
+from deadlines import scaled
 
 
 @pytest.mark.cluster
@@ -27,7 +28,7 @@ def test_airflow_itself_runs_our_operators_in_a_dag(cluster: Cluster, namespace:
         "TEST_PULL_POLICY": cluster.pull_policy,
     }
     command = [sys.executable, str(tmp_path / "dags" / "dag_of_pods.py")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=220)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=scaled(220))
     states = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("STATE")]
     assert sorted(states) == [
         ["check", "-1", "success"],

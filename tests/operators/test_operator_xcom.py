@@ -25,10 +25,10 @@ LONG = f"{{ printf '\"'; head -c %d /dev/zero | tr \"\\0\" x; printf '\"'; }} > 
 
 
 @pytest.fixture
-def collected(stand: Any) -> Iterator[None]:
+def collected(runner: Any) -> Iterator[None]:
     """Let go of everything within the test, where what it leaves open is excused."""
     yield
-    stand.close()
+    runner.close()
     gc.collect()
 
 
@@ -38,105 +38,108 @@ def both(test: Any) -> Any:
 
 @both
 @pytest.mark.parametrize("value", [None, 0, "text with \u00fc and \n", {"a": [1, 2.5, None]}, []], ids=repr)
-def test_a_value_comes_as_it_was_written(stand: Any, value: Any, deferrable: bool) -> None:
+def test_a_value_comes_as_it_was_written(runner: Any, value: Any, deferrable: bool) -> None:
     script = f"cat > {FILE} <<'END'\n{json.dumps(value, ensure_ascii=False)}\nEND"
-    assert stand.run(script, do_xcom_push=True, deferrable=deferrable) == value
+    assert runner.run(script, do_xcom_push=True, deferrable=deferrable) == value
 
 
 @pytest.mark.parametrize("size", [3990, 4001, 70_000, 10_000_000])
 @pytest.mark.parametrize("beside", ["", STAYS], ids=["alone", "beside-a-sidecar"])
-def test_a_long_value_comes_whole(stand: Any, size: int, beside: str) -> None:
-    pod = stand.beside(beside) if beside else None
-    assert stand.run(LONG % size, do_xcom_push=True, full_pod_spec=pod) == "x" * size
+def test_a_long_value_comes_whole(runner: Any, size: int, beside: str) -> None:
+    pod = runner.with_sidecar(beside) if beside else None
+    assert runner.run(LONG % size, do_xcom_push=True, full_pod_spec=pod) == "x" * size
 
 
 @pytest.mark.timeout(60)
-def test_a_long_value_comes_from_beside_a_sidecar_that_nothing_ends(stand: Any) -> None:
-    assert stand.run(LONG % 70_000, do_xcom_push=True, full_pod_spec=stand.beside(DEAF)) == "x" * 70_000
+def test_a_long_value_comes_from_beside_a_sidecar_that_nothing_ends(runner: Any) -> None:
+    assert runner.run(LONG % 70_000, do_xcom_push=True, full_pod_spec=runner.with_sidecar(DEAF)) == "x" * 70_000
 
 
-def test_a_value_beyond_the_limit_is_refused_with_the_mend(stand: Any) -> None:
+def test_a_value_beyond_the_limit_is_refused_with_the_fix(runner: Any) -> None:
     with pytest.raises(XComError, match="10485760 are possible"):
-        stand.run(LONG % 10_500_000, do_xcom_push=True)
+        runner.run(LONG % 10_500_000, do_xcom_push=True)
 
 
 @both
-def test_no_file_and_an_empty_one_are_no_value(stand: Any, deferrable: bool) -> None:
-    assert stand.run("true", do_xcom_push=True, deferrable=deferrable) is None
-    assert stand.run(f": > {FILE}", do_xcom_push=True, deferrable=deferrable, full_pod_spec=stand.beside(STAYS)) is None
+def test_no_file_and_an_empty_one_are_no_value(runner: Any, deferrable: bool) -> None:
+    assert runner.run("true", do_xcom_push=True, deferrable=deferrable) is None
+    assert (
+        runner.run(f": > {FILE}", do_xcom_push=True, deferrable=deferrable, full_pod_spec=runner.with_sidecar(STAYS))
+        is None
+    )
 
 
-def test_what_is_no_json_fails_with_where(stand: Any) -> None:
-    with pytest.raises(XComError, match=r"return\.json is no JSON"):
-        stand.run(f"echo hello > {FILE}", do_xcom_push=True)
+def test_what_is_no_json_fails_with_where(runner: Any) -> None:
+    with pytest.raises(XComError, match=r"return\.json is not JSON"):
+        runner.run(f"echo hello > {FILE}", do_xcom_push=True)
 
 
-def test_the_last_of_several_values_counts_also_beside_a_sidecar(stand: Any) -> None:
+def test_the_last_of_several_values_counts_also_beside_a_sidecar(runner: Any) -> None:
     script = f"echo 1 > {FILE}; sleep 1.5; echo 2 > {FILE}.new; mv {FILE}.new {FILE}"
-    assert stand.run(script, do_xcom_push=True, full_pod_spec=stand.beside(STAYS)) == 2
+    assert runner.run(script, do_xcom_push=True, full_pod_spec=runner.with_sidecar(STAYS)) == 2
 
 
-def test_a_task_that_fails_still_pushes_what_it_left(stand: Any) -> None:
+def test_a_task_that_fails_still_pushes_what_it_left(runner: Any) -> None:
     with pytest.raises(AirflowException, match="exit code 5"):
-        stand.run(f"echo '{{\"a\": 1}}' > {FILE}; exit 5", do_xcom_push=True)
-    assert stand.instance.pushed["return_value"] == {"a": 1}
+        runner.run(f"echo '{{\"a\": 1}}' > {FILE}; exit 5", do_xcom_push=True)
+    assert runner.instance.pushed["return_value"] == {"a": 1}
 
 
-def test_a_value_survives_the_removal_of_a_deferred_pod(stand: Any) -> None:
-    given = {"do_xcom_push": True, "deferrable": True}
+def test_a_value_survives_the_removal_of_a_deferred_pod(runner: Any) -> None:
+    options = {"do_xcom_push": True, "deferrable": True}
     with pytest.raises(TaskDeferred) as deferred:
-        stand.operator(f"echo 7 > {FILE}", **given).execute(stand.context)
+        runner.operator(f"echo 7 > {FILE}", **options).execute(runner.context)
     event = asyncio.run(first_event(*deferred.value.trigger.serialize()))
-    stand.ask(lambda client: client.delete(PODS, event["name"], namespace=stand.namespace, grace_period=0))
-    while stand.pods():
+    runner.call_api(lambda client: client.delete(PODS, event["name"], namespace=runner.namespace, grace_period=0))
+    while runner.pods():
         time.sleep(0.05)
-    assert stand.operator(**given).trigger_reentry(stand.context, event) == 7
+    assert runner.operator(**options).trigger_reentry(runner.context, event) == 7
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # stock's exec leaves its socket open
 @pytest.mark.usefixtures("collected")
-def test_stock_s_way_can_be_chosen(stand: Any) -> None:
-    value = stand.run(f"echo 3 > {FILE}", do_xcom_push=True, xcom_sidecar="stock")
+def test_stock_s_way_can_be_chosen(runner: Any) -> None:
+    value = runner.run(f"echo 3 > {FILE}", do_xcom_push=True, xcom_sidecar="stock")
     assert value == 3
-    pod = stand.operator(do_xcom_push=True, xcom_sidecar="stock").build_pod_request_obj(stand.context)
-    assert [one.name for one in pod.spec.containers] == ["base", "airflow-xcom-sidecar"]
+    pod = runner.operator(do_xcom_push=True, xcom_sidecar="stock").build_pod_request_obj(runner.context)
+    assert [container.name for container in pod.spec.containers] == ["base", "airflow-xcom-sidecar"]
 
 
-def test_the_sidecar_takes_base_s_security_context_unless_it_gets_its_own(stand: Any) -> None:
+def test_the_sidecar_takes_base_s_security_context_unless_it_gets_its_own(runner: Any) -> None:
     context = k8s.V1SecurityContext(run_as_user=1234, allow_privilege_escalation=False)
-    operator = stand.operator(do_xcom_push=True, container_security_context=context)
-    made = operator.build_pod_request_obj(stand.context).spec.init_containers[-1]
-    assert (made.name, made.security_context.run_as_user) == ("crosswind-xcom", 1234)
+    operator = runner.operator(do_xcom_push=True, container_security_context=context)
+    xcom_sidecar = operator.build_pod_request_obj(runner.context).spec.init_containers[-1]
+    assert (xcom_sidecar.name, xcom_sidecar.security_context.run_as_user) == ("crosswind-xcom", 1234)
     own = k8s.V1SecurityContext(run_as_user=99)
-    operator = stand.operator(
+    operator = runner.operator(
         do_xcom_push=True, container_security_context=context, xcom_sidecar_container_security_context=own
     )
-    assert operator.build_pod_request_obj(stand.context).spec.init_containers[-1].security_context.run_as_user == 99
+    assert operator.build_pod_request_obj(runner.context).spec.init_containers[-1].security_context.run_as_user == 99
 
 
-def test_an_unknown_way_is_refused(stand: Any) -> None:
+def test_an_unknown_way_is_refused(runner: Any) -> None:
     with pytest.raises(ValueError, match="native or stock"):
-        stand.operator(xcom_sidecar="other")
+        runner.operator(xcom_sidecar="other")
 
 
 @both
 @pytest.mark.parametrize("size", [1300, 3900])
-def test_a_value_comes_whole_from_a_pod_of_many_containers(stand: Any, size: int, deferrable: bool) -> None:
+def test_a_value_comes_whole_from_a_pod_of_many_containers(runner: Any, size: int, deferrable: bool) -> None:
     """The kubelet shares 12 KiB of termination messages among them."""
-    pod = stand.beside("exit 0")
+    pod = runner.with_sidecar("exit 0")
     native = [
         k8s.V1Container(
-            name=f"proxy-{one}", image=stand.cluster.image, restart_policy="Always", command=["sh", "-c", STAYS]
+            name=f"proxy-{number}", image=runner.cluster.image, restart_policy="Always", command=["sh", "-c", STAYS]
         )
-        for one in range(6)
+        for number in range(6)
     ]
-    pod.spec.init_containers = [k8s.V1Container(name="before", image=stand.cluster.image, command=["true"]), *native]
-    assert stand.run(LONG % size, do_xcom_push=True, full_pod_spec=pod, deferrable=deferrable) == "x" * size
+    pod.spec.init_containers = [k8s.V1Container(name="before", image=runner.cluster.image, command=["true"]), *native]
+    assert runner.run(LONG % size, do_xcom_push=True, full_pod_spec=pod, deferrable=deferrable) == "x" * size
 
 
-def test_the_sidecar_is_silent_while_the_task_works(stand: Any) -> None:
-    stand.run(f"sleep 3; echo 1 > {FILE}", do_xcom_push=True, on_finish_action="keep_pod")
-    name = stand.pods()[0]["metadata"]["name"]
-    log = stand.ask(lambda client: client.log(name, namespace=stand.namespace, container="crosswind-xcom"))
+def test_the_sidecar_is_silent_while_the_task_works(runner: Any) -> None:
+    runner.run(f"sleep 3; echo 1 > {FILE}", do_xcom_push=True, on_finish_action="keep_pod")
+    name = runner.pods()[0]["metadata"]["name"]
+    log = runner.call_api(lambda client: client.log(name, namespace=runner.namespace, container="crosswind-xcom"))
     words = log.decode().split("\n\nbegin")[0].split()
     assert words in (["none"], ["none", "busy"])

@@ -3,11 +3,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from test_verdicts import CASES, PULL, RUNNING, disrupted, ended, make_pod, waiting
+from test_verdict import CASES, PULL, RUNNING, disrupted, ended, make_pod, waiting
 
-from crosswind.pods.authors import OPERATOR
 from crosswind.pods.causes import exit_code_meaning, why, why_refused
-from crosswind.pods.verdicts import judge
+from crosswind.pods.field_names import OPERATOR_FIELDS
+from crosswind.pods.verdict import judge
 
 
 def _limited(pod: dict, **fields: object) -> dict:
@@ -25,7 +25,7 @@ SENTENCES: list[tuple[dict, str]] = [
         _limited(make_pod("Failed", {"base": ended(137, "OOMKilled")}), resources={"limits": {"memory": "512Mi"}}),
         "base was killed because it used more memory than its limit of 512Mi (OOMKilled); raise "
         "resources.limits.memory of "
-        "base in the task's pod_override or in the template, or let it hold less at once",
+        "base in the task's pod_override or in the template, or make the task hold less in memory",
     ),
     (
         make_pod("Failed", {"base": ended(137, "OOMKilled")}),
@@ -45,13 +45,28 @@ SENTENCES: list[tuple[dict, str]] = [
     ),
     (
         make_pod("Running", {"base": RUNNING}, reason="NodeLost", deleting=True),
-        "node-1 does not answer any more; nothing to mend",
+        "node-1 no longer answers; nothing to fix",
     ),
     (
         make_pod("Failed", reason="OutOfcpu", message="Node didn't have enough"),
-        "node-1 did not take the pod (OutOfcpu) (Node",
+        "node-1 did not admit the pod (OutOfcpu) (Node",
     ),
     (make_pod("Failed", {"base": ended(143)}, reason="Terminated"), "node-1 is shutting down"),
+    (
+        make_pod("Failed", {"base": ended(143, message='{"crosswind":1,"reason":"terminated"}')}),
+        "base was terminated (SIGTERM) while its task ran, and the pod does not say by what: somebody deleted the pod",
+    ),
+    (
+        _limited(
+            make_pod("Failed", {"base": ended(137, message='{"crosswind":1,"reason":"oom","peak":536870912}')}),
+            resources={"limits": {"memory": "512Mi"}},
+        ),
+        "base was killed because it used more memory than its limit of 512Mi (OOMKilled); raise ",
+    ),
+    (
+        make_pod("Failed", {"base": ended(3, message='{"crosswind":1,"peak":7}\nno rows today')}),
+        "base ended with exit code 3 (no rows today)",
+    ),
     (
         make_pod("Failed", {"base": ended(137)}, reason="DeadlineExceeded") | {"spec": {"activeDeadlineSeconds": 60}},
         "the pod lived longer than its activeDeadlineSeconds (60), waiting included; raise it",
@@ -144,30 +159,30 @@ SENTENCES: list[tuple[dict, str]] = [
         "kubectl logs p -c proxy --previous",
     ),
     (make_pod("Failed", {"base": ended(137, "ContainerStatusUnknown")}), "node-1 lost sight of base's container"),
-    (make_pod("Failed"), "pod p failed: Failed; Kubernetes tells nothing about base"),
+    (make_pod("Failed"), "pod p failed: Failed; Kubernetes reports nothing about base"),
 ]
 
 
 @pytest.mark.parametrize(("pod", "sentence"), SENTENCES)
-def test_a_failure_is_told_in_one_sentence_with_its_mend(pod: dict, sentence: str) -> None:
-    told = why(pod)
-    assert sentence in told
-    assert "\n" not in told
+def test_a_failure_is_explained_in_one_sentence_with_its_fix(pod: dict, sentence: str) -> None:
+    explanation = why(pod)
+    assert sentence in explanation
+    assert "\n" not in explanation
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_whatever_is_over_without_success_has_a_cause(name: str) -> None:
+def test_every_pod_that_is_over_without_success_has_a_cause(name: str) -> None:
     pod = CASES[name][0]
     verdict = judge(pod)
     if verdict.over:
         assert bool(why(pod)) is not verdict.succeeded
 
 
-def test_a_pod_that_runs_needs_no_word() -> None:
+def test_a_pod_that_runs_needs_no_explanation() -> None:
     assert why(make_pod("Running", {"base": RUNNING})) == ""
 
 
-def test_events_tell_what_the_status_does_not() -> None:
+def test_events_explain_what_the_status_does_not() -> None:
     pod = make_pod("Pending", {"base": waiting("ContainerCreating")})
     events = [
         {"reason": "FailedMount", "message": "old", "lastTimestamp": "2026-01-01T00:00:00Z"},
@@ -179,7 +194,7 @@ def test_events_tell_what_the_status_does_not() -> None:
     )
 
 
-def test_who_deleted_a_pod_is_unknown_but_when_is_told() -> None:
+def test_the_explanation_of_a_deleted_pod_says_when_it_was_deleted() -> None:
     assert "was deleted while the task ran" in why(make_pod("Running", {"base": RUNNING}), deleted=True)
     assert "was deleted before base started" in why(make_pod("Pending"), deleted=True)
 
@@ -232,7 +247,7 @@ def test_a_refusal_of_the_api_server_is_explained(message: str, sentence: str) -
 @pytest.mark.parametrize(
     ("code", "meaning"), [(1, ""), (137, "killed (SIGKILL)"), (154, "ended by signal 26"), (255, "")]
 )
-def test_an_exit_code_is_explained_where_it_says_something(code: int, meaning: str) -> None:
+def test_an_exit_code_with_a_meaning_is_explained(code: int, meaning: str) -> None:
     assert exit_code_meaning(code).startswith(meaning)
 
 
@@ -240,7 +255,7 @@ MEMORY = {"name": "base", "resources": {"limits": {"memory": "1Gi"}}}
 
 
 @pytest.mark.parametrize(
-    ("message", "said"),
+    ("message", "expected"),
     [
         (
             "pods is forbidden: maximum memory usage per Container is 32Mi, but limit is 64Mi",
@@ -251,14 +266,14 @@ MEMORY = {"name": "base", "resources": {"limits": {"memory": "1Gi"}}}
         ("no PriorityClass with name top was found", "or correct priority_class_name"),
     ],
 )
-def test_a_refusal_names_the_operator_s_keywords(message: str, said: str) -> None:
-    sentence = why_refused(message, OPERATOR)
-    assert said in sentence
+def test_a_refusal_names_the_operator_s_keywords(message: str, expected: str) -> None:
+    sentence = why_refused(message, OPERATOR_FIELDS)
+    assert expected in sentence
     assert "template" not in sentence
 
 
 @pytest.mark.parametrize(
-    ("state", "said"),
+    ("state", "expected"),
     [
         ({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}, "raise limits.memory in container_resources"),
         ({"waiting": {"reason": "ErrImagePull", "message": "denied"}}, "in image_pull_secrets"),
@@ -269,9 +284,9 @@ def test_a_refusal_names_the_operator_s_keywords(message: str, said: str) -> Non
         ({"terminated": {"exitCode": 128, "reason": "StartError", "message": "no such file"}}, "has the program"),
     ],
 )
-def test_a_failure_names_the_operator_s_keywords(state: dict[str, Any], said: str) -> None:
+def test_a_failure_names_the_operator_s_keywords(state: dict[str, Any], expected: str) -> None:
     status = {"phase": "Pending", "containerStatuses": [{"name": "base", "state": state}]}
     pod = {"metadata": {"name": "pod"}, "spec": {"restartPolicy": "Never", "containers": [MEMORY]}, "status": status}
-    sentence = why(pod, author=OPERATOR)
-    assert said in sentence
+    sentence = why(pod, fields=OPERATOR_FIELDS)
+    assert expected in sentence
     assert not {"pod_override", "template", "Airflow"} & set(sentence.replace(",", " ").split())

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 from test_causes import SENTENCES
-from test_verdicts import CASES, RUNNING, make_pod
+from test_verdict import CASES, RUNNING, make_pod
 
 from crosswind.pods.causes import why
 from crosswind.pods.essentials import essentials
-from crosswind.pods.verdicts import judge
+from crosswind.pods.verdict import judge
 
 PODS = [
     pod for pod, _ in (*CASES.values(), *SENTENCES) if isinstance(pod, dict) and "metadata" in pod and "spec" in pod
@@ -21,7 +21,7 @@ def test_the_verdict_and_its_reason_are_those_of_the_whole_pod(number: int, dele
     assert why(essentials(pod), deleted=deleted) == why(pod, deleted=deleted)
 
 
-def test_what_is_not_read_is_not_kept() -> None:
+def test_fields_that_no_verdict_reads_are_dropped() -> None:
     pod = make_pod("Running", {"base": RUNNING}, podIP="10.0.0.1")
     pod["metadata"]["annotations"] = {"a": "b"}
     pod["spec"]["containers"][0] |= {"env": [{"name": "A"}], "image": "i"}

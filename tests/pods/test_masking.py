@@ -71,7 +71,7 @@ def test_secrets_within_a_text_are_replaced_and_the_rest_stays(text: str, masked
     assert mask_text(text) == masked
 
 
-def test_what_a_reader_looks_for_stays() -> None:
+def test_names_and_paths_stay_readable() -> None:
     made = pod(
         image="registry.example/token-service:1",
         env=[

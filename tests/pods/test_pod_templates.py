@@ -10,13 +10,13 @@ import pytest
 import yaml
 from kubernetes.client import models
 
-from crosswind.local import decoding
-from crosswind.local.defaults import apply_defaults
-from crosswind.local.kinds import KINDS
-from crosswind.local.validation import validate
+from crosswind.engine.worker_pod import WorkerSettings, WorkerTask, check_template, worker_pod
+from crosswind.engine.workload_secrets import SecretWorkload, workload_secret
 from crosswind.pods.templates import parse_template
-from crosswind.pods.workers import WorkerSettings, WorkerTask, check_template, worker_pod
-from crosswind.pods.workloads import SecretWorkload, workload_secret
+from kubelocal.codec import decoder
+from kubelocal.codec.kinds import KINDS
+from kubelocal.registry.defaults import apply_defaults
+from kubelocal.registry.validation import validate
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples" / "pod_templates").glob("*.yaml"))
@@ -28,7 +28,7 @@ _PLAIN = {"str": str, "int": int, "bool": bool, "float": float, "datetime": str,
 
 
 def _faults(value: object, kind: str, path: str = "") -> list[str]:
-    """What the API server would say about unknown fields and wrong types."""
+    """Return the API server's errors about unknown fields and wrong types."""
     if inner := re.fullmatch(r"list\[(.+)\]", kind):
         if not isinstance(value, list):
             return [f"{path}: no list"]
@@ -51,14 +51,14 @@ def _faults(value: object, kind: str, path: str = "") -> list[str]:
 
 
 def _refused(pod: dict) -> list[str]:
-    """What the one-machine cluster, as strict as Kubernetes, says against creating a pod."""
+    """Return the errors of the one-machine cluster, which validates like Kubernetes, for creating a pod."""
     named = {"metadata": {"namespace": "airflow", **pod["metadata"]}}
-    decoded, warnings = decoding.decode(KINDS["Pod"], json.dumps(pod | named).encode(), strict="Strict")
+    decoded, warnings = decoder.decode(KINDS["Pod"], json.dumps(pod | named).encode(), strict="Strict")
     apply_defaults(KINDS["Pod"], decoded)
     return [*warnings, *(f"{cause.field}: {cause.message}" for cause in validate(KINDS["Pod"], decoded))]
 
 
-def test_the_strict_check_finds_what_is_wrong() -> None:
+def test_the_strict_check_finds_each_error() -> None:
     pod = {"spec": {"containers": [{"name": 7, "imagee": "x"}], "hostNetwork": "yes"}}
     assert sorted(_faults(pod, "V1Pod")) == [
         ".spec.containers[].imagee: unknown",
@@ -102,11 +102,11 @@ def test_the_bundle_template_holds_a_readable_list_of_bundles() -> None:
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
-def test_a_merged_pod_is_one_that_kubernetes_takes(path: Path) -> None:
+def test_kubernetes_accepts_a_merged_pod(path: Path) -> None:
     *_, merged = yaml.safe_load_all(path.read_text())
     assert _faults(merged, "V1Pod") == []
     assert _refused(merged) == []
 
 
-def test_a_workload_secret_is_one_that_kubernetes_reads() -> None:
+def test_kubernetes_accepts_a_workload_secret() -> None:
     assert _faults(workload_secret("w", "airflow", {"k": b"{}"}), "V1Secret") == []

@@ -36,7 +36,7 @@ def test_base_may_stand_behind_a_sidecar() -> None:
     assert [c["name"] for c in parse_template(text, "t.yaml")["spec"]["containers"]] == ["proxy", "base"]
 
 
-def test_what_only_the_api_server_sets_is_left_out() -> None:
+def test_fields_that_only_the_api_server_sets_are_dropped() -> None:
     text = GOOD.replace("  name: worker", "  name: worker\n  uid: 1-2\n  creationTimestamp: null\n  generateName: w-")
     template = parse_template(text + "status: {phase: Running}\n", "t.yaml")
     assert template["metadata"] == {"name": "worker"}
@@ -86,11 +86,11 @@ IMAGE = "image: apache/airflow:3.3.2"
         ("spec:", "spec:\n  volumes:\n    - emptyDir: {}", "t.yaml:7: spec.volumes[0].name is missing or no text"),
     ],
 )
-def test_a_template_that_cannot_be_used_is_refused_with_line_and_mend(old: str, new: str, message: str) -> None:
+def test_an_unusable_template_is_refused_with_line_and_fix(old: str, new: str, message: str) -> None:
     assert message in _refusal(GOOD.replace(old, new))
 
 
-def test_all_problems_are_told_at_once() -> None:
+def test_all_problems_are_reported_together() -> None:
     text = GOOD.replace("  name: worker", "  labels: {}").replace("name: base", "name: main")
     assert _refusal(text).count("\n") == 1
 

@@ -1,4 +1,4 @@
-"""Folders of task files, written by hand in a test."""
+"""Folders of task files that a test writes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from crosswind.tasks import Compiled, compile_folder
+from crosswind.tasks import CompiledFolder, compile_folder
 
 
 class Folder:
@@ -25,7 +25,7 @@ class Folder:
         return file
 
     def task(self, path: str, tables: str = "", sql: str | None = None, **more: str) -> None:
-        """Write ``FOLDER/ID.yaml`` and its query, which reads the tables and makes one called as the task."""
+        """Write ``FOLDER/ID.yaml`` and its query, which reads the tables and creates one with the task's id."""
         folder, _, name = path.rpartition("/")
         names = [table.strip() for table in tables.split(",") if table.strip()]
         reads = " JOIN ".join(names)
@@ -36,16 +36,16 @@ class Folder:
         self.write(f"{path}.yaml", "\n".join(lines) + "\n")
         self.write(f"{folder}/{name}.sql" if folder else f"{name}.sql", sql)
 
-    def compile(self, **settings: Any) -> Compiled:
+    def compile(self, **settings: Any) -> CompiledFolder:
         return compile_folder(self.path, {"connection": "warehouse", **settings}, self.cache)
 
     def edges(self, **settings: Any) -> dict[str, dict[str, list[str]]]:
-        """Return for each DAG what comes before each task."""
-        found = self.compile(**settings)
-        return {dag.dag_id: {task.task_id: list(task.upstream) for task in dag.tasks} for dag in found.dags}
+        """Return the tasks before each task, by DAG and task."""
+        dags = self.compile(**settings).dags
+        return {dag.dag_id: {task.task_id: list(task.upstream) for task in dag.tasks} for dag in dags}
 
-    def told(self, **settings: Any) -> list[str]:
-        return [problem.told() for problem in self.compile(**settings).problems]
+    def problems(self, **settings: Any) -> list[str]:
+        return [problem.describe() for problem in self.compile(**settings).problems]
 
 
 @pytest.fixture
@@ -56,13 +56,13 @@ def folder(tmp_path: Path) -> Folder:
 
 @pytest.fixture
 def facts() -> Callable[..., Mapping[str, Any]]:
-    """Read a query; gives what it reads and writes."""
-    from crosswind.tasks.queries import read_query
+    """Return a function that returns the tables that a query reads and writes."""
+    from crosswind.tasks.query_analysis import read_query
 
     def read(sql: str, dialect: str = "", schema: str = "") -> Mapping[str, Any]:
-        found = read_query(sql, [], dialect, schema)
-        assert not found.unread
-        assert found.no_query is None
-        return {"reads": list(found.reads), "writes": list(found.writes)}
+        query_facts = read_query(sql, [], dialect, schema)
+        assert not query_facts.unread
+        assert query_facts.no_query is None
+        return {"reads": list(query_facts.reads), "writes": list(query_facts.writes)}
 
     return read

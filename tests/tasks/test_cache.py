@@ -13,6 +13,7 @@ import pytest
 
 from crosswind.tasks.cache import Cache, cache_folder
 from crosswind.tasks.compiling import compile_folder
+from deadlines import scaled
 
 WARM = """
 import sys
@@ -37,7 +38,7 @@ def parses_sql(folder: Any) -> bool:
     return subprocess.run(command, capture_output=True, check=True, text=True).stdout == "True\n"
 
 
-def test_what_has_not_changed_is_not_parsed_again(filled: Any) -> None:
+def test_unchanged_files_are_not_parsed_again(filled: Any) -> None:
     assert parses_sql(filled)
     assert not parses_sql(filled)
     filled.write("daily.sql", "INSERT INTO daily SELECT * FROM orders AS o")
@@ -45,7 +46,7 @@ def test_what_has_not_changed_is_not_parsed_again(filled: Any) -> None:
     assert not parses_sql(filled)
 
 
-def test_after_a_change_only_what_has_changed_is_read_anew(filled: Any) -> None:
+def test_only_changed_files_are_parsed_again(filled: Any) -> None:
     def known() -> set[str]:
         (file,) = filled.cache.iterdir()
         return set(json.loads(file.read_bytes())["entries"])
@@ -66,7 +67,7 @@ def test_the_cache_changes_no_result(filled: Any) -> None:
     assert filled.compile().dags != cold.dags
 
 
-def test_a_new_checkout_behind_a_link_finds_what_is_known(filled: Any, tmp_path: Path) -> None:
+def test_a_new_checkout_behind_a_link_uses_the_same_cache(filled: Any, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(filled.path)
     shutil.copytree(filled.path, tmp_path / "newer")
     filled.path = tmp_path / "link"
@@ -98,24 +99,24 @@ def test_a_link_in_place_of_the_cache_is_not_followed(filled: Any, tmp_path: Pat
     (file,) = filled.cache.iterdir()
     target = tmp_path / "target"
     file.rename(target)
-    kept = target.read_bytes()
+    content = target.read_bytes()
     file.symlink_to(target)
     filled.task("more")
     filled.compile()
-    assert target.read_bytes() == kept
+    assert target.read_bytes() == content
     assert file.is_symlink(), "nor replaced: it is not ours"
 
 
-@pytest.mark.parametrize("theirs", [b"", b"{}", b"[1, 2]", b"a: 1\n"])
-def test_a_file_that_is_not_ours_is_left_alone(filled: Any, theirs: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1, 2]", b"a: 1\n"])
+def test_a_file_that_is_no_cache_is_not_replaced(filled: Any, content: bytes) -> None:
     before = filled.compile()
     (file,) = filled.cache.iterdir()
-    file.write_bytes(theirs)
+    file.write_bytes(content)
     assert filled.compile().dags == before.dags
-    assert file.read_bytes() == theirs
+    assert file.read_bytes() == content
 
 
-def test_a_pipe_in_place_of_the_cache_holds_nobody_up(filled: Any) -> None:
+def test_a_fifo_in_place_of_the_cache_does_not_block(filled: Any) -> None:
     before = filled.compile()
     (file,) = filled.cache.iterdir()
     file.unlink()
@@ -127,7 +128,7 @@ def test_a_pipe_in_place_of_the_cache_holds_nobody_up(filled: Any) -> None:
 def test_readers_and_writers_at_the_same_time_are_safe(filled: Any) -> None:
     command = [sys.executable, "-c", WARM, filled.path, filled.cache]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(4)]
-    assert [process.wait(timeout=25) for process in running] == [0] * 4
+    assert [process.wait(timeout=scaled(25)) for process in running] == [0] * 4
     for process in running:
         assert process.stdout is not None
         process.stdout.close()
@@ -135,10 +136,10 @@ def test_readers_and_writers_at_the_same_time_are_safe(filled: Any) -> None:
     assert not parses_sql(filled)
 
 
-def test_an_interrupted_reading_keeps_what_it_has_read(tmp_path: Path) -> None:
+def test_an_interrupted_load_keeps_the_entries_that_it_has_parsed(tmp_path: Path) -> None:
     def read() -> None:
         with Cache(tmp_path, Path("/x")) as cache:
-            cache.document(b"a: 1")
+            cache.fields(b"a: 1")
             raise TimeoutError
 
     with pytest.raises(TimeoutError):
@@ -146,7 +147,7 @@ def test_an_interrupted_reading_keeps_what_it_has_read(tmp_path: Path) -> None:
     assert [*tmp_path.iterdir()]
 
 
-def test_the_folder_is_this_users_own_or_as_told() -> None:
+def test_the_folder_is_the_users_own_or_the_configured_one() -> None:
     assert cache_folder({"CROSSWIND_CACHE": "/x"}) == Path("/x")
     assert cache_folder({"CROSSWIND_CACHE": ""}) is None
     assert str(os.getuid()) in str(cache_folder({}))

@@ -1,4 +1,4 @@
-"""What a folder of task files comes to: the rules, one by one."""
+"""The rules by which a folder of task files is compiled."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_three_lines_schedule_a_query_after_the_tables_that_it_reads(folder: Any
     folder.task("users")
     folder.task("daily_revenue", "orders, users")
     assert folder.edges() == {"shop": {"daily_revenue": ["orders", "users"], "orders": [], "users": []}}
-    assert folder.told() == []
+    assert folder.problems() == []
 
 
 @pytest.mark.parametrize(
@@ -49,20 +49,20 @@ def test_names_meet_by_the_rules_of_the_dialect(folder: Any) -> None:
     folder.task("orders", sql="CREATE TABLE Main.Orders AS SELECT 1 AS a")
     folder.task("daily", "prod.main.ORDERS", sql="CREATE TABLE daily AS SELECT * FROM orders")
     assert folder.edges()["shop"]["daily"] == ["orders"]
-    assert folder.told() == []
+    assert folder.problems() == []
 
 
 def test_a_table_that_the_query_reads_is_waited_for_though_it_is_not_declared(folder: Any) -> None:
     folder.task("orders")
     folder.task("daily", "", "\nINSERT INTO daily SELECT * FROM orders")
     assert folder.edges()["shop"]["daily"] == ["orders"]
-    assert folder.told() == ["daily.yaml:3: warning: tables lacks orders, which daily.sql:2 reads; add it"]
+    assert folder.problems() == ["daily.yaml:3: warning: tables lacks orders, which daily.sql:2 reads; add it"]
 
 
 def test_a_declared_table_that_the_query_does_not_read_is_a_warning(folder: Any) -> None:
     folder.task("orders")
     folder.task("daily", "orders", "INSERT INTO daily SELECT 1")
-    assert folder.told() == ["daily.yaml:3: warning: tables has orders, which daily.sql does not read; take it out"]
+    assert folder.problems() == ["daily.yaml:3: warning: tables has orders, which daily.sql does not read; take it out"]
 
 
 @pytest.mark.parametrize(("inputs", "fatal"), [("warn", [False]), ("error", [True]), ("ignore", [])])
@@ -74,17 +74,17 @@ def test_a_setting_says_how_bad_that_is(folder: Any, inputs: str, fatal: list[bo
 def test_a_text_that_is_no_query_is_an_error_even_where_tables_are_only_compared(folder: Any) -> None:
     folder.task("orders")
     folder.task("daily", "orders", "\nselec * form orders")
-    (told,) = folder.told()
-    assert told == "daily.yaml:2: daily.sql:2: this is no query: selec * form orders; did you mean SELECT?"
-    assert folder.told(inputs="ignore") == []
+    (problem,) = folder.problems()
+    assert problem == "daily.yaml:2: daily.sql:2: this is no query: selec * form orders; did you mean SELECT?"
+    assert folder.problems(inputs="ignore") == []
 
 
 def test_an_empty_query_is_an_error(folder: Any) -> None:
     folder.task("daily", sql="\n\n")
-    assert folder.told() == ["daily.yaml:2: query daily.sql is empty; write the SQL that the task runs"]
+    assert folder.problems() == ["daily.yaml:2: query daily.sql is empty; write the SQL that the task runs"]
 
 
-def test_nobody_is_told_to_take_a_table_out_when_the_sql_is_not_understood(folder: Any) -> None:
+def test_no_table_is_reported_as_needless_when_the_sql_is_not_understood(folder: Any) -> None:
     for number, sql in enumerate(
         [
             "CALL refresh_orders()",
@@ -94,46 +94,46 @@ def test_nobody_is_told_to_take_a_table_out_when_the_sql_is_not_understood(folde
         ]
     ):
         folder.task(f"task_{number}", "orders", sql)
-    assert not [told for told in folder.told() if "take it out" in told]
+    assert not [problem for problem in folder.problems() if "take it out" in problem]
     folder.task("clear", "orders", "INSERT INTO y SELECT 1")
-    assert "clear.yaml:3: warning: tables has orders, which clear.sql does not read; take it out" in folder.told()
+    assert "clear.yaml:3: warning: tables has orders, which clear.sql does not read; take it out" in folder.problems()
 
 
-def test_sql_that_cannot_be_read_is_told_and_what_was_declared_counts(folder: Any) -> None:
+def test_unreadable_sql_is_reported_and_the_declared_tables_count(folder: Any) -> None:
     folder.task("orders")
     folder.task("daily", "orders", "SELECT * FRM (")
-    (told,) = folder.told()
-    assert told.startswith("daily.yaml:2: warning: daily.sql:1 cannot be read as SQL")
+    (problem,) = folder.problems()
+    assert problem.startswith("daily.yaml:2: warning: daily.sql:1 cannot be read as SQL")
     assert folder.edges()["shop"]["daily"] == ["orders"]
 
 
 def test_a_task_may_read_the_table_that_it_makes(folder: Any) -> None:
     folder.task("totals", "totals", "INSERT INTO totals SELECT * FROM totals")
     assert folder.edges() == {"shop": {"totals": []}}
-    assert folder.told() == []
+    assert folder.problems() == []
 
 
-def test_many_tasks_may_append_to_a_table_that_one_of_them_or_nobody_makes(folder: Any) -> None:
+def test_many_tasks_may_append_to_a_table_that_one_of_them_makes_or_none(folder: Any) -> None:
     folder.task("orders", sql="CREATE TABLE orders AS SELECT 1", appends="[audit]")
     folder.write("orders.sql", "CREATE TABLE orders AS SELECT 1; INSERT INTO audit VALUES ('orders')")
     folder.task("users", sql="CREATE TABLE users AS SELECT 1; INSERT INTO audit VALUES ('users')", appends="audit")
     folder.task("report", "audit")
     folder.task("retention", sql="DELETE FROM orders WHERE day < '2020-01-01'", appends="[orders]")
-    assert folder.told() == []
+    assert folder.problems() == []
     assert folder.edges() == {
         "shop": {"orders": [], "users": [], "report": ["orders", "users"], "retention": ["orders"]}
     }
-    found = {task.task_id: task for task in folder.compile().dags[0].tasks}
-    assert found["users"].outlets == ("users", "audit")
-    assert found["retention"].outlets == ("retention", "orders")
+    tasks = {task.task_id: task for task in folder.compile().dags[0].tasks}
+    assert tasks["users"].outlets == ("users", "audit")
+    assert tasks["retention"].outlets == ("retention", "orders")
 
 
-def test_who_reads_and_appends_to_a_shared_table_waits_for_nobody_who_does_the_same(folder: Any) -> None:
+def test_tasks_that_read_and_append_to_a_shared_table_do_not_wait_for_each_other(folder: Any) -> None:
     for name in ("a", "b"):
         sql = f"CREATE TABLE {name} AS SELECT 1; INSERT INTO audit SELECT MAX(id) + 1 FROM audit"
         folder.task(name, sql=sql, appends="[audit]")
     assert folder.edges() == {"shop": {"a": [], "b": []}}
-    assert folder.told(external={"unknown": "refuse"}) == []
+    assert folder.problems(external={"unknown": "refuse"}) == []
 
 
 def test_a_dag_that_appends_to_a_table_does_not_run_after_itself(folder: Any) -> None:
@@ -145,21 +145,21 @@ def test_a_dag_that_appends_to_a_table_does_not_run_after_itself(folder: Any) ->
     assert assets == {"a": (), "b": (), "c": ("audit",)}
 
 
-def test_what_is_said_to_be_appended_is_compared_with_the_query(folder: Any) -> None:
+def test_appended_tables_are_compared_with_the_query(folder: Any) -> None:
     folder.task("a", sql="CREATE TABLE a AS SELECT 1", appends="[x, a]", produces="a")
-    assert folder.told() == [
+    assert folder.problems() == [
         "a.yaml:4: warning: appends has a, which produces has, too; a table is either made or added to",
         "a.yaml:4: warning: appends has x, which a.sql does not change; take it out",
     ]
 
 
-def test_a_folder_that_needs_a_connection_and_has_none_is_told_once(folder: Any) -> None:
+def test_a_missing_connection_is_reported_once_for_a_folder(folder: Any) -> None:
     folder.task("a")
     folder.task("sub/b")
     folder.write("own/crosswind.yaml", "run: {image: x, arguments: [go]}\n")
     folder.task("own/c")
-    (told,) = folder.told(connection=None)
-    assert told.startswith("crosswind.yaml: connection is missing, and run needs it")
+    (problem,) = folder.problems(connection=None)
+    assert problem.startswith("crosswind.yaml: connection is missing, and run needs it")
     broken = {task.task_id for dag in folder.compile(connection=None).dags for task in dag.tasks if task.broken}
     assert broken == {"broken__a", "broken__b"}
 
@@ -169,7 +169,7 @@ def test_two_makers_of_a_table_are_both_wrong_and_name_each_other(folder: Any) -
     folder.task("b/b", sql="CREATE TABLE t AS SELECT 2")
     folder.task("c", "t")
     hint = "one task makes a table. A query that only adds to it, or cleans it up, says so: appends: [t]"
-    assert folder.told() == [
+    assert folder.problems() == [
         f"a.yaml:2: table t is also made by b/b.yaml; {hint}",
         f"b/b.yaml:2: table t is also made by a.yaml; {hint}",
     ]
@@ -179,27 +179,27 @@ def test_two_makers_of_a_table_are_both_wrong_and_name_each_other(folder: Any) -
 def test_an_id_given_twice_is_wrong_in_both_files(folder: Any) -> None:
     folder.task("same")
     folder.task("b/same", sql="CREATE TABLE other AS SELECT 1")
-    assert [told.partition(";")[0] for told in folder.told()] == [
+    assert [problem.partition(";")[0] for problem in folder.problems()] == [
         "b/same.yaml:1: id same is also that of same.yaml",
         "same.yaml:1: id same is also that of b/same.yaml",
     ]
 
 
-def test_a_loop_is_one_error_that_names_it_and_what_comes_after_fails_too(folder: Any) -> None:
+def test_a_loop_is_one_error_that_names_it_and_later_tasks_fail_too(folder: Any) -> None:
     folder.task("a", "c")
     folder.task("b", "a")
     folder.task("c", "b")
     folder.task("after", "c")
     folder.task("apart")
-    (told,) = folder.told()
-    assert told.startswith("a.yaml:3: the tasks wait for each other: a → b → c → a (a.yaml, b.yaml, c.yaml)")
+    (problem,) = folder.problems()
+    assert problem.startswith("a.yaml:3: the tasks wait for each other: a → b → c → a (a.yaml, b.yaml, c.yaml)")
     assert folder.edges()["shop"] == {
         "after": ["broken__c"], "apart": [], "broken__a": [], "broken__b": [], "broken__c": []
     }  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         (
             "id: t\nquerry: t.sql\ntables: []\n",
@@ -224,8 +224,8 @@ def test_a_loop_is_one_error_that_names_it_and_what_comes_after_fails_too(folder
         ("x" * 10_000_000, ["larger than 64 KiB"]),
     ],
 )
-def test_a_bad_file_is_told_with_its_line_and_the_rest_loads(
-    folder: Any, tmp_path: Path, text: str, told: list[str]
+def test_a_broken_file_is_reported_with_its_line_and_the_others_load(
+    folder: Any, tmp_path: Path, text: str, expected: list[str]
 ) -> None:
     folder.task("good")
     folder.write("t.sql", "SELECT 1")
@@ -233,9 +233,9 @@ def test_a_bad_file_is_told_with_its_line_and_the_rest_loads(
     (tmp_path / "secret").write_text("root")
     (folder.path / "link.sql").symlink_to(tmp_path / "secret")
     folder.write("bad.yaml", text)
-    found = folder.told()
-    assert len(found) == len(told)
-    for problem, words in zip(found, told, strict=True):
+    problems = folder.problems()
+    assert len(problems) == len(expected)
+    for problem, words in zip(problems, expected, strict=True):
         assert problem.startswith("bad.yaml:")
         assert words in problem
     assert "good" in folder.edges()["shop"]
@@ -255,12 +255,12 @@ def test_wrong_settings_keep_their_folder_from_loading_and_no_other(folder: Any)
     folder.task("b/b")
     folder.task("b/c/c")
     folder.write(f"b/{YAML}", "retries: 1\ndialect: klingon\n")
-    assert folder.told() == [f"b/{YAML}:2: dialect unknown dialect 'klingon'."]
+    assert folder.problems() == [f"b/{YAML}:2: dialect unknown dialect 'klingon'."]
     assert folder.edges() == {"shop": {"a": []}}
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "problem"),
     [
         ("run: {operator: a.B, image: x}", "1: run needs either operator or image"),
         ("run: {operator: a.B, arguments: {q: '${task.querry}'}}", "1: run has ${task.querry}; there are"),
@@ -273,10 +273,10 @@ def test_wrong_settings_keep_their_folder_from_loading_and_no_other(folder: Any)
         ("external: {sensor: {operator: a.B, arguments: {x: '${task.id}'}}}", "${task.id}"),
     ],
 )
-def test_wrong_settings_are_told(folder: Any, text: str, told: str) -> None:
+def test_wrong_settings_are_reported(folder: Any, text: str, problem: str) -> None:
     folder.write(YAML, text)
-    (problem,) = folder.told()
-    assert told in problem
+    (problem,) = folder.problems()
+    assert problem in problem
 
 
 def test_folders_inherit_and_task_files_override(folder: Any) -> None:
@@ -302,7 +302,7 @@ def test_each_task_runs_as_the_platform_says(folder: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("external", "told"),
+    ("external", "expected"),
     [
         ("{unknown: allow}", []),
         ("{unknown: refuse, tables: [raw.*]}", ["no task file makes table elsewhere"]),
@@ -311,11 +311,12 @@ def test_each_task_runs_as_the_platform_says(folder: Any) -> None:
         ("{unknown: refuse}", ["no task file makes table elsewhere", "no task file makes table raw.orders"]),
     ],
 )
-def test_tables_from_outside_are_allowed_or_refused(folder: Any, external: str, told: list[str]) -> None:
+def test_tables_from_outside_are_allowed_or_refused(folder: Any, external: str, expected: list[str]) -> None:
     folder.write(YAML, f"external: {external}\n")
     folder.task("a", "raw.orders, elsewhere")
-    found = sorted(problem.message for problem in folder.compile().problems)
-    assert [any(words in message for message in found) for words in told] == [True] * len(told) == [True] * len(found)
+    messages = [problem.message for problem in folder.compile().problems]
+    assert len(messages) == len(expected)
+    assert all(any(words in message for message in messages) for words in expected)
 
 
 def test_a_sensor_waits_for_each_table_from_outside_once(folder: Any) -> None:
@@ -348,16 +349,16 @@ def test_a_setting_says_whether_other_dags_are_followed(folder: Any, follows: st
     assert folder.compile().dags[1].assets == assets
 
 
-def test_dags_that_wait_for_each_other_are_told_and_run_by_schedule(folder: Any) -> None:
+def test_dags_that_wait_for_each_other_are_reported_and_run_by_schedule(folder: Any) -> None:
     folder.task("a/one")
     folder.task("b/two", "one")
     folder.task("a/three", "two")
-    found = folder.compile()
-    (told,) = [problem.told() for problem in found.problems]
-    assert told.startswith(
+    compiled = folder.compile()
+    (problem,) = [problem.describe() for problem in compiled.problems]
+    assert problem.startswith(
         f"a/{YAML}: the DAGs wait for each other: a → b → a, by the tables one, two; write group: conn"
     )
-    assert [dag.assets for dag in found.dags] == [(), ()]
+    assert [dag.assets for dag in compiled.dags] == [(), ()]
     assert list(folder.edges(group="connected")) == ["a.one"]
 
 
@@ -378,12 +379,12 @@ def test_connected_groups_are_dags_of_their_own(folder: Any) -> None:
     assert folder.edges() == {"a.a": {"a": [], "b": ["a"]}, "b.z": {"z": []}}
 
 
-def test_two_dags_of_one_id_are_told(folder: Any) -> None:
+def test_two_dags_with_one_id_are_reported(folder: Any) -> None:
     folder.write(YAML, "dag_id: all\n")
     folder.task("a/a")
     folder.task("b/b")
-    (told,) = folder.told()
-    assert "two DAGs would have the id all" in told
+    (problem,) = folder.problems()
+    assert "two DAGs would have the id all" in problem
 
 
 def test_hidden_files_are_left_out_and_links_inside_are_followed(folder: Any, tmp_path: Path) -> None:
@@ -396,12 +397,14 @@ def test_hidden_files_are_left_out_and_links_inside_are_followed(folder: Any, tm
 
 
 @pytest.mark.parametrize(
-    ("path", "settings", "told"),
+    ("path", "settings", "problem"),
     [("no", {}, "no such folder"), ("", {"retrys": 1}, "did you mean retries"), ("", {"dialect": "x"}, "dialect")],
 )
-def test_a_missing_folder_and_wrong_settings_raise(folder: Any, path: str, settings: dict[str, Any], told: str) -> None:
+def test_a_missing_folder_and_wrong_settings_raise(
+    folder: Any, path: str, settings: dict[str, Any], problem: str
+) -> None:
     folder.path = folder.path / path
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=problem):
         folder.compile(**settings)
 
 
@@ -448,8 +451,7 @@ def test_a_worker_finds_every_task_in_its_dag(folder: Any, settings: dict[str, A
     folder.task("a")
     folder.task("b/b", "a")
     folder.task("b/c/c", "b", schedule='"@hourly"')
-    found = folder.compile(**settings)
-    for dag in found.dags:
+    for dag in folder.compile(**settings).dags:
         for task in dag.tasks:
             alone = compile_task(folder.path, {"connection": "warehouse", **settings}, None, dag.dag_id, task.task_id)
             assert alone is not None
@@ -466,23 +468,23 @@ def test_the_published_schemas_are_those_of_the_model() -> None:
             assert published == model.json_schema(kind), f"write {place} anew by crosswind tasks schema {kind}"
 
 
-def test_editors_accept_the_examples_by_the_schemas_and_mark_what_a_load_refuses() -> None:
+def test_the_schemas_accept_the_examples_and_refuse_files_that_a_load_refuses() -> None:
     from crosswind.tasks import model
-    from crosswind.tasks.documents import read_document
+    from crosswind.tasks.field_lines import read_fields
 
     checks = {kind: jsonschema.Draft202012Validator(model.json_schema(kind)) for kind in ("task", "crosswind")}
     files = sorted((Path(__file__).parents[2] / "examples" / "tasks" / "task_files").rglob("*.yaml"))
     assert len(files) == 31
     for file in files:
         kind = "crosswind" if file.name == YAML else "task"
-        assert [*checks[kind].iter_errors(read_document(file.read_bytes()).fields)] == [], file
+        assert [*checks[kind].iter_errors(read_fields(file.read_bytes()).fields)] == [], file
     good = {"id": "t", "query": "t.sql", "tables": []}
     for wrong in ({"querry": "x"}, {"id": "a b"}, {"id": 5}, {"tables": "orders"}, {"retries": -1}, {"retries": "two"}):
         assert not checks["task"].is_valid(good | wrong), wrong
 
 
-def test_a_name_that_is_not_text_is_told(folder: Any) -> None:
+def test_a_file_name_that_is_not_utf_8_is_reported(folder: Any) -> None:
     folder.task("good")
     Path(os.fsdecode(os.fsencode(folder.path) + b"/\xff.yaml")).write_text("id: x\n")
-    assert folder.told() == ["?.yaml: the name is not UTF-8; rename it"]
+    assert folder.problems() == ["?.yaml: the name is not UTF-8; rename it"]
     assert folder.edges() == {"shop": {"good": []}}

@@ -12,7 +12,7 @@ from crosswind.tasks.drawing import as_json, as_mermaid, as_text
 from crosswind.tasks.graph import find_loops
 from crosswind.tasks.layout import around, panels
 from crosswind.tasks.picture import as_html, as_svg, draw_panel
-from crosswind.tasks.terminal import as_drawing
+from crosswind.tasks.terminal_drawing import as_drawing
 
 SPACE = "{http://www.w3.org/2000/svg}"
 
@@ -28,7 +28,7 @@ def graph(folder: Any) -> Any:
 
 @pytest.fixture
 def knotted(folder: Any) -> Any:
-    """Sixty tasks in three folders that read up to four of the tasks before, near and far."""
+    """Return sixty tasks in three folders, each of which reads up to four earlier tasks, near and far."""
     for n in range(60):
         before = sorted({n - step for step in (1, 7, 10, 27) if n >= step})
         folder.task(f"area_{n % 3}/t{n}", ", ".join(f"t{m}" for m in before))
@@ -55,7 +55,7 @@ def test_text_names_all_that_append_to_a_table(folder: Any) -> None:
     assert "  reads  log  from a, b" in lines
 
 
-def test_json_holds_what_the_text_holds(graph: Any) -> None:
+def test_json_has_the_same_content_as_the_text(graph: Any) -> None:
     tasks = {task["id"]: task for task in json.loads(as_json(graph))["tasks"]}
     assert tasks["weekly"] == {
         "id": "weekly",
@@ -109,7 +109,7 @@ def test_no_edge_runs_behind_a_box_and_no_box_stands_on_another(knotted: Any) ->
 
 
 def _points(edge: str) -> Iterator[tuple[float, float]]:
-    """Points on an edge: along its straight part, and along its bend."""
+    """Return points on an edge: along its straight part, and along its curve."""
     numbers = [float(number) for number in re.findall(r"-?\d+", re.findall(r' d="([^"]*)"', edge)[0])]
     begin, turn = (numbers[0], numbers[1]), (numbers[2], numbers[3])
     for step in range(21):
@@ -146,7 +146,7 @@ def test_a_thousand_tasks_are_a_page_by_folder_with_a_search(folder: Any) -> Non
         folder.task(f"area_{n % 20:02}/t{n}", ", ".join(f"t{m}" for m in (n - 20, n - 40) if m >= 0))
     page = as_html(folder.compile().graph)
     assert page.count("<details") == 20
-    assert 0 < page.count("<details open") < 20, "what does not fit is folded"
+    assert 0 < page.count("<details open") < 20, "folders beyond the limit are folded"
     assert "area_07 (50 tasks)" in page
     assert page.count('class="b"') == 1000
     assert 'type="search"' in page
@@ -160,7 +160,7 @@ def test_names_cannot_break_out_of_a_page(folder: Any) -> None:
     assert "alert(1)</script>" not in page
 
 
-def test_the_terminal_shows_who_comes_after_whom(folder: Any) -> None:
+def test_the_terminal_shows_which_task_follows_which(folder: Any) -> None:
     folder.task("shop/orders", "raw")
     folder.task("shop/daily", "orders")
     folder.task("shop/weekly", "daily, orders")

@@ -1,16 +1,16 @@
-"""Jinja in queries: which texts come of a template, and where their lines are from."""
+"""Jinja in queries: the texts that a template renders, and the lines that they come from."""
 
 from __future__ import annotations
 
 import pytest
 
-from crosswind.tasks.queries import read_query
+from crosswind.tasks.query_analysis import read_query
+from crosswind.tasks.sql.jinja_templates import MAX_VARIANTS, SqlTemplateError, variants
 from crosswind.tasks.sql.names import HOLE
-from crosswind.tasks.sql.templates import MAX_READINGS, TemplateProblem, readings
 
 
 def texts(template: str) -> list[str]:
-    return [" ".join(reading.text.split()) for reading in readings(template)]
+    return [" ".join(reading.text.split()) for reading in variants(template)]
 
 
 @pytest.mark.parametrize(
@@ -31,23 +31,23 @@ def texts(template: str) -> list[str]:
         ("{% with t = 'x' %}{{ t }}{% endwith %}", ["x"]),
     ],
 )
-def test_every_branch_is_a_text_and_what_the_template_tells_is_filled_in(template: str, expected: list[str]) -> None:
+def test_every_branch_is_a_text_with_the_values_that_the_template_sets(template: str, expected: list[str]) -> None:
     assert sorted(texts(template)) == sorted(expected)
 
 
 def test_many_conditions_do_not_grow_without_end() -> None:
     template = "".join(f"{{% if c{n} %}}{n}{{% endif %}}" for n in range(100))
-    assert len(texts(template)) == MAX_READINGS
+    assert len(texts(template)) == MAX_VARIANTS
 
 
 def test_loops_in_loops_do_not_grow_without_end() -> None:
     deep = "{% for a in x %}" * 60 + "abcdefgh" * 10 + "{% endfor %}" * 60
-    with pytest.raises(TemplateProblem, match="more text than can be read"):
+    with pytest.raises(SqlTemplateError, match="more text than can be read"):
         texts(deep)
 
 
-def test_an_included_file_is_not_seen_and_the_text_not_whole() -> None:
-    (reading,) = readings("SELECT 1 {% include 'more.sql' %}")
+def test_an_included_file_is_missing_from_the_text() -> None:
+    (reading,) = variants("SELECT 1 {% include 'more.sql' %}")
     assert not reading.whole
 
 
@@ -57,12 +57,12 @@ def test_lines_are_those_of_the_template() -> None:
 
 
 def test_a_branch_that_cannot_be_read_is_named_with_its_line() -> None:
-    found = read_query("SELECT * FROM a\n{% if x %}\nWHERE ((\n{% endif %}", [], "", "")
-    assert list(found.reads) == ["a"]
-    assert [line for line, _ in found.unread] == [3]
+    facts = read_query("SELECT * FROM a\n{% if x %}\nWHERE ((\n{% endif %}", [], "", "")
+    assert list(facts.reads) == ["a"]
+    assert [line for line, _ in facts.unread] == [3]
 
 
 def test_a_template_that_is_broken_is_named_with_its_line() -> None:
-    found = read_query("SELECT 1;\n{% if x %}", [], "", "")
-    assert found.unread[0][0] == 2
-    assert "template" in found.unread[0][1]
+    facts = read_query("SELECT 1;\n{% if x %}", [], "", "")
+    assert facts.unread[0][0] == 2
+    assert "template" in facts.unread[0][1]

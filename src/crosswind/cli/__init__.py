@@ -1,9 +1,9 @@
-"""The command ``crosswind``: one file of this folder per command family, loaded when it is called."""
+"""The command ``crosswind``: one module per subcommand, imported when that is called, so that ``--help`` stays fast."""
 
 from __future__ import annotations
 
 import importlib
-import pkgutil
+import sys
 
 import click
 
@@ -12,38 +12,68 @@ from crosswind.errors import ConfigError, CrosswindError
 __all__ = ["main"]
 
 
-class _Families(click.Group):
-    """Finds a command as the function of the same name in the module of the same name."""
+_COMMANDS = (
+    "completion",
+    "demo",
+    "doctor",
+    "init",
+    "local",
+    "pods",
+    "reap",
+    "render",
+    "sidecars",
+    "tasks",
+    "top",
+    "wrap",
+)
+"""Each is a function of this name in the module of this name; other modules are shared by commands."""
+
+
+class _LazyGroup(click.Group):
+    """Imports a command's module when the command is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(module.name for module in pkgutil.iter_modules(__path__))
+        return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.list_commands(ctx):
+        if cmd_name not in _COMMANDS:
             return None
         command: click.Command = getattr(importlib.import_module(f"{__name__}.{cmd_name}"), cmd_name)
         return command
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command; our own errors become one line and an exit code."""
+        """Run the command. Errors that Crosswind raises on purpose become one line and an exit code."""
         try:
             return super().invoke(ctx)
-        except CrosswindError as problem:
-            click.echo(f"crosswind: {problem}", err=True)
-            return ctx.exit(2 if isinstance(problem, ConfigError) else 1)
-        except ModuleNotFoundError as problem:
-            if (problem.name or "crosswind").startswith("crosswind"):
+        except CrosswindError as error:
+            click.echo(f"crosswind: {error}", err=True)
+            return ctx.exit(2 if isinstance(error, ConfigError) else 1)
+        except _kubelocal_errors() as error:
+            click.echo(f"crosswind: {error}", err=True)
+            return ctx.exit(2 if isinstance(error, sys.modules["kubelocal.errors"].SettingError) else 1)
+        except ModuleNotFoundError as error:
+            if (error.name or "crosswind").startswith("crosswind"):
                 raise
-            click.echo(f"crosswind: {_missing(problem.name)}", err=True)
+            click.echo(f"crosswind: {_missing_package(error.name)}", err=True)
             return ctx.exit(2)
 
 
-def _missing(package: str | None) -> str:
-    where = "pip install '.[local]' in a checkout, or 'crosswind-VERSION-py3-none-any.whl[local]'"
-    return f"this command needs Crosswind's extra local ({package} is not installed): {where}"
+def _kubelocal_errors() -> tuple[type[Exception], ...]:
+    """Return kubelocal's errors if a command has imported it; it is installed only with the extra ``local``."""
+    module = sys.modules.get("kubelocal.errors")
+    return (module.KubelocalError,) if module else ()
 
 
-@click.command(cls=_Families, context_settings={"help_option_names": ["-h", "--help"]})
+def _missing_package(module: str | None) -> str:
+    package = (module or "").partition(".")[0]
+    command = (
+        "pip install packages/kubelocal '.[local]' in a checkout, or both wheels:"
+        " kubelocal-VERSION-py3-none-any.whl 'crosswind-VERSION-py3-none-any.whl[local]'"
+    )
+    return f"this command needs Crosswind's extra local ({package} is not installed): {command}"
+
+
+@click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="crosswind")
 def main() -> None:
     """Airflow tasks in Kubernetes pods: fast, and under any service mesh.

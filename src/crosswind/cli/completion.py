@@ -1,4 +1,4 @@
-"""``crosswind completion``: what a shell needs to complete commands, options and names of local clusters."""
+"""``crosswind completion``: scripts by which shells complete commands, options and names of local clusters."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ fish, in ~/.config/fish/config.fish:   crosswind completion fish | source
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
     """Print the completion script for a shell."""
-    found = get_completion_class(shell)
-    assert found is not None
-    click.echo(found(ctx.find_root().command, {}, "crosswind", "_CROSSWIND_COMPLETE").source())
+    completion_class = get_completion_class(shell)
+    assert completion_class is not None  # click.Choice has checked the name
+    click.echo(completion_class(ctx.find_root().command, {}, "crosswind", "_CROSSWIND_COMPLETE").source())

@@ -1,4 +1,4 @@
-"""``crosswind render``: from a values file to manifests."""
+"""``crosswind render``: writes the manifests of a values file."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from crosswind import ownership
-from crosswind.counting import counted
-from crosswind.errors import ConfigError
-from crosswind.regular_files import read_text
+from crosswind.cli import output_files
+from crosswind.documents import read_text
+from crosswind.errors import ConfigError, counted
 
 if TYPE_CHECKING:
-    from crosswind.deploy.objects import Rendered
+    from crosswind.deploy.objects import RenderedObject
     from crosswind.deploy.values import Values
     from crosswind.kube.client import Client
     from crosswind.types import Manifest
 
-__all__ = ["look", "read", "render"]
+__all__ = ["live_object", "read", "render"]
 
 MARK_LINE = "# Written by crosswind render. Changes are lost: change the values file.\n"
-MARK = ownership.line_mark("crosswind render", MARK_LINE)
+MARK = output_files.line_mark("crosswind render", MARK_LINE)
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -36,62 +35,75 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
     "--output",
     "folder",
     type=_FOLDER,
-    help="Folder to write the tree to; printed by default. json: print JSON (a folder of that name is ./json).",
+    help="Folder to write to; without it, print YAML. json: print JSON (name such a folder ./json).",
 )
-@click.option("--explain", is_flag=True, help="Walk through the objects instead, in the order of their dependence.")
+@click.option("--explain", is_flag=True, help="Explain the objects instead, each after those that it depends on.")
 @click.option(
-    "--diff", is_flag=True, help="Show what would change in FOLDER, or with a context in the cluster; 1 if so."
+    "--diff", is_flag=True, help="Show the changes to FOLDER, or to the cluster; exit code 1 if there are any."
 )
-@click.option("--helm-values", is_flag=True, help="Print the same as values for Airflow's official Helm chart, 1.22.")
+@click.option("--helm-values", is_flag=True, help="Print equivalent values for Airflow's official Helm chart 1.22.")
 @click.option("--context", help="Context of the kubeconfig, for --diff.")
 @click.option("--kubeconfig", help="Path of the kubeconfig, for --diff.")
 def render(values: str, folder: Path | None, explain: bool, diff: bool, helm_values: bool, **reach: str | None) -> None:
     """Write the Kubernetes manifests of the deployment that the file VALUES describes.
 
-    One object per file, each with its reason as a comment: kubectl apply -f FOLDER --recursive. Files of an earlier
-    run that are no longer needed are removed; files that this command has not written are never touched.
+    Writes one object per file, with its purpose as a comment; apply them by kubectl apply -f FOLDER --recursive.
+    Removes files of an earlier run that are not needed any longer. Never touches files that this command did not write.
     """
     from crosswind.deploy import tree
 
     as_json = str(folder) == "json"
     folder = None if as_json else folder
-    given = read(values, folder)
-    objects = tree.render(given)
-    _warn(given)
+    parsed = read(values, folder)
+    objects = tree.render(parsed)
+    _warn_of_shared_namespace(parsed)
     if explain:
-        from crosswind.deploy import explanations
-
-        click.echo_via_pager("\n".join(explanations.explain(given, objects)) + "\n")
-        return
-    if helm_values:
-        click.echo(_helm_json(given) if as_json else _helm_text(given), nl=False)
-        return
-    if diff:
+        _explain(parsed, objects)
+    elif helm_values:
+        click.echo(_helm_json(parsed) if as_json else _helm_text(parsed), nl=False)
+    elif diff:
         lines = _file_diff(objects, folder) if folder else _cluster_diff(objects, reach)
-        click.echo(json.dumps(lines, indent=2) + "\n" if as_json else "".join(f"{line}\n" for line in lines), nl=False)
-        click.get_current_context().exit(1 if lines else 0)
-    if as_json:
-        click.echo(json.dumps([dataclasses.asdict(one) for one in objects], indent=2))
-        return
-    if folder is None:
-        click.echo(
-            "---\n".join(text for path, text in tree.files(objects).items() if path != tree.KUSTOMIZATION), nl=False
-        )
-        return
-    removed = _write(folder, _marked(tree.files(objects)))
-    click.echo(f"{counted(len(objects), 'object')} written to {folder}" + (f", {removed} removed" if removed else ""))
+        _print_diff(lines, as_json)
+    elif as_json:
+        click.echo(json.dumps([dataclasses.asdict(rendered) for rendered in objects], indent=2))
+    elif folder is None:
+        click.echo(_as_stream(objects), nl=False)
+    else:
+        removed = _write(folder, _marked(tree.files(objects)))
+        suffix = f", {removed} removed" if removed else ""
+        click.echo(f"{counted(len(objects), 'object')} written to {folder}{suffix}")
+
+
+def _explain(values: Values, objects: list[RenderedObject]) -> None:
+    from crosswind.deploy import explanations
+
+    click.echo_via_pager("\n".join(explanations.explain(values, objects)) + "\n")
+
+
+def _as_stream(objects: list[RenderedObject]) -> str:
+    """Return the objects as one stream of YAML documents."""
+    from crosswind.deploy import tree
+
+    return "---\n".join(text for path, text in tree.files(objects).items() if path != tree.KUSTOMIZATION)
+
+
+def _print_diff(lines: list[str], as_json: bool) -> None:
+    """Print a diff and exit: 1 if there are changes."""
+    click.echo(json.dumps(lines, indent=2) + "\n" if as_json else "".join(f"{line}\n" for line in lines), nl=False)
+    click.get_current_context().exit(1 if lines else 0)
 
 
 def read(values: str, folder: Path | None = None) -> Values:
-    """Return what a values file says; "-" is standard input. ``folder``: where it has been rendered to before."""
+    """Return the values of a file; "-" is standard input. ``folder``: the folder of an earlier rendering, if any."""
     from crosswind.deploy.values_file import read_values
 
-    given = read_values(read_text(values, what="values file", pipes=True), values)
-    return given.with_workers_apart(False) if folder and _shared_before(folder, given.namespace) else given
+    parsed = read_values(read_text(values, what="values file", pipes=True), values)
+    # Later versions put workers into a namespace of their own; a deployment that exists keeps its layout.
+    return parsed.with_workers_apart(False) if folder and _shared_before(folder, parsed.namespace) else parsed
 
 
 def _shared_before(folder: Path, namespace: str) -> bool:
-    """Return whether an earlier run rendered workers into the namespace of everything else."""
+    """Whether an earlier run rendered workers into the namespace of all other objects."""
     path = folder / "configmap.yaml"
     if not path.is_file():
         return False
@@ -99,7 +111,7 @@ def _shared_before(folder: Path, namespace: str) -> bool:
     return text.startswith(MARK_LINE) and f"\n    namespace = {namespace}\n" in text
 
 
-def _warn(values: Values) -> None:
+def _warn_of_shared_namespace(values: Values) -> None:
     from crosswind.deploy.values_file import shared_namespace
 
     if warning := shared_namespace(values):
@@ -124,34 +136,34 @@ def _helm_json(values: Values) -> str:
     return json.dumps(content, indent=2) + "\n"
 
 
-def _file_diff(objects: list[Rendered], folder: Path) -> list[str]:
+def _file_diff(objects: list[RenderedObject], folder: Path) -> list[str]:
     from crosswind.deploy import differences, tree
 
     files = _marked(tree.files(objects))
-    paths = {*files, *_earlier(folder)}
+    paths = {*files, *_files_of_earlier_run(folder)}
     present = {path: read_text(folder / path) for path in paths if (folder / path).is_file()}
     return [*differences.file_differences(files, present)]
 
 
-def _cluster_diff(objects: list[Rendered], reach: dict[str, str | None]) -> list[str]:
+def _cluster_diff(objects: list[RenderedObject], reach: dict[str, str | None]) -> list[str]:
     from crosswind.deploy import differences
 
-    lives = asyncio.run(_live([one.manifest for one in objects], reach))
-    pairs = zip(objects, lives, strict=True)
-    return [line for one, live in pairs for line in differences.object_differences(one.manifest, live)]
+    live_objects = asyncio.run(_live([rendered.manifest for rendered in objects], reach))
+    pairs = zip(objects, live_objects, strict=True)
+    return [line for rendered, live in pairs for line in differences.object_differences(rendered.manifest, live)]
 
 
 async def _live(manifests: list[Manifest], reach: dict[str, str | None]) -> list[Manifest | None]:
-    """Read the objects as they are in the cluster; None for those that are not there."""
+    """Return the objects as the cluster has them, None for each that does not exist."""
     from crosswind.kube.client import Client
     from crosswind.settings import KubeSettings
 
     async with await Client.connect(KubeSettings(kubeconfig=reach["kubeconfig"], context=reach["context"])) as client:
-        return list(await asyncio.gather(*(look(client, manifest) for manifest in manifests)))
+        return list(await asyncio.gather(*(live_object(client, manifest) for manifest in manifests)))
 
 
-async def look(client: Client, manifest: Manifest) -> Manifest | None:
-    """Return a rendered object as the cluster has it; None if it is not there."""
+async def live_object(client: Client, manifest: Manifest) -> Manifest | None:
+    """Return a rendered object as the cluster has it; None if it does not exist."""
     from crosswind.errors import NotFound
     from crosswind.kube.resources import resource_of
 
@@ -167,24 +179,27 @@ def _marked(files: dict[str, str]) -> dict[str, str]:
 
 
 def _write(folder: Path, files: dict[str, str]) -> int:
-    """Write the tree; return how many files of an earlier one were removed. Nothing is written if one is not ours."""
-    ownership.check_tree(folder, files, MARK)
-    stale = [path for path in _earlier(folder) if path not in files]
+    """Write the files; return how many files of an earlier run were removed.
+
+    Checks all paths first, so that nothing is written if one holds a file that this command did not write.
+    """
+    output_files.check_tree(folder, files, MARK)
+    stale = [path for path in _files_of_earlier_run(folder) if path not in files]
     for path, text in files.items():
-        ownership.write(folder / path, text.encode(), MARK)
-    return sum(ownership.remove(folder / path, MARK) for path in stale)
+        output_files.write(folder / path, text.encode(), MARK)
+    return sum(output_files.remove(folder / path, MARK) for path in stale)
 
 
-def _earlier(folder: Path) -> list[str]:
-    """Return the files of the tree that is there: those that its list names."""
-    from crosswind.bounded_yaml import parse
+def _files_of_earlier_run(folder: Path) -> list[str]:
+    """Return the files that the folder's kustomization lists."""
     from crosswind.deploy.tree import KUSTOMIZATION
+    from crosswind.documents import parse
 
     try:
-        tree = parse(read_text(folder / KUSTOMIZATION), KUSTOMIZATION)
+        kustomization = parse(read_text(folder / KUSTOMIZATION), KUSTOMIZATION)
     except ConfigError:
         return []
-    listed = tree.get("resources") if isinstance(tree, dict) else None
-    inside = folder.resolve()
+    listed = kustomization.get("resources") if isinstance(kustomization, dict) else None
+    root = folder.resolve()
     paths = [str(path) for path in listed] if isinstance(listed, list) else []
-    return [path for path in paths if (folder / path).resolve().is_relative_to(inside)]
+    return [path for path in paths if (folder / path).resolve().is_relative_to(root)]

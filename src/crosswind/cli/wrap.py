@@ -1,4 +1,4 @@
-"""``crosswind wrap``: a command among sidecars, for Jobs."""
+"""``crosswind wrap``: runs a command beside sidecars, for Jobs."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Any
 
 import click
 
-from crosswind.pods.known_sidecars import KNOWN
-from crosswind.runs.wrapping import LOOK_S, Door, WrapSettings, run
+from crosswind.sidecars.catalog import KNOWN
+from crosswind.sidecars.wrapper import LOOK_S, QuitEndpoint, WrapSettings, run
 
 __all__ = ["wrap"]
 
-_DOOR = re.compile(r"(?:([A-Z]+) )?:(\d{1,5})(/\S*)")
-_MESHES = sorted(one.name for one in KNOWN if one.asks or one.ready)
+_REQUEST = re.compile(r"(?:([A-Z]+) )?:(\d{1,5})(/\S*)")
+_MESHES = sorted(known.name for known in KNOWN if known.asks or known.ready)
 
 
-def _door(value: str) -> Door:
-    """Read ``[METHOD ]:PORT/PATH``, as plans print requests."""
-    found = _DOOR.fullmatch(value)
-    if found is None or not 0 < int(found[2]) < 65536:
+def _quit_endpoint(value: str) -> QuitEndpoint:
+    """Parse ``[METHOD ]:PORT/PATH``, the form in which plans print requests."""
+    match = _REQUEST.fullmatch(value)
+    if match is None or not 0 < int(match[2]) < 65536:
         raise click.BadParameter(f"{value!r} is not of the form ':PORT/PATH' or 'METHOD :PORT/PATH'")
-    return Door(value, found[1] or "POST", int(found[2]), found[3], quit=True)
+    return QuitEndpoint(value, match[1] or "POST", int(match[2]), match[3])
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -30,7 +30,7 @@ def _door(value: str) -> Door:
     type=click.FloatRange(0),
     default=60.0,
     show_default=True,
-    help="Seconds that sidecars may take to be ready; then the command runs all the same.",
+    help="Seconds to wait for the sidecars to be ready; then the command runs in any case.",
 )
 @click.option(
     "--mesh",
@@ -39,43 +39,45 @@ def _door(value: str) -> Door:
     multiple=True,
     default=["auto"],
     metavar="NAME",
-    help="auto (the default): every known sidecar that comes within --look; none; or a sidecar to wait for, as often"
-    f" as there are sidecars: {', '.join(_MESHES)}.",
+    help="Sidecars to wait for. auto (the default): every known sidecar that appears within --look. none. Or one of"
+    f" these, repeatable: {', '.join(_MESHES)}.",
 )
 @click.option(
     "--look",
     type=click.FloatRange(0),
     default=LOOK_S,
     show_default=True,
-    help="Seconds from the start in which auto waits for sidecars that begin late.",
+    help="Seconds after the start in which auto looks for sidecars that start late.",
 )
 @click.option(
     "--quit",
     "quits",
     multiple=True,
-    type=_door,
+    type=_quit_endpoint,
     metavar="REQUEST",
-    help="A further request that ends a sidecar: ':PORT/PATH'.",
+    help="A further request that stops a sidecar: ':PORT/PATH'.",
 )
-@click.option("--address", default="localhost", show_default=True, help="Where the pod's sidecars listen.")
-@click.option("--print-shell", is_flag=True, help="Print a script that does the same in images without Python.")
-@click.option("--print-helm-values", is_flag=True, help="Print values for the Jobs of Airflow's official chart.")
+@click.option("--address", default="localhost", show_default=True, help="Address at which the pod's sidecars listen.")
+@click.option(
+    "--print-shell", is_flag=True, help="Print a shell script with the same function, for images without Python."
+)
+@click.option("--print-helm-values", is_flag=True, help="Print Helm values for the Jobs of Airflow's official chart.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
-def wrap(command: tuple[str, ...], print_shell: bool, print_helm_values: bool, **given: Any) -> None:
+def wrap(command: tuple[str, ...], print_shell: bool, print_helm_values: bool, **options: Any) -> None:
     """Run COMMAND once all sidecars are ready, then ask the sidecars to quit.
 
-    Exits with the command's exit code, 128 + n for signal n. Passes signals on and reaps orphans, so that it can be
-    process 1 of a container. Sidecars that listen elsewhere than usual are named by --quit.
+    Exits with the command's exit code, or 128 + n for signal n. Forwards signals and reaps orphaned processes, so that
+    it can be process 1 of a container. Use --quit for sidecars that listen on another port than usual.
     """
-    meshes = given["meshes"]
+    meshes = options["meshes"]
     if "none" in meshes and len(meshes) > 1:
-        raise click.UsageError("--mesh none goes with no other --mesh")
-    settings = WrapSettings(meshes, given["wait_timeout"], given["look"], given["quits"], given["address"])
+        raise click.UsageError("--mesh none cannot be combined with another --mesh")
+    settings = WrapSettings(meshes, options["wait_timeout"], options["look"], options["quits"], options["address"])
     if print_shell or print_helm_values:
-        from crosswind.runs import wrap_texts
+        from crosswind.sidecars import scripts
 
-        click.echo(wrap_texts.shell(settings) if print_shell else wrap_texts.helm_values(settings), nl=False)
+        click.echo(scripts.shell(settings) if print_shell else scripts.helm_values(settings), nl=False)
     elif not command:
-        raise click.UsageError("name a command, behind --")
+        raise click.UsageError("the command is missing: write it after --")
     else:
         click.get_current_context().exit(run(command, settings))

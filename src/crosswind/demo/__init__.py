@@ -1,1 +1,1 @@
-"""The demo: a real DAG on a real Airflow, every task in a pod beside a mesh sidecar, watched and summed up."""
+"""The demo: a real DAG on a real Airflow, each task in a pod with a mesh sidecar, shown live and summarised."""

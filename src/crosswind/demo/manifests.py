@@ -1,4 +1,4 @@
-"""The objects that the demo puts into a cluster, and the pod template of its workers. Pure."""
+"""The objects that the demo creates in a cluster, and the pod template of its workers. Pure."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ OUTPUT_CLAIM = "demo-output"
 
 
 def namespace(name: str) -> Manifest:
-    """A namespace in which Istio's injector is on."""
+    """Return a namespace with Istio's injection."""
     labels = {"istio-injection": "enabled", "app.kubernetes.io/part-of": "crosswind-demo"}
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
 
 
 def files(name: str, contents: Mapping[str, str]) -> Manifest:
-    """A ConfigMap of text files, given by path."""
+    """Return a ConfigMap of text files. ``contents``: the texts by path."""
     data = {_key(path): text for path, text in contents.items()}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": _config_map(name)}, "data": data}
 
@@ -29,7 +29,7 @@ def _config_map(name: str) -> str:
 
 
 def _key(path: str) -> str:
-    """Return the key of a file: keys may not have slashes."""
+    """Return the key of a file: keys must not contain slashes."""
     return path.replace("/", "__")
 
 
@@ -39,7 +39,7 @@ def _files_volume(name: str, paths: Iterable[str]) -> Manifest:
 
 
 def output_claim() -> Manifest:
-    """The volume that the tasks share."""
+    """Return the claim of the volume that the tasks share."""
     spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "100Mi"}}}
     metadata = {"name": OUTPUT_CLAIM}
     return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}
@@ -48,9 +48,9 @@ def output_claim() -> Manifest:
 def worker_template(
     image: str, pull_policy: str, execution_api_url: str, mounts: Mapping[str, Iterable[str]]
 ) -> Manifest:
-    """The pod template: a shared output volume, no secret of any kind.
+    """Return the pod template: a shared output volume, and no secrets.
 
-    ``mounts``: folders below Airflow's home, each with the paths of its files, that come from ConfigMaps.
+    ``mounts``: folders in Airflow's home whose files come from ConfigMaps, each with the paths of its files.
     """
     environment = {
         "AIRFLOW_HOME": AIRFLOW_HOME,

@@ -1,4 +1,8 @@
-"""Airflow's own processes: started, waited for, ended without a trace."""
+"""Runs Airflow's components as processes of this machine.
+
+``Airflow`` owns the processes. Leaving its ``async with`` block, by cancellation too, stops their process groups. If
+this process is killed, the kernel sends them TERM.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +22,12 @@ from crosswind.errors import CrosswindError
 
 __all__ = ["Airflow", "ServiceEnded", "airflow_environment", "die_with_parent", "free_port"]
 
-STOP_S = 8.0
+STOP_TIMEOUT_S = 8.0
 PR_SET_PDEATHSIG = 1
 
 
 class ServiceEnded(CrosswindError):
-    """One of Airflow's processes ended by itself; the message holds the end of its log."""
+    """One of Airflow's processes exited by itself; the message contains the end of its log."""
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -34,12 +38,12 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def airflow_environment(home: Path, dags: Path, api_host: str, api_port: int) -> dict[str, str]:
-    """Build the configuration of a small real Airflow: SQLite, one DAG folder, everybody is admin of the UI.
+    """Return the environment of a small real Airflow: SQLite, one DAG folder, every user is an admin.
 
-    Nothing of the caller's own ``AIRFLOW_*`` variables or ``airflow.cfg`` gets in.
+    The caller's own ``AIRFLOW_*`` variables and ``airflow.cfg`` have no effect on it.
     """
-    mine = {key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW")}
-    return mine | {
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW")}
+    return inherited | {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__API__BASE_URL": f"http://localhost:{api_port}",
         "AIRFLOW__API__SECRET_KEY": secrets.token_hex(16),
@@ -47,7 +51,7 @@ def airflow_environment(home: Path, dags: Path, api_host: str, api_port: int) ->
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://{api_host}:{api_port}/execution/",
-        "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "300",  # a slow machine takes its time
+        "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "300",  # for slow machines: the first import of Airflow takes long
         "AIRFLOW__CORE__FERNET_KEY": "",
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
@@ -62,15 +66,15 @@ def airflow_environment(home: Path, dags: Path, api_host: str, api_port: int) ->
 
 
 def die_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
-    """Let the kernel end this process when its parent dies without cleaning up (Linux only)."""
+    """Have the kernel send this process a signal when its parent dies (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
 
 class Airflow:
-    """A scheduler, a DAG processor and an API server, each with a log file under ``home``.
+    """A scheduler, a DAG processor and an API server, each with a log file in ``home``.
 
-    An async context manager: on leaving, every process group is told to end, then killed after 8 s.
+    An async context manager: on leaving, each process group gets TERM, and KILL after 8 s.
     """
 
     def __init__(self, home: Path, environment: Mapping[str, str], api_host: str, api_port: int) -> None:
@@ -81,7 +85,7 @@ class Airflow:
 
     @property
     def url(self) -> str:
-        """Where the UI and the REST API are."""
+        """The URL of the UI and the REST API."""
         return f"http://{self.api_host}:{self.api_port}"
 
     async def __aenter__(self) -> Airflow:
@@ -92,43 +96,44 @@ class Airflow:
         await self.stop()
 
     async def migrate(self) -> None:
-        """Make the database."""
+        """Create the database."""
         process = await self._start("migrate", "db", "migrate")
         if await process.wait():
             raise ServiceEnded(f"airflow db migrate failed:\n{self.log_end('migrate')}")
         del self._processes["migrate"]
 
     async def start(self) -> None:
-        """Start the three services; they come up by themselves."""
+        """Start the three services, without waiting until they are ready."""
         await self._start("api-server", "api-server", "-H", self.api_host, "-p", str(self.api_port), "-w", "1")
         await self._start("scheduler", "scheduler")
         await self._start("dag-processor", "dag-processor")
 
     async def start_triggerer(self) -> None:
-        """Start the triggerer too: only deferred tasks need it, but without it Airflow does not call itself healthy."""
+        """Start the triggerer. Only deferred tasks need it, but Airflow reports itself as unhealthy without one."""
         await self._start("triggerer", "triggerer")
 
     def process_id(self, name: str) -> int:
-        """Return the process id of a service that was started: ``scheduler``, ``api-server`` or ``dag-processor``."""
+        """Return the process id of a started service: ``scheduler``, ``api-server`` or ``dag-processor``."""
         return self._processes[name].pid
 
     def check(self) -> None:
-        """Raise ``ServiceEnded`` when a service is no longer there."""
+        """Raise ``ServiceEnded`` if a service has exited."""
         for name, process in self._processes.items():
             if process.returncode is not None:
                 raise ServiceEnded(f"airflow {name} ended with code {process.returncode}:\n{self.log_end(name)}")
 
     async def stop(self) -> None:
-        """End all process groups: TERM, and KILL for what is left after 8 s."""
+        """Stop all process groups: TERM, and KILL after 8 s, the API server as soon as the others have ended."""
         for process in self._processes.values():
             _signal_group(process, signal.SIGTERM)
-        waits = [asyncio.create_task(process.wait()) for process in self._processes.values()]
+        # The API server has answered its requests at once; Python then frees Airflow's objects for two seconds of CPU.
+        awaited = [process for name, process in self._processes.items() if name != "api-server"]
+        waits = [asyncio.create_task(process.wait()) for process in awaited]
         if waits:
-            await asyncio.wait(waits, timeout=STOP_S)
+            await asyncio.wait(waits, timeout=STOP_TIMEOUT_S)
         for process in self._processes.values():
             _signal_group(process, signal.SIGKILL)
-        if waits:
-            await asyncio.gather(*waits)
+        await asyncio.gather(*waits, *(process.wait() for process in self._processes.values()))
         self._processes.clear()
 
     def log_end(self, name: str, lines: int = 15) -> str:
@@ -157,6 +162,6 @@ class Airflow:
 
 
 def _signal_group(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    # The group outlives its leader (the API server's workers), so it is told even when the leader has ended.
+    # The workers of the API server outlive their group's leader, so the group gets the signal in any case.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, number)

@@ -1,1 +1,1 @@
-"""From values to manifests, one module per component. Pure."""
+"""Renders the manifests of a deployment from a values file, one module per component. Pure."""

@@ -1,12 +1,12 @@
-"""Alert rules for the Prometheus operator: what a person should look at, with where to look."""
+"""Alert rules for the Prometheus operator. Each names a symptom that needs a person, and where to look first."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from crosswind.deploy.configuration import statsd_prefix
-from crosswind.deploy.objects import Rendered, named, new
+from crosswind.deploy.airflow_config import statsd_prefix
+from crosswind.deploy.objects import RenderedObject, named, new
 from crosswind.deploy.values import Values
 from crosswind.types import Manifest
 
@@ -15,9 +15,10 @@ __all__ = ["ALERTS", "Alert", "alerts"]
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One rule: it fires when ``expression`` has held for ``lasting`` (a duration of Prometheus).
+    """One rule: it fires when ``expression`` has held for ``lasting``, a duration in Prometheus' notation.
 
-    The exporter's mappings name metrics that have a label; others keep Airflow's prefix, ``PREFIX`` in an expression.
+    The exporter's mappings rename metrics that have a label. The others keep Airflow's prefix, which stands as
+    ``PREFIX`` in an expression.
     """
 
     name: str
@@ -25,7 +26,7 @@ class Alert:
     lasting: str
     severity: str
     summary: str
-    look: str
+    where_to_look: str
 
 
 ALERTS = (
@@ -42,7 +43,7 @@ ALERTS = (
         "max(PREFIX_crosswind_watch_silence) > 300",
         "5m",
         "critical",
-        "The API server has reported no pod for five minutes; the ends of tasks are seen late.",
+        "The API server has reported no pod for five minutes; the scheduler notices the ends of tasks late.",
         "the scheduler's log, and the API server's load",
     ),
     Alert(
@@ -66,7 +67,7 @@ ALERTS = (
         "sum(rate(airflow_crosswind_pushed_back[5m])) > 1",
         "10m",
         "warning",
-        "The API server pushes back more than one request a second; pods are created slowly.",
+        "The API server rejects more than one request a second (429 or 5xx); pods are created slowly.",
         "API priority and fairness, quotas, webhooks that answer slowly",
     ),
     Alert(
@@ -83,22 +84,22 @@ ALERTS = (
         "15m",
         "warning",
         "More than a hundred pods wait until their logs are stored.",
-        "whether the metadata database takes writes",
+        "whether the metadata database accepts writes",
     ),
 )
-"""All rules, over the metrics of docs/metrics.md as the exporter of these manifests names them."""
+"""All rules. They use the metrics of docs/reference/metrics.md by the names that the rendered exporter gives them."""
 
 
-def alerts(values: Values) -> Iterator[Rendered]:
-    """Yield the rules; nothing unless they are switched on."""
+def alerts(values: Values) -> Iterator[RenderedObject]:
+    """Yield one PrometheusRule if ``metrics.alerts`` is on."""
     if not values.metrics.alerts:
         return
     spec = {"groups": [{"name": named(values, "alerts"), "rules": [_rule(values, alert) for alert in ALERTS]}]}
     manifest = new(values, "monitoring.coreos.com/v1/PrometheusRule", named(values, "alerts"), "statsd", spec=spec)
     manifest["metadata"]["labels"] |= values.metrics.alert_labels
-    yield Rendered(
+    yield RenderedObject(
         "monitoring/alerts.yaml",
-        "Tells Prometheus when a person should look, and where; the Prometheus operator reads it.",
+        "Alert rules for Prometheus: when a person should look, and where. The Prometheus operator reads them.",
         manifest,
     )
 
@@ -109,5 +110,5 @@ def _rule(values: Values, alert: Alert) -> Manifest:
         "expr": alert.expression.replace("PREFIX", statsd_prefix(values).replace(".", "_")),
         "for": alert.lasting,
         "labels": {"severity": alert.severity, "namespace": values.namespace},
-        "annotations": {"summary": alert.summary, "description": f"Look at {alert.look}."},
+        "annotations": {"summary": alert.summary, "description": f"Look at {alert.where_to_look}."},
     }

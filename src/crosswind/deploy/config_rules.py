@@ -1,4 +1,4 @@
-"""Options of airflow.cfg that the manifests also rest upon: followed where they can be, else refused. Pure."""
+"""Options of airflow.cfg that the manifests depend on: the manifests follow some and refuse the others. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FOLLOWED = {
     ("metrics", "statsd_port"),
     ("metrics", "statsd_prefix"),
 }
-"""Options that ports, probes, Services and policies follow."""
+"""Options whose values the rendered ports, probes, Services and network policies use."""
 
 _REFUSED = {
     ("core", "executor"): "write executor: in the values file",
@@ -39,21 +39,21 @@ _REFUSED = {
     ("api", "ssl_cert"): "leave it out; TLS ends at the ingress, the gateway or the mesh's proxy",
     ("api", "ssl_key"): "leave it out; TLS ends at the ingress, the gateway or the mesh's proxy",
 }
-"""Options that contradict what is rendered, and what to write in their place."""
+"""Options that contradict the rendered objects, and the key to write instead."""
 
-_LISTENS = {("api", "host"), ("scheduler", "scheduler_health_check_server_host")}
-_EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - inside a pod
+_LISTEN_HOSTS = {("api", "host"), ("scheduler", "scheduler_health_check_server_host")}
+_ALL_INTERFACES = ("0.0.0.0", "::", "")  # noqa: S104 - inside a pod
 _PORTS = {(section, option) for section, option in FOLLOWED if option.endswith("port")}
-_SECTION = re.compile(r"[^\[\]\x00-\x1f\x7f]+")
-_OPTION = re.compile(r"[a-z0-9_.-]+")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x85\u2028\u2029]")
+_SECTION_NAME = re.compile(r"[^\[\]\x00-\x1f\x7f]+")
+_OPTION_NAME = re.compile(r"[a-z0-9_.-]+")
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x85\u2028\u2029]")
 _AIRFLOW_VARIABLE = re.compile(r"AIRFLOW__([A-Z0-9_.]+?)__([A-Z0-9_]+)", re.I)
 
 
 def config_problems(config: Mapping[str, Mapping[str, Json]]) -> Iterator[str]:
-    """Yield what is wrong with further options of airflow.cfg; each begins with a verb, as messages of values do."""
+    """Yield the problems of the values' ``config``; each completes a sentence that begins with the key."""
     for section, options in config.items():
-        if not _SECTION.fullmatch(section) or section != section.strip():
+        if not _SECTION_NAME.fullmatch(section) or section != section.strip():
             yield f"has a section {section!r}, which airflow.cfg cannot name; write it without brackets or line breaks"
             continue
         for option, value in options.items():
@@ -62,13 +62,13 @@ def config_problems(config: Mapping[str, Mapping[str, Json]]) -> Iterator[str]:
 
 def _option_problems(section: str, option: str, value: Json) -> Iterator[str]:
     place = f"[{section}] {option}"
-    if not _OPTION.fullmatch(option):
+    if not _OPTION_NAME.fullmatch(option):
         yield f"has {place!r}, which is no option's name; write it in lower case, with letters, digits and underscores"
     elif is_secret_option(section, option, value):
         yield f"has {place}, which is secret; put it into a Secret and refer to it"
     elif fix := _REFUSED.get((section, option)):
-        yield f"has {place}, which contradicts what is rendered; {fix}"
-    elif (section, option) in _LISTENS and str(value) not in _EVERYWHERE:
+        yield f"has {place}, which contradicts the rendered objects; {fix}"
+    elif (section, option) in _LISTEN_HOSTS and str(value) not in _ALL_INTERFACES:
         yield f"has {place} = {value}, where probes and other pods do not reach it; leave it out"
     elif (section, option) in _PORTS and not _is_port(value):
         yield f"has {place} = {value}, which is no port; write a number from 1024 to 65535"
@@ -77,26 +77,26 @@ def _option_problems(section: str, option: str, value: Json) -> Iterator[str]:
 
 
 def _is_port(value: Json) -> bool:
-    """Whether a process without rights can listen there."""
+    """Return whether an unprivileged process can listen at the port."""
     return str(value).isdigit() and 1024 <= int(str(value)) <= 65535
 
 
 def _text_problems(place: str, text: str) -> Iterator[str]:
-    """A value of many lines is written indented; what the parser would still take for something else is refused."""
-    if _CONTROL.search(text):
+    """Refuse a value that airflow.cfg cannot hold. ``airflow_config`` indents the further lines of a long value."""
+    if _CONTROL_CHARACTERS.search(text):
         yield f"has control characters in {place}; write it without them"
     if any(line.lstrip().startswith(("#", ";")) for line in text.split("\n")[1:]):
         yield f"has a line in {place} that airflow.cfg takes for a comment; write the value in one line"
 
 
 def variable_problems(variable: Mapping[str, Json]) -> Iterator[str]:
-    """Yield why a variable of a container must not set an option: it wins over airflow.cfg."""
-    found = _AIRFLOW_VARIABLE.fullmatch(str(variable.get("name", "")))
-    if not found:
+    """Yield why an environment variable must not set an option: Airflow prefers it to airflow.cfg."""
+    match = _AIRFLOW_VARIABLE.fullmatch(str(variable.get("name", "")))
+    if not match:
         return
-    section, option = found[1].lower(), found[2].lower()
+    section, option = match[1].lower(), match[2].lower()
     if fix := _REFUSED.get((section, option)):
-        yield f"has {variable['name']}, which contradicts what is rendered; {fix}"
+        yield f"has {variable['name']}, which contradicts the rendered objects; {fix}"
     elif (section, option) in FOLLOWED:
         fix = f"write config: {{{section}: {{{option}: ...}}}}"
         yield f"has {variable['name']}, which ports and probes do not follow; {fix}"

@@ -1,4 +1,4 @@
-"""What would change: against the files of a tree, or against the objects of a cluster."""
+"""Differences between rendered manifests and the files of a tree, or the live objects of a cluster."""
 
 from __future__ import annotations
 
@@ -24,42 +24,42 @@ def file_differences(files: Mapping[str, str], present: Mapping[str, str]) -> It
         )
 
 
-def object_differences(wanted: Manifest, live: Manifest | None) -> Iterator[str]:
-    """Yield a line for each field that ``wanted`` names and the cluster has otherwise.
+def object_differences(rendered: Manifest, live: Manifest | None) -> Iterator[str]:
+    """Yield a line for each field of ``rendered`` that has another value in the cluster.
 
-    Fields that only the cluster has are defaults or others' work, and are left out.
+    Fields that only the live object has are defaults, or set by other writers, and do not count.
     """
-    name = f"{wanted['kind']} {wanted['metadata']['name']}"
+    name = f"{rendered['kind']} {rendered['metadata']['name']}"
     if live is None:
         yield f"{name}: would be created"
         return
-    for path, before, after in _differences(wanted, live, ""):
+    for path, before, after in _differences(rendered, live, ""):
         yield f"{name}: {path}: {_short(before)} -> {_short(after)}"
 
 
-def _differences(wanted: Json, live: Json, path: str) -> Iterator[tuple[str, Json, Json]]:
-    if isinstance(wanted, Mapping) and isinstance(live, Mapping):
-        for key, value in wanted.items():
+def _differences(rendered: Json, live: Json, path: str) -> Iterator[tuple[str, Json, Json]]:
+    if isinstance(rendered, Mapping) and isinstance(live, Mapping):
+        for key, value in rendered.items():
             yield from _differences(value, live.get(key), f"{path}.{key}" if path else key)
-    elif isinstance(wanted, list | tuple) and isinstance(live, list):
-        yield from _items([*wanted], live, path)
-    elif wanted != live and not (live is None and wanted in ({}, [], (), "", None)):
-        yield path, live, wanted
+    elif isinstance(rendered, list | tuple) and isinstance(live, list):
+        yield from _item_differences([*rendered], live, path)
+    elif rendered != live and not (live is None and rendered in ({}, [], (), "", None)):
+        yield path, live, rendered
 
 
-def _items(wanted: list[Json], live: list[Json], path: str) -> Iterator[tuple[str, Json, Json]]:
-    """Compare lists: by name where the items have one, as Kubernetes does, else by place."""
-    named = all(isinstance(item, Mapping) and "name" in item for item in (*wanted, *live))
-    ours, theirs = (
-        {str(item["name"]): item for item in items} if named else {str(n): item for n, item in enumerate(items)}
-        for items in (wanted, live)
+def _item_differences(rendered: list[Json], live: list[Json], path: str) -> Iterator[tuple[str, Json, Json]]:
+    """Compare lists by their items' names, as Kubernetes merges them, or by position where items have no name."""
+    have_names = all(isinstance(item, Mapping) and "name" in item for item in (*rendered, *live))
+    rendered_items, live_items = (
+        {str(item["name"]) if have_names else str(index): item for index, item in enumerate(items)}
+        for items in (rendered, live)
     )
-    for key in dict.fromkeys((*ours, *theirs)):
+    for key in dict.fromkeys((*rendered_items, *live_items)):
         place = f"{path}[{key}]"
-        if key in ours and key in theirs:
-            yield from _differences(ours[key], theirs[key], place)
+        if key in rendered_items and key in live_items:
+            yield from _differences(rendered_items[key], live_items[key], place)
         else:
-            yield place, theirs.get(key), ours.get(key)
+            yield place, live_items.get(key), rendered_items.get(key)
 
 
 def _short(value: Json) -> str:

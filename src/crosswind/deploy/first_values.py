@@ -1,4 +1,4 @@
-"""The values file to begin with: the common choices, each with a comment, and the rest named."""
+"""The values file that ``crosswind init`` writes: the common choices with a comment each, the others named."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Answers", "first_values"]
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a user says at the beginning; "" is no answer."""
+    """The answers to the questions of ``crosswind init``; "" is no answer."""
 
     image: str
     namespace: str = "airflow"
@@ -28,10 +28,10 @@ class Answers:
 def first_values(answers: Answers) -> str:
     """Return the text of a values file."""
     blocks = [
-        "# A deployment of Airflow. All keys: docs/deploy.md. Then:",
+        "# A deployment of Airflow. All keys: docs/reference/deployment-values.md. Then:",
         "#   crosswind render values.yaml -o manifests/ && kubectl apply -f manifests/ --recursive",
-        f"name: airflow  # goes before the name of each object\nnamespace: {_text(answers.namespace)}",
-        f"# Airflow 3.3 with crosswind in it; best with a digest (name@sha256:...)\nimage: {_text(answers.image)}",
+        f"name: airflow  # prefix of each object's name\nnamespace: {_text(answers.namespace)}",
+        f"# Airflow 3.3 with crosswind installed; best with a digest (name@sha256:...)\nimage: {_text(answers.image)}",
         _secrets(answers),
         _dags(answers),
         _logs(answers),
@@ -48,7 +48,7 @@ def _text(text: str) -> str:
 
 def _secrets(answers: Answers) -> str:
     return f"""\
-# Secrets that are there already: name, and key in it. docs/deploy.md says how to make them, or have them fetched.
+# Existing Secrets: name, and key in it. docs/guides/deploy.md explains how to create them, or have them fetched.
 secrets:
   database: {{name: {_text(answers.database_secret)}, key: connection}}  # postgresql+psycopg2://USER:PASSWORD@HOST/airflow
   fernetKey: {{name: airflow-secrets, key: fernet-key}}  # encrypts connections and variables
@@ -77,22 +77,20 @@ def _logs(answers: Answers) -> str:
         "  volume: {claim: logs}  # a claim that exists in both namespaces, of one file system for many nodes; or efs",
         "remote": f"  to: remote\n  url: {_text(answers.logs_url or 's3://example-bucket/airflow')}",
     }[answers.logs]
-    choices = "archive (metadata database), volume, remote (object store), none (as long as the pod)"
-    return f"# Where logs of tasks are kept: {choices}\nlogs:\n{text}"
+    choices = "archive (metadata database), volume, remote (object store), none (only while the pod exists)"
+    return f"# Where task logs are stored: {choices}\nlogs:\n{text}"
 
 
 def _mesh(answers: Answers) -> str:
-    more = (
-        ""
-        if answers.mesh == "none"
-        else "\n  sidecars: native  # ordinary for Kubernetes or meshes that know no others"
+    sidecars = "\n  sidecars: native  # ordinary, if Kubernetes or the mesh does not support native sidecars"
+    return f"# The service mesh: none, istio, linkerd\nmesh:\n  kind: {answers.mesh}" + (
+        "" if answers.mesh == "none" else sidecars
     )
-    return f"# The service mesh: none, istio, linkerd\nmesh:\n  kind: {answers.mesh}{more}"
 
 
 def _web(answers: Answers) -> str:
     if not answers.host:
-        return "# web: {host: airflow.example.com, tlsSecret: airflow-tls, ingressClass: nginx}  # the way in"
+        return "# web: {host: airflow.example.com, tlsSecret: airflow-tls, ingressClass: nginx}  # an Ingress"
     return f"web:\n  host: {_text(answers.host)}\n  # tlsSecret: airflow-tls\n  # ingressClass: nginx"
 
 

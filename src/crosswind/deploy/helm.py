@@ -1,23 +1,22 @@
-"""The same deployment as values for Airflow's official Helm chart, version 1.22, and what that chart cannot say."""
+"""The same deployment as values for Airflow's official Helm chart, version 1.22, and the features the chart lacks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from crosswind.deploy import meshes
-from crosswind.deploy.configuration import derived_options
-from crosswind.deploy.values import (
+from crosswind.deploy.airflow_config import derived_options
+from crosswind.deploy.value_sections import (
     BundleDags,
-    Component,
+    ComponentValues,
     GitSyncDags,
-    RemoteLogs,
-    Values,
     VolumeDags,
     VolumeLogs,
-    Workers,
+    WorkersValues,
 )
-from crosswind.deploy.volumes import claim_name
+from crosswind.deploy.values import Values
+from crosswind.deploy.volume_claims import claim_name
 from crosswind.types import Manifest
 
 __all__ = ["helm_values", "inexpressible"]
@@ -30,27 +29,31 @@ _KEYS = {
 }
 """The keys that the chart's Secrets have."""
 
-_POD = {
+_POD_SECURITY = {
     "runAsNonRoot": True,
     "runAsUser": 50000,
     "runAsGroup": 0,
     "fsGroup": 0,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
-_CONTAINER = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+_CONTAINER_SECURITY = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
 _TMP: Manifest = {
     "extraVolumes": [{"name": "tmp", "emptyDir": {}}],
     "extraVolumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - a folder in the pod
 }
-"""With a read-only root file system the chart leaves Airflow nothing for temporary files."""
+"""With a read-only root file system the chart mounts no volume for temporary files."""
 
-_SECURITY = {"securityContexts": {"pod": _POD, "container": _CONTAINER}}
+_SECURITY = {"securityContexts": {"pod": _POD_SECURITY, "container": _CONTAINER_SECURITY}}
 
 
 def helm_values(values: Values) -> Manifest:
-    """Return values for ``helm install RELEASE apache-airflow/airflow -f FILE``; the release is to have our name."""
+    """Return values for ``helm install RELEASE apache-airflow/airflow -f FILE``, with ``values.name`` as RELEASE."""
     repository, tag, digest = _image(values.image)
-    found: Manifest = {
+    chart_values: Manifest = {
         "fullnameOverride": values.name,
         "airflowVersion": values.airflow_version,
         "defaultAirflowRepository": repository,
@@ -58,7 +61,7 @@ def helm_values(values: Values) -> Manifest:
         **({"defaultAirflowDigest": digest} if digest else {}),
         "images": {"airflow": {"pullPolicy": values.image_pull_policy}, "migrationsWaitTimeout": 600},
         "executor": values.executor,
-        # the chart asks for its own executors by name where permissions are concerned
+        # The chart grants permissions to launch pods only to executors that it knows by name.
         "rbac": {"create": True},
         "allowPodLaunching": True,
         "multiNamespaceMode": values.worker_namespaces != (values.namespace,),
@@ -81,51 +84,84 @@ def helm_values(values: Values) -> Manifest:
         "createUserJob": {"enabled": False},
         "statsd": {"enabled": values.metrics.statsd, **_statsd(values)},
     }
-    found |= {key: part for key, part in (("dags", _dags(values)), ("logs", _logs(values))) if part}
+    chart_values |= {key: part for key, part in (("dags", _dags(values)), ("logs", _logs(values))) if part}
     if values.image_pull_secrets:
-        found["imagePullSecrets"] = [{"name": name} for name in values.image_pull_secrets]
+        chart_values["imagePullSecrets"] = [{"name": name} for name in values.image_pull_secrets]
     if values.web.host:
-        found["ingress"] = {"apiServer": _ingress(values)}
-    return found
+        chart_values["ingress"] = {"apiServer": _ingress(values)}
+    return chart_values
 
 
 def inexpressible(values: Values) -> Iterator[str]:
-    """Yield what the chart cannot do that the manifests do, a line each."""
-    yield "Workers get the database's address and the Fernet key, which they do not need."
-    yield "Permissions are wider: schedulers, workers and triggerers share a role that may exec into pods."
-    yield "The scheduler may not make Secrets for workloads: bind the role of rbac/executor-role.yaml."
-    yield "Probes of the scheduler start a Python each minute."
-    if values.web.host:
-        yield "The Ingress brings the execution API outside: keep /execution off it in your ingress controller."
-    if values.network.policies:
-        yield "There are no policies for what pods may call; apply network/ of the manifests beside the chart."
-    if values.mesh.kind == "istio":
-        yield "Istio's objects are not part of it; apply istio/ of the manifests beside the chart."
-        yield "Names of ports tell Istio no protocol."
-    for field, key in _KEYS.items():
-        if getattr(values.secrets, field).key != key:
-            yield f"Secret {getattr(values.secrets, field).name} must have its value at key {key}."
+    """Yield the features of the manifests that the chart lacks, a line each."""
+    yield from (sentence for applies, sentence in _LACKS if applies(values))
+    yield from _secret_keys(values)
     yield from _git_keys(values)
-    if values.reaper.namespaces:
-        yield "There is no reaper; apply reaper/ and rbac/*reaper* of the manifests beside the chart."
-    if values.secrets.store:
-        yield "Secrets are not fetched; apply secrets/ of the manifests beside the chart."
-    if (isinstance(values.logs, VolumeLogs) and values.logs.volume.efs) or isinstance(values.dags, VolumeDags):
-        yield "Volumes of EFS are not made; apply volumes/ of the manifests beside the chart."
-    apart = [namespace for namespace in values.worker_namespaces if namespace != values.namespace]
-    if apart:
-        yield "With workers in other namespaces its roles hold in the whole cluster."
-        names = f"{values.secrets.database.name} and {values.secrets.fernet_key.name}"
-        yield (
-            f"In {', '.join(apart)} it makes nothing: apply rbac/ and workers/ of the manifests there, and make copies"
-            f" of Secrets {names}, which its worker pods refer to, and authors of DAGs can read."
-        )
-    if "@" in values.image:
-        yield "Workers cannot have an image by digest: images.pod_template takes a tag only."
+    yield from _in_other_namespaces(values)
+
+
+def _has_efs_volume(values: Values) -> bool:
+    return isinstance(values.dags, VolumeDags) or (
+        isinstance(values.logs, VolumeLogs) and values.logs.volume.efs is not None
+    )
+
+
+_LACKS: tuple[tuple[Callable[[Values], bool], str], ...] = (
+    (lambda _: True, "Workers get the database's address and the Fernet key, which they do not need."),
+    (lambda _: True, "Permissions are wider: schedulers, workers and triggerers share a role that may exec into pods."),
+    (lambda _: True, "The scheduler may not create Secrets for workloads: bind the role of rbac/executor-role.yaml."),
+    (lambda _: True, "Probes of the scheduler start a Python process each minute."),
+    (
+        lambda values: values.web.host is not None,
+        "The Ingress exposes the execution API: block /execution in your ingress controller.",
+    ),
+    (
+        lambda values: values.network.policies,
+        "There are no policies for what pods may call; apply network/ of the manifests beside the chart.",
+    ),
+    (
+        lambda values: values.mesh.kind == "istio",
+        "Istio's objects are not part of it; apply istio/ of the manifests beside the chart.",
+    ),
+    (lambda values: values.mesh.kind == "istio", "The names of ports do not name their protocol, which Istio reads."),
+    (
+        lambda values: bool(values.reaper.namespaces),
+        "There is no reaper; apply reaper/ and rbac/*reaper* of the manifests beside the chart.",
+    ),
+    (
+        lambda values: values.secrets.store is not None,
+        "Secrets are not fetched; apply secrets/ of the manifests beside the chart.",
+    ),
+    (_has_efs_volume, "EFS volumes are not created; apply volumes/ of the manifests beside the chart."),
+    (
+        lambda values: "@" in values.image,
+        "Workers cannot have an image by digest: images.pod_template takes a tag only.",
+    ),
+)
+"""Features that the chart lacks, and which deployments use them."""
+
+
+def _secret_keys(values: Values) -> Iterator[str]:
+    for field, key in _KEYS.items():
+        secret = getattr(values.secrets, field)
+        if secret.key != key:
+            yield f"Secret {secret.name} must have its value at key {key}."
+
+
+def _in_other_namespaces(values: Values) -> Iterator[str]:
+    others = [namespace for namespace in values.worker_namespaces if namespace != values.namespace]
+    if not others:
+        return
+    yield "With workers in other namespaces its roles hold in the whole cluster."
+    secrets = f"{values.secrets.database.name} and {values.secrets.fernet_key.name}"
+    yield (
+        f"In {', '.join(others)} it creates no objects: apply rbac/ and workers/ of the manifests there, and copy the"
+        f" Secrets {secrets}, which its worker pods refer to, and authors of DAGs can read."
+    )
 
 
 def _git_keys(values: Values) -> Iterator[str]:
-    """Say under which keys the chart's git-sync reads the Secret; ours are others."""
+    """Yield the keys under which the chart's git-sync reads the Secret, which differ from those of the manifests."""
     dags = values.dags
     if not isinstance(dags, GitSyncDags) or not dags.secret:
         return
@@ -155,8 +191,8 @@ def _secrets(values: Values) -> Manifest:
 
 
 def _config(values: Values) -> Manifest:
-    """Leave out what the chart derives itself."""
-    ours = {
+    """Return the options of airflow.cfg except those that the chart derives itself."""
+    chart_options = {
         "core": {"executor", "dags_folder"},
         "metrics": None,
         "logging": {"base_log_folder"},
@@ -165,27 +201,28 @@ def _config(values: Values) -> Manifest:
     derived = {"pod_template_file"}
     if values.worker_namespaces == (values.namespace,):
         derived.add("namespace")
-    ours["kubernetes_executor"] = derived
-    found: dict[str, dict[str, Any]] = {}
+    chart_options["kubernetes_executor"] = derived
+    config: dict[str, dict[str, Any]] = {}
     for section, options in derived_options(values).items():
-        leave = ours.get(section, set())
-        kept = {} if leave is None else {key: value for key, value in options.items() if key not in leave}
-        if kept:
-            found[section] = kept
-    return found
+        omitted = chart_options.get(section, set())
+        remaining = {} if omitted is None else {key: value for key, value in options.items() if key not in omitted}
+        if remaining:
+            config[section] = remaining
+    return config
 
 
-def _program(values: Values, own: Component) -> Manifest:
-    found: Manifest = {"replicas": own.replicas, "resources": own.resources, **_SECURITY}
+def _program(values: Values, own: ComponentValues) -> Manifest:
+    program: Manifest = {"replicas": own.replicas, "resources": own.resources, **_SECURITY}
     if own.replicas > 1:
-        found["podDisruptionBudget"] = {"enabled": True, "config": {"maxUnavailable": 1}}
-    if own.aws_role:
-        found["serviceAccount"] = {"annotations": {"eks.amazonaws.com/role-arn": own.aws_role}}
-    return {**found, **_placing(values, own)}
+        program["podDisruptionBudget"] = {"enabled": True, "config": {"maxUnavailable": 1}}
+    return {**program, **_service_account(own), **_pod_values(values, own)}
 
 
-def _placing(values: Values, own: Component | Workers) -> Manifest:
-    found: Manifest = {}
+def _service_account(own: ComponentValues | WorkersValues) -> Manifest:
+    return {"serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": own.aws_role}}} if own.aws_role else {}
+
+
+def _pod_values(values: Values, own: ComponentValues | WorkersValues) -> Manifest:
     parts = {
         "nodeSelector": {**values.pods.node_selector, **own.node_selector},
         "tolerations": [*values.pods.tolerations, *own.tolerations],
@@ -195,8 +232,7 @@ def _placing(values: Values, own: Component | Workers) -> Manifest:
         "affinity": own.affinity,
         "priorityClassName": own.priority_class or values.pods.priority_class,
     }
-    found |= {key: part for key, part in parts.items() if part}
-    return found
+    return {key: part for key, part in parts.items() if part}
 
 
 def _pods(values: Values, *, calls_kubernetes: bool = False) -> Manifest:
@@ -208,25 +244,23 @@ def _pods(values: Values, *, calls_kubernetes: bool = False) -> Manifest:
 
 def _workers(values: Values) -> Manifest:
     own, meshed = values.workers, values.mesh.workers
-    found: Manifest = {
+    return {
         "resources": own.resources,
         "labels": meshes.pod_labels(values) if meshed else meshes.unmeshed_labels(values),
         "podAnnotations": meshes.pod_annotations(values) if meshed else meshes.unmeshed_annotations(values),
         **_SECURITY,
-        **_placing(values, own),
+        **_pod_values(values, own),
+        **_service_account(own),
     }
-    if own.aws_role:
-        found["serviceAccount"] = {"annotations": {"eks.amazonaws.com/role-arn": own.aws_role}}
-    return found
 
 
 def _migrations(values: Values) -> Manifest:
-    # hooks deadlock with Argo CD, Flux and --wait
-    found: Manifest = {"useHelmHooks": False, "applyCustomEnv": False, "resources": values.migrations.resources}
-    found |= {**_SECURITY, **_TMP, "annotations": meshes.pod_annotations(values)}
+    # As a Helm hook the Job would deadlock with Argo CD, Flux and --wait: hooks run after the pods that wait for it.
+    job: Manifest = {"useHelmHooks": False, "applyCustomEnv": False, "resources": values.migrations.resources}
+    job |= {**_SECURITY, **_TMP, "annotations": meshes.pod_annotations(values)}
     if values.in_main_wait:
-        found["command"] = ["crosswind", "wrap", "--mesh", values.mesh.kind, "--", "/entrypoint"]
-    return found
+        job["command"] = ["crosswind", "wrap", "--mesh", values.mesh.kind, "--", "/entrypoint"]
+    return job
 
 
 def _statsd(values: Values) -> Manifest:
@@ -247,7 +281,7 @@ def _dags(values: Values) -> Manifest:
 
 
 def _logs(values: Values) -> Manifest:
-    if isinstance(values.logs, RemoteLogs) or not isinstance(values.logs, VolumeLogs):
+    if not isinstance(values.logs, VolumeLogs):
         return {}
     return {"persistence": {"enabled": True, "existingClaim": claim_name(values, "logs", values.logs.volume)}}
 
@@ -256,9 +290,9 @@ def _ingress(values: Values) -> Manifest:
     host: Manifest = {"name": values.web.host}
     if values.web.tls_secret:
         host["tls"] = {"enabled": True, "secretName": values.web.tls_secret}
-    found: Manifest = {"enabled": not values.mesh.gateway, "hosts": [host], "path": values.web.path or "/"}
+    ingress: Manifest = {"enabled": not values.mesh.gateway, "hosts": [host], "path": values.web.path or "/"}
     if values.web.ingress_class:
-        found["ingressClassName"] = values.web.ingress_class
+        ingress["ingressClassName"] = values.web.ingress_class
     if values.web.annotations:
-        found["annotations"] = dict(values.web.annotations)
-    return found
+        ingress["annotations"] = dict(values.web.annotations)
+    return ingress

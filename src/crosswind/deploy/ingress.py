@@ -1,32 +1,32 @@
-"""The way in for people. The execution API shares the port of the UI and must not be reached from outside."""
+"""The Ingress for people. The execution API shares the UI's port and must not be reachable from outside."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from crosswind.deploy.objects import Rendered, named, new
+from crosswind.deploy.objects import RenderedObject, named, new
 from crosswind.deploy.values import Values
 from crosswind.types import Manifest
 
 __all__ = ["ingress"]
 
 
-def ingress(values: Values) -> Iterator[Rendered]:
-    """Yield an Ingress; nothing without a host, or when a mesh's gateway serves it."""
+def ingress(values: Values) -> Iterator[RenderedObject]:
+    """Yield an Ingress if the UI has a host name and no gateway of a mesh serves it."""
     if not values.web.host or values.mesh.gateway:
         return
     nowhere = named(values, "nowhere")
     ports = [{"name": "http", "port": 8080}]
-    yield Rendered(
+    yield RenderedObject(
         "ingress/nowhere.yaml",
-        "A Service without pods: an Ingress cannot say no, so requests to the execution API end here.",
+        "A Service without pods: an Ingress cannot refuse a path, so it routes the execution API to here.",
         new(values, "v1/Service", nowhere, "ingress", spec={"type": "ClusterIP", "ports": ports}),
     )
     manifest = new(values, "networking.k8s.io/v1/Ingress", named(values, "web"), "ingress", spec=_spec(values, nowhere))
     if values.web.annotations:
         manifest["metadata"]["annotations"] = dict(values.web.annotations)
-    yield Rendered(
-        "ingress/ingress.yaml", "Brings people to the UI and REST API, and not to the execution API.", manifest
+    yield RenderedObject(
+        "ingress/ingress.yaml", "Routes people to the UI and REST API, and not to the execution API.", manifest
     )
 
 

@@ -1,4 +1,4 @@
-"""What pods say to a mesh's injector."""
+"""Labels and annotations of pods for a mesh's injector."""
 
 from __future__ import annotations
 
@@ -7,43 +7,53 @@ from crosswind.deploy.values import Values
 __all__ = ["PROXY_USERS", "pod_annotations", "pod_labels", "unmeshed_annotations", "unmeshed_labels"]
 
 PROXY_USERS = {"istio": 1337, "linkerd": 2102}
-"""The users that the proxies run as; their traffic is not redirected to the proxy."""
+"""The users that the proxies run as; iptables does not redirect their traffic to the proxy."""
 
 _LINKERD_NATIVE = (
     "config.beta.linkerd.io/proxy-enable-native-sidecar",
     "config.linkerd.io/proxy-enable-native-sidecar",
 )
+"""The annotation's names before and since it became stable."""
 
 
 def pod_labels(values: Values) -> dict[str, str]:
-    """Return the labels that ask for a sidecar, whatever the namespace says."""
+    """Return the labels that request a sidecar, whatever the labels of the namespace are."""
     if values.mesh.kind != "istio":
         return {}
-    found = {"sidecar.istio.io/inject": "true"}
-    return found | ({"istio.io/rev": values.mesh.revision} if values.mesh.revision else {})
+    labels = {"sidecar.istio.io/inject": "true"}
+    return labels | ({"istio.io/rev": values.mesh.revision} if values.mesh.revision else {})
 
 
 def pod_annotations(values: Values, *, calls_kubernetes: bool = False) -> dict[str, str]:
-    """Return the annotations that say what kind of sidecar is wanted."""
+    """Return the annotations that choose the kind of sidecar."""
     native = values.mesh.sidecars == "native"
-    if values.mesh.kind == "linkerd":
-        wanted = {"linkerd.io/inject": "enabled"}
-        if native:
-            # two names: before and since it became stable
-            wanted |= dict.fromkeys(_LINKERD_NATIVE, "true")
-        else:
-            wanted["config.linkerd.io/proxy-await"] = "enabled"
-            wanted["config.linkerd.io/proxy-admin-shutdown"] = "enabled"  # off by default; ends the proxy of Jobs
-        return wanted
-    if values.mesh.kind != "istio":
-        return {}
-    wanted = {"sidecar.istio.io/nativeSidecar": str(native).lower()}
+    match values.mesh.kind:
+        case "linkerd":
+            return _linkerd_annotations(native)
+        case "istio":
+            # The proxy would reset long watches of the Kubernetes API.
+            bypassed = values.network.kubernetes_api if calls_kubernetes else ()
+            return _istio_annotations(native, bypassed)
+    return {}
+
+
+def _linkerd_annotations(native: bool) -> dict[str, str]:
+    if native:
+        return {"linkerd.io/inject": "enabled", **dict.fromkeys(_LINKERD_NATIVE, "true")}
+    return {
+        "linkerd.io/inject": "enabled",
+        "config.linkerd.io/proxy-await": "enabled",
+        "config.linkerd.io/proxy-admin-shutdown": "enabled",  # off by default; crosswind ends the proxy by it
+    }
+
+
+def _istio_annotations(native: bool, bypassed: tuple[str, ...]) -> dict[str, str]:
+    annotations = {"sidecar.istio.io/nativeSidecar": str(native).lower()}
     if not native:
-        wanted["proxy.istio.io/config"] = '{"holdApplicationUntilProxyStarts": true}'
-    if calls_kubernetes and values.network.kubernetes_api:
-        # a proxy in between resets long watches
-        wanted["traffic.sidecar.istio.io/excludeOutboundIPRanges"] = ",".join(values.network.kubernetes_api)
-    return wanted
+        annotations["proxy.istio.io/config"] = '{"holdApplicationUntilProxyStarts": true}'
+    if bypassed:
+        annotations["traffic.sidecar.istio.io/excludeOutboundIPRanges"] = ",".join(bypassed)
+    return annotations
 
 
 def unmeshed_labels(values: Values) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""One rendered object: where it goes, why it is there, what it is. And the names and labels that all objects share."""
+"""A rendered object with its file and reason, and the names, labels and YAML form that all objects share."""
 
 from __future__ import annotations
 
@@ -9,15 +9,27 @@ from dataclasses import dataclass
 
 import yaml
 
-from crosswind.deploy.values import SecretKey, Values
+from crosswind.deploy.value_sections import SecretKey
+from crosswind.deploy.values import Values
 from crosswind.types import Json, Manifest
 
-__all__ = ["Rendered", "as_yaml", "digest", "file_text", "identity", "labels", "named", "new", "secret_env", "selector"]
+__all__ = [
+    "RenderedObject",
+    "as_yaml",
+    "digest",
+    "file_text",
+    "identity",
+    "labels",
+    "named",
+    "new",
+    "secret_env",
+    "selector",
+]
 
 
 @dataclass(frozen=True, slots=True)
-class Rendered:
-    """``path``: relative, with slashes. ``reason``: one line on why the object is there."""
+class RenderedObject:
+    """``path``: relative, with slashes. ``reason``: one sentence on the object's purpose, a comment in its file."""
 
     path: str
     reason: str
@@ -30,12 +42,12 @@ def named(values: Values, part: str) -> str:
 
 
 def selector(values: Values, component: str) -> dict[str, str]:
-    """Return the labels that tell one component's pods from all others; they stay the same for ever."""
+    """Return the labels that select one component's pods. They never change: a Deployment's selector is immutable."""
     return {"app.kubernetes.io/instance": values.name, "app.kubernetes.io/component": component}
 
 
 def labels(values: Values, component: str) -> dict[str, str]:
-    """Return the labels of a component's objects. Istio takes the workload's name from the first."""
+    """Return the labels of a component's objects. Istio takes the workload's name from ``app.kubernetes.io/name``."""
     return {
         "app.kubernetes.io/name": f"airflow-{component}",
         **selector(values, component),
@@ -48,7 +60,7 @@ def labels(values: Values, component: str) -> dict[str, str]:
 def new(
     values: Values, kind: str, name: str, component: str, *, namespace: str | None = None, **content: Json
 ) -> Manifest:
-    """Return an object of a namespace (default: the deployment's). ``kind`` is ``apiVersion/Kind``."""
+    """Return a namespaced object; the default is the deployment's namespace. ``kind`` is ``apiVersion/Kind``."""
     api_version, _, short = kind.rpartition("/")
     metadata = {"name": name, "namespace": namespace or values.namespace, "labels": labels(values, component)}
     return {"apiVersion": api_version, "kind": short, "metadata": metadata, **content}
@@ -60,24 +72,24 @@ def secret_env(variable: str, secret: SecretKey) -> Manifest:
 
 
 def digest(content: Json, length: int = 16) -> str:
-    """Return a fingerprint that changes when ``content`` does."""
+    """Return a hexadecimal digest of ``content`` of the given length."""
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
 def identity(manifest: Mapping[str, Json]) -> tuple[str, str, str]:
-    """Return kind, namespace ("" for objects of the cluster) and name."""
+    """Return kind, namespace ("" for cluster-scoped objects) and name."""
     metadata = manifest["metadata"]
     return str(manifest["kind"]), str(metadata.get("namespace", "")), str(metadata["name"])
 
 
-def file_text(rendered: Rendered) -> str:
+def file_text(rendered: RenderedObject) -> str:
     """Return the file of an object: its reason as a comment, then the object."""
     return f"# {rendered.reason}\n{as_yaml(rendered.manifest)}"
 
 
 def as_yaml(content: Json) -> str:
-    """Return YAML without anchors, keys in the order given, text of many lines as it reads."""
+    """Return YAML without anchors, with keys in the given order and block scalars for text of several lines."""
     return yaml.dump(content, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=1000)
 
 

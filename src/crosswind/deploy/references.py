@@ -1,4 +1,4 @@
-"""What an object refers to by name, so that it can be said, and checked that it is there."""
+"""The objects and keys that a manifest refers to by name, for explanations and for checks of a cluster."""
 
 from __future__ import annotations
 
@@ -9,45 +9,52 @@ from crosswind.types import Json, Manifest
 __all__ = ["Reference", "pod_spec", "references", "secret_keys"]
 
 Reference = tuple[str, str, str]
-"""Kind, namespace ("" for objects of the cluster), name."""
+"""Kind, namespace ("" for cluster-scoped objects), name."""
 
-_TEMPLATED = ("Deployment", "StatefulSet", "Job", "DaemonSet")
+_KINDS_WITH_TEMPLATE = ("Deployment", "StatefulSet", "Job", "DaemonSet")
 
 
 def pod_spec(manifest: Manifest) -> Manifest | None:
-    """Return the spec of the pods that an object makes or is; None if it makes none."""
+    """Return the spec of a Pod, or of the pods that an object creates; None for other kinds."""
     if manifest["kind"] == "Pod":
         return dict(manifest["spec"])
-    return dict(manifest["spec"]["template"]["spec"]) if manifest["kind"] in _TEMPLATED else None
+    return dict(manifest["spec"]["template"]["spec"]) if manifest["kind"] in _KINDS_WITH_TEMPLATE else None
 
 
 def references(manifest: Manifest) -> Iterator[Reference]:
-    """Yield what ``manifest`` refers to, each thing once."""
+    """Yield the objects that ``manifest`` refers to, each once."""
     yield from dict.fromkeys(_references(manifest))
 
 
 def secret_keys(manifest: Manifest) -> Iterator[tuple[Reference, str]]:
-    """Yield the Secrets that ``manifest`` reads by key, with the key; optional ones are left out.
+    """Yield the Secrets that ``manifest`` reads by key, with the key, except optional ones.
 
-    A Secret's type says the keys of those that pull images or hold a certificate.
+    The type of a Secret determines the keys of image pull secrets and of certificates.
     """
     namespace = manifest["metadata"].get("namespace", "")
+    pairs: list[tuple[str, str]] = []
     if (pod := pod_spec(manifest)) is not None:
-        for secret in pod.get("imagePullSecrets", []):
-            yield ("Secret", namespace, secret["name"]), ".dockerconfigjson"
-        for volume in pod.get("volumes", []):
-            secret = volume.get("secret", {})
-            for item in secret.get("items", []) if not secret.get("optional") else []:
-                yield ("Secret", namespace, secret["secretName"]), item["key"]
-        for container in (*pod.get("initContainers", []), *pod["containers"]):
-            for variable in container.get("env", []):
-                found = variable.get("valueFrom", {}).get("secretKeyRef", {})
-                if found and not found.get("optional"):
-                    yield ("Secret", namespace, found["name"]), found["key"]
+        pairs += [(secret["name"], ".dockerconfigjson") for secret in pod.get("imagePullSecrets", [])]
+        pairs += [*_volume_keys(pod), *_variable_keys(pod)]
     if manifest["kind"] == "Ingress":
-        for tls in manifest["spec"].get("tls", []):
-            for key in ("tls.crt", "tls.key"):
-                yield ("Secret", namespace, tls["secretName"]), key
+        certificates = [tls["secretName"] for tls in manifest["spec"].get("tls", [])]
+        pairs += [(name, key) for name in certificates for key in ("tls.crt", "tls.key")]
+    yield from ((("Secret", namespace, name), key) for name, key in pairs)
+
+
+def _volume_keys(pod: Manifest) -> Iterator[tuple[str, str]]:
+    for volume in pod.get("volumes", []):
+        secret = volume.get("secret", {})
+        if not secret.get("optional"):
+            yield from ((secret["secretName"], item["key"]) for item in secret.get("items", []))
+
+
+def _variable_keys(pod: Manifest) -> Iterator[tuple[str, str]]:
+    for container in (*pod.get("initContainers", []), *pod["containers"]):
+        for variable in container.get("env", []):
+            reference = variable.get("valueFrom", {}).get("secretKeyRef")
+            if reference and not reference.get("optional"):
+                yield reference["name"], reference["key"]
 
 
 def _references(manifest: Manifest) -> Iterator[Reference]:
@@ -84,12 +91,13 @@ def _of_pod(spec: Manifest, namespace: str) -> Iterator[Reference]:
 
 
 def _of_volume(volume: Manifest, namespace: str) -> Iterator[Reference]:
-    if found := volume.get("configMap"):
-        yield "ConfigMap", namespace, found["name"]
-    if found := volume.get("secret"):
-        yield "Secret", namespace, found["secretName"]
-    if found := volume.get("persistentVolumeClaim"):
-        yield "PersistentVolumeClaim", namespace, found["claimName"]
+    for kind, field, name in (
+        ("ConfigMap", "configMap", "name"),
+        ("Secret", "secret", "secretName"),
+        ("PersistentVolumeClaim", "persistentVolumeClaim", "claimName"),
+    ):
+        if source := volume.get(field):
+            yield kind, namespace, source[name]
 
 
 def _of_container(container: Manifest, namespace: str) -> Iterator[Reference]:

@@ -1,6 +1,6 @@
-"""What must not be written into a manifest: options, variables and addresses that hold a secret. Pure.
+"""Recognises secrets in options, environment variables and URLs, which must not be in a manifest. Pure.
 
-Manifests are kept in Git and read by many; Secrets are referred to by name and key instead.
+Manifests are stored in Git and read by many people; they refer to a Secret by name and key instead.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 from urllib.parse import urlsplit
 
 from crosswind.types import Json
@@ -37,7 +36,7 @@ SENSITIVE_OPTIONS = frozenset(
         ("workers", "secrets_backend_kwargs"),
     }
 )
-"""Options that Airflow 3.3's configuration description marks as sensitive, its providers' included; a test compares."""
+"""Options that the configuration descriptions of Airflow 3.3 and its providers mark as sensitive; a test compares."""
 
 _CONFIDENTIAL = r"(?:password|passwd|passphrase|secret|token|api_?key|private_?key|access_?key|dsn|credentials?)"
 _SECRET_OPTION = re.compile(rf"(?:^|_){_CONFIDENTIAL}$", re.I)
@@ -49,14 +48,14 @@ _ASSIGNMENT = re.compile(
     rf"""(?P<name>["']?\w*{_CONFIDENTIAL}["']?)\s*[:=]\s*[rbuf]?(?P<quote>["'])(?P<value>[^"'\n]+)(?P=quote)""", re.I
 )
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s\"'<>]+")
-_USER_IS_NO_SECRET = ("ssh", "git+ssh", "sftp")
+_SCHEMES_WITH_PUBLIC_USER = ("ssh", "git+ssh", "sftp")
 
 
 def is_secret_option(section: str, option: str, value: object) -> bool:
     """Return whether an option of airflow.cfg holds a secret.
 
-    ``option_cmd`` and ``option_secret`` say where Airflow finds it, and are none. Of ``*_kwargs`` only those are
-    harmless that hold no text: numbers and switches.
+    ``option_cmd`` and ``option_secret`` name the place where Airflow reads the secret, and do not hold it. ``*_kwargs``
+    may hold a secret unless all their values are numbers and booleans.
     """
     section, option = section.lower(), option.lower()
     if any(option == f"{name}{end}" for _, name in SENSITIVE_OPTIONS for end in ("_cmd", "_secret")):
@@ -67,9 +66,9 @@ def is_secret_option(section: str, option: str, value: object) -> bool:
 
 
 def secret_variable(variable: Mapping[str, Json]) -> str:
-    """Return why a container's variable with a literal value must come from a Secret, "" when it need not.
+    """Return why an environment variable with a literal value must come from a Secret, "" if it need not.
 
-    ``plain: true`` beside it says that the value is no secret.
+    ``plain: true`` beside the value marks it as no secret.
     """
     name, value = str(variable.get("name", "")), variable.get("value")
     if not isinstance(value, str) or not value or variable.get("plain") is True:
@@ -82,12 +81,12 @@ def secret_variable(variable: Mapping[str, Json]) -> str:
 
 
 def urls_with_user(value: Json) -> Iterator[str]:
-    """Yield the URLs in a text, or in any text of a list or mapping, that have a password or token in them."""
+    """Yield the URLs that contain a password or token, in a text or in any text of a list or mapping."""
     if isinstance(value, str):
-        for found in _URL.findall(value):
-            parts = _parts(found)
+        for url in _URL.findall(value):
+            parts = _parts(url)
             if parts is not None and _reveals(*parts):
-                yield found
+                yield url
     elif isinstance(value, Mapping):
         for item in value.values():
             yield from urls_with_user(item)
@@ -97,10 +96,10 @@ def urls_with_user(value: Json) -> Iterator[str]:
 
 
 def secret_assignments(text: str) -> Iterator[str]:
-    """Yield the names to which a Python file assigns a literal that its name calls a secret."""
+    """Yield the variables of a Python file that are named like a secret and have a literal value."""
     for line in text.splitlines():
-        for found in _ASSIGNMENT.finditer(line.partition("#")[0]):
-            yield found["name"].strip("\"'")
+        for assignment in _ASSIGNMENT.finditer(line.partition("#")[0]):
+            yield assignment["name"].strip("\"'")
 
 
 def _parts(url: str) -> tuple[str, str | None, str | None] | None:
@@ -113,8 +112,8 @@ def _parts(url: str) -> tuple[str, str | None, str | None] | None:
 
 def _reveals(scheme: str, user: str | None, password: str | None) -> bool:
     if password:
-        return not password.startswith(("$", "{"))  # a reference that something else fills in
-    return bool(user) and scheme not in _USER_IS_NO_SECRET
+        return not password.startswith(("$", "{"))  # a reference that is expanded later
+    return bool(user) and scheme not in _SCHEMES_WITH_PUBLIC_USER
 
 
 def _is_plain_url(value: str) -> bool:
@@ -124,10 +123,10 @@ def _is_plain_url(value: str) -> bool:
 def _has_text(value: object) -> bool:
     if isinstance(value, str):
         try:
-            read: Any = json.loads(value)
+            parsed: Json = json.loads(value)
         except ValueError:
             return bool(value.strip())
-        return _has_text(read) if not isinstance(read, str) else bool(read)
+        return _has_text(parsed) if not isinstance(parsed, str) else bool(parsed)
     if isinstance(value, Mapping):
         return any(_has_text(item) for item in value.values())
     if isinstance(value, list | tuple):

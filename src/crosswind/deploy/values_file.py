@@ -1,55 +1,51 @@
-"""The text of a values file, read strictly: each problem is told with file, line, and the nearest right key."""
+"""Reads the text of a values file strictly: each problem is reported with file, line, and the nearest valid key."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from difflib import get_close_matches
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Union, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from crosswind.bounded_yaml import parse_with_nodes
 from crosswind.deploy.values import Values
+from crosswind.documents import Document, FieldPath, dotted, parse_document
 from crosswind.errors import ConfigError
-from crosswind.pods.documents import doubled, line_of, told
-from crosswind.pods.shape import Path, dotted
 from crosswind.types import Json
 
 __all__ = ["FIRST_LINE", "read_values", "shared_namespace"]
 
-_TAGGED = {"dags": "source", "logs": "to"}
-"""Parts that come in several kinds, and the key that says which."""
-
+_DISCRIMINATORS = {"dags": "source", "logs": "to"}
+"""Sections of which there are several kinds, and the key that chooses the kind."""
 
 FIRST_LINE = "# One deployment of Airflow. All keys: docs/deploy.md. Then:"
-"""How ``crosswind init`` began its files when workers were in the namespace of everything else."""
+"""The first line of the files that ``crosswind init`` wrote while workers shared the namespace of all other objects."""
 
 
 def read_values(text: str, where: str) -> Values:
-    """Return the values that ``text`` (YAML, one document) gives; ``where`` is the file's name, for messages.
+    """Return the values of ``text``, one YAML document; ``where`` is the file's name, for messages.
 
     Workers are in a namespace of their own unless the file names others. In a file of an earlier ``crosswind init``
-    they stay in the namespace of everything else.
+    they stay in the namespace of all other objects.
 
-    Raises ``ConfigError``: ``FILE:LINE: KEY what is wrong; how to mend it``, one line for each problem.
+    Raises ``ConfigError``: ``FILE:LINE: KEY is wrong; how to fix it``, one line for each problem.
     """
-    root, content = parse_with_nodes(text, where, "the values")
-    if root is None:
+    document = parse_document(text, where, "the values")
+    if document.root is None:
         raise ConfigError(f"{where}: the file is empty; crosswind init writes one to begin with")
-    if twice := [*doubled(root, ())]:
-        raise ConfigError("\n".join(told(problem, root, where) for problem in twice))
+    if document.repeated_keys:
+        raise ConfigError(document.describe(document.repeated_keys))
     try:
-        values = Values.model_validate(content)
+        values = Values.model_validate(document.content)
         return values.with_workers_apart(not text.startswith(FIRST_LINE))
     except ValidationError as error:
-        raise ConfigError("\n".join(_lines(error, root, content, where))) from error
+        raise ConfigError("\n".join(_lines(error, document))) from error
 
 
 def shared_namespace(values: Values) -> str:
-    """Return what to warn of and what to write, "" where workers are apart from Airflow's own Secrets."""
+    """Return a warning with its fix if workers share the namespace of Airflow's own Secrets, else ""."""
     if values.namespace not in values.worker_namespaces:
         return ""
     return (
@@ -58,15 +54,15 @@ def shared_namespace(values: Values) -> str:
     )
 
 
-def _lines(error: ValidationError, root: yaml.Node, content: Json, where: str) -> Iterator[str]:
+def _lines(error: ValidationError, document: Document) -> Iterator[str]:
     for problem in error.errors(include_url=False):
-        path = _in_document(problem["loc"], content)
-        yield f"{where}:{line_of(path, root)}: {_told(problem, path)}"
+        path = _in_document(problem["loc"], document.content)
+        yield f"{document.where}:{document.line_of(path)}: {_description(problem, path)}"
 
 
-def _in_document(loc: tuple[int | str, ...], content: Json) -> Path:
-    """Return a place as the document has it: without the tags that pydantic puts in for the kinds of a union."""
-    if loc and loc[0] in _TAGGED:
+def _in_document(loc: tuple[int | str, ...], content: Json) -> FieldPath:
+    """Return pydantic's location as a path of the document, without the names of a union's branches."""
+    if loc and loc[0] in _DISCRIMINATORS:
         loc = (loc[0], *loc[2:])
     path: list[str | int] = []
     for number, part in enumerate(loc):
@@ -79,50 +75,57 @@ def _in_document(loc: tuple[int | str, ...], content: Json) -> Path:
     return tuple(path)
 
 
-def _told(problem: ErrorDetails, path: Path) -> str:
+def _description(problem: ErrorDetails, path: FieldPath) -> str:
     name = dotted(path) if path else "the file"
     match problem["type"]:
         case "extra_forbidden":
-            return f"{name} is no known key; {_nearest(str(path[-1]), [*_keys(Values, problem['loc'][:-1])])}"
+            valid_keys = [*_valid_keys(Values, problem["loc"][:-1])]
+            return f"{name} is no known key; {_nearest(str(path[-1]), valid_keys)}"
         case "missing":
             return f"{name} is missing; write {path[-1]}: with a value"
         case "value_error":
             return f"{name} {problem['ctx']['error']}"
         case "union_tag_invalid" | "union_tag_not_found":
-            tag = _TAGGED[str(problem["loc"][0])]
-            return f"{name} has no {tag} that is known; there are {', '.join(_choices(str(problem['loc'][0]), tag))}"
+            section = str(problem["loc"][0])
+            tag = _DISCRIMINATORS[section]
+            return f"{name} has no known {tag}; there are {', '.join(_choices(section, tag))}"
     return f"{name} is {problem['input']!r}; {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 
-def _choices(key: str, tag: str) -> Iterator[str]:
-    for model in _models(Values.model_fields[key].annotation):
+def _choices(section: str, tag: str) -> Iterator[str]:
+    for model in _models(Values.model_fields[section].annotation):
         yield from get_args(model.model_fields[tag].annotation)
 
 
-def _nearest(key: str, known: list[str]) -> str:
-    folded = {name.lower(): name for name in known}
+def _nearest(key: str, valid_keys: list[str]) -> str:
+    folded = {name.lower(): name for name in valid_keys}
     close = get_close_matches(key.lower().replace("_", "").replace("-", ""), folded, n=1, cutoff=0.6)
-    return f"write {folded[close[0]]}" if close else f"there are {', '.join(known) or 'none here'}"
+    return f"write {folded[close[0]]}" if close else f"there are {', '.join(valid_keys) or 'none here'}"
 
 
-def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> Iterator[str]:
-    """Yield the keys that the model at a place knows."""
+def _valid_keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> Iterator[str]:
+    """Yield the keys of the model at pydantic's location ``loc`` below ``model``."""
     candidates: list[type[BaseModel]] = [model]
     for part in loc:
-        inner = [kind for one in candidates for kind in _inner(one, part)]
-        tagged = [one for one in candidates if any(part in get_args(f.annotation) for f in one.model_fields.values())]
-        candidates = inner or tagged or candidates
-    for one in candidates:
-        yield from (str(field.alias) for field in one.model_fields.values())
+        inner = [inner_model for candidate in candidates for inner_model in _inner_models(candidate, part)]
+        branches = [candidate for candidate in candidates if _is_branch(candidate, part)]
+        candidates = inner or branches or candidates
+    for candidate in candidates:
+        yield from (str(field.alias) for field in candidate.model_fields.values())
 
 
-def _inner(model: type[BaseModel], key: int | str) -> Iterator[type[BaseModel]]:
+def _is_branch(model: type[BaseModel], tag: int | str) -> bool:
+    """Return whether a model is the branch of a union that has ``tag`` as its discriminator's value."""
+    return any(tag in get_args(field.annotation) for field in model.model_fields.values())
+
+
+def _inner_models(model: type[BaseModel], key: int | str) -> Iterator[type[BaseModel]]:
     for field in model.model_fields.values():
         if field.alias == key:
             yield from _models(field.annotation)
 
 
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+def _models(annotation: object) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     elif get_origin(annotation) in (Union, UnionType):

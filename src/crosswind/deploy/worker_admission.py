@@ -1,7 +1,7 @@
-"""A policy of the API server: pods of tasks ask for their own Secrets and service account, and for no others.
+"""An admission policy: task pods may use their own Secrets and service account, and no others.
 
-Pods of tasks run in a namespace where the credentials of repositories and other teams' Secrets may lie. The author of a
-DAG writes what a pod asks for (``pod_override``), so only the API server can refuse it. Kubernetes 1.30 and later; the
+The namespace of the task pods may hold credentials of repositories and Secrets of other teams. The author of a DAG can
+request any of them by ``pod_override``, so only the API server can refuse them. Needs Kubernetes 1.30 or later; the
 language is CEL (https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/).
 """
 
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from crosswind.deploy.objects import Rendered, labels, named
+from crosswind.deploy.objects import RenderedObject, labels, named
 from crosswind.deploy.references import references
 from crosswind.deploy.values import Values
-from crosswind.deploy.workers import worker_pod
-from crosswind.pods.workloads import SECRET_PREFIX, WORKLOAD_VOLUME
+from crosswind.deploy.worker_template import worker_pod
+from crosswind.engine.workload_secrets import SECRET_PREFIX, WORKLOAD_VOLUME
 from crosswind.types import Manifest
 
 __all__ = ["worker_admission"]
@@ -25,15 +25,15 @@ _CONTAINERS = (
 )
 
 
-def worker_admission(values: Values) -> Iterator[Rendered]:
-    """Yield the policy and its binding; nothing unless it is switched on."""
+def worker_admission(values: Values) -> Iterator[RenderedObject]:
+    """Yield the policy and its binding if ``workers.admissionPolicy`` is on."""
     if not values.workers.admission_policy:
         return
     name = f"{values.namespace}-{named(values, 'workers')}"
     metadata = {"name": name, "labels": labels(values, "worker")}
-    yield Rendered(
+    yield RenderedObject(
         "workers/admission-policy.yaml",
-        "Refuses pods of tasks that ask for other Secrets or service accounts than their own.",
+        "Refuses task pods that use other Secrets or service accounts than their own.",
         {
             "apiVersion": _GROUP,
             "kind": "ValidatingAdmissionPolicy",
@@ -46,9 +46,9 @@ def worker_admission(values: Values) -> Iterator[Rendered]:
             {"key": "kubernetes.io/metadata.name", "operator": "In", "values": [*values.worker_namespaces]}
         ]
     }
-    yield Rendered(
+    yield RenderedObject(
         "workers/admission-binding.yaml",
-        "Switches the policy on in the namespaces of the workers.",
+        "Applies the policy to the namespaces of the workers.",
         {
             "apiVersion": _GROUP,
             "kind": "ValidatingAdmissionPolicyBinding",
@@ -106,7 +106,7 @@ def _policy(values: Values) -> Manifest:
 
 
 def _secrets(values: Values) -> list[str]:
-    """Return the Secrets that the template itself reads, and those that the values allow."""
+    """Return the Secrets that the pod template refers to, and those that the values allow."""
     worker = {**worker_pod(values), "metadata": {"namespace": values.worker_namespaces[0]}}
     own = {name for kind, _, name in references(worker) if kind == "Secret"}
     return sorted({*own, *values.workers.secrets})

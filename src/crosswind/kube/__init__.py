@@ -1,1 +1,1 @@
-"""The Kubernetes API: credentials, requests, watches and streams. Knows no Airflow and no tasks."""
+"""The Kubernetes API: credentials, requests, watches and streams. Independent of Airflow and of tasks."""

@@ -1,4 +1,9 @@
-"""The client of one cluster: thin waiting code around ``requests`` and ``replies``."""
+"""The client of one API server: thin waiting code around ``requests`` and ``responses``.
+
+The client starts no task: each call runs in its caller's task, and cancelling it ends the request. It repeats a request
+only with renewed credentials after a 401, or at a new address when the server has moved. All other retries are the
+caller's (``retry``).
+"""
 
 from __future__ import annotations
 
@@ -12,42 +17,42 @@ from types import TracebackType
 from typing import Generic, Self, TypeAlias, TypeVar, Unpack
 
 from crosswind.errors import Gone, Unreachable
-from crosswind.kube import replies, requests, watching
-from crosswind.kube.connecting import Credentials, FixedCredentials, borrow, load
-from crosswind.kube.requests import LogOptions, Patch, Request, Selection
+from crosswind.kube import requests, responses, watch
+from crosswind.kube.credentials import Credentials, FixedCredentials, load, load_from_configuration
+from crosswind.kube.requests import LogSelection, Patch, Request, Selection
 from crosswind.kube.resources import Resource
 from crosswind.kube.transport import HttpTransport, Reply, Socket, Transport
 from crosswind.kube.websockets import ExecResult, PortStream, converse
 from crosswind.settings import KubeSettings
 from crosswind.types import Json, Manifest, WatchEvent
 
-__all__ = ["Client", "ExecResult", "Listing", "Patch", "PortStream"]
+__all__ = ["Client", "ExecResult", "Listing", "Observe", "Patch", "PortStream"]
 
 T = TypeVar("T")
 Observe: TypeAlias = Callable[[Request, int, float], None]
-"""Hears of a request, its HTTP status (0: no answer) and the seconds until the answer's head."""
+"""Called for each request with its HTTP status (0: no answer) and the seconds until the head of the answer."""
 
-_PAGE = 500
-"""Objects per page of a list, as kubectl asks for."""
+_PAGE_SIZE = 500
+"""Objects per page of a list, as in kubectl."""
 
-_LOG_SILENCE = 30.0
-"""Seconds without a byte after which reading a log is given up; a long log may take longer as a whole."""
+_LOG_SILENCE_S = 30.0
+"""Time without a byte after which reading a log is given up; a long log may take longer as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listing(Generic[T]):
-    """Objects of one consistent moment, or what was made of them, and the version to watch from."""
+    """The objects of a list, or values made of them, and the version from which to watch."""
 
     items: list[T]
     version: str
 
 
 class Client:
-    """Speaks to one API server.
+    """A client of one API server.
 
-    Methods raise errors of ``crosswind.errors``: ``ApiError`` for a refusal, ``Unreachable`` when no answer came.
-    ``async with await Client.connect(settings) as client:``, or with a transport of your own ``Client(transport)``.
-    Belongs to the event loop in which it was made.
+    Methods raise errors of ``crosswind.errors``: ``ApiError`` for a refusal, ``Unreachable`` when no answer came. Use
+    ``async with await Client.connect(settings) as client:``, or ``Client(transport)`` with a transport of your own. A
+    client belongs to the event loop in which it was created.
     """
 
     def __init__(
@@ -61,13 +66,15 @@ class Client:
         self._transport = transport
         self._observe = observe
         self._credentials = credentials or FixedCredentials()
+        self._whole_answers = False
         self.host = host
 
     @classmethod
     async def connect(cls, settings: KubeSettings, observe: Observe | None = None) -> Self:
-        """Read the credentials; ``KubeconfigError`` when they cannot be used. Does not speak to the server yet.
+        """Read the credentials and return a client, without a request to the server.
 
-        ``observe`` hears of each request: its HTTP status, 0 where no answer came, and the seconds until it came.
+        ``observe``: called for each request with its HTTP status, 0 when no answer came, and the seconds until the
+        answer. Raises ``KubeconfigError`` when the credentials cannot be used.
         """
         server, credentials = await load(settings)
         transport = HttpTransport(server)
@@ -75,9 +82,9 @@ class Client:
         return cls(transport, credentials, host=server.url, observe=observe)
 
     @classmethod
-    async def borrowing(cls, configuration: Json, settings: KubeSettings) -> Self:
-        """Take server and credentials from a ``kubernetes.client.Configuration``."""
-        server, credentials = borrow(configuration, settings)
+    async def from_configuration(cls, configuration: Json, settings: KubeSettings) -> Self:
+        """Return a client with the server and credentials of a ``kubernetes.client.Configuration``."""
+        server, credentials = load_from_configuration(configuration, settings)
         transport = HttpTransport(server)
         credentials.moved = transport.use
         return cls(transport, credentials, host=server.url)
@@ -91,7 +98,7 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
-        """Close all connections; streams that are open end with ``Unreachable``."""
+        """Close all connections; open streams end with ``Unreachable``."""
         if isinstance(self._transport, HttpTransport):
             await self._transport.close()
 
@@ -100,10 +107,11 @@ class Client:
         return await self._manifest(requests.version())
 
     async def now(self) -> float:
-        """Return the API server's own time, in seconds since 1970; this machine's when its answers have no date.
+        """Return the API server's time, in seconds since 1970; this machine's when its answers have no date.
 
-        Its clock is the one that processes on several machines share. Needs no permission.
+        Processes on several machines share this one clock. Needs no permission.
         """
+        # HTTP's Date, because Kubernetes has no API for its time. Whole seconds suffice for the callers.
         async with self._stream(requests.version()) as reply:
             await reply.read()
             stamp = reply.headers.get("Date", "")
@@ -125,30 +133,37 @@ class Client:
         namespace: str | None = None,
         dry_run: bool = False,
         field_validation: str | None = None,
+        metadata_only: bool = False,
     ) -> Manifest:
         """Create an object and return it as stored.
 
-        ``namespace``: default is the manifest's. ``field_validation``: Strict, Warn or Ignore; the server's default is
-        Warn. Raises ``AlreadyExists``, ``Invalid``, ``QuotaExceeded`` and the others.
+        ``namespace``: the manifest's by default. ``field_validation``: Strict, Warn or Ignore; the server's default is
+        Warn. ``metadata_only``: return only the metadata where the server can, which saves CPU there. Raises
+        ``AlreadyExists``, ``Invalid``, ``QuotaExceeded`` and others.
         """
         request = requests.create(
-            resource, manifest, namespace=namespace, dry_run=dry_run, field_validation=field_validation
+            resource,
+            manifest,
+            namespace=namespace,
+            dry_run=dry_run,
+            field_validation=field_validation,
+            metadata_only=metadata_only,
         )
         return await self._object(request)
 
     async def evict(self, pod: str, *, namespace: str, uid: str) -> None:
-        """Ask for a pod's eviction: it goes as by ``delete``, unless a disruption budget forbids it.
+        """Request a pod's eviction, which deletes it unless a disruption budget forbids that.
 
-        Raises ``NotFound``, ``Conflict`` (another uid), ``TooManyRequests`` (the budget) and the others.
+        Raises ``NotFound``, ``Conflict`` (another uid), ``TooManyRequests`` (the budget) and others.
         """
         options = {"preconditions": {"uid": uid}}
         metadata = {"name": pod, "namespace": namespace}
         body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata, "deleteOptions": options}
-        # the answer is a Status, no object
+        # the answer is a Status, not an object
         await self._json(requests.create(Resource("", "v1", f"pods/{pod}/eviction", "Eviction"), body))
 
     async def get(self, resource: Resource, name: str, *, namespace: str | None = None) -> Manifest:
-        """Return an object; ``NotFound`` when there is none."""
+        """Return an object; raise ``NotFound`` when there is none."""
         return await self._object(requests.get(resource, name, namespace=namespace))
 
     async def list(
@@ -161,11 +176,11 @@ class Client:
     ) -> Listing[Manifest]:
         """Return all objects that the selectors match, of one namespace or (None) of all, read page by page.
 
-        ``limit``: at most so many. ``version``: None reads what is current; "0" takes what the server has in its cache.
+        ``limit``: the most to return. ``version``: None reads the current state, "0" the server's cache.
         """
-        return await self.gather(resource, lambda item: item, limit=limit, version=version, **selection)
+        return await self.list_mapped(resource, lambda item: item, limit=limit, version=version, **selection)
 
-    async def gather(
+    async def list_mapped(
         self,
         resource: Resource,
         take: Callable[[Manifest], T],
@@ -174,25 +189,26 @@ class Client:
         version: str | None = None,
         **selection: Unpack[Selection],
     ) -> Listing[T]:
-        """Do what ``list`` does, but return what ``take`` makes of each object.
+        """List as ``list`` does, but return for each object the value that ``take`` makes of it.
 
-        For thousands of objects of which little is wanted: no more than a page of them is in memory. ``take`` sees
-        objects again when the server forgets the moment of a list before its end.
+        At most one page of objects is in memory, which matters for thousands of objects. ``take`` gets objects twice
+        when the list must start again, because the server has compacted the version that its pages belong to.
         """
         kinds = {"apiVersion": resource.api_version, "kind": resource.kind}
 
         async def page(size: int | None, after: str = "") -> tuple[Listing[T], str]:
             request = requests.list_page(resource, limit=size, version=version, continue_from=after, **selection)
-            found = await self._json(request)
-            taken = [take({**kinds, **item}) for item in replies.listed(found, request)]
-            return Listing(taken, watching.version_of(found)), found["metadata"].get("continue") or ""
+            content = await self._json(request)
+            taken = [take({**kinds, **item}) for item in responses.listed(content, request)]
+            return Listing(taken, watch.version_of(content)), content["metadata"].get("continue") or ""
 
-        listing, after = await page(min(limit or _PAGE, _PAGE))
+        listing, after = await page(min(limit or _PAGE_SIZE, _PAGE_SIZE))
+        # The pages of one list share a version (continue tokens), so that together they are one snapshot.
         while after and (limit is None or len(listing.items) < limit):
             try:
-                more, after = await page(_PAGE, after)
+                more, after = await page(_PAGE_SIZE, after)
                 listing = Listing(listing.items + more.items, more.version)
-            except Gone:  # the list took longer than the server remembers its moment: once more, in one piece
+            except Gone:  # 410: the version of the first page was compacted meanwhile; list again, in one piece
                 listing, after = await page(None)
         return Listing(listing.items[:limit], listing.version)
 
@@ -206,10 +222,10 @@ class Client:
         silence: float = requests.WATCH_SILENCE,
         **selection: Unpack[Selection],
     ) -> AsyncGenerator[WatchEvent]:
-        """Yield the changes after ``version`` until the server closes, which it does after ``timeout`` seconds.
+        """Yield the changes after ``version`` until the server ends the stream, after ``timeout`` seconds.
 
         Raises ``Gone`` when the version is too old, ``Unreachable`` when the connection breaks or nothing, not even a
-        bookmark, came for ``silence`` seconds. Wrap it in ``contextlib.aclosing`` when you leave it early.
+        bookmark, arrives for ``silence`` seconds. Wrap it in ``contextlib.aclosing`` if you may leave it early.
         """
         request = requests.watch(
             resource, version=version, timeout=timeout, bookmarks=bookmarks, silence=silence, **selection
@@ -220,10 +236,10 @@ class Client:
 
     @contextlib.asynccontextmanager
     async def open_watch(self, request: Request) -> AsyncIterator[AsyncIterator[WatchEvent]]:
-        """Open a watch that ``requests.watch`` describes: inside the block the server has accepted it."""
+        """Open a watch that ``requests.watch`` describes; inside the block the server has accepted it."""
         async with (
             self._stream(request) as reply,
-            contextlib.aclosing(watching.events(reply.chunks(), request)) as events,
+            contextlib.aclosing(watch.events(reply.chunks(), request)) as events,
         ):
             yield events
 
@@ -237,14 +253,14 @@ class Client:
         how: Patch = Patch.MERGE,
         subresource: str = "",
     ) -> Manifest:
-        """Change some fields of an object and return the outcome."""
+        """Change some fields of an object and return the changed object."""
         request = requests.patch(resource, name, patch, namespace=namespace, how=how, subresource=subresource)
         return await self._object(request)
 
     async def replace(
         self, resource: Resource, manifest: Manifest, *, namespace: str | None = None, subresource: str = ""
     ) -> Manifest:
-        """Write a whole object; ``Conflict`` when it has a ``resourceVersion`` that is no longer current."""
+        """Write a whole object; raise ``Conflict`` when its ``resourceVersion`` is no longer current."""
         return await self._object(requests.replace(resource, manifest, namespace=namespace, subresource=subresource))
 
     async def delete(
@@ -256,14 +272,22 @@ class Client:
         grace_period: int | None = None,
         uid: str | None = None,
         propagation: str | None = None,
+        metadata_only: bool = False,
     ) -> Manifest:
-        """Delete an object; returns it as it is now (a pod ends gracefully) or a Status.
+        """Delete an object; return its current state, since a pod ends gracefully, or a Status.
 
-        ``grace_period``: seconds, None is the object's own. ``uid``: ``Conflict`` when the name is another object's by
-        now. ``propagation``: Background, Foreground or Orphan; a Job's pods are orphaned without it.
+        ``grace_period``: seconds, None is the object's own. ``uid``: raise ``Conflict`` when the name now belongs to
+        another object. ``propagation``: Background, Foreground or Orphan; without it a Job's pods are orphaned.
+        ``metadata_only``: as in ``create``.
         """
         request = requests.delete(
-            resource, name, namespace=namespace, grace_period=grace_period, uid=uid, propagation=propagation
+            resource,
+            name,
+            namespace=namespace,
+            grace_period=grace_period,
+            uid=uid,
+            propagation=propagation,
+            metadata_only=metadata_only,
         )
         return await self._manifest(request)
 
@@ -278,10 +302,10 @@ class Client:
         pod: str,
         *,
         namespace: str,
-        **options: Unpack[LogOptions],
+        **options: Unpack[LogSelection],
     ) -> bytes:
-        """Return a container's log as far as it is kept; b"" for a pod that is not on a node yet."""
-        request = requests.log(pod, namespace=namespace, silence=_LOG_SILENCE, **options)
+        """Return a container's log as far as the node keeps it; b"" for a pod that is not on a node yet."""
+        request = requests.log(pod, namespace=namespace, silence=_LOG_SILENCE_S, **options)
         async with self._stream(request) as reply:
             return await reply.read()
 
@@ -290,24 +314,24 @@ class Client:
         pod: str,
         *,
         namespace: str,
-        **options: Unpack[LogOptions],
+        **options: Unpack[LogSelection],
     ) -> AsyncGenerator[bytes]:
-        """Yield what ``log`` returns in chunks, for logs of any length.
+        """Yield the content of ``log`` in chunks, for logs of any length.
 
-        Wrap it in ``contextlib.aclosing`` when you leave it early.
+        Wrap it in ``contextlib.aclosing`` if you may leave it early.
         """
-        return self._chunks(requests.log(pod, namespace=namespace, silence=_LOG_SILENCE, **options))
+        return self._chunks(requests.log(pod, namespace=namespace, silence=_LOG_SILENCE_S, **options))
 
     def follow_log(
         self,
         pod: str,
         *,
         namespace: str,
-        **options: Unpack[LogOptions],
+        **options: Unpack[LogSelection],
     ) -> AsyncGenerator[bytes]:
         """Yield a container's log in chunks, as it is written, until the container has ended.
 
-        Wrap it in ``contextlib.aclosing`` when you leave it early.
+        Wrap it in ``contextlib.aclosing`` if you may leave it early.
         """
         return self._chunks(requests.log(pod, namespace=namespace, follow=True, **options))
 
@@ -328,11 +352,13 @@ class Client:
     ) -> ExecResult:
         """Run a command in a container and return its exit code and output.
 
-        ``timeout``: seconds, after which ``Unreachable`` is raised and the command may go on. Needs the verbs get and
-        create on ``pods/exec``. A command that cannot be started is an ``ApiError``.
+        ``timeout``: seconds, after which ``Unreachable`` is raised; the command may continue. Needs the verbs get and
+        create on ``pods/exec``. Raises ``ApiError`` for a command that cannot be started.
         """
         request = requests.exec_in(pod, command, namespace=namespace, container=container, stdin=stdin is not None)
         try:
+            # The deadline covers the upgrade too: a kubelet that does not answer holds the connection open without an
+            # error.
             async with asyncio.timeout(timeout), self._socket(request) as socket:
                 return await converse(socket, stdin, request)
         except TimeoutError:
@@ -340,15 +366,15 @@ class Client:
 
     @contextlib.asynccontextmanager
     async def port_forward(self, pod: str, port: int, *, namespace: str) -> AsyncIterator[PortStream]:
-        """Connect to a port inside a pod; what goes wrong there is told by the first ``receive``."""
+        """Connect to a port inside a pod; errors inside the pod are raised by the first ``receive``."""
         request = requests.port_forward(pod, port, namespace=namespace)
         async with self._socket(request) as socket:
             yield PortStream(socket, request)
 
     async def allowed(self, verb: str, resource: Resource, *, namespace: str | None, subresource: str = "") -> bool:
-        """Return whether we may do ``verb``; ``namespace`` None asks for all namespaces. Needs no permission."""
+        """Return whether we may do ``verb``; None as ``namespace`` is all namespaces. Needs no permission."""
         request = requests.access_review(verb, resource, namespace=namespace, subresource=subresource)
-        return bool((await self._manifest(request)).get("status", {}).get("allowed"))  # no answer: no
+        return bool((await self._manifest(request)).get("status", {}).get("allowed"))  # an empty answer is a no
 
     @contextlib.asynccontextmanager
     async def _socket(self, request: Request) -> AsyncIterator[Socket]:
@@ -360,17 +386,19 @@ class Client:
     async def _json(self, request: Request) -> Json:
         reply = await self._open(request)
         try:
+            # Closed in any case: a cancelled read leaves half an answer on the connection, which must not return to the
+            # pool.
             body = await reply.read()
         finally:
             await reply.close()
-        return replies.decode(body, request)
+        return responses.decode(body, request)
 
     async def _manifest(self, request: Request) -> Manifest:
-        """Return an answer that may be an object, a Status or a review; of anything else nothing."""
-        return replies.mapping_of(await self._json(request))
+        """Return an answer that may be an object, a Status or a review; {} for any other."""
+        return responses.mapping_of(await self._json(request))
 
     async def _object(self, request: Request) -> Manifest:
-        return replies.object_of(await self._json(request), request)
+        return responses.object_of(await self._json(request), request)
 
     @contextlib.asynccontextmanager
     async def _stream(self, request: Request) -> AsyncIterator[Reply]:
@@ -381,33 +409,46 @@ class Client:
             await reply.close()
 
     async def _open(self, request: Request) -> Reply:
-        """Send a request; when the credentials were refused and newer ones can be had, once more with those.
+        """Send a request, and send it once more in two cases.
 
-        When it did not reach the server, which turns out to be elsewhere by now, it is sent there.
+        After a 401, with newer credentials, if there are any. After a failure to connect, to the server's new address,
+        if the kubeconfig has one; not if the request may have reached the server, which could carry it out twice.
         """
+        # Learnt from an earlier 406, see below: metadata-only answers are an optimisation that every caller can do
+        # without.
+        if self._whole_answers:
+            request = request._replace(accept=requests.JSON)
+        # Kept to compare: by the time of a 401 another request may have renewed the credentials already.
         used = await self._credentials.current()
         try:
             reply = await self._send(request, used)
+        # Two attempts at most, and none that repeats an action: whether to retry for longer is the caller's decision.
         except Unreachable as error:
-            if not await self._credentials.find() or error.sent:
+            if not await self._credentials.relocate() or error.sent:
                 raise
             used = await self._credentials.current()
             reply = await self._send(request, used)
         if reply.status == 401 and await self._renews(used, reply):
             reply = await self._send(request, await self._credentials.current())
+        if reply.status == 406 and request.accept != requests.JSON:
+            # A proxy in between takes plain JSON only. Negotiation comes before the action: nothing was done yet.
+            await reply.close()
+            self._whole_answers = True
+            return await self._open(request)
         if reply.status < 300:
             return reply
         try:
             body = await reply.read()
         finally:
             await reply.close()
-        raise replies.error_of(request, reply.status, reply.headers, body)
+        raise responses.error_of(request, reply.status, reply.headers, body)
 
     async def _renews(self, used: str | None, reply: Reply) -> bool:
-        """Renew refused credentials; an answer that nobody reads any more, an error's too, is closed."""
+        """Renew refused credentials; close the answer if it is not read, also when the renewal fails."""
         renewed = False
         try:
             renewed = await self._credentials.renew(used)
+        # CancelledError too: without the close, the unread answer would hold its connection for ever.
         except BaseException:
             await reply.close()
             raise

@@ -1,4 +1,4 @@
-"""What the fields of a kubeconfig may be. A mistake is told with its field, and never with a value that may be secret.
+"""Checks the fields of a kubeconfig. An error names the field, and never a value that may be secret.
 
 https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/
 """
@@ -8,12 +8,73 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TypedDict
 
 from crosswind.errors import KubeconfigError
 from crosswind.types import Json
 
-__all__ = ["check_cluster", "check_context", "check_user", "header", "inline"]
+__all__ = [
+    "AuthProvider",
+    "ClusterEntry",
+    "ExecConfig",
+    "UserEntry",
+    "check_cluster",
+    "check_context",
+    "check_user",
+    "header",
+    "inline",
+]
+
+
+class ExecConfig(TypedDict, total=False):
+    """The exec plug-in of a user."""
+
+    command: str
+    apiVersion: str
+    args: list[str] | None
+    env: list[dict[str, str]] | None
+    installHint: str
+    provideClusterInfo: bool
+
+
+class AuthProvider(TypedDict, total=False):
+    """The auth provider of a user, which exec plug-ins have replaced."""
+
+    name: str
+    config: dict[str, str]
+
+
+ClusterEntry = TypedDict(
+    "ClusterEntry",
+    {
+        "server": str,
+        "certificate-authority": str,
+        "certificate-authority-data": str,
+        "insecure-skip-tls-verify": bool,
+        "tls-server-name": str,
+        "proxy-url": str,
+    },
+    total=False,
+)
+"""A cluster of a kubeconfig. In the functional form, because the names have dashes."""
+
+UserEntry = TypedDict(
+    "UserEntry",
+    {
+        "client-certificate": str,
+        "client-certificate-data": str,
+        "client-key": str,
+        "client-key-data": str,
+        "token": str,
+        "tokenFile": str,
+        "username": str,
+        "password": str,
+        "exec": ExecConfig | None,
+        "auth-provider": AuthProvider | None,
+    },
+    total=False,
+)
+"""A user of a kubeconfig."""
 
 _EXEC_VERSIONS = tuple(f"client.authentication.k8s.io/{version}" for version in ("v1", "v1beta1", "v1alpha1"))
 
@@ -30,17 +91,17 @@ _IMPERSONATION = ("as", "as-uid", "as-groups", "as-user-extra")
 
 
 def check_context(context: Mapping[str, Json], where: str) -> None:
-    """Raise ``KubeconfigError`` unless a context's fields are what they have to be. ``where``: file and name."""
+    """Raise ``KubeconfigError`` unless the fields of a context are valid. ``where``: file and name, for the message."""
     _raise_first(_texts(context, ("cluster", "user", "namespace")), where)
 
 
 def check_cluster(cluster: Mapping[str, Json], where: str) -> None:
-    """Raise ``KubeconfigError`` unless a cluster's fields are what they have to be."""
+    """Raise ``KubeconfigError`` unless the fields of a cluster are valid."""
     _raise_first([*_texts(cluster, _CLUSTER_TEXTS), *_flags(cluster, ("insecure-skip-tls-verify",))], where)
 
 
 def check_user(user: Mapping[str, Json], where: str) -> None:
-    """Raise ``KubeconfigError`` unless a user's fields are what they have to be."""
+    """Raise ``KubeconfigError`` unless the fields of a user are valid."""
     problems = [*_texts(user, _USER_TEXTS), *_impersonation(user), *_halves(user)]
     if user.get("exec") is not None:
         problems += _exec(user["exec"])
@@ -49,9 +110,10 @@ def check_user(user: Mapping[str, Json], where: str) -> None:
     _raise_first(problems, where)
 
 
-def inline(part: Mapping[str, Any], field: str) -> bytes | None:
-    """Return what a field with base64 holds, None when it is not there; ``KubeconfigError`` names the field."""
-    if not (text := part.get(field)):
+def inline(part: Mapping[str, object], field: str) -> bytes | None:
+    """Return the content of a base64 field, None without the field; raise ``KubeconfigError`` for other text."""
+    text = part.get(field)
+    if not isinstance(text, str) or not text:
         return None
     try:
         return base64.b64decode("".join(text.split()), validate=True)
@@ -60,7 +122,7 @@ def inline(part: Mapping[str, Any], field: str) -> bytes | None:
 
 
 def header(authorization: str | None, what: str) -> str | None:
-    """Return a header's value without the end of its line; ``KubeconfigError`` for what no header can hold."""
+    """Return a header's value without a line end; raise ``KubeconfigError`` for characters that no header can hold."""
     if authorization is None:
         return None
     stripped = authorization.strip()
@@ -96,13 +158,13 @@ def _flags(part: Mapping[str, Json], fields: tuple[str, ...], above: str = "") -
 def _impersonation(user: Mapping[str, Json]) -> Iterator[str]:
     for field in _IMPERSONATION:
         if user.get(field):
-            yield f"{field} (to act as somebody else) is not supported; name a user that may do what is wanted itself"
+            yield f"{field} (impersonation) is not supported; name a user that has the permissions itself"
 
 
 def _halves(user: Mapping[str, Json]) -> Iterator[str]:
-    for one, other in _PAIR:
-        if (user.get(one) or user.get(f"{one}-data")) and not (user.get(other) or user.get(f"{other}-data")):
-            yield f"there is {one} without {other}; give both, as files or as -data"
+    for half, other in _PAIR:
+        if (user.get(half) or user.get(f"{half}-data")) and not (user.get(other) or user.get(f"{other}-data")):
+            yield f"there is {half} without {other}; give both, as files or as -data"
 
 
 def _exec(plugin: Json) -> Iterator[str]:
@@ -116,7 +178,7 @@ def _exec(plugin: Json) -> Iterator[str]:
     elif plugin["apiVersion"] not in _EXEC_VERSIONS:
         yield f"exec.apiVersion {plugin['apiVersion']} is not known; there are: {', '.join(_EXEC_VERSIONS)}"
     if plugin.get("interactiveMode") == "Always":
-        yield "exec.interactiveMode is Always, and nobody sits there to answer; sign in without questions"
+        yield "exec.interactiveMode is Always, but nobody can answer its questions here; sign in without questions"
     yield from _arguments(plugin.get("args"))
     yield from _environment(plugin.get("env"))
 

@@ -1,6 +1,6 @@
-"""Kubeconfig files, read strictly: what is wrong is said with the file, the name and the mend.
+"""Reads kubeconfig files strictly: each error names the file, the entry and the fix.
 
-kubernetes_asyncio reads them too, but tells little about what it does not like, and leaves keys in temporary files.
+kubernetes_asyncio reads them too, but its errors name little, and it leaves keys in temporary files.
 """
 
 from __future__ import annotations
@@ -9,19 +9,17 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import cast
 from urllib.parse import urlsplit
 
-from crosswind.bounded_yaml import parse
+from crosswind.documents import parse, read_text
 from crosswind.errors import ConfigError, KubeconfigError
-from crosswind.kube.kubeconfig_fields import check_cluster, check_context, check_user
-from crosswind.regular_files import read_text
+from crosswind.kube.kubeconfig_fields import ClusterEntry, UserEntry, check_cluster, check_context, check_user
+from crosswind.types import Manifest
 
-__all__ = ["Chosen", "choose", "of_text", "read"]
+__all__ = ["KubeconfigContext", "choose_context", "context_names", "of_text", "read"]
 
-_ELSEWHERE = (
-    "set KUBECONFIG, or name a file by --kubeconfig (Airflow: config_file); inside a pod, set in_cluster = True"
-)
+_FIX = "set KUBECONFIG, or name a file by --kubeconfig (Airflow: config_file); inside a pod, set in_cluster = True"
 
 _IN_MEMORY = "the connection's kubeconfig"
 
@@ -29,38 +27,47 @@ _PATHS = ("certificate-authority", "client-certificate", "client-key", "tokenFil
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
-    """A context and what it points to. ``paths``: the files that are there, as KUBECONFIG lists them."""
+class KubeconfigContext:
+    """A context with its cluster and user. ``paths``: the files that exist, in the order of KUBECONFIG."""
 
     paths: tuple[str, ...]
     context: str
-    cluster: dict[str, Any]
-    user: dict[str, Any] = field(repr=False)
+    cluster: ClusterEntry
+    user: UserEntry = field(repr=False)
     namespace: str = "default"
 
     @property
     def source(self) -> str:
-        """Where the credentials come from, for messages."""
+        """The context and its files, for messages."""
         return f"context {self.context} of {', '.join(self.paths)}"
 
 
-def read(kubeconfig: str | None, context: str | None) -> Chosen:
+def read(kubeconfig: str | None, context: str | None) -> KubeconfigContext:
     """Read a kubeconfig (None: those of KUBECONFIG, else ~/.kube/config) and choose a context (None: current)."""
-    wanted = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
-    paths = [os.path.expanduser(part) for part in wanted.split(os.pathsep) if part]
+    return choose_context(_documents(kubeconfig), context)
+
+
+def context_names(kubeconfig: str | None) -> list[str]:
+    """Return the names of the contexts that ``read`` can choose."""
+    return sorted(_named(_documents(kubeconfig), "contexts"))
+
+
+def _documents(kubeconfig: str | None) -> list[tuple[str, Manifest]]:
+    locations = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
+    paths = [os.path.expanduser(part) for part in locations.split(os.pathsep) if part]
     present = [path for path in paths if os.path.exists(path)]
     if not present:
-        raise KubeconfigError(f"there is no kubeconfig at {' or '.join(paths) or repr(wanted)}; {_ELSEWHERE}")
-    return choose([(path, _parse(path)) for path in present], context)
+        raise KubeconfigError(f"there is no kubeconfig at {' or '.join(paths) or repr(locations)}; {_FIX}")
+    return [(path, _parse(path)) for path in present]
 
 
-def of_text(text: str, context: str | None) -> Chosen:
-    """Choose a context of a kubeconfig that is no file, such as the one in an Airflow connection."""
-    return choose([(_IN_MEMORY, _checked(text, _IN_MEMORY))], context)
+def of_text(text: str, context: str | None) -> KubeconfigContext:
+    """Choose a context of a kubeconfig given as text, such as the one in an Airflow connection."""
+    return choose_context([(_IN_MEMORY, _checked(text, _IN_MEMORY))], context)
 
 
-def choose(documents: Sequence[tuple[str, dict[str, Any]]], context: str | None) -> Chosen:
-    """Choose a context of the files; of doubled names the first file's counts, as for kubectl."""
+def choose_context(documents: Sequence[tuple[str, Manifest]], context: str | None) -> KubeconfigContext:
+    """Choose a context of the files; where two files define a name, the first one counts, as for kubectl."""
     paths = tuple(path for path, _ in documents)
     where = ", ".join(paths)
     contexts, clusters, users = (_named(documents, key) for key in ("contexts", "clusters", "users"))
@@ -73,29 +80,29 @@ def choose(documents: Sequence[tuple[str, dict[str, Any]]], context: str | None)
     chosen = contexts[name].content
     check_context(chosen, f'{contexts[name].path}: context "{name}"')
     cluster = _cluster(_followed(clusters, chosen, "cluster", f'{where}: context "{name}"'), str(chosen["cluster"]))
-    user = {}
+    user: UserEntry = {}
     if chosen.get("user"):
         entry = _followed(users, chosen, "user", f'{where}: context "{name}"')
         check_user(entry.content, f'{entry.path}: user "{chosen["user"]}"')
-        user = _anchored(entry)
-    return Chosen(paths, name, cluster, user, str(chosen.get("namespace") or "default"))
+        user = cast(UserEntry, _anchored(entry))
+    return KubeconfigContext(paths, name, cluster, user, str(chosen.get("namespace") or "default"))
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A context, cluster or user, and the file that it stands in."""
+    """A context, cluster or user, and its file."""
 
     path: str
-    content: dict[str, Any] = field(repr=False)
+    content: Manifest = field(repr=False)
 
 
-def _cluster(entry: _Entry, name: str) -> dict[str, Any]:
+def _cluster(entry: _Entry, name: str) -> ClusterEntry:
     where = f'{entry.path}: cluster "{name}"'
     check_cluster(entry.content, where)
     if not _is_address(str(entry.content.get("server") or "")):
         server = f'the server "{entry.content["server"]}"' if entry.content.get("server") else "no server"
         raise KubeconfigError(f'{where} has {server}; it must be "https://HOST:PORT"')
-    return _anchored(entry)
+    return cast(ClusterEntry, _anchored(entry))
 
 
 def _is_address(server: str) -> bool:
@@ -106,17 +113,19 @@ def _is_address(server: str) -> bool:
         return False
 
 
-def _followed(found: dict[str, _Entry], context: dict[str, Any], key: str, where: str) -> _Entry:
+def _followed(entries: dict[str, _Entry], context: Manifest, key: str, where: str) -> _Entry:
+    """Return the cluster or user to which a context refers."""
     name = context.get(key)
-    if name not in found:
-        raise KubeconfigError(f'{where} points to the {key} "{name}", which is not there ({", ".join(sorted(found))})')
-    return found[name]
+    if name not in entries:
+        existing = ", ".join(sorted(entries))
+        raise KubeconfigError(f'{where} points to the {key} "{name}", which does not exist ({existing})')
+    return entries[name]
 
 
-def _named(documents: Sequence[tuple[str, dict[str, Any]]], key: str) -> dict[str, _Entry]:
-    found: dict[str, _Entry] = {}
+def _named(documents: Sequence[tuple[str, Manifest]], key: str) -> dict[str, _Entry]:
+    entries: dict[str, _Entry] = {}
     for path, document in documents:
-        here: set[str] = set()
+        names: set[str] = set()
         for index, entry in enumerate(document.get(key) or []):
             if not isinstance(entry, dict) or not isinstance(entry.get(key[:-1]) or {}, dict) or not entry.get("name"):
                 raise KubeconfigError(
@@ -125,17 +134,17 @@ def _named(documents: Sequence[tuple[str, dict[str, Any]]], key: str) -> dict[st
             name = entry["name"]
             if not isinstance(name, str):
                 raise KubeconfigError(f"{path}: {key}[{index}].name must be text; put quotes around it")
-            if name in here:
+            if name in names:
                 raise KubeconfigError(f'{path}: {key} has two of the name "{name}"; keep one of them')
-            here.add(name)
-            found.setdefault(name, _Entry(path, entry.get(key[:-1]) or {}))
-    return found
+            names.add(name)
+            entries.setdefault(name, _Entry(path, entry.get(key[:-1]) or {}))
+    return entries
 
 
-def _anchored(entry: _Entry) -> dict[str, Any]:
-    """Return a cluster or user whose paths no longer depend on where its file is."""
+def _anchored(entry: _Entry) -> Manifest:
+    """Return a cluster or user with absolute paths: in the file they are relative to its folder."""
     folder = Path(entry.path).parent.absolute()
-    content: dict[str, Any] = {
+    content: Manifest = {
         key: str(folder / value) if key in _PATHS and value else value for key, value in entry.content.items()
     }
     plugin = content.get("exec")
@@ -144,7 +153,7 @@ def _anchored(entry: _Entry) -> dict[str, Any]:
     return content
 
 
-def _parse(path: str) -> dict[str, Any]:
+def _parse(path: str) -> Manifest:
     try:
         text = read_text(path, what="kubeconfig")
     except ConfigError as error:
@@ -152,8 +161,8 @@ def _parse(path: str) -> dict[str, Any]:
     return _checked(text, path)
 
 
-def _checked(text: str, path: str) -> dict[str, Any]:
-    """Return what a file says; an empty one says nothing, as for kubectl."""
+def _checked(text: str, path: str) -> Manifest:
+    """Return the content of a file; an empty file is an empty mapping, as for kubectl."""
     try:
         document = parse(text, path)
     except ConfigError as error:
@@ -163,7 +172,7 @@ def _checked(text: str, path: str) -> dict[str, Any]:
         isinstance(document.get(key) or [], list) for key in ("contexts", "clusters", "users")
     ):
         raise KubeconfigError(f"{path} is not a kubeconfig: it needs the lists contexts, clusters and users")
-    for key, known in (("apiVersion", "v1"), ("kind", "Config")):
-        if (document.get(key) or known) != known:
-            raise KubeconfigError(f"{path} is not a kubeconfig that is known: its {key} is not {known}")
+    for key, expected in (("apiVersion", "v1"), ("kind", "Config")):
+        if (document.get(key) or expected) != expected:
+            raise KubeconfigError(f"{path} is not a kubeconfig that is known: its {key} is not {expected}")
     return document

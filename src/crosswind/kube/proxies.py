@@ -1,4 +1,4 @@
-"""Which proxy a request takes, by the environment: the rules of Go's ``httpproxy``, and so of kubectl.
+"""Selects the proxy for a request from the environment, by the rules of Go's ``httpproxy`` and so of kubectl.
 
 https://pkg.go.dev/golang.org/x/net/http/httpproxy
 """
@@ -21,9 +21,9 @@ _PORTS: dict[str, int | str] = {"https": 443, "http": 80}
 
 
 def environment_proxy(url: str, environment: Mapping[str, str]) -> str | None:
-    """Return the proxy of ``HTTPS_PROXY`` or ``HTTP_PROXY`` (small letters too) for ``url``; None: connect directly.
+    """Return the proxy of ``HTTPS_PROXY`` or ``HTTP_PROXY`` (or in lower case) for ``url``; None: connect directly.
 
-    Raises ``KubeconfigError`` for a proxy that cannot be used. The message never holds the proxy's password.
+    Raises ``KubeconfigError`` for a proxy that cannot be used; the message never holds the proxy's password.
     """
     no_proxy = environment.get("NO_PROXY") or environment.get("no_proxy") or ""
     for variable in _VARIABLES.get(urlsplit(url).scheme, ()):
@@ -33,11 +33,11 @@ def environment_proxy(url: str, environment: Mapping[str, str]) -> str | None:
 
 
 def bypasses(url: str, no_proxy: str) -> bool:
-    """Tell whether a request goes to its server directly, whatever proxy the environment names.
+    """Return whether a request goes to its server directly, whatever proxy the environment names.
 
-    True for ``localhost`` and loopback addresses, and for what ``no_proxy`` lists: ``*``, addresses, ranges
-    (``10.0.0.0/8``), names (with their subdomains), ``.example.com`` and ``*.example.com`` (the subdomains alone), the
-    names and addresses with a port or without.
+    True for ``localhost``, loopback addresses, and the entries of ``no_proxy``: ``*``, addresses, ranges
+    (``10.0.0.0/8``), names (with their subdomains), ``.example.com`` and ``*.example.com`` (the subdomains alone).
+    Names and addresses may have a port.
     """
     parts = urlsplit(url)
     host = (parts.hostname or "").rstrip(".")
@@ -53,8 +53,8 @@ def _matches(entry: str, host: str, address: _Address | None, port: str) -> bool
         return True
     if "/" in entry:
         return address is not None and _in_range(address, entry)
-    name, wanted_port = _split(entry)
-    if not name or (wanted_port and wanted_port != port):
+    name, entry_port = _split(entry)
+    if not name or (entry_port and entry_port != port):
         return False
     if (listed := _address(name)) is not None:
         return listed == address
@@ -86,7 +86,7 @@ def _address(text: str) -> _Address | None:
         address = ipaddress.ip_address(text)
     except ValueError:
         return None
-    # ::ffff:127.0.0.1 is 127.0.0.1: to Go they are equal
+    # Go treats ::ffff:127.0.0.1 and 127.0.0.1 as equal
     return getattr(address, "ipv4_mapped", None) or address
 
 

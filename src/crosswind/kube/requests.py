@@ -1,4 +1,4 @@
-"""Requests to the API server as values, built without I/O."""
+"""Builds requests to the API server, as values and without I/O."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from crosswind.kube.resources import PODS, SELF_SUBJECT_ACCESS_REVIEWS, Resource
 from crosswind.types import Json, Manifest
 
 __all__ = [
-    "LogOptions",
+    "JSON",
+    "LogSelection",
     "Patch",
     "Request",
     "Selection",
@@ -36,17 +37,27 @@ __all__ = [
 Query = tuple[tuple[str, str], ...]
 
 WATCH_SILENCE = 120.0
-"""Seconds: the API server sends a bookmark about once a minute, so two minutes without a byte is a dead connection."""
+"""Seconds without a byte after which a watch is dead: the API server sends a bookmark about once a minute."""
 
 EXEC_PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 """WebSocket subprotocols of exec, best first; v5 can close stdin (KEP-4006)."""
 
 PORT_FORWARD_PROTOCOLS = ("v4.channel.k8s.io",)
-"""The only one the kubelet speaks on ports without SPDY."""
+"""The only protocol that the kubelet offers for ports without SPDY."""
+
+
+JSON = "application/json"
+
+METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+"""Asks for an object's metadata alone; a server that cannot cut an object down answers with the whole one.
+
+kube-apiserver 1.36 spends 17 % less CPU on the creations and deletions of a pod whose answers are cut: the answer to a
+creation is 1 kB in place of 6. It refuses the form for ``deletecollection`` (406), even beside plain JSON.
+"""
 
 
 class Patch(enum.StrEnum):
-    """How a patch is applied; the value is its content type."""
+    """The kind of a patch; the value is its content type."""
 
     JSON = "application/json-patch+json"
     MERGE = "application/merge-patch+json"
@@ -54,18 +65,18 @@ class Patch(enum.StrEnum):
 
 
 class Selection(TypedDict, total=False):
-    """Which objects: of one ``namespace`` or (None, the default) of all; by selectors as kubectl has them."""
+    """Selects objects: of one ``namespace`` or (None, the default) of all, by selectors as in kubectl."""
 
     namespace: str | None
     labels: str
     fields: str
 
 
-class LogOptions(TypedDict, total=False):
-    """Which part of a log: the last lines, the last seconds, the first bytes, of the run before the last restart.
+class LogSelection(TypedDict, total=False):
+    """Selects a part of a log: the last lines, the last seconds, the first bytes, the run before the last restart.
 
-    ``container`` may be left out when the pod has only one; ``timestamps`` puts one before each line. ``since_time``
-    (RFC 3339) is the node's clock, not ours; the API server cuts it to whole seconds.
+    ``container`` is optional for a pod with one container. ``timestamps`` prefixes each line with its time.
+    ``since_time`` (RFC 3339) is on the node's clock; the API server cuts it to whole seconds.
     """
 
     container: str | None
@@ -80,9 +91,10 @@ class LogOptions(TypedDict, total=False):
 class Request(NamedTuple):
     """One request.
 
-    ``verb``, ``subject`` (``pods/exec``) and ``namespace`` are what RBAC calls it, for messages. ``timeout``: seconds
-    for the whole exchange, None is the client's default; for a stream (with ``silence``) None is no limit. ``silence``:
-    seconds without a byte after which a stream counts as dead, 0 for never. ``upgrade``: WebSocket subprotocols.
+    ``verb``, ``subject`` (``pods/exec``) and ``namespace`` are RBAC's names, for messages. ``timeout``: seconds for the
+    whole exchange, None is the client's default; for a stream (with ``silence``) None is no limit. ``silence``: seconds
+    without a byte after which a stream counts as dead, 0 for never. ``upgrade``: WebSocket subprotocols. ``accept``:
+    the forms of an answer, best first.
     """
 
     method: str
@@ -97,6 +109,7 @@ class Request(NamedTuple):
     timeout: float | None = None
     silence: float | None = None
     upgrade: tuple[str, ...] = ()
+    accept: str = JSON
 
     @property
     def target(self) -> str:
@@ -110,12 +123,12 @@ class Request(NamedTuple):
 
 
 def version() -> Request:
-    """Ask for the version of the API server."""
+    """Request the version of the API server."""
     return Request("GET", "/version")
 
 
 def document(path: str) -> Request:
-    """Ask for something that is no object, such as ``/metrics`` or ``/readyz``."""
+    """Request a document that is no object, such as ``/metrics`` or ``/readyz``."""
     return Request("GET", path)
 
 
@@ -126,16 +139,18 @@ def create(
     namespace: str | None = None,
     dry_run: bool = False,
     field_validation: str | None = None,
+    metadata_only: bool = False,
 ) -> Request:
     """Create an object; ``namespace`` None takes the manifest's own."""
     namespace = _namespace_of(resource, manifest, namespace)
     query = _query(dryRun="All" if dry_run else None, fieldValidation=field_validation)
-    return _on(resource, "create", "POST", namespace, query=query, body=orjson.dumps(manifest))
+    accept = METADATA_ONLY if metadata_only else JSON
+    return _request(resource, "create", "POST", namespace, query=query, body=orjson.dumps(manifest), accept=accept)
 
 
 def get(resource: Resource, name: str, *, namespace: str | None = None) -> Request:
     """Read one object."""
-    return _on(resource, "get", "GET", namespace, _named(resource, name))
+    return _request(resource, "get", "GET", namespace, _named(resource, name))
 
 
 def list_page(
@@ -146,14 +161,14 @@ def list_page(
     continue_from: str = "",
     **selection: Unpack[Selection],
 ) -> Request:
-    """Read one page of a list; ``continue_from`` is the token of the page before."""
+    """Read one page of a list. ``continue_from``: the token of the page before."""
     query = _query(
         **_selectors(selection),
         limit=limit,
         resourceVersion=None if continue_from else version,
         **{"continue": continue_from},
     )
-    return _on(resource, "list", "GET", selection.get("namespace"), query=query)
+    return _request(resource, "list", "GET", selection.get("namespace"), query=query)
 
 
 def watch(
@@ -175,7 +190,7 @@ def watch(
         allowWatchBookmarks="true" if bookmarks else None,
     )
     namespace = selection.get("namespace")
-    return _on(resource, "watch", "GET", namespace, query=query, timeout=seconds + 5.0, silence=silence)
+    return _request(resource, "watch", "GET", namespace, query=query, timeout=seconds + 5.0, silence=silence)
 
 
 def patch(
@@ -189,14 +204,14 @@ def patch(
 ) -> Request:
     """Change some fields of an object."""
     body, subject = orjson.dumps(change), (_named(resource, name), subresource)
-    return _on(resource, "patch", "PATCH", namespace, *subject, body=body, content_type=how.value)
+    return _request(resource, "patch", "PATCH", namespace, *subject, body=body, content_type=how.value)
 
 
 def replace(resource: Resource, manifest: Manifest, *, namespace: str | None = None, subresource: str = "") -> Request:
-    """Write a whole object; its ``resourceVersion``, when there, must still be the current one."""
+    """Write a whole object; its ``resourceVersion``, if it has one, must still be the current one."""
     name = _named(resource, manifest.get("metadata", {}).get("name", ""))
     namespace = _namespace_of(resource, manifest, namespace)
-    return _on(resource, "update", "PUT", namespace, name, subresource, body=orjson.dumps(manifest))
+    return _request(resource, "update", "PUT", namespace, name, subresource, body=orjson.dumps(manifest))
 
 
 def delete(
@@ -207,12 +222,14 @@ def delete(
     grace_period: int | None = None,
     uid: str | None = None,
     propagation: str | None = None,
+    metadata_only: bool = False,
 ) -> Request:
-    """Delete an object: with ``uid`` only that very one, else 409."""
+    """Delete an object. With ``uid``, an object of another uid is refused with 409."""
     options = _delete_options(grace_period, propagation)
     if uid is not None:
         options["preconditions"] = {"uid": uid}
-    return _on(resource, "delete", "DELETE", namespace, _named(resource, name), body=_body(options))
+    accept = METADATA_ONLY if metadata_only else JSON
+    return _request(resource, "delete", "DELETE", namespace, _named(resource, name), body=_body(options), accept=accept)
 
 
 def delete_collection(
@@ -224,7 +241,7 @@ def delete_collection(
         raise ValueError(f"deleting {resource.plural} of all namespaces at once is not possible: pass namespace=...")
     query = _query(**_selectors(selection))
     body = _body(_delete_options(grace_period, None))
-    return _on(resource, "deletecollection", "DELETE", namespace, query=query, body=body)
+    return _request(resource, "deletecollection", "DELETE", namespace, query=query, body=body)
 
 
 def log(
@@ -233,7 +250,7 @@ def log(
     namespace: str,
     follow: bool = False,
     silence: float = 0.0,
-    **options: Unpack[LogOptions],
+    **options: Unpack[LogSelection],
 ) -> Request:
     """Read a container's log."""
     query = _query(
@@ -246,26 +263,26 @@ def log(
         limitBytes=options.get("limit_bytes"),
         previous="true" if options.get("previous") else None,
     )
-    return _on(PODS, "get", "GET", namespace, pod, "log", query=query, silence=silence)
+    return _request(PODS, "get", "GET", namespace, pod, "log", query=query, silence=silence)
 
 
 def exec_in(pod: str, command: Sequence[str], *, namespace: str, container: str | None, stdin: bool) -> Request:
-    """Run a command in a container, by WebSocket."""
+    """Run a command in a container, over a WebSocket."""
     query = _query(container=container, stdin="true" if stdin else None, stdout="true", stderr="true")
     query += tuple(("command", word) for word in command)
-    return _on(PODS, "create", "GET", namespace, pod, "exec", query=query, silence=0.0, upgrade=EXEC_PROTOCOLS)
+    return _request(PODS, "create", "GET", namespace, pod, "exec", query=query, silence=0.0, upgrade=EXEC_PROTOCOLS)
 
 
 def port_forward(pod: str, port: int, *, namespace: str) -> Request:
-    """Connect to a port inside a pod, by WebSocket."""
+    """Connect to a port inside a pod, over a WebSocket."""
     query = _query(ports=port)
     upgrade = PORT_FORWARD_PROTOCOLS
-    return _on(PODS, "create", "GET", namespace, pod, "portforward", query=query, silence=0.0, upgrade=upgrade)
+    return _request(PODS, "create", "GET", namespace, pod, "portforward", query=query, silence=0.0, upgrade=upgrade)
 
 
 def access_review(verb: str, resource: Resource, *, namespace: str | None, subresource: str = "") -> Request:
     """Ask whether we may do something; ``namespace`` None asks for all namespaces."""
-    wish = {
+    attributes = {
         "verb": verb,
         "group": resource.group,
         "resource": resource.plural,
@@ -275,12 +292,12 @@ def access_review(verb: str, resource: Resource, *, namespace: str | None, subre
     review = {
         "apiVersion": SELF_SUBJECT_ACCESS_REVIEWS.api_version,
         "kind": SELF_SUBJECT_ACCESS_REVIEWS.kind,
-        "spec": {"resourceAttributes": {key: value for key, value in wish.items() if value}},
+        "spec": {"resourceAttributes": {key: value for key, value in attributes.items() if value}},
     }
     return create(SELF_SUBJECT_ACCESS_REVIEWS, review)
 
 
-def _on(
+def _request(
     resource: Resource,
     verb: str,
     method: str,

@@ -1,4 +1,4 @@
-"""The resources of the Kubernetes API as data: where each lives and what its objects are called."""
+"""The resources of the Kubernetes API as data: group, version, plural and kind, and the paths that follow."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
 
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.~-]*").fullmatch
-"""What needs no quoting: all that the API server takes for a name."""
+"""Matches text that needs no quoting in a path: every valid name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,13 @@ class Resource:
 
     @property
     def api_version(self) -> str:
-        """What an object of this kind has in ``apiVersion``."""
+        """The ``apiVersion`` of objects of this kind."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
     def path(self, namespace: str | None = None, name: str = "", subresource: str = "") -> str:
-        """Return the path of an object, or without ``name`` of the collection.
+        """Return the path of an object, or without ``name`` that of the collection.
 
-        Without ``namespace`` it is the collection of all namespaces; an object of a namespace has no such path.
+        Without ``namespace`` it is the collection of all namespaces; a namespaced object has no such path.
 
         >>> PODS.path("airflow", "etl", "log")
         '/api/v1/namespaces/airflow/pods/etl/log'
@@ -96,7 +96,7 @@ SELF_SUBJECT_ACCESS_REVIEWS = Resource(
 
 
 def resource_of(manifest: Manifest) -> Resource:
-    """Return the resource of an object of which we know kind and version: its plural by the rules of English."""
+    """Return the resource of an object by its kind and version; the plural follows English rules."""
     group, _, version = manifest["apiVersion"].rpartition("/")
     kind, namespaced = manifest["kind"], "namespace" in manifest["metadata"]
     return Resource(group, version, _plural(kind), kind, namespaced=namespaced)

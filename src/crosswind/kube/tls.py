@@ -1,4 +1,4 @@
-"""TLS towards an API server: whom we trust, and the client certificate that we show."""
+"""TLS towards an API server: the CA that we trust, and our client certificate."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import ssl
 import tempfile
 from pathlib import Path
 
+from crosswind.documents import check_regular
 from crosswind.errors import KubeconfigError
-from crosswind.kube.logins import Login
-from crosswind.regular_files import check_regular
+from crosswind.kube.login_sources import Login
 
 __all__ = ["add_certificate", "context_of"]
 
 
 def context_of(login: Login) -> ssl.SSLContext | None:
-    """Return a new context for a login, None for one without TLS; ``KubeconfigError`` for what cannot be used."""
+    """Return a new context for a login, None for one without TLS; raise ``KubeconfigError`` for an unusable CA."""
     if not login.url.startswith("https:"):
         return None
     try:
-        # ssl takes ASCII alone; what is not, stands in comments between the certificates
+        # ssl accepts ASCII alone; other characters occur only in comments between the certificates
         context = ssl.create_default_context(cadata=login.ca.decode("ascii", "ignore") if login.ca else None)
     except (ssl.SSLError, ValueError) as error:
         raise KubeconfigError(f"{login.source}: the CA in {login.ca_source} cannot be used: {error}") from error
-    # Python 3.13 began to demand extensions that the CA certificates of many clusters do not have; kubectl does not
+    # Since Python 3.13 the default demands extensions that the CA certificates of many clusters lack; kubectl does not.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if not login.verify:
         context.check_hostname = False
@@ -33,10 +33,10 @@ def context_of(login: Login) -> ssl.SSLContext | None:
 
 
 def add_certificate(context: ssl.SSLContext, login: Login) -> None:
-    """Show a login's client certificate, if it has one, on new connections.
+    """Present a login's client certificate, if it has one, on new connections.
 
-    ``ssl`` reads files alone. What a kubeconfig holds itself goes through a folder that nobody else can look into and
-    that is gone when this returns; the key's file is the owner's alone as well.
+    ``ssl`` reads files alone. Data from the kubeconfig is written to a folder that only this user can read, in files
+    that only this user can read, and the folder is deleted before this returns.
     """
     if not login.has_certificate:
         return
@@ -53,7 +53,7 @@ def add_certificate(context: ssl.SSLContext, login: Login) -> None:
 
 
 def _no_password() -> str:
-    """Refuse a key with a password: by itself, OpenSSL would ask for it at the terminal, and wait."""
+    """Refuse a key with a password: OpenSSL would ask for it at the terminal, and wait."""
     raise ValueError("the key has a password; write it without one, readable for its owner alone")
 
 

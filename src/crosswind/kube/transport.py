@@ -1,6 +1,7 @@
-"""One request out, one answer back: the seam below the client, and its real side by aiohttp.
+"""Carries one request to an API server and returns the answer: the protocol, and its implementation by aiohttp.
 
-Whatever goes wrong below HTTP is told here as ``Unreachable``; no aiohttp error leaves this module.
+Every failure below HTTP becomes ``Unreachable``; no error of aiohttp leaves this module. The transport starts no task.
+A request that is cancelled closes its connection, since the answer may still be on its way.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from crosswind.kube.requests import Request
 
 __all__ = ["HttpTransport", "Reply", "Server", "Socket", "Transport"]
 
-_IDLE_SECONDS = 60.0
-"""How long an unused connection is kept; load balancers drop them after some minutes without a word."""
+_IDLE_TIMEOUT_S = 60.0
+"""Time for which an unused connection is kept; load balancers silently drop connections that are idle for minutes."""
 
-_LAST_WORDS = 0.02
-"""Seconds for the loop to notice that sockets were shut down."""
+_SHUTDOWN_S = 0.02
+"""Time for the loop to notice that sockets were shut down."""
 
 _KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
-"""A peer that vanished is noticed after a minute, also on a watch or log that is silent by nature."""
+"""TCP keep-alive detects a vanished peer after a minute, also on a watch or log without traffic."""
 
 
 class Socket(Protocol):
@@ -75,21 +76,21 @@ class Reply(Protocol):
         ...
 
     async def close(self) -> None:
-        """Give the connection back, or end it when the body was not read to its end."""
+        """Return the connection to the pool, or end it when the body was not read to its end."""
         ...
 
 
 class Transport(Protocol):
-    """Whatever can carry a request to an API server."""
+    """Carries requests to an API server."""
 
     async def open(self, request: Request, authorization: str | None) -> Reply:
-        """Send a request and return the answer's head; ``Unreachable`` when none comes."""
+        """Send a request and return the head of the answer; raise ``Unreachable`` when none comes."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where the API server is and how to connect to it. ``source``: where this was read, for messages."""
+    """The address of an API server and the settings for connecting. ``source``: where they were read, for messages."""
 
     url: str
     source: str = ""
@@ -104,18 +105,19 @@ class Server:
 
 
 class HttpTransport:
-    """Requests over kept-alive connections to one API server. Make and close it inside the running loop."""
+    """Sends requests over kept-alive connections to one API server. Create and close it inside the running loop."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        # Weak: a transport that nobody uses any more must not be kept for the case of a fork.
         _open.add(self)
         self._session = aiohttp.ClientSession(
-            # Compressed lists would be unpacked on the loop, which costs more than sending them inside a cluster.
+            # The loop would decompress compressed lists, which costs more than sending them inside a cluster.
             headers={"User-Agent": f"crosswind/{__version__}", "Accept-Encoding": "identity"},
             connector=aiohttp.TCPConnector(
-                limit=0,  # who launches and follows pods bounds that; a shared limit would let watches starve requests
-                keepalive_timeout=_IDLE_SECONDS,
+                limit=0,  # the callers bound their requests; one limit for all would let watches starve them
+                keepalive_timeout=_IDLE_TIMEOUT_S,
                 socket_factory=self._make_socket,
             ),
             read_bufsize=2**18,
@@ -124,14 +126,15 @@ class HttpTransport:
         )
 
     def use(self, server: Server) -> None:
-        """Send what comes from now on to another server, or to the same one by other TLS settings or another proxy.
+        """Send later requests to another server, or to the same one with other TLS settings or another proxy.
 
-        Connections are kept by address and TLS context, so those of the former server are not used again.
+        aiohttp pools connections by address and TLS context, so those to the former server are not used again.
         """
         self.server = server
 
     async def open(self, request: Request, authorization: str | None) -> Reply:
-        """Send a request and return the answer's head; ``Unreachable`` when none comes."""
+        """Send a request and return the head of the answer; raise ``Unreachable`` when none comes."""
+        # Per request, not on the session: the token changes while the session lives.
         headers = {"Authorization": authorization} if authorization else {}
         if self._session.closed:
             raise Unreachable(f"{request}: the connection to {self.server.url} was closed on our side", sent=False)
@@ -141,26 +144,29 @@ class HttpTransport:
             return await self._send(request, headers)
 
     async def close(self) -> None:
-        """Close all connections; those in the middle of TLS's polite end too, for they may outlive the loop."""
+        """Close all connections, those in the middle of the TLS shutdown too: they could outlive the loop."""
+        # aiohttp closes transports, but TLS sockets wait for the peer's close_notify and would end after the loop.
         await self._session.close()
-        for left in list(self._sockets):
+        for open_socket in list(self._sockets):
             with contextlib.suppress(OSError):
-                left.shutdown(socket.SHUT_RDWR)
-        await asyncio.sleep(_LAST_WORDS if self._sockets else 0)
+                open_socket.shutdown(socket.SHUT_RDWR)
+        await asyncio.sleep(_SHUTDOWN_S if self._sockets else 0)
 
     def abandon(self) -> None:
-        """Close the file descriptors and no connection: for a forked child, which has copies of its parent's."""
-        for one in list(self._sockets):
+        """Close the file descriptors but not the connections, in a forked child, which has copies of its parent's."""
+        for inherited in list(self._sockets):
             with contextlib.suppress(OSError):
-                os.close(one.detach())
+                # The descriptor only: closing the transport would send TLS's close_notify on a connection that the
+                # parent still uses.
+                os.close(inherited.detach())
 
     def _make_socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
-        made = _keepalive_socket(address)
-        self._sockets.add(made)
-        return made
+        new_socket = _keepalive_socket(address)
+        self._sockets.add(new_socket)
+        return new_socket
 
     async def _send(self, request: Request, headers: dict[str, str]) -> Reply:
-        headers["Accept"] = "application/json"
+        headers["Accept"] = request.accept
         if request.body is not None:
             headers["Content-Type"] = request.content_type
         response = await self._session.request(
@@ -172,14 +178,16 @@ class HttpTransport:
             ssl=self.server.tls or True,
             server_hostname=self.server.tls_server_name,
             timeout=self._timeout(request),
+            # An API server redirects none of these requests. A proxy that does would send our token elsewhere.
             allow_redirects=False,
             raise_for_status=False,
         )
         return _HttpReply(response, self.server, request)
 
     async def _upgrade(self, request: Request, headers: dict[str, str]) -> Reply:
-        # no "Accept: application/json" here: the kubelet answers 406 to it (see the session's headers)
+        # without "Accept: application/json", to which the kubelet answers 406
         try:
+            # aiohttp has no limit for the answer to an upgrade.
             async with asyncio.timeout(self.server.connect_timeout + self.server.request_timeout):
                 websocket = await self._session.ws_connect(
                     URL(self.server.url + request.target, encoded=True),
@@ -200,6 +208,7 @@ class HttpTransport:
         if request.silence is None:
             total = self.server.request_timeout if request.timeout is None else request.timeout
             return aiohttp.ClientTimeout(total=total, connect=connect)
+        # A stream has no total limit unless the caller sets one; a silent peer ends it.
         return aiohttp.ClientTimeout(total=request.timeout, connect=connect, sock_read=request.silence or None)
 
 
@@ -207,7 +216,10 @@ _open: weakref.WeakSet[HttpTransport] = weakref.WeakSet()
 
 
 def _abandon_all() -> None:
-    """Leave a forked child, such as LocalExecutor's workers, nothing that the API server takes for our connection."""
+    """Close the copies of our sockets in a forked child, such as a worker of LocalExecutor.
+
+    While the child holds a copy, the API server does not notice that we have closed the connection.
+    """
     for transport in list(_open):
         transport.abandon()
 
@@ -236,7 +248,7 @@ class _HttpReply:
     async def close(self) -> None:
         connection = self._response.connection
         if connection is not None and connection.transport is not None:
-            connection.transport.abort()  # TLS's polite end waits for the server, and may outlive the loop
+            connection.transport.abort()  # a TLS shutdown waits for the server and could outlive the loop
         self._response.close()
 
 
@@ -274,6 +286,7 @@ class _HttpSocket:
             return bytes(message.data)
         if message.type is aiohttp.WSMsgType.TEXT:
             return str(message.data).encode()
+        # aiohttp reports a broken connection as a message, where readers of a stream expect an error.
         if message.type is aiohttp.WSMsgType.ERROR:
             raise Unreachable(f"{self._request}: the stream from {self._server.url} broke off") from message.data
         return None
@@ -283,7 +296,7 @@ class _HttpSocket:
 
 
 class _Refused(Exception):
-    """The server answered a WebSocket request with something else; aiohttp's own error has lost the body."""
+    """The server answered a WebSocket request without an upgrade; aiohttp's own error does not keep the body."""
 
     def __init__(self, reply: Reply) -> None:
         self.reply = reply
@@ -307,28 +320,28 @@ class _ReadReply:
 
 
 async def _keep_refusal(response: aiohttp.ClientResponse) -> None:
-    """Called for WebSocket requests alone: all others switch it off."""
+    """Raise ``_Refused``. Called for WebSocket requests alone: the other requests switch it off."""
     if response.status != 101:
         raise _Refused(_ReadReply(response.status, response.headers, await response.read()))
 
 
 def _keepalive_socket(address: aiohttp.AddrInfoType) -> socket.socket:
     family, kind, protocol, _, _ = address
-    made = socket.socket(family, kind, protocol)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    new_socket = socket.socket(family, kind, protocol)
+    new_socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE.items():
-        if hasattr(socket, name):  # macOS calls some of them differently
-            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-    return made
+        if hasattr(socket, name):  # macOS has other names for some of them
+            new_socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return new_socket
 
 
 _UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
-"""What goes wrong before there is a connection. Certificate and DNS errors are among the first."""
+"""Failures before there is a connection; certificate and DNS errors are subclasses of the first."""
 
 
 @contextlib.contextmanager
 def translated(server: Server, request: Request) -> Iterator[None]:
-    """Turn what aiohttp, the sockets and TLS raise into ``Unreachable`` with the server and the reason."""
+    """Translate the errors of aiohttp, sockets and TLS into ``Unreachable``, with the server and the reason."""
     try:
         yield
     except aiohttp.ClientHttpProxyError as error:
@@ -336,19 +349,19 @@ def translated(server: Server, request: Request) -> Iterator[None]:
             f"{request}: the proxy on the way to {server} refused: {error.status} {error.message}", sent=False
         ) from None
     except aiohttp.ClientResponseError as error:
-        # its repr holds our request headers, and so the token: not chained
+        # not chained, because its repr holds our request headers and so the token
         raise Unreachable(f"{request}: {server} does not speak proper HTTP: {error.message}") from None
     except (aiohttp.ClientError, OSError) as error:
         sent = not isinstance(error, _UNSENT)
         raise Unreachable(f"{request}: {_explain(server, request, error)}", sent=sent) from error
     except RuntimeError as error:
-        if "closed" not in str(error):  # "Session is closed", "Connection closed.": closed while we waited
+        if "closed" not in str(error):  # "Session is closed", "Connection closed.": closed while this request waited
             raise
         raise Unreachable(f"{request}: the connection to {server} was closed on our side") from error
 
 
 def _explain(server: Server, request: Request, error: Exception) -> str:
-    """Return one sentence: what happened, and what to look at where the cause is certain."""
+    """Return one sentence on what happened, and on what to check where the cause is certain."""
     if isinstance(error, aiohttp.ClientProxyConnectionError):
         return f"the proxy on the way to {server} cannot be reached ({_word(error.os_error)})"
     if isinstance(error, aiohttp.ConnectionTimeoutError):

@@ -1,1 +1,1 @@
-"""The one-machine cluster: store, API, pod lifecycle, process kubelet, injectors, serving."""
+"""The former home of the one-machine cluster, now the package ``kubelocal``. Removed in the next release."""

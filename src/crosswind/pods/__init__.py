@@ -1,4 +1,4 @@
-"""Pods as values: templates, overrides, names, verdicts, causes, sidecars.
+"""Pods as values: templates, overrides, names, verdicts and their causes.
 
-Pure: nothing here waits, reads a file or talks to anyone.
+Pure: nothing here waits, reads a file or sends a request.
 """

@@ -1,6 +1,7 @@
-"""Why a pod failed or waits: one sentence for the task's author, cause first, then the mend.
+"""Explains why a pod failed or waits, in one sentence for the task's author: the cause, then the fix.
 
-Rules as data, tried in order; what no rule knows is told in Kubernetes' own words. Total on any JSON, as verdicts are.
+The rules are data, tried in order; the last one repeats Kubernetes' own words. As for verdicts, every JSON gets an
+answer, none an exception.
 """
 
 from __future__ import annotations
@@ -8,96 +9,102 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from crosswind.pods.authors import EXECUTOR, Author
-from crosswind.pods.states import ContainerReport, Kind, containers, mapping, mappings, text
-from crosswind.pods.verdicts import FATAL_REASONS, Stage, Verdict, is_transient_pull, judge
-from crosswind.types import Json
+from crosswind.pods.field_names import EXECUTOR_FIELDS, FieldNames
+from crosswind.pods.fields import as_events, as_pod, container_of, mapping, metadata_of, spec_of, text
+from crosswind.pods.states import ContainerKind, ContainerReport, container_reports
+from crosswind.pods.verdict import (
+    FATAL_REASONS,
+    TERMINATED_BY_SIGNAL,
+    BaseState,
+    Verdict,
+    is_transient_pull,
+    judge,
+)
+from crosswind.types import AnyPod, Container, Json, Pod, PodEvent
 
 __all__ = ["exit_code_meaning", "is_known_refusal", "why", "why_refused"]
 
-_LONGEST = 400
+_MAX_QUOTED = 400
 """Characters of Kubernetes' own text in one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    pod: Mapping[str, Any]
+    pod: Pod
     verdict: Verdict
     base: str
-    author: Author
-    events: tuple[Mapping[str, Any], ...]
+    fields: FieldNames
+    events: tuple[PodEvent, ...]
 
     @property
     def name(self) -> str:
-        return text(mapping(self.pod.get("metadata")).get("name")) or "(unnamed)"
-
-    @property
-    def spec(self) -> Mapping[str, Any]:
-        return mapping(self.pod.get("spec"))
+        return text(metadata_of(self.pod).get("name")) or "(unnamed)"
 
     @property
     def node(self) -> str:
-        return text(self.spec.get("nodeName")) or "its node"
+        return text(spec_of(self.pod).get("nodeName")) or "its node"
 
     @property
-    def told(self) -> str:
-        """Kubernetes' own text, as the end of a clause: `` (text)`` or ""."""
+    def quoted(self) -> str:
+        """Kubernetes' own text in parentheses, to end a clause with; "" when there is none."""
         return f" ({_short(self.verdict.message)})" if self.verdict.message else ""
 
-    def container(self, name: str) -> Mapping[str, Any]:
+    def container(self, name: str) -> Container:
         """Return a container's spec, {} when there is none."""
-        every = (*mappings(self.spec.get("initContainers")), *mappings(self.spec.get("containers")))
-        return next((container for container in every if container.get("name") == name), {})
+        return container_of(self.pod, name)
 
     def event(self, *reasons: str) -> str:
-        """Return the newest message among the pod's events of these reasons, ""."""
-        found = [event for event in self.events if event.get("reason") in reasons]
-        return _short(text(max(found, key=_event_time).get("message"))) if found else ""
+        """Return the newest message among the pod's events of these reasons, "" when there is none."""
+        matching = [event for event in self.events if event.get("reason") in reasons]
+        return _short(text(max(matching, key=_event_time).get("message"))) if matching else ""
 
 
 _Rule: TypeAlias = Callable[[_Case], str]
 
 
 def why(
-    pod: Json,
+    pod: AnyPod,
     events: Iterable[Json] = (),
     *,
     base: str = "base",
     fatal: Iterable[str] = FATAL_REASONS,
     deleted: bool = False,
-    author: Author = EXECUTOR,
+    fields: FieldNames = EXECUTOR_FIELDS,
 ) -> str:
-    """Return one sentence on why the pod failed, or waits; "" when it runs, or ended well.
+    """Return one sentence on why the pod failed or waits; "" when it runs or ended well.
 
     ``events``: Event objects about the pod, in any order; they name causes that the status does not hold (volumes,
-    networks). ``base``, ``fatal``, ``deleted``: as for ``verdicts.judge``.
-    ``author``: whose words the mend has.
+    networks). ``base``, ``fatal``, ``deleted``: as for ``verdict.judge``.
+    ``fields``: the names of a pod's fields where the task is defined, for the fix.
     """
     verdict = judge(pod, base, fatal=frozenset(fatal), deleted=deleted)
-    if verdict.succeeded or (verdict.stage is Stage.RUNNING and not verdict.reason):
+    if verdict.succeeded or (verdict.state is BaseState.RUNNING and not verdict.reason):
         return ""
-    case = _Case(mapping(pod), verdict, base, author, tuple(mappings(list(events))))
+    case = _Case(as_pod(pod), verdict, base, fields, tuple(as_events(list(events))))
     return next((sentence for rule in _RULES if (sentence := rule(case))), "")
 
 
-def why_refused(message: str, author: Author = EXECUTOR) -> str:
-    """Return cause and mend for a pod that the API server refused, from its error's text, in the author's words."""
+def why_refused(message: str, fields: FieldNames = EXECUTOR_FIELDS) -> str:
+    """Return the cause and the fix for a pod that the API server refused, from the error's text.
+
+    ``fields``: the names of a pod's fields where the task is defined, for the fix.
+    """
     for pattern, cause in _REFUSALS:
         if match := re.search(pattern, message, re.IGNORECASE):
             groups = {name: value for name, value in match.groupdict().items() if value}
-            return cause.format(**groups, message=_short(message), author=author)
+            return cause.format(**groups, message=_short(message), fields=fields)
     return f"the API server refused the pod: {_short(message)}"
 
 
 def is_known_refusal(message: str) -> bool:
-    """Whether ``why_refused`` has a cause for a message, rather than the message alone."""
+    """Return whether ``why_refused`` knows the cause of a message, and does not only repeat it."""
     return any(re.search(pattern, message, re.IGNORECASE) for pattern, _ in _REFUSALS)
 
 
 def exit_code_meaning(code: int) -> str:
-    """Return what an exit code says, "" when it says nothing beyond failure."""
+    """Return the meaning of an exit code, "" for one that only says that the command failed."""
     if code in _EXIT_CODES:
         return _EXIT_CODES[code]
     return f"ended by signal {code - 128}" if 128 < code <= 192 else ""
@@ -129,69 +136,79 @@ def _out_of_memory(case: _Case) -> str:
     if limit is None:
         return (
             f"{case.base} was killed because {case.node} ran out of memory (OOMKilled), and it has no limit "
-            f"of its own; set {case.author.memory.format(base=case.base)} to what the task needs"
+            f"of its own; set {case.fields.memory.format(base=case.base)} to what the task needs"
         )
     return (
         f"{case.base} was killed because it used more memory than its limit of {limit} (OOMKilled); raise "
-        f"{case.author.memory_limit.format(base=case.base)}, or let it hold less at once"
+        f"{case.fields.memory_limit.format(base=case.base)}, or make the task hold less in memory"
+    )
+
+
+def _terminated(case: _Case) -> str:
+    if case.verdict.reason != TERMINATED_BY_SIGNAL:
+        return ""
+    return (
+        f"{case.base} was terminated (SIGTERM) while its task ran{case.quoted}, and the pod does not say by what: "
+        f"somebody deleted the pod, or {case.node} stopped it; a failure after that is not counted as the task's own"
     )
 
 
 def _disrupted(case: _Case) -> str:
     template = _DISRUPTIONS.get(case.verdict.reason)
     return (
-        template.format(node=case.node, told=case.told, reason=case.verdict.reason, author=case.author)
+        template.format(node=case.node, quoted=case.quoted, reason=case.verdict.reason, fields=case.fields)
         if template
         else ""
     )
 
 
 _NOT_ADMITTED = (
-    "{node} did not take the pod ({reason}){told}: its room was gone when the pod arrived; nothing "
-    "to mend in the task, a new "
-    "pod finds another place"
+    "{node} did not admit the pod ({reason}){quoted}: its capacity was used up when the pod arrived; nothing to fix in "
+    "the task, a new pod finds another place"
 )
 _DISRUPTIONS: Mapping[str, str] = {
     "Evicted": (
-        "{node} evicted the pod{told}; set {author.own_requests} to "
+        "{node} evicted the pod{quoted}; set {fields.own_requests} to "
         "what the task needs: "
         "pods that use more than they request go first"
     ),
     "TerminationByKubelet": (
-        "{node} ended the pod to save itself (memory, disk or shutdown){told}; set {author.own_requests} "
+        "{node} ended the pod to save itself (memory, disk or shutdown){quoted}; set {fields.own_requests} "
         "to what the task needs"
     ),
     "PreemptionByScheduler": (
-        "a pod of higher priority took the place of this one on {node}{told}; give it a "
-        "{author.priority}, or the cluster more nodes"
+        "a pod of higher priority took the place of this one on {node}{quoted}; give it a "
+        "{fields.priority}, or the cluster more nodes"
     ),
     "Preempting": (
-        "{node} ended the pod to make room for a critical one{told}; set {author.requests} so that nodes "
+        "{node} ended the pod to make room for a critical one{quoted}; set {fields.requests} so that nodes "
         "are not overfull"
     ),
-    "Preempted": "a pod of higher priority took the place of this one on {node}{told}; give it a {author.priority}",
+    "Preempted": "a pod of higher priority took the place of this one on {node}{quoted}; give it a {fields.priority}",
     "EvictionByEvictionAPI": (
-        "the pod was evicted by request, as draining {node} does (upgrade, autoscaler){told}; keep long "
+        "the pod was evicted by request, as draining {node} does (upgrade, autoscaler){quoted}; keep long "
         "tasks by the annotation "
         'cluster-autoscaler.kubernetes.io/safe-to-evict: "false" or a PodDisruptionBudget'
     ),
     "DeletionByTaintManager": (
-        "{node} became unready or was tainted, and the pod had to go{told}; nothing to mend in the "
+        "{node} became unready or was tainted, and the pod was evicted{quoted}; nothing to fix in the "
         "task, look at the node"
     ),
-    "DeletionByPodGC": (
-        "{node} is gone (removed, or a spot machine reclaimed){told}; nothing to mend in the task, retries help"
-    ),
-    "NodeLost": "{node} does not answer any more{told}; nothing to mend in the task, look at the node",
-    "NodeShutdown": "{node} is shutting down{told}; nothing to mend in the task, retries help",
-    "Shutdown": "{node} is shutting down{told}; nothing to mend in the task, retries help",
-    "Terminated": "{node} is shutting down{told}; nothing to mend in the task, retries help",
+    "DeletionByPodGC": ("{node} is gone (removed, or a spot machine reclaimed){quoted}; nothing to fix in the task"),
+    "NodeLost": "{node} no longer answers{quoted}; nothing to fix in the task, look at the node",
+    "NodeShutdown": "{node} is shutting down{quoted}; nothing to fix in the task",
+    "Shutdown": "{node} is shutting down{quoted}; nothing to fix in the task",
+    "Terminated": "{node} is shutting down{quoted}; nothing to fix in the task",
     "ContainerStatusUnknown": (
-        "{node} lost sight of base's container, by a restart or a crash of its runtime{told}; nothing to mend in the "
-        "task, retries help"
+        "{node} lost sight of base's container, by a restart or a crash of its runtime{quoted}; nothing to fix in the "
+        "task"
     ),
-    "ProviderFailed": "the virtual node {node} could not start the pod{told}; look at its provider",
-    "DisruptionTarget": "the cluster took the pod from {node}{told}; nothing to mend in the task",
+    "ProviderFailed": "the virtual node {node} could not start the pod{quoted}; look at its provider",
+    "TerminationTarget": (
+        "Kueue ended the pod on {node}, for a workload of higher priority or another share{quoted}; nothing to fix in "
+        "the task, look at its Workload"
+    ),
+    "DisruptionTarget": "the cluster removed the pod from {node}{quoted}; nothing to fix in the task",
     **dict.fromkeys(
         ("UnexpectedAdmissionError", "NodeAffinity", "OutOfcpu", "OutOfmemory", "OutOfpods", "OutOfephemeral-storage"),
         _NOT_ADMITTED,
@@ -202,10 +219,10 @@ _DISRUPTIONS: Mapping[str, str] = {
 def _deadline(case: _Case) -> str:
     if case.verdict.reason != "DeadlineExceeded":
         return ""
-    limit = case.spec.get("activeDeadlineSeconds", "its")
+    limit = spec_of(case.pod).get("activeDeadlineSeconds", "its")
     return (
-        f"the pod lived longer than its activeDeadlineSeconds ({limit}), waiting included; {case.author.deadline}, "
-        "or take it out and use the task's execution_timeout"
+        f"the pod lived longer than its activeDeadlineSeconds ({limit}), waiting included; {case.fields.deadline}, "
+        "or remove it and use the task's execution_timeout"
     )
 
 
@@ -220,8 +237,8 @@ def _image(case: _Case) -> str:
     ):
         return ""
     image = text(case.container(verdict.container).get("image"))
-    secrets = case.author.pull_secrets
-    start = f"image {image!r} of container {verdict.container} cannot be pulled{case.told}"
+    secrets = case.fields.pull_secrets
+    start = f"image {image!r} of container {verdict.container} cannot be pulled{case.quoted}"
     if verdict.reason == "InvalidImageName":
         return f"image {image!r} of container {verdict.container} is no valid image name; write REGISTRY/NAME:TAG"
     if verdict.reason == "ErrImageNeverPull":
@@ -236,34 +253,34 @@ def _image(case: _Case) -> str:
 def _missing_object(case: _Case) -> str:
     if case.verdict.reason not in ("CreateContainerConfigError", "CreateContainerError"):
         return ""
-    message, namespace = case.verdict.message, text(mapping(case.pod.get("metadata")).get("namespace"))
+    message, namespace = case.verdict.message, text(metadata_of(case.pod).get("namespace"))
     where = f" in namespace {namespace}" if namespace else ""
-    start = f"container {case.verdict.container} cannot be created{case.told}"
+    start = f"container {case.verdict.container} cannot be created{case.quoted}"
     if match := re.search(r'(secret|configmap) "?([\w.-]+)"? not found', message, re.IGNORECASE):
         return f"{start}; create the {match[1].lower()} {match[2]}{where}, or mark the reference optional: true"
     if match := re.search(r"find key (\S+) in (secret|configmap) (\S+)", message, re.IGNORECASE):
         return f"{start}; add the key {match[1]} to the {match[2].lower()} {match[3]}, or correct the reference"
     if "runAsNonRoot" in message:
-        return f"{start}; set {case.author.user}"
-    return f"{start}; mend what it names in {case.author.spec}"
+        return f"{start}; set {case.fields.user}"
+    return f"{start}; fix what it names in {case.fields.spec}"
 
 
 def _not_started(case: _Case) -> str:
     if case.verdict.reason not in ("StartError", "ContainerCannotRun", "RunContainerError"):
         return ""
     return (
-        f"the command of container {case.verdict.container} could not be started{case.told}; check "
-        f"command, args and that the image has the program{case.author.program}"
+        f"the command of container {case.verdict.container} could not be started{case.quoted}; check "
+        f"command, args and that the image has the program{case.fields.program}"
     )
 
 
 def _init_failed(case: _Case) -> str:
     failed = case.verdict.container
     report = _report(case, failed)
-    if case.verdict.stage is not Stage.ENDED or report is None or report.kind is not Kind.INIT:
+    if case.verdict.state is not BaseState.TERMINATED or report is None or report.kind is not ContainerKind.INIT:
         return ""
     return (
-        f"init container {failed} failed{_with_code(report)}{case.told}, so base was never started; read its log: "
+        f"init container {failed} failed{_with_code(report)}{case.quoted}, so base was never started; read its log: "
         f"kubectl logs {case.name} -c {failed}"
     )
 
@@ -271,11 +288,11 @@ def _init_failed(case: _Case) -> str:
 def _sidecar_fails(case: _Case) -> str:
     verdict = case.verdict
     report = _report(case, verdict.container)
-    if verdict.reason != "CrashLoopBackOff" or report is None or report.kind is not Kind.NATIVE:
+    if verdict.reason != "CrashLoopBackOff" or report is None or report.kind is not ContainerKind.NATIVE:
         return ""
     ended = _with_code(report.last) if report.last else ""
     return (
-        f"sidecar {verdict.container} fails again and again{ended}{case.told}, so base is not started; read its log: "
+        f"sidecar {verdict.container} fails again and again{ended}{case.quoted}, so base is not started; read its log: "
         f"kubectl logs {case.name} -c {verdict.container} --previous"
     )
 
@@ -286,26 +303,26 @@ def _unschedulable(case: _Case) -> str:
     if case.verdict.reason != "Unschedulable":
         return ""
     message = case.verdict.message
-    mends = [
-        mend.format(author=case.author) for pattern, mend in _SCHEDULING if re.search(pattern, message, re.IGNORECASE)
+    fixes = [
+        fix.format(fields=case.fields) for pattern, fix in _SCHEDULING if re.search(pattern, message, re.IGNORECASE)
     ]
-    return f"no node takes the pod{case.told}; {' or '.join(mends[:2]) or 'see what the scheduler names'}"
+    return f"no node takes the pod{case.quoted}; {' or '.join(fixes[:2]) or 'see what the scheduler names'}"
 
 
 _SCHEDULING = (
-    (r"Insufficient|Too many pods", "lower {author.requests}, or give the cluster more or larger nodes"),
-    (r"untolerated taint", "{author.toleration}"),
-    (r"node affinity|node selector|didn't match", "{author.placement}"),
+    (r"Insufficient|Too many pods", "lower {fields.requests}, or give the cluster more or larger nodes"),
+    (r"untolerated taint", "{fields.toleration}"),
+    (r"node affinity|node selector|didn't match", "{fields.placement}"),
     (r"persistentvolumeclaim|volume node affinity|PersistentVolume", "check the persistentVolumeClaim and its zone"),
 )
 
 
 def _held_up(case: _Case) -> str:
-    """What only events tell: volumes and the pod's network."""
-    if case.verdict.over or case.verdict.stage is Stage.RUNNING:
+    """Explain what only events show: volumes and the pod's network."""
+    if case.verdict.over or case.verdict.state is BaseState.RUNNING:
         return ""
     if message := case.event("FailedMount", "FailedAttachVolume"):
-        return f"a volume cannot be mounted ({message}); create what it names, or correct {case.author.volume}"
+        return f"a volume cannot be mounted ({message}); create what it names, or correct {case.fields.volume}"
     if message := case.event("FailedCreatePodSandBox", "NetworkNotReady"):
         return f"the pod's network cannot be set up ({message}); look at {case.node} and its network plug-in"
     return ""
@@ -315,35 +332,35 @@ def _base_ended(case: _Case) -> str:
     verdict = case.verdict
     report = _report(case, case.base)
     if (
-        verdict.stage is not Stage.ENDED
+        verdict.state is not BaseState.TERMINATED
         or verdict.container != case.base
         or verdict.exit_code is None
         or report is None
     ):
         return ""
-    return (
-        f"{case.base} ended{_with_code(report.last if report.exit_code is None and report.last else report)}{case.told}"
-    )
+    ended = report.last if report.exit_code is None and report.last else report
+    return f"{case.base} ended{_with_code(ended)}{case.quoted}"
 
 
 def _gone(case: _Case) -> str:
-    if case.verdict.stage is not Stage.GONE:
+    if case.verdict.state is not BaseState.GONE:
         return ""
     when = "while the task ran" if case.verdict.started else "before base started"
     return f"pod {case.name} was deleted {when}; see who did it in the cluster's audit log or events"
 
 
-def _own_words(case: _Case) -> str:
+def _kubernetes_words(case: _Case) -> str:
     verdict = case.verdict
     about = f"container {verdict.container}" if verdict.container else f"pod {case.name}"
-    if verdict.stage is Stage.WAITING:
-        return f"{about} waits: {verdict.reason}{case.told}" if verdict.reason else ""
-    seen = "" if verdict.container else "; Kubernetes tells nothing about base"
-    return f"{about} failed: {verdict.reason or 'no reason given'}{case.told}{seen}"
+    if verdict.state is BaseState.WAITING:
+        return f"{about} waits: {verdict.reason}{case.quoted}" if verdict.reason else ""
+    unknown = "" if verdict.container else "; Kubernetes reports nothing about base"
+    return f"{about} failed: {verdict.reason or 'no reason given'}{case.quoted}{unknown}"
 
 
 _RULES: tuple[_Rule, ...] = (
     _out_of_memory,
+    _terminated,
     _disrupted,
     _deadline,
     _image,
@@ -355,7 +372,7 @@ _RULES: tuple[_Rule, ...] = (
     _held_up,
     _base_ended,
     _gone,
-    _own_words,
+    _kubernetes_words,
 )
 
 # --- rules for a refusal ----------------------------------------------------------------------------------------------
@@ -367,15 +384,15 @@ _REFUSALS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"failed quota: (?P<quota>[^:]+): must specify (?P<what>[^\"]+)",
-        "the ResourceQuota {quota} wants every container to state {what}; set it in {author.resources}",
+        "the ResourceQuota {quota} wants every container to state {what}; set it in {fields.resources}",
     ),
     (
         r"(maximum|minimum) (?P<what>\S+) usage per (Container|Pod)",
-        "a LimitRange of the namespace refuses the pod ({message}); set {what} in {author.resources} within its bounds",
+        "a LimitRange of the namespace refuses the pod ({message}); set {what} in {fields.resources} within its bounds",
     ),
     (
         r"violates PodSecurity \"?(?P<level>[^\"]+)\"?",
-        "the namespace's Pod Security level {level} refuses the pod ({message}); mend the securityContext it names",
+        "the namespace's Pod Security level {level} refuses the pod ({message}); fix the securityContext it names",
     ),
     (
         r"failed calling webhook \"?(?P<hook>[^\"\s]+)\"?",
@@ -392,29 +409,29 @@ _REFUSALS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"serviceaccount \"?(?P<name>[\w./-]+)\"? not found",
-        "the service account {name} does not exist; create it, or correct {author.service_account}",
+        "the service account {name} does not exist; create it, or correct {fields.service_account}",
     ),
     (
         r"no PriorityClass with name (?P<name>\S+) was found",
-        "the PriorityClass {name} does not exist; create it, or correct {author.priority}",
+        "the PriorityClass {name} does not exist; create it, or correct {fields.priority}",
     ),
     (
         r"namespace (?P<name>\S+) because it is being terminated",
-        "namespace {name} is being deleted; use another, or wait and create it anew",
+        "namespace {name} is being deleted; use another, or wait and create it again",
     ),
     (
         r"namespaces \"?(?P<name>[\w.-]+)\"? not found",
-        "namespace {name} does not exist; create it, or correct {author.namespace}",
+        "namespace {name} does not exist; create it, or correct {fields.namespace}",
     ),
     (
         r"is invalid: (?P<field>[\w.\[\]]+): ",
-        "the pod is not valid ({message}); correct {field} in {author.spec}",
+        "the pod is not valid ({message}); correct {field} in {fields.spec}",
     ),
 )
 
 
 def _report(case: _Case, name: str) -> ContainerReport | None:
-    return next((report for report in containers(case.pod, case.base) if report.name == name), None)
+    return next((report for report in container_reports(case.pod, case.base) if report.name == name), None)
 
 
 def _with_code(report: ContainerReport) -> str:
@@ -424,12 +441,12 @@ def _with_code(report: ContainerReport) -> str:
     return f" with exit code {report.exit_code}" + (f" ({meaning})" if meaning else "")
 
 
-def _event_time(event: Mapping[str, Any]) -> str:
+def _event_time(event: PodEvent) -> str:
     series = mapping(event.get("series"))
     times = (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
     return max(text(time) for time in times)
 
 
-def _short(words: str) -> str:
-    line = " ".join(words.split()).rstrip(".;")
-    return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 3]}..."
+def _short(message: str) -> str:
+    line = " ".join(message.split()).rstrip(".;")
+    return line if len(line) <= _MAX_QUOTED else f"{line[: _MAX_QUOTED - 3]}..."

@@ -1,4 +1,4 @@
-"""Masks the secrets in a pod that is shown to people. Pure.
+"""Masks the secrets in a pod that is shown to people.
 
 Secrets belong into Secrets, but authors also write them into environment variables, arguments, annotations and probes.
 Masking hides values under sensitive names, passwords in URLs and credentials in headers. It keeps the names of Secrets,
@@ -16,7 +16,7 @@ from crosswind.types import Json, Manifest
 __all__ = ["is_sensitive", "mask_pod", "mask_text"]
 
 Hides: TypeAlias = Callable[[str], bool]
-"""Whether a value under this name is hidden."""
+"""Returns whether a value under this name is hidden."""
 
 _HIDDEN = "***"
 _PARTS = (
@@ -46,13 +46,13 @@ _PARTS = (
     "brokerurl",
     "webhookurl",
 )
-"""Parts of names, letters and digits alone, whose values are secrets; Airflow's own list comes on top."""
+"""Parts of names, reduced to letters and digits, whose values are secrets. The caller adds Airflow's own list."""
 
 _MAPS = frozenset({"annotations", "labels", "volumeAttributes", "options", "data", "stringData"})
-"""Fields whose keys are the author's."""
+"""Fields whose keys the author chooses."""
 
 _NAMES = frozenset({"image", "name", "key", "secretName", "claimName", "mountPath", "serviceAccountName"})
-"""Fields of names that a reader looks for, which a colon does not make a secret."""
+"""Fields that hold names. A reader looks for them, and a colon in one (``image:tag``) separates no secret."""
 
 _URL = re.compile(r"(?P<before>(?<![\w+.-])[a-z][\w+.-]{0,30}://[^\s:/?#@]{0,200}:)[^\s/@]{1,500}(?=@)", re.IGNORECASE)
 _HEADER = re.compile(r"\b(bearer|basic|digest|negotiate)\s+[\w.~+/=-]{6,}", re.IGNORECASE)
@@ -66,19 +66,19 @@ _FLAG = re.compile(r"--?[A-Za-z][\w.-]*")
 
 
 def is_sensitive(name: str) -> bool:
-    """Whether a name says that its value is a secret."""
+    """Return whether a name says that its value is a secret."""
     letters = re.sub(r"[\W_]+", "", name).lower()
     return any(part in letters for part in _PARTS)
 
 
 def mask_pod(pod: Manifest, hides: Hides = is_sensitive) -> Manifest:
-    """Return a copy without the values of secrets. ``hides``: whether a value under a name is one."""
+    """Return a copy of a pod with the values of secrets masked. ``hides``: returns whether a name's value is one."""
     masked: Manifest = _masked(pod, hides)
     return masked
 
 
 def mask_text(text: str, hides: Hides = is_sensitive) -> str:
-    """Return a text, such as a shell's command or JSON, without the values of secrets."""
+    """Return a text, such as a shell command or JSON, with the values of secrets masked."""
 
     def assigned(match: re.Match[str]) -> str:
         return f"{match['name']}{match['between']}{_HIDDEN}" if hides(match["name"]) else match[0]
@@ -91,19 +91,19 @@ def mask_text(text: str, hides: Hides = is_sensitive) -> str:
 
 def _masked(value: Json, hides: Hides) -> Json:
     if isinstance(value, dict):
-        return {key: _field(key, one, value, hides) for key, one in value.items()}
+        return {key: _field(key, item, value, hides) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return (
             _words(value, hides)
-            if all(isinstance(one, str) for one in value)
-            else [_masked(one, hides) for one in value]
+            if all(isinstance(item, str) for item in value)
+            else [_masked(item, hides) for item in value]
         )
     return mask_text(value, hides) if isinstance(value, str) else value
 
 
 def _field(key: str, value: Json, parent: Manifest, hides: Hides) -> Json:
     if key in _MAPS and isinstance(value, dict):
-        return {name: _HIDDEN if hides(name) and one else _masked(one, hides) for name, one in value.items()}
+        return {name: _HIDDEN if hides(name) and item else _masked(item, hides) for name, item in value.items()}
     if key in _NAMES and isinstance(value, str):
         return value
     named = key == "value" and isinstance(value, str) and isinstance(parent.get("name"), str)
@@ -111,7 +111,7 @@ def _field(key: str, value: Json, parent: Manifest, hides: Hides) -> Json:
 
 
 def _words(words: list[str] | tuple[str, ...], hides: Hides) -> list[str]:
-    """Mask the words of a command: the one behind an option such as ``--password``, too."""
+    """Mask the words of a command, and the word that follows an option such as ``--password``."""
     masked, behind = [], False
     for word in words:
         is_flag = _FLAG.fullmatch(word) is not None

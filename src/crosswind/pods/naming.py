@@ -1,9 +1,7 @@
 """Names, labels and annotations of worker pods, as stock's ``KubernetesExecutor`` writes them.
 
-``airflow kubernetes cleanup-pods``, log views and dashboards therefore go on working.
-
-Nothing here is longer than the 63 characters that Kubernetes allows for a name used as a host name and for a label's
-value.
+``airflow kubernetes cleanup-pods``, log views and dashboards therefore work as with stock. No name and no label's value
+is longer than the 63 characters that Kubernetes allows for a host name and for a label's value.
 """
 
 from __future__ import annotations
@@ -11,12 +9,16 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
+from functools import lru_cache
 from hashlib import md5
 
 from crosswind.types import Json
 
 __all__ = [
+    "CLAIM_LABEL",
     "MAX_LENGTH",
+    "POOL_LABEL",
+    "QUEUE_LABEL",
     "bad_label",
     "dns_label",
     "is_unique_id",
@@ -29,27 +31,38 @@ __all__ = [
 ]
 
 MAX_LENGTH = 63
-"""Characters in a pod's name (it becomes the host name) and in a label's value."""
+"""The most characters in a pod's name, which becomes the host name, and in a label's value."""
+
+QUEUE_LABEL = "crosswind/queue"
+"""Label, and annotation where the label's value is shortened, with the task's queue; stock has none."""
+
+POOL_LABEL = "crosswind/pool"
+"""The fingerprint of a pod that waits; gone as soon as it is claimed, or is about to be deleted."""
+CLAIM_LABEL = "crosswind/claim"
+"""The unique id of the run that has claimed the pod, by which everything finds it: its name says nothing."""
 
 APP_NAME = "airflow-worker"
-"""Value of ``app.kubernetes.io/name`` unless the author gives another: one service, for a mesh, for all workers."""
+"""Value of ``app.kubernetes.io/name`` unless the author sets another: to a mesh, all workers are one service."""
 
 _UNIQUE_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{32}")
 _NOT_IN_NAME = re.compile(r"[^a-z0-9]+")
 _NOT_IN_LABEL = re.compile(r"[^a-zA-Z0-9_.-]")
 _LABEL_VALUE = re.compile(r"([a-zA-Z0-9]([a-zA-Z0-9_.-]*[a-zA-Z0-9])?)?")
+_NAME_SUFFIX = re.compile(r"[a-z0-9]([a-z0-9-]{0,56}[a-z0-9])?")
+_REMEMBERED = 2048
+"""Texts whose form is remembered: the tasks of a burst share their DAG, run and queue, and their labels' values."""
 _NAMES_THE_APP = ("service.istio.io/canonical-name", "app.kubernetes.io/name", "app")
 
 
 def pod_name(dag_id: str, task_id: str, unique: str) -> str:
     """Return ``DAG-TASK-UNIQUE`` as a DNS-1123 label of at most 63 characters.
 
-    ``unique`` (a UUID, say) stays whole at the end, in lower case; DAG and task share the room that is left. Equal
-    arguments give equal names. ``ValueError``: ``unique`` is empty, longer than 58 or not made of letters, digits,
-    dashes.
+    ``unique``, such as a UUID, stays whole at the end, in lower case; DAG and task share the remaining length. Equal
+    arguments give equal names. Raises ``ValueError`` when ``unique`` is empty, longer than 58 characters, or has other
+    characters than letters, digits and dashes.
     """
     suffix = unique.lower()
-    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,56}[a-z0-9])?", suffix):
+    if not _NAME_SUFFIX.fullmatch(suffix):
         raise ValueError(f"{unique!r} cannot end a pod's name; use 1 to 58 letters, digits and inner dashes")
     room = MAX_LENGTH - len(suffix) - 1
     dag, task = _slug(dag_id), _slug(task_id)
@@ -59,21 +72,22 @@ def pod_name(dag_id: str, task_id: str, unique: str) -> str:
 
 
 def is_unique_id(text: str) -> bool:
-    """Tell whether a text is a UUID, as Airflow gives it to each task that it queues: no other executor's id."""
+    """Return whether a text is a UUID, as Airflow assigns it to each queued task, and no other executor's id."""
     return _UNIQUE_ID.fullmatch(text) is not None
 
 
+@lru_cache(_REMEMBERED)
 def _slug(text: str) -> str:
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return _NOT_IN_NAME.sub("-", plain.lower()).strip("-")
 
 
+@lru_cache(_REMEMBERED)
 def label_value(text: str) -> str:
     """Return ``text`` as a label's value, with the same outcome as stock's ``make_safe_label_value``.
 
-    A text that is a valid value stays; any other loses what is not allowed, is cut and ends with a hash of the whole.
-    Of a text without any letter or digit of ASCII the hash alone is left: stock puts a dash before it, which Kubernetes
-    refuses.
+    A valid value stays. Any other text loses its invalid characters, is cut, and ends with a hash of the whole. A text
+    without ASCII letters and digits becomes the hash alone; stock puts a dash before it, which Kubernetes refuses.
     """
     safe = _NOT_IN_LABEL.sub("", text).strip("_.-")
     if len(safe) <= MAX_LENGTH and safe == text:
@@ -83,9 +97,9 @@ def label_value(text: str) -> str:
 
 
 def dns_label(name: str, text: str) -> str:
-    """Return a pod's name that begins and ends with a letter or digit; of ``text``, an id, when ``name`` has neither.
+    """Return a pod's name that begins and ends with a letter or digit; a hash of ``text``, an id, when none is left.
 
-    An id without any ASCII letter leaves nothing but dashes when all that is not allowed becomes a dash.
+    An id without ASCII letters and digits consists of dashes once each invalid character is replaced by a dash.
     """
     if name[:1].isalnum() and name[-1:].isalnum():
         return name
@@ -93,18 +107,21 @@ def dns_label(name: str, text: str) -> str:
 
 
 def team_label(team: str) -> dict[str, str]:
-    """Return the label of what belongs to the executor of a team, nothing without a team."""
+    """Return the label of the objects of a team's executor, {} without a team."""
     return {"crosswind/team": label_value(team)} if team else {}
 
 
 def bad_label(labels: Mapping[str, Json]) -> str | None:
-    """Return the first key whose value Kubernetes would refuse, None when all are good."""
+    """Return the first key whose value Kubernetes would refuse, None when all are valid."""
     for key, value in labels.items():
-        if value is not None and (
-            not isinstance(value, str) or len(value) > MAX_LENGTH or not _LABEL_VALUE.fullmatch(value)
-        ):
+        if value is not None and not (isinstance(value, str) and _is_label_value(value)):
             return key
     return None
+
+
+@lru_cache(_REMEMBERED)
+def _is_label_value(text: str) -> bool:
+    return len(text) <= MAX_LENGTH and _LABEL_VALUE.fullmatch(text) is not None
 
 
 def task_labels(
@@ -116,11 +133,12 @@ def task_labels(
     map_index: int = -1,
     executor_id: str | None = None,
     airflow_version: str = "",
+    queue: str = "",
 ) -> dict[str, str]:
-    """Return the labels that stock gives to the pod of a task instance.
+    """Return the labels that stock gives to the pod of a task instance, and ``crosswind/queue``.
 
-    ``executor_id``: the scheduler's job id (label ``airflow-worker``); None leaves the label out, as a selector wants
-    it. ``airflow_version``: as ``airflow.version`` has it; "" leaves the label out.
+    ``executor_id``: the scheduler's job id (label ``airflow-worker``); None omits the label, for a selector of all
+    executors. ``airflow_version``: from ``airflow.version``; "" omits the label, and so does an empty ``queue``.
     """
     labels = {
         "dag_id": label_value(dag_id),
@@ -136,21 +154,27 @@ def task_labels(
         labels["map_index"] = str(map_index)
     if run_id:
         labels["run_id"] = label_value(run_id)
+    if queue:
+        labels[QUEUE_LABEL] = label_value(queue)
     return labels
 
 
-def task_annotations(*, dag_id: str, task_id: str, run_id: str, try_number: int, map_index: int = -1) -> dict[str, str]:
-    """Return the annotations that stock gives: the same facts as the labels, unshortened."""
+def task_annotations(
+    *, dag_id: str, task_id: str, run_id: str, try_number: int, map_index: int = -1, queue: str = ""
+) -> dict[str, str]:
+    """Return the annotations that stock gives, the values of the labels unshortened, and a queue that is shortened."""
     annotations = {"dag_id": dag_id, "task_id": task_id, "try_number": str(try_number)}
     if map_index >= 0:
         annotations["map_index"] = str(map_index)
     if run_id:
         annotations["run_id"] = run_id
+    if label_value(queue) != queue:
+        annotations[QUEUE_LABEL] = queue
     return annotations
 
 
 def mesh_labels(labels: Mapping[str, str], app: str = APP_NAME) -> dict[str, str]:
-    """Return what to add to ``labels`` so that Istio has a short name for the workload.
+    """Return the labels to add to ``labels`` so that Istio has a short name for the workload.
 
     Istio copies the pod's name into the label ``service.istio.io/canonical-name`` unless one of three labels names the
     application (versions before 1.21 without cutting it to 63 characters: istio/istio#25157). The author's choice

@@ -1,30 +1,40 @@
-"""A pod's containers as the kubelet reports them, read without trust: any JSON gives an answer, none an exception."""
+"""The containers of a pod as the kubelet reports them, for any JSON."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
-from crosswind.pods.sidecars import is_native
-from crosswind.types import Json
+from crosswind.pods.fields import (
+    JSON_OBJECT,
+    as_pod,
+    container_state,
+    is_native,
+    mappings,
+    number,
+    spec_of,
+    status_of,
+    text,
+)
+from crosswind.types import AnyPod, Container, ContainerState, ContainerStatus
 
-__all__ = ["ContainerReport", "Kind", "State", "containers", "held_by", "mapping", "mappings", "number", "text"]
+__all__ = ["ContainerKind", "ContainerReport", "RuntimeState", "container_reports", "holding_containers"]
 
 
-class Kind(enum.Enum):
-    """What a container is in its pod."""
+class ContainerKind(enum.Enum):
+    """The part that a container plays in its pod."""
 
     BASE = "base"
     ORDINARY = "ordinary"
-    """A regular container beside base."""
+    """A regular container beside base: the pod runs for as long as it does."""
     NATIVE = "native"
-    """A native sidecar."""
+    """A native sidecar (KEP-753): the kubelet ends it after the last regular container."""
     INIT = "init"
 
 
-class State(enum.Enum):
-    """The container's own state; UNKNOWN when the kubelet reports none."""
+class RuntimeState(enum.Enum):
+    """The field of a container's ``state`` that is set; UNKNOWN when the kubelet reports none."""
 
     UNKNOWN = "unknown"
     WAITING = "waiting"
@@ -32,19 +42,19 @@ class State(enum.Enum):
     TERMINATED = "terminated"
 
 
-_STATES = tuple((state, state.value) for state in (State.TERMINATED, State.RUNNING, State.WAITING))
+_STATES = tuple((state, state.value) for state in (RuntimeState.TERMINATED, RuntimeState.RUNNING, RuntimeState.WAITING))
 
 
 class ContainerReport(NamedTuple):
-    """One container: what it is and how it is.
+    """One container: its kind and its state.
 
-    ``reason``, ``message``, ``exit_code`` and ``signal`` are those of ``state``; ``last`` is how it ended before its
-    restart, if it was restarted.
+    ``reason``, ``message``, ``exit_code`` and ``signal`` are those of ``state``. ``last`` is how the container ended
+    before its restart, None if it was not restarted.
     """
 
     name: str
-    kind: Kind
-    state: State = State.UNKNOWN
+    kind: ContainerKind
+    state: RuntimeState = RuntimeState.UNKNOWN
     reason: str = ""
     message: str = ""
     exit_code: int | None = None
@@ -53,48 +63,26 @@ class ContainerReport(NamedTuple):
     last: ContainerReport | None = None
 
 
-_MAPPING, _LIST = (dict, Mapping), (list, tuple)
-"""Most mappings are dicts, and found to be at once. Made once: a pod is judged at each of its changes."""
-
-
-def mapping(value: Json) -> Mapping[str, Any]:
-    """Return ``value`` if it is a mapping, else an empty one."""
-    return value if isinstance(value, _MAPPING) else {}
-
-
-def mappings(value: Json) -> list[Mapping[str, Any]]:
-    """Return the mappings in ``value`` if it is a list, else none."""
-    return [item for item in value if isinstance(item, _MAPPING)] if isinstance(value, _LIST) else []
-
-
-def text(value: Json) -> str:
-    """Return ``value`` if it is text, else ""."""
-    return value if isinstance(value, str) else ""
-
-
-def number(value: Json) -> int | None:
-    """Return ``value`` if it is a whole number, else None."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def containers(pod: Json, base: str) -> tuple[ContainerReport, ...]:
+def container_reports(pod: AnyPod, base: str) -> tuple[ContainerReport, ...]:
     """Return a report on each container of spec or status, init containers first; an init container is never base."""
-    spec, status = mapping(mapping(pod).get("spec")), mapping(mapping(pod).get("status"))
+    pod = as_pod(pod)
+    spec, status = spec_of(pod), status_of(pod)
     return (
         *_section(mappings(spec.get("initContainers")), mappings(status.get("initContainerStatuses")), None),
         *_section(mappings(spec.get("containers")), mappings(status.get("containerStatuses")), base),
     )
 
 
-def held_by(pod: Json, base: str) -> tuple[str, ...]:
-    """Return the ordinary containers beside ``base`` that have not ended: they keep the pod from its end."""
-    reports = containers(pod, base)
-    return tuple(one.name for one in reports if one.kind is Kind.ORDINARY and one.state is not State.TERMINATED)
+def holding_containers(pod: AnyPod, base: str) -> tuple[str, ...]:
+    """Return the ordinary containers beside ``base`` that have not ended: they keep the pod from finishing."""
+    return tuple(
+        report.name
+        for report in container_reports(pod, base)
+        if report.kind is ContainerKind.ORDINARY and report.state is not RuntimeState.TERMINATED
+    )
 
 
-def _section(
-    declared: list[Mapping[str, Any]], statuses: list[Mapping[str, Any]], base: str | None
-) -> Iterator[ContainerReport]:
+def _section(declared: list[Container], statuses: list[ContainerStatus], base: str | None) -> Iterator[ContainerReport]:
     """Pair specs and statuses by name; a status without a spec counts too."""
     if not (declared or statuses):
         return
@@ -106,29 +94,31 @@ def _section(
         yield _report(name, kind, reported.get(name, {}))
 
 
-def _kind(container: Mapping[str, Any], base: str | None) -> Kind:
+def _kind(container: Container, base: str | None) -> ContainerKind:
     if base is None:
-        return Kind.NATIVE if is_native(container) else Kind.INIT
-    return Kind.BASE if container.get("name") == base else Kind.ORDINARY
+        return ContainerKind.NATIVE if is_native(container) else ContainerKind.INIT
+    return ContainerKind.BASE if container.get("name") == base else ContainerKind.ORDINARY
 
 
-def _report(name: str, kind: Kind, status: Mapping[str, Any]) -> ContainerReport:
-    before = mapping(status.get("lastState"))
+def _report(name: str, kind: ContainerKind, status: ContainerStatus) -> ContainerReport:
+    before = container_state(status.get("lastState"))
     last = _state_report(name, kind, before, 0, None) if before else None
-    if last is not None and last.state is not State.TERMINATED:
+    if last is not None and last.state is not RuntimeState.TERMINATED:
         last = None
-    return _state_report(name, kind, mapping(status.get("state")), number(status.get("restartCount")) or 0, last)
+    return _state_report(
+        name, kind, container_state(status.get("state")), number(status.get("restartCount")) or 0, last
+    )
 
 
 def _state_report(
-    name: str, kind: Kind, state: Mapping[str, Any], restarts: int, last: ContainerReport | None
+    name: str, kind: ContainerKind, present: ContainerState, restarts: int, last: ContainerReport | None
 ) -> ContainerReport:
-    for which, field in _STATES:
-        if isinstance(detail := state.get(field), _MAPPING):
+    for state, field in _STATES:
+        if isinstance(detail := present.get(field), JSON_OBJECT):
             return ContainerReport(
                 name,
                 kind,
-                which,
+                state,
                 text(detail.get("reason")),
                 text(detail.get("message")),
                 number(detail.get("exitCode")),

@@ -1,18 +1,16 @@
-"""The text of a ``pod_template_file``, read strictly: what is wrong is told with file, line and mend.
+"""Parses a ``pod_template_file`` strictly: each problem is reported with file, line and fix.
 
-Two rules beyond being a Pod, the same as Airflow's own: a container named ``base`` exists and has an image;
-``metadata.name`` is set (its value is replaced in each pod). ``base`` may be at any place in the list.
+A template must be a Pod and follow two more rules, which are Airflow's own: a container named ``base`` exists and has
+an image; ``metadata.name`` is set (each pod gets its own value). ``base`` may be at any place in the list.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from crosswind.bounded_yaml import parse_with_nodes
+from crosswind.documents import FieldProblem, parse_document
 from crosswind.errors import ConfigError, TemplateError
-from crosswind.pods.documents import doubled, told
-from crosswind.pods.fields import SERVER_METADATA
-from crosswind.pods.shape import Problem, problems
+from crosswind.pods.shape import SERVER_METADATA, problems
 from crosswind.types import Json, Manifest
 
 __all__ = ["parse_template"]
@@ -21,35 +19,35 @@ __all__ = ["parse_template"]
 def parse_template(text: str, where: str) -> Manifest:
     """Return the pod that ``text`` (YAML, one document) describes.
 
-    What only the API server may set (``status``, ``metadata.uid`` and the like, as in the output of ``kubectl get``) is
-    left out, so is ``metadata.generateName``. ``where`` is the file's path or name, for messages.
+    Fields that only the API server sets (``status``, ``metadata.uid`` and the like, as ``kubectl get`` prints them) and
+    ``metadata.generateName`` are dropped. ``where``: the file's path or name, for messages.
 
-    Raises ``TemplateError``: ``FILE:LINE: FIELD what is wrong; how to mend it``, one line for each problem.
+    Raises ``TemplateError``: ``FILE:LINE: FIELD the problem; the fix``, one line per problem.
     """
     try:
-        root, template = parse_with_nodes(text, where, "the Pod")
+        document = parse_document(text, where, "the Pod")
     except ConfigError as error:
         raise TemplateError(str(error)) from None
-    if root is None:
+    template = document.content
+    if document.root is None:
         raise TemplateError(f"{where}: the file is empty; write a Pod, or leave pod_template_file unset")
-    found = [*doubled(root, ())]
-    found = found or [*_missing_kind(template), *problems(template)]
-    if not found and isinstance(template, dict):
-        found = [*_rules(template)]
-    if found:
-        raise TemplateError("\n".join(told(problem, root, where) for problem in found))
+    errors = [*document.repeated_keys] or [*_missing_kind(template), *problems(template)]
+    if not errors and isinstance(template, dict):
+        errors = [*_rules(template)]
+    if errors:
+        raise TemplateError(document.describe(errors))
     assert isinstance(template, dict)
     return _without_server_fields(template)
 
 
-def _missing_kind(template: Json) -> Iterator[Problem]:
+def _missing_kind(template: Json) -> Iterator[FieldProblem]:
     if isinstance(template, Mapping) and "kind" not in template:
-        yield Problem((), "has no kind", "write kind: Pod and apiVersion: v1")
+        yield FieldProblem((), "has no kind", "write kind: Pod and apiVersion: v1")
 
 
-def _rules(template: Manifest) -> Iterator[Problem]:
+def _rules(template: Manifest) -> Iterator[FieldProblem]:
     if not (template.get("metadata") or {}).get("name"):
-        yield Problem(
+        yield FieldProblem(
             ("metadata", "name"), "is not set", "give any name; each pod gets its own in place of it (Airflow's rule)"
         )
     spec = template.get("spec") or {}
@@ -58,16 +56,16 @@ def _rules(template: Manifest) -> Iterator[Problem]:
     if "base" not in names:
         have = f"there is only {', '.join(names)}" if names else "there is none"
         init = " (an init container does not count)" if _has_init_base(spec) else ""
-        yield Problem(
+        yield FieldProblem(
             ("spec", "containers"),
             f"has no container named base, {have}{init}",
             "name the container that runs the Airflow task: base",
         )
     for index, container in enumerate(containers):
         if not (container.get("image") or "").strip():
-            mend = "give it the Airflow image" if container["name"] == "base" else "give it an image"
-            yield Problem(
-                ("spec", "containers", index, "image"), f"of container {container['name']!r} is not set", mend
+            fix = "give it the Airflow image" if container["name"] == "base" else "give it an image"
+            yield FieldProblem(
+                ("spec", "containers", index, "image"), f"of container {container['name']!r} is not set", fix
             )
 
 

@@ -1,10 +1,10 @@
-"""Task files: what they say, what their queries read and make, the graph between them, and the DAGs they become.
+"""Task files: reads them, analyses their queries, links them into a graph, and plans DAGs from it.
 
-Nothing here imports Airflow. ``compile_folder`` is the way through all of it.
+No module here imports Airflow. The entry point is ``compile_folder``.
 """
 
 from __future__ import annotations
 
-from crosswind.tasks.compiling import Compiled, compile_folder, compile_task
+from crosswind.tasks.compiling import CompiledFolder, compile_folder, compile_task
 
-__all__ = ["Compiled", "compile_folder", "compile_task"]
+__all__ = ["CompiledFolder", "compile_folder", "compile_task"]

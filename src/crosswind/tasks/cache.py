@@ -1,10 +1,9 @@
-"""What was read before, by content: task files and queries that have not changed are not parsed again.
+"""A cache of parsed task files and queries by their content, so that unchanged ones are not parsed again.
 
-One JSON file for each folder of task files. It is an aid and never needed: when it cannot be read or written, is
-damaged or of another version, everything is parsed. A file that does not begin as ours is left alone. Writers replace
-it in one step, so that readers always see a whole file; the last of several writers wins. Entries are found by the
-digest of what they were made from and of the versions that made them, so nothing has to be invalidated; entries that a
-load did not use are left out when it writes.
+It is one JSON file for each folder of task files, and optional: if it is missing, unreadable, damaged or of another
+version, everything is parsed. A file without our header is never replaced. Writers replace the file atomically, so that
+readers always see a whole one; the last of several writers wins. The key of an entry is the digest of the content and
+of the versions of crosswind and sqlglot, so that no entry needs invalidation. Writing drops entries that were not used.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import secrets
 import stat
 import tempfile
 from collections.abc import Callable, Mapping
@@ -20,29 +20,27 @@ from pathlib import Path
 
 import orjson
 
-from crosswind.errors import ConfigError
-from crosswind.ownership import Mark, write
-from crosswind.tasks.documents import Document, DocumentError, read_document
-from crosswind.tasks.facts import QueryFacts
+from crosswind.errors import DocumentError
+from crosswind.tasks.field_lines import FileFields, read_fields
+from crosswind.tasks.query_facts import QueryFacts
 from crosswind.types import Json
 
 __all__ = ["Cache", "cache_folder"]
 
-_FORMAT = "2"
+_FORMAT = "3"
 _HEAD = b'{"crosswind":"tasks cache",'
-_MARK = Mark("crosswind tasks", lambda content: content.startswith(_HEAD))
 _MAX_BYTES = 256 * 1024 * 1024
 
 
 def cache_folder(environment: Mapping[str, str]) -> Path | None:
-    """Return where caches are: ``CROSSWIND_CACHE`` or a folder of this user's own in the temporary one.
+    """Return the folder of caches: ``CROSSWIND_CACHE``, or a folder of this user in the temporary directory.
 
-    An empty ``CROSSWIND_CACHE`` turns caching off: None. So does a folder in the temporary one that somebody else has
-    made there, or a link: what another user can write is not trusted.
+    None turns caching off: with an empty ``CROSSWIND_CACHE``, or if that folder is a link or belongs to another user,
+    who could write wrong entries.
     """
-    given = environment.get("CROSSWIND_CACHE")
-    if given is not None:
-        return Path(given) if given else None
+    configured = environment.get("CROSSWIND_CACHE")
+    if configured is not None:
+        return Path(configured) if configured else None
     folder = Path(tempfile.gettempdir()) / f"crosswind-cache-{os.getuid()}"
     try:
         status = folder.lstat()
@@ -52,10 +50,10 @@ def cache_folder(environment: Mapping[str, str]) -> Path | None:
 
 
 class Cache:
-    """Parses what it has not seen. A context manager, to be used once: what is new is kept on leaving.
+    """Returns cached results, or parses the content. A context manager for one use, which writes new entries on exit.
 
-    That holds for an interrupted reading too, so that a first one that takes longer than Airflow's
-    ``dagbag_import_timeout`` is shorter the next time.
+    It also writes when the block raises: a first load that exceeds Airflow's ``dagbag_import_timeout`` then makes the
+    next one shorter.
     """
 
     def __init__(self, folder: Path | None, source: Path) -> None:
@@ -65,12 +63,12 @@ class Cache:
         self._used: dict[str, Json] = {}
         self._versions = "\0".join((_FORMAT, version("crosswind"), version("sqlglot")))
 
-    def document(self, data: bytes) -> Document:
-        """Return ``read_document`` of ``data``; raises its error, remembered or new."""
-        entry = self._entry(_digest("document", self._versions, data), lambda: _document_entry(data))
+    def fields(self, data: bytes) -> FileFields:
+        """Return ``read_fields`` of ``data``; raises its error, cached or new."""
+        entry = self._entry(_digest("fields", self._versions, data), lambda: _fields_entry(data))
         if "error" in entry:
-            raise DocumentError(*entry["error"])
-        return Document(entry["fields"], entry["lines"])
+            raise DocumentError("task file", *entry["error"])
+        return FileFields(entry["fields"], entry["lines"])
 
     def facts(self, sql: str, names: list[str], dialect: str, default_schema: str) -> QueryFacts:
         """Return ``read_query`` of the arguments."""
@@ -78,23 +76,24 @@ class Cache:
         entry = self._entry(key, lambda: _facts_entry(sql, names, dialect, default_schema))
         unread = tuple((line, reason) for line, reason in entry["unread"])
         no_query = (entry["no_query"][0], entry["no_query"][1]) if entry["no_query"] else None
-        writes, asked = tuple(entry["writes"]), tuple(entry["names"])
-        return QueryFacts(entry["reads"], writes, asked, unread, no_query, entry["complete"])
+        writes, normalised = tuple(entry["writes"]), tuple(entry["names"])
+        return QueryFacts(entry["reads"], writes, normalised, unread, no_query, entry["complete"])
 
     def wrong_dialect(self, dialect: str) -> str:
-        """Return ``check_dialect`` of the name."""
+        """Return ``check_dialect`` of a name."""
         return str(self._entry(_digest("dialect", self._versions, dialect), lambda: _wrong_dialect(dialect)))
 
     def __enter__(self) -> Cache:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Write if there is anything new or superfluous; a folder that cannot be written is left."""
+        """Write if entries are new or unused; errors of the file system are ignored."""
+        # After an error, entries of the previous load are kept: this load may not have come to use them.
         kept = self._used if kind is None else {**self._known, **self._used}
         if self._file is not None and kept.keys() != self._known.keys():
-            with contextlib.suppress(ConfigError, OSError):
+            with contextlib.suppress(OSError):
                 self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                write(self._file, orjson.dumps({"crosswind": "tasks cache", "entries": kept}), _MARK, mode=0o600)
+                _replace(self._file, orjson.dumps({"crosswind": "tasks cache", "entries": kept}))
 
     def _entry(self, key: str, make: Callable[[], Json]) -> Json:
         if key not in self._used:
@@ -111,36 +110,57 @@ def _digest(*parts: str | bytes) -> str:
     return digest.hexdigest()
 
 
-def _document_entry(data: bytes) -> Json:
+def _fields_entry(data: bytes) -> Json:
     try:
-        document = read_document(data)
+        read = read_fields(data)
     except DocumentError as error:
-        return {"error": [error.line, error.message]}
-    return {"fields": document.fields, "lines": document.lines}
+        return {"error": [error.line, error.problem]}
+    return {"fields": read.fields, "lines": read.lines}
 
 
 def _facts_entry(sql: str, names: list[str], dialect: str, default_schema: str) -> Json:
-    from crosswind.tasks.queries import read_query  # a third of a second: sqlglot
+    from crosswind.tasks.query_analysis import read_query  # takes 0.3 s, because it imports sqlglot
 
-    found = read_query(sql, names, dialect, default_schema)
-    return {name: getattr(found, name) for name in ("reads", "writes", "names", "unread", "no_query", "complete")}
+    facts = read_query(sql, names, dialect, default_schema)
+    return {name: getattr(facts, name) for name in ("reads", "writes", "names", "unread", "no_query", "complete")}
 
 
 def _wrong_dialect(dialect: str) -> str:
-    from crosswind.tasks.queries import check_dialect
+    from crosswind.tasks.query_analysis import check_dialect
 
     return check_dialect(dialect)
 
 
 def _read(file: Path) -> dict[str, Json]:
-    """Return what the file holds; nothing when it is not there, not ours, or no cache."""
+    """Return the entries of the file; none if it does not exist, belongs to another user, or is no cache."""
     with contextlib.suppress(OSError, ValueError):
-        handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe must not hold us up
-        with os.fdopen(handle, "rb") as opened:
-            status = os.fstat(handle)
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # opening a FIFO must not block
+        with os.fdopen(descriptor, "rb") as opened:
+            status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or status.st_uid not in (os.getuid(), 0) or status.st_size > _MAX_BYTES:
                 return {}
-            held = orjson.loads(opened.read())
-        entries = held.get("entries") if isinstance(held, dict) else None
+            content = orjson.loads(opened.read())
+        entries = content.get("entries") if isinstance(content, dict) else None
         return entries if isinstance(entries, dict) else {}
     return {}
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Write the cache atomically, unless the path holds a link or a file that is not a cache."""
+    if os.path.lexists(file) and not _is_cache(file):
+        return
+    temporary = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "wb") as output:
+            output.write(content)
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _is_cache(file: Path) -> bool:
+    if not stat.S_ISREG(file.lstat().st_mode):
+        return False
+    with file.open("rb") as opened:
+        return opened.read(len(_HEAD)) == _HEAD

@@ -1,40 +1,45 @@
-"""Where tasks stand in a picture: one panel for each folder, columns in the order of work, and lanes for long edges.
+"""The layout of a picture of tasks: one panel for each folder, columns in the order of work, and lanes for long edges.
 
-An edge that passes a column takes a lane of its own between the boxes there, one for all edges of the same source, so
-that no edge runs behind a box as if the box were part of a chain. What comes from another folder stands at the left of
-the panel, by the table's name, so that no edge leaves its panel. Pure.
+An edge that passes a column has a lane between the boxes there, one for all edges of the same source, so that no edge
+runs behind a box as if the box were part of a chain. Tables from other folders stand at the left of the panel, so that
+no edge leaves its panel. Pure.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from crosswind.tasks.graph import Graph, Node
+from crosswind.tasks.graph import Graph, TaskNode, depths
 
 __all__ = ["Panel", "Slot", "around", "panels"]
 
 _SWEEPS = 4
+"""Passes of ``_order``; further ones hardly reduce the crossings."""
+
+_Sources = Mapping[str, Mapping[str, list[str]]]
+"""Key of a slot, then of each slot that its edges lead to, with the tables between the two."""
 
 
 @dataclass(slots=True)
 class Slot:
-    """A place in a column: a task, a table that comes from elsewhere, or a lane, by which an edge passes."""
+    """A position in a column: a task, a table from outside the panel, or a lane, through which an edge passes."""
 
     key: str
     label: str = ""
     column: int = 0
-    task: Node | None = None
+    task: TaskNode | None = None
     maker: str = ""
-    """Of a table from another folder: the task that makes it."""
+    """For a table from another folder: the task that produces it."""
     is_lane: bool = False
     leads_to: tuple[str, ...] = ()
-    """Of a lane: the tasks that its source's edges go to from here on."""
+    """For a lane: the tasks to the right of it that its source's edges lead to."""
 
 
 @dataclass(slots=True)
 class Panel:
-    """The tasks of one folder. ``edges`` join slots of neighbouring columns, with the tables that each stands for."""
+    """The tasks of one folder. ``edges`` join slots of neighbouring columns, with the tables that each represents."""
 
     folder: str
     columns: list[list[Slot]] = field(default_factory=list)
@@ -42,57 +47,47 @@ class Panel:
 
     @property
     def tasks(self) -> int:
-        """How many tasks it shows."""
+        """The number of its tasks."""
         return sum(slot.task is not None for column in self.columns for slot in column)
 
 
 def panels(graph: Graph) -> list[Panel]:
     """Return a panel for each folder that has tasks, by name."""
-    folders: dict[str, list[Node]] = {}
+    folders: dict[str, list[TaskNode]] = {}
     for node in graph.nodes.values():
         folders.setdefault(node.folder, []).append(node)
     return [_panel(graph, folder, nodes) for folder, nodes in sorted(folders.items())]
 
 
 def around(graph: Graph, task: str) -> Graph:
-    """Return the part of a graph that is a task, all that comes before it, and all that comes after it."""
-    before = {node.id: {by for _, by in graph.inputs(node)} for node in graph.nodes.values()}
+    """Return the part of a graph that has a task, all tasks before it, and all tasks after it."""
+    before = {node.id: {other for _, other in graph.inputs(node)} for node in graph.nodes.values()}
     after: dict[str, set[str]] = {name: set() for name in before}
     for name, others in before.items():
         for other in others:
             after[other].add(name)
-    kept = _reached(task, before) | _reached(task, after)
+    return _part(graph, _reachable(task, before) | _reachable(task, after))
+
+
+def _part(graph: Graph, names: set[str]) -> Graph:
     return Graph(
-        {name: node for name, node in graph.nodes.items() if name in kept},
-        {table: by for table, by in graph.producers.items() if by in kept},
-        {table: [by for by in tasks if by in kept] for table, tasks in graph.appenders.items()},
+        {name: node for name, node in graph.nodes.items() if name in names},
+        {table: producer for table, producer in graph.producers.items() if producer in names},
+        {table: [task for task in tasks if task in names] for table, tasks in graph.appenders.items()},
     )
 
 
-def _reached(begin: str, following: Mapping[str, Iterable[str]]) -> set[str]:
-    found, todo = {begin}, [begin]
+def _reachable(start: str, neighbours: Mapping[str, Iterable[str]]) -> set[str]:
+    reached, todo = {start}, [start]
     while todo:
-        new = set(following[todo.pop()]) - found
-        found |= new
+        new = set(neighbours[todo.pop()]) - reached
+        reached |= new
         todo += new
-    return found
+    return reached
 
 
-def _panel(graph: Graph, folder: str, nodes: list[Node]) -> Panel:
-    slots = {node.id: Slot(node.id, node.id, task=node) for node in nodes}
-    sources: dict[str, dict[str, list[str]]] = {}
-    """Key of a source, then of each of its targets, with the tables between."""
-    for node in nodes:
-        for table, by in graph.inputs(node):
-            key = by
-            if by not in slots or slots[by].task is None:
-                key = f"/{by}/{table}"
-                slots.setdefault(key, Slot(key, table, maker=by))
-            sources.setdefault(key, {}).setdefault(node.id, []).append(table)
-        for table in graph.external(node):
-            key = f"/{table}"
-            slots.setdefault(key, Slot(key, table))
-            sources.setdefault(key, {}).setdefault(node.id, []).append(table)
+def _panel(graph: Graph, folder: str, nodes: list[TaskNode]) -> Panel:
+    slots, sources = _slots(graph, nodes)
     _number_columns(slots, sources)
     panel = Panel(folder)
     panel.columns = [[] for _ in range(1 + max((slot.column for slot in slots.values()), default=-1))]
@@ -104,39 +99,56 @@ def _panel(graph: Graph, folder: str, nodes: list[Node]) -> Panel:
     return panel
 
 
-def _number_columns(slots: Mapping[str, Slot], sources: Mapping[str, Mapping[str, object]]) -> None:
-    """Put each task right of all that it waits for, and each table from elsewhere left of its first reader."""
-    waits: dict[str, set[str]] = {key: set() for key, slot in slots.items() if slot.task is not None}
+def _slots(graph: Graph, nodes: list[TaskNode]) -> tuple[dict[str, Slot], _Sources]:
+    """Return the slots of tasks and of tables from outside the panel by key, and the edges between them."""
+    slots = {node.id: Slot(node.id, node.id, task=node) for node in nodes}
+    own_tasks = {*slots}
+    sources: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for node in nodes:
+        for table, producer in graph.inputs(node):
+            key = producer if producer in own_tasks else f"/{producer}/{table}"
+            slots.setdefault(key, Slot(key, table, maker=producer))
+            sources[key][node.id].append(table)
+        for table in graph.external(node):
+            key = f"/{table}"
+            slots.setdefault(key, Slot(key, table))
+            sources[key][node.id].append(table)
+    return slots, sources
+
+
+def _number_columns(slots: Mapping[str, Slot], sources: _Sources) -> None:
+    """Place each task right of the tasks that it waits for, and each table from outside left of its first reader."""
+    before: dict[str, list[str]] = {key: [] for key, slot in slots.items() if slot.task is not None}
     for source, targets in sources.items():
-        for target in targets:
-            if source in waits:
-                waits[target].add(source)
-    depths: dict[str, int] = {}
-    while waits:
-        ready = [key for key, before in waits.items() if before <= depths.keys()]
-        for key in ready or [min(waits)]:  # there are no loops any more; if there were, the picture would still end
-            depths[key] = 1 + max((depths.get(by, 0) for by in waits.pop(key)), default=0)
-    outside = any(slot.task is None for slot in slots.values())
+        for target in targets if source in before else ():
+            before[target].append(source)
+    depth_of = depths(before)
+    first_column = int(len(before) < len(slots))  # of tasks: tables from outside stand left of them
     for key, slot in slots.items():
-        reader = min((depths[target] for target in sources.get(key, ())), default=1)
-        slot.column = (depths[key] if slot.task is not None else reader - 1) - (not outside)
+        if key in depth_of:
+            slot.column = depth_of[key] + first_column
+        else:
+            slot.column = min((depth_of[target] for target in sources.get(key, ())), default=0)
 
 
 def _join(panel: Panel, source: Slot, targets: list[tuple[Slot, str]]) -> None:
     """Add the edges of a source, and its lane through the columns that they pass."""
-    behind = {source.column: source}
+    start_by_column = {source.column: source}
     for column in range(source.column + 1, max(target.column for target, _ in targets)):
         further = tuple(target.key for target, _ in targets if target.column > column)
         lane = Slot(f"{source.key}|{column}", column=column, is_lane=True, leads_to=further)
         panel.columns[column].append(lane)
-        panel.edges.append((behind[column - 1], lane, ""))
-        behind[column] = lane
+        panel.edges.append((start_by_column[column - 1], lane, ""))
+        start_by_column[column] = lane
     for target, tables in targets:
-        panel.edges.append((behind[target.column - 1], target, tables))
+        panel.edges.append((start_by_column[target.column - 1], target, tables))
 
 
 def _order(panel: Panel) -> None:
-    """Order each column so that few edges cross: by the middle of what its slots are joined with, to and fro."""
+    """Order each column so that few edges cross: by the mean position of the slots' neighbours, in alternating sweeps.
+
+    This is the barycentre heuristic of Sugiyama, Tagawa and Toda (1981).
+    """
     before: dict[str, list[str]] = {}
     after: dict[str, list[str]] = {}
     for source, target, _ in panel.edges:
@@ -147,10 +159,10 @@ def _order(panel: Panel) -> None:
         columns = panel.columns[1:] if sweep % 2 == 0 else panel.columns[-2::-1]
         places = {slot.key: place for column in panel.columns for place, slot in enumerate(column)}
         for column in columns:
-            column.sort(key=lambda slot: (_middle(slot.key, near, places), slot.key))
+            column.sort(key=lambda slot: (_mean_place(slot.key, near, places), slot.key))
             places |= {slot.key: place for place, slot in enumerate(column)}
 
 
-def _middle(key: str, near: Mapping[str, list[str]], places: Mapping[str, int]) -> float:
-    found = [places[other] for other in near.get(key, ())]
-    return sum(found) / len(found) if found else float(places[key])
+def _mean_place(key: str, near: Mapping[str, list[str]], places: Mapping[str, int]) -> float:
+    neighbours = [places[other] for other in near.get(key, ())]
+    return sum(neighbours) / len(neighbours) if neighbours else float(places[key])

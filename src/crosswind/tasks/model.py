@@ -1,4 +1,4 @@
-"""The fields of a task file and of the platform's ``crosswind.yaml``. The JSON Schemas are made from these classes."""
+"""The fields of task files and of ``crosswind.yaml``. The JSON Schemas are generated from these classes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from datetime import date
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from crosswind.tasks import placeholders
-from crosswind.tasks.documents import Document
+from crosswind.tasks.field_lines import FileFields
 
-__all__ = ["External", "FolderSettings", "Resources", "Run", "Sensor", "TaskFile", "errors_in", "json_schema"]
+__all__ = ["External", "FolderSettings", "Resources", "RunSettings", "Sensor", "TaskFile", "errors_in", "json_schema"]
 
 SQL_OPERATOR = "airflow.providers.common.sql.operators.sql.SQLExecuteQueryOperator"
 POD_OPERATOR = "crosswind.operators.KubernetesPodOperator"
@@ -21,7 +22,7 @@ POD_OPERATOR = "crosswind.operators.KubernetesPodOperator"
 _SQL_RUN = {"operator": SQL_OPERATOR, "arguments": {"sql": "${task.query}", "conn_id": "${task.connection}"}}
 _CLASS = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$"
 _DATE = r"^\d{4}-\d{2}-\d{2}$"
-_TASK_PLACES = frozenset(f"task.{name}" for name in placeholders.TASK_NAMES)
+_TASK_PLACEHOLDERS = frozenset(f"task.{name}" for name in placeholders.TASK_NAMES)
 _PRESETS = {"@once", "@continuous", "@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly"}
 
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$", max_length=200)]
@@ -34,20 +35,20 @@ class _Strict(BaseModel):
 
 
 class Resources(_Strict):
-    """What a task's container asks for, and may use at most."""
+    """The requests and limits of a task's container."""
 
     cpu: Quantity | int | float | None = Field(None, description="CPUs, such as 2 or 500m.")
     memory: Quantity | None = Field(None, description="Memory, such as 2Gi.")
 
     def quantities(self) -> dict[str, str]:
-        """Return what is set, as Kubernetes has it."""
+        """Return the quantities that are set, in Kubernetes' notation."""
         return {name: str(value) for name, value in (("cpu", self.cpu), ("memory", self.memory)) if value is not None}
 
 
 def _schedule(text: str | None) -> str | None:
     if text is None or text in _PRESETS:
         return text
-    from croniter import croniter  # only for files that the cache does not know
+    from croniter import croniter  # imported only for files that are not in the cache
 
     if len(text.split()) != 5 or not croniter.is_valid(text):
         raise ValueError("is neither a cron expression (five fields) nor a preset such as @daily")
@@ -55,12 +56,12 @@ def _schedule(text: str | None) -> str | None:
 
 
 class _Overridable(_Strict):
-    """What both kinds of files may say."""
+    """The fields that both kinds of files have."""
 
-    schedule: Text | None = Field("@daily", description="Cron expression or preset such as @hourly; null is never.")
-    owner: Text = Field("airflow", description="Whom Airflow names as the owner.")
-    retries: int = Field(1, ge=0, le=100, description="New tries after a failure.")
-    resources: Resources | None = Field(None, description="What the task's container asks for.")
+    schedule: Text | None = Field("@daily", description="Cron expression or preset such as @hourly; null: never.")
+    owner: Text = Field("airflow", description="The task's owner in Airflow.")
+    retries: int = Field(1, ge=0, le=100, description="Retries after a failure.")
+    resources: Resources | None = Field(None, description="Resources of the task's container.")
     pool: Text | None = Field(None, description="Airflow's pool.")
     queue: Text | None = Field(None, description="The executor's queue.")
 
@@ -68,14 +69,16 @@ class _Overridable(_Strict):
 
 
 class TaskFile(_Overridable):
-    """A query that runs on a schedule, after the tasks that make its tables."""
+    """A query that runs on a schedule, after the tasks that make the tables it reads."""
 
     id: Id = Field(description="Name of the task, unique among all task files.")
     query: Text = Field(description="Path of the SQL file, relative to this file.")
     tables: list[Text] = Field(description="Tables that the query reads; [] if none.")
-    produces: Text | list[Text] | None = Field(None, description="Table or tables that it makes, else as the SQL says.")
+    produces: Text | list[Text] | None = Field(
+        None, description="Table or tables that it makes; by default those that the SQL creates."
+    )
     appends: Text | list[Text] | None = Field(
-        None, description="Shared tables that it adds to or cleans up, and does not make: others may, too."
+        None, description="Shared tables that it adds to or cleans up, and does not make; other tasks may, too."
     )
     image: Text | None = Field(None, description="Image in which the task runs.")
 
@@ -88,82 +91,87 @@ class TaskFile(_Overridable):
         return [self.produces] if isinstance(self.produces, str) else self.produces or []
 
 
-class Run(_Strict):
-    """How queries run: an operator with its arguments, or a pod of an image of yours."""
+class RunSettings(_Strict):
+    """How queries run: an operator with its arguments, or a pod with your own image."""
 
     operator: Annotated[str, Field(pattern=_CLASS)] | None = Field(None, description="Import path of the class.")
-    image: Text | None = Field(None, description="Image of a pod, in place of an operator.")
-    command: list[str] | None = Field(None, description="The pod's command; its image's own by default.")
+    image: Text | None = Field(None, description="Image of a pod, instead of an operator.")
+    command: list[str] | None = Field(None, description="The pod's command; by default that of its image.")
     arguments: dict[str, Any] | list[str] | None = Field(
-        None, description="The operator's arguments by name, or the pod's list. ${task.query} and the like are filled."
+        None,
+        description="The operator's arguments by name, or the pod's list, with placeholders such as ${task.query}.",
     )
-    env: dict[str, str] | None = Field(None, description="Variables of the pod.")
+    env: dict[str, str] | None = Field(None, description="Environment variables of the pod.")
 
     @model_validator(mode="after")
-    def check(self) -> Run:
-        """Refuse mixtures and misspelt placeholders."""
+    def check(self) -> RunSettings:
+        """Refuse keys that do not go together, and misspelt placeholders."""
         if (self.operator is None) == (self.image is None):
             raise ValueError("needs either operator or image")
         if self.operator and (self.command or self.env or isinstance(self.arguments, list)):
             raise ValueError("with operator takes arguments by name; command, env and a list belong to image")
         if self.image and isinstance(self.arguments, dict):
             raise ValueError("with image takes arguments as a list")
-        given = [self.image, self.command, self.arguments, self.env]
-        if wrong := placeholders.unknown(given, _TASK_PLACES):
-            raise ValueError(f"has {wrong}; there are ${{task.…}} with {', '.join(placeholders.TASK_NAMES)}")
+        texts = [self.image, self.command, self.arguments, self.env]
+        if misspelt := placeholders.unknown(texts, _TASK_PLACEHOLDERS):
+            raise ValueError(f"has {misspelt}; there are ${{task.…}} with {', '.join(placeholders.TASK_NAMES)}")
         return self
 
 
 class Sensor(_Strict):
-    """What waits for a table that none of the task files makes."""
+    """An operator that waits for a table that none of the task files makes."""
 
     operator: Annotated[str, Field(pattern=_CLASS)]
-    arguments: dict[str, Any] = Field(default_factory=dict, description="By name; ${table} is filled in.")
+    arguments: dict[str, Any] = Field(default_factory=dict, description="By name, with the placeholder ${table}.")
 
     @model_validator(mode="after")
     def check(self) -> Sensor:
         """Refuse misspelt placeholders."""
-        if wrong := placeholders.unknown(self.arguments, frozenset({"table"})):
-            raise ValueError(f"has {wrong}; there is ${{table}}")
+        if misspelt := placeholders.unknown(self.arguments, frozenset({"table"})):
+            raise ValueError(f"has {misspelt}; there is ${{table}}")
         return self
 
 
 class External(_Strict):
-    """Tables that none of the task files makes. Patterns are like those of a shell, such as ``raw.*``."""
+    """Tables that none of the task files makes. Patterns are like a shell's, such as ``raw.*``."""
 
-    unknown: Literal["allow", "refuse"] = Field("allow", description="Whether tables beside the listed ones may be.")
-    tables: list[Text] = Field(default_factory=list, description="Patterns of tables known to be there.")
+    unknown: Literal["allow", "refuse"] = Field(
+        "allow", description="Whether queries may read other tables than the listed ones."
+    )
+    tables: list[Text] = Field(default_factory=list, description="Patterns of tables that exist.")
     assets: list[Text] = Field(default_factory=list, description="Patterns of tables followed as Airflow assets.")
     sensor: Sensor | None = Field(None, description="Waits for each external table before it is read.")
 
 
 class FolderSettings(_Overridable):
-    """``crosswind.yaml``: how the task files of its folder, and of the folders below, become DAGs."""
+    """``crosswind.yaml``: settings of the task files in its folder and in the folders below."""
 
-    run: Run = Field(
-        Run.model_validate(_SQL_RUN),
+    run: RunSettings = Field(
+        RunSettings.model_validate(_SQL_RUN),
         description="How queries run.",
     )
     connection: Text | None = Field(None, description="Airflow's connection: ${task.connection}.")
     start_date: Annotated[str, Field(pattern=_DATE)] = Field("2024-01-01", description="First day, in UTC.")
-    catchup: bool = Field(False, description="Whether days that were missed are run.")
-    retry_delay: int = Field(300, ge=0, description="Seconds between two tries.")
-    max_active_runs: int = Field(1, ge=1, description="Runs of a DAG at the same time.")
+    catchup: bool = Field(False, description="Whether to run missed days.")
+    retry_delay: int = Field(300, ge=0, description="Seconds between two attempts.")
+    max_active_runs: int = Field(1, ge=1, description="Concurrent runs of a DAG.")
     tags: list[Text] = Field(default_factory=list, description="The DAG's tags.")
-    dag_id: Text = Field("${folder}", description="The DAG's id; ${folder}, and ${first}, its first task's id.")
+    dag_id: Text = Field("${folder}", description="The DAG's id, with ${folder}, or ${first}, its first task's id.")
     group: Literal["folder", "connected"] = Field("folder", description="One DAG per folder, or per connected group.")
     follows: Literal["assets", "schedule", "both"] = Field(
-        "assets", description="When a DAG runs that reads tables of other DAGs: after them, by schedule, or both."
+        "assets", description="Whether a DAG that reads tables of other DAGs runs after these, by schedule, or both."
     )
     dialect: str = Field("", description="SQL dialect, by sqlglot's name, such as snowflake.")
-    default_schema: str = Field("", description="Where unqualified tables are: schema or catalog.schema.")
-    inputs: Literal["warn", "error", "ignore"] = Field("warn", description="When tables and SQL do not agree.")
+    default_schema: str = Field("", description="Schema of unqualified tables: schema or catalog.schema.")
+    inputs: Literal["warn", "error", "ignore"] = Field(
+        "warn", description="Effect of differences between tables and the SQL."
+    )
     external: External = Field(External.model_validate({}), description="Tables that no task makes.")
 
     @field_validator("start_date")
     @classmethod
     def check_start_date(cls, text: str) -> str:
-        """Refuse days that the calendar does not have."""
+        """Refuse dates that the calendar does not have."""
         date.fromisoformat(text)
         return text
 
@@ -171,8 +179,8 @@ class FolderSettings(_Overridable):
     @classmethod
     def check_dag_id(cls, text: str) -> str:
         """Refuse misspelt placeholders."""
-        if wrong := placeholders.unknown(text, frozenset({"folder", "first"})):
-            raise ValueError(f"has {wrong}; there are ${{folder}} and ${{first}}")
+        if misspelt := placeholders.unknown(text, frozenset({"folder", "first"})):
+            raise ValueError(f"has {misspelt}; there are ${{folder}} and ${{first}}")
         return text
 
 
@@ -184,32 +192,31 @@ def json_schema(kind: Literal["task", "crosswind"]) -> dict[str, Any]:
     model = TaskFile if kind == "task" else FolderSettings
     title = "Crosswind task file" if kind == "task" else "crosswind.yaml"
     schema = model.model_json_schema()
-    if kind == "task":  # what the folder's settings decide has no default of its own
+    if kind == "task":  # the defaults of these fields are the folder's settings
         for name in _Overridable.model_fields:
             schema["properties"][name].pop("default", None)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": title}
 
 
-def errors_in(model: type[Model], document: Document) -> tuple[Model | None, list[tuple[int, str]]]:
-    """Return the values of ``document``, or None and each line with what is wrong there."""
+def errors_in(model: type[Model], content: FileFields) -> tuple[Model | None, list[tuple[int, str]]]:
+    """Return the model of a file's fields, or None and the problems with their lines."""
     try:
-        return model.model_validate(document.fields), []
+        return model.model_validate(content.fields), []
     except ValidationError as error:
-        found = list(dict.fromkeys(_told(error, model, document)))
-        return None, sorted(found)
+        return None, sorted(set(_problems(error, model, content)))
 
 
-def _told(error: ValidationError, model: type[BaseModel], document: Document) -> Iterator[tuple[int, str]]:
-    for problem in error.errors(include_url=False, include_input=False):
-        path = [str(part) for part in problem["loc"]]
-        while path and ".".join(path) not in document.lines and problem["type"] != "missing":
+def _problems(error: ValidationError, model: type[BaseModel], content: FileFields) -> Iterator[tuple[int, str]]:
+    for details in error.errors(include_url=False, include_input=False):
+        path = [str(part) for part in details["loc"]]
+        while path and ".".join(path) not in content.lines and details["type"] != "missing":
             path.pop()  # pydantic adds the names of a union's branches
         place = ".".join(path)
-        line = document.lines.get(place, document.lines.get(".".join(path[:-1]), 1))
-        yield line, f"{place} {_words(problem, path, model)}".strip()
+        line = content.lines.get(place, content.lines.get(".".join(path[:-1]), 1))
+        yield line, f"{place} {_description(details, path, model)}".strip()
 
 
-_MENDS = {
+_DESCRIPTIONS = {
     "string_type": "must be text; put it into quotes",
     "list_type": "must be a list, such as [orders, users]",
     "int_type": "must be a whole number",
@@ -220,8 +227,8 @@ _MENDS = {
 }
 
 
-def _words(problem: Any, path: list[str], model: type[BaseModel]) -> str:
-    kind = problem["type"]
+def _description(details: ErrorDetails, path: list[str], model: type[BaseModel]) -> str:
+    kind = details["type"]
     if kind == "missing":
         example = " (tables: [] if it reads none)" if path == ["tables"] else ""
         return f"is missing; a task file needs id, query and tables{example}" if model is TaskFile else "is missing"
@@ -230,4 +237,4 @@ def _words(problem: Any, path: list[str], model: type[BaseModel]) -> str:
         return f"is not a field; {f'did you mean {near[0]}?' if near else 'take it out'}"
     if kind == "string_pattern_mismatch" and path[-1] == "id":
         return "may have letters, digits, dots, dashes and underscores only"
-    return _MENDS.get(kind) or re.sub(r"^Value error, ", "", problem["msg"])
+    return _DESCRIPTIONS.get(kind) or re.sub(r"^Value error, ", "", details["msg"])

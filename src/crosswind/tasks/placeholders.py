@@ -1,6 +1,6 @@
-"""``${task.query}`` and its like in the platform's settings, filled in for each task.
+"""Placeholders such as ``${task.query}`` in the platform's settings, replaced for each task.
 
-The form clashes neither with Jinja's braces nor with a shell's variables (no variable's name has a dot).
+The notation conflicts neither with Jinja's braces nor with a shell's variables, whose names have no dots.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from crosswind.types import Json
 __all__ = ["TASK_NAMES", "fill", "unknown", "uses"]
 
 TASK_NAMES = ("id", "query", "query_path", "table", "connection", "image", "folder")
-"""What may follow ``task.``; ``${table}`` alone stands in the settings of a sensor, ``${folder}`` in a DAG's id."""
+"""The names after ``task.``. Settings of a sensor have ``${table}`` instead, a DAG's id ``${folder}``."""
 
-_PLACE = re.compile(r"\$\{((?:task\.\w+)|table|folder|first)\}")
+_PLACEHOLDER = re.compile(r"\$\{((?:task\.\w+)|table|folder|first)\}")
 
 
 def fill(value: Json, names: Mapping[str, str]) -> Json:
     """Return ``value`` with each placeholder of ``names`` replaced, in all texts that it holds."""
     if isinstance(value, str):
-        return _PLACE.sub(lambda found: names.get(found[1], found[0]), value) if "${" in value else value
+        return _PLACEHOLDER.sub(lambda match: names.get(match[1], match[0]), value) if "${" in value else value
     if isinstance(value, dict):
         return {key: fill(item, names) for key, item in value.items()}
     return [fill(item, names) for item in value] if isinstance(value, list) else value
@@ -38,6 +38,6 @@ def uses(value: Json, name: str) -> bool:
 def unknown(value: Json, known: frozenset[str]) -> str | None:
     """Return a placeholder that is not in ``known``, such as a misspelt one, or None."""
     if isinstance(value, str):
-        return next((found[0] for found in _PLACE.finditer(value) if found[1] not in known), None)
+        return next((match[0] for match in _PLACEHOLDER.finditer(value) if match[1] not in known), None)
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return next((found for item in items if (found := unknown(item, known))), None)
+    return next((placeholder for item in items if (placeholder := unknown(item, known))), None)

@@ -1,6 +1,6 @@
-"""Planned DAGs as the text of plain Python files: they need Airflow and the operators, and neither Crosswind nor YAML.
+"""Writes planned DAGs as plain Python files, which need Airflow and the operators, but neither Crosswind nor YAML.
 
-A task file that is wrong becomes a Python file that raises, and so an import error that names it. Pure.
+A broken task file becomes a Python file that raises, so that Airflow shows an import error with its path. Pure.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from crosswind.tasks.plans import DagPlan, TaskPlan
 __all__ = ["MARK", "dag_file", "error_file"]
 
 MARK = "# Written by crosswind tasks compile. Changes are lost: change the task files.\n"
-"""First line of each file; only files that begin with it are replaced or removed."""
+"""First line of each file; the command replaces and removes only files that begin with it."""
 
 _FAIL = """
 
@@ -24,41 +24,53 @@ def fail(problem):
 
 
 def error_file(path: str, text: str) -> tuple[str, str]:
-    """Return name and text of the file that stands for a bad task file."""
+    """Return name and text of the file that reports a broken task file."""
     name = f"error__{re.sub(r'[^A-Za-z0-9_.-]', '_', path)}.py"
-    return name, f"{MARK}# An Airflow DAG file that tells of an error.\n\nraise ImportError({text!r})\n"
+    return name, f"{MARK}# An Airflow DAG file that reports an error.\n\nraise ImportError({text!r})\n"
 
 
 def dag_file(plan: DagPlan) -> tuple[str, str]:
     """Return name and text of the file of one DAG."""
+    variables = {task.task_id: f"task_{number}" for number, task in enumerate(plan.tasks)}
     body = [*_dag(plan)]
     for task in plan.tasks:
-        body += _task(task, f"task_{plan.tasks.index(task)}")
-    index = {task.task_id: f"task_{number}" for number, task in enumerate(plan.tasks)}
+        body += _task(task, variables[task.task_id])
     body += [
-        f"    [{', '.join(index[other] for other in task.upstream)}] >> {index[task.task_id]}"
+        f"    [{', '.join(variables[other] for other in task.upstream)}] >> {variables[task.task_id]}"
         for task in plan.tasks
         if task.upstream
     ]
-    text = "\n".join([*_imports(plan), "", *([_FAIL, ""] if any(task.broken for task in plan.tasks) else []), *body])
+    text = "\n".join([*_imports(plan), "", *([_FAIL, ""] if _has_broken_task(plan) else []), *body])
     return f"{plan.dag_id}.py", f"{MARK}{text}\n"
 
 
-def _imports(plan: DagPlan) -> Iterator[str]:
-    yield "from datetime import UTC, datetime, timedelta"
-    yield ""
-    yield "from airflow.sdk import DAG, Asset"
-    if any(task.broken for task in plan.tasks):
-        yield "from airflow.providers.standard.operators.python import PythonOperator"
-        yield "from airflow.sdk.exceptions import AirflowFailException"
-    if plan.assets and plan.follows == "both" and plan.schedule:
-        yield "from airflow.timetables.assets import AssetOrTimeSchedule"
-        yield "from airflow.timetables.trigger import CronTriggerTimetable"
+def _has_timetable(plan: DagPlan) -> bool:
+    """Return whether the DAG runs both after its assets and by its schedule."""
+    return bool(plan.assets) and plan.follows == "both" and plan.schedule is not None
+
+
+def _has_broken_task(plan: DagPlan) -> bool:
+    return any(task.broken for task in plan.tasks)
+
+
+def _imports(plan: DagPlan) -> list[str]:
+    lines = ["from datetime import UTC, datetime, timedelta", "", "from airflow.sdk import DAG, Asset"]
+    if _has_broken_task(plan):
+        lines.append("from airflow.providers.standard.operators.python import PythonOperator")
+        lines.append("from airflow.sdk.exceptions import AirflowFailException")
+    if _has_timetable(plan):
+        lines.append("from airflow.timetables.assets import AssetOrTimeSchedule")
+        lines.append("from airflow.timetables.trigger import CronTriggerTimetable")
     if any(task.image or task.resources for task in plan.tasks):
-        yield "from kubernetes.client import models as k8s"
-    for operator in sorted({task.operator for task in plan.tasks if not task.broken}):
-        module, _, name = operator.rpartition(".")
-        yield f"from {module} import {name} as {_alias(operator)}"
+        lines.append("from kubernetes.client import models as k8s")
+    return lines + [
+        _operator_import(path) for path in sorted({task.operator for task in plan.tasks if not task.broken})
+    ]
+
+
+def _operator_import(path: str) -> str:
+    module, _, name = path.rpartition(".")
+    return f"from {module} import {name} as {_alias(path)}"
 
 
 def _alias(operator: str) -> str:
@@ -82,7 +94,7 @@ def _schedule(plan: DagPlan) -> str:
     if not plan.assets:
         return repr(plan.schedule)
     assets = [f"Asset({table!r})" for table in plan.assets]
-    if plan.follows != "both" or plan.schedule is None:
+    if not _has_timetable(plan):
         return f"[{', '.join(assets)}]"
     timetable = f"CronTriggerTimetable({plan.schedule!r}, timezone='UTC')"
     return f"AssetOrTimeSchedule(timetable={timetable}, assets={' & '.join(assets)})"
@@ -116,9 +128,11 @@ def _arguments(task: TaskPlan) -> Iterator[tuple[str, str]]:
 
 
 def _container(operator: str, image: str | None, resources: Mapping[str, str]) -> tuple[str, str]:
-    held = dict(resources)
-    asked = f"k8s.V1ResourceRequirements(requests={held!r}, limits={held!r})" if held else "None"
+    quantities = dict(resources)
+    requirements = (
+        f"k8s.V1ResourceRequirements(requests={quantities!r}, limits={quantities!r})" if resources else "None"
+    )
     if operator == POD_OPERATOR:
-        return "container_resources", asked
-    base = f"k8s.V1Container(name='base', image={image!r}, resources={asked})"
+        return "container_resources", requirements
+    base = f"k8s.V1Container(name='base', image={image!r}, resources={requirements})"
     return "executor_config", f"{{'pod_override': k8s.V1Pod(spec=k8s.V1PodSpec(containers=[{base}]))}}"

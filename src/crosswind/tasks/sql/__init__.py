@@ -1,7 +1,7 @@
-"""How SQL is understood: text, templates, statements, names in their scopes, and what each statement does to a table.
+"""SQL analysis: text, templates, statements, names in their scopes, and the effects of each statement on tables.
 
-``crosswind.tasks.queries`` is the way in. The steps, one module each: ``text`` and ``templates`` turn a file into
-plain SQL; ``splitting`` finds the statements, those inside of scripts too; ``statements`` reads each with sqlglot or by
-``phrases``; ``scopes`` and ``writers`` say what it reads and makes; ``session`` resolves the names in the order in
-which the statements run. All of it is pure.
+The entry point is ``crosswind.tasks.query_analysis``. The steps, one module each: ``text`` and ``jinja_templates`` turn
+a file into plain SQL; ``splitting`` finds the statements, also inside scripts; ``statements`` parses each with sqlglot
+or by ``phrases``; ``scopes`` and ``writers`` find the tables that it reads and writes; ``sql_session`` resolves the
+names in the order in which the statements run.
 """

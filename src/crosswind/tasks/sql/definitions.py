@@ -1,4 +1,4 @@
-"""CREATE and DROP in forms that sqlglot does not know: the table's name, whether it is temporary, and its query."""
+"""Reads CREATE and DROP in forms that sqlglot does not parse: the table's name, its lifetime, and its query."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
-from crosswind.tasks.sql.effects import Did, Effect
-from crosswind.tasks.sql.names import Names
+from crosswind.tasks.sql.effects import Effect, EffectKind
+from crosswind.tasks.sql.names import TableNames
 from crosswind.tasks.sql.phrases import NAME
 
 __all__ = ["created", "dropped"]
@@ -32,32 +32,31 @@ _DROP = re.compile(
 )
 
 
-def created(text: str, line: int, names: Names, query: Callable[[str, int], list[Effect]]) -> list[Effect]:
-    """Return what a CREATE does; nothing if it makes no table, or not even that can be told. ``query`` reads one."""
-    found = _CREATE.match(text)
-    if not found:
-        return [Effect(Did.HIDDEN)] if _OTHER.match(text) and not re.search(r"\bTABLE|\bVIEW", text[:60], re.I) else []
+def created(text: str, line: int, names: TableNames, query: Callable[[str, int], list[Effect]]) -> list[Effect]:
+    """Return the effects of a CREATE; none if it is not understood. ``query`` returns those of a query and its line."""
+    create = _CREATE.match(text)
+    if not create:
+        creates_other = _OTHER.match(text) and not re.search(r"\bTABLE|\bVIEW", text[:60], re.I)
+        return [Effect(EffectKind.HIDDEN)] if creates_other else []
     effects: list[Effect] = []
-    rest, place = found["rest"], found.start("rest")
+    rest, start = create["rest"], create.start("rest")
     if inner := _QUERY.search(rest):
-        at = line + text.count("\n", 0, place + inner.start("query"))
-        effects = query(inner["query"], at)
+        effects = query(inner["query"], line + text.count("\n", 0, start + inner.start("query")))
     elif source := _SOURCE.match(rest):
-        effects = [Effect(Did.READ, _parts(source["name"], names), line)]
-    temporary = bool(_TEMPORARY & set(found["words"].upper().split()))
-    effects.append(Effect(Did.TEMPORARY if temporary else Did.MAKE, _parts(found["name"], names), line))
+        effects = [Effect(EffectKind.READ, _parts(source["name"], names), line)]
+    temporary = bool(_TEMPORARY & set(create["words"].upper().split()))
+    effects.append(Effect(EffectKind.TEMPORARY if temporary else EffectKind.MAKE, _parts(create["name"], names), line))
     return effects
 
 
-def dropped(text: str, line: int, names: Names) -> list[Effect]:
-    """Return the tables that a DROP takes away."""
-    found = _DROP.match(text)
-    return (
-        [Effect(Did.DROP, _parts(name, names), line) for name in re.split(r"\s*,\s*", found["names"])] if found else []
-    )
+def dropped(text: str, line: int, names: TableNames) -> list[Effect]:
+    """Return the effects of a DROP."""
+    drop = _DROP.match(text)
+    dropped_names = re.split(r"\s*,\s*", drop["names"]) if drop else []
+    return [Effect(EffectKind.DROP, _parts(name, names), line) for name in dropped_names]
 
 
-def _parts(name: str, names: Names) -> tuple[str, ...]:
+def _parts(name: str, names: TableNames) -> tuple[str, ...]:
     try:
         return names.parts(exp.to_table(name, dialect=names.dialect))
     except (SqlglotError, ValueError):

@@ -1,4 +1,4 @@
-"""What a statement does, as values: tables that it reads, makes, changes, moves or drops, in that order."""
+"""The effects of a statement as values: the tables that it reads, creates, changes, renames or drops."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from enum import Enum
 
 from crosswind.tasks.sql.names import Parts
 
-__all__ = ["Did", "Effect"]
+__all__ = ["Effect", "EffectKind"]
 
 
-class Did(Enum):
-    """What happened to ``table``; with ``RENAME`` and ``SWAP``, ``other`` is the second table."""
+class EffectKind(Enum):
+    """The effect on ``table``; for ``RENAME`` and ``SWAP``, ``other`` is the second table."""
 
     READ = "reads"
     MAKE = "creates"
@@ -22,20 +22,20 @@ class Did(Enum):
     SWAP = "swaps"
     USE_SCHEMA = "sets the schema"
     USE_CATALOG = "sets the database"
-    RESET = "sets the schema back"
-    HIDDEN = "runs something that is not in this text"
+    RESET = "resets the schema"
+    HIDDEN = "runs code that is not in this text"
     UNKNOWN = "is not understood"
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """One thing that a statement does. ``line`` is that of the text, 0 where it is not known."""
+    """One effect of a statement. ``line`` is a line of the text, 0 if it is unknown."""
 
-    did: Did
+    action: EffectKind
     table: Parts = ()
     line: int = 0
     other: Parts = ()
     reason: str = ""
     """Why it is unknown."""
     fatal: bool = False
-    """Whether the text is surely no SQL."""
+    """Whether the text is certainly not SQL."""

@@ -1,8 +1,8 @@
-"""Statements that a SQL parser only passes through, by their wording: what each does to the tables that it names.
+"""Statements that sqlglot does not parse, by their wording, with their effects on the tables that they name.
 
-A phrase is written as manuals write syntax: capitals are words, ``[ ]`` may be left out, ``|`` parts alternatives,
-``a``, ``b`` are names of tables, ``s`` that of a schema, ``q`` is a query, ``…`` is anything. The first phrase that
-matches counts. Sources: the SQL references of the databases named at each group.
+A phrase is in the notation of manuals: capitals are words, ``[ ]`` encloses optional parts, ``|`` separates
+alternatives, ``a`` and ``b`` are names of tables, ``s`` is the name of a schema, ``q`` a query, ``…`` any text. The
+first phrase that matches counts. Sources: the SQL references of the databases that are named at each group.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-__all__ = ["CONTROL", "IGNORED", "LATE", "NAME", "SWALLOWED", "Match", "match_phrase", "phrase_words", "words"]
+__all__ = ["CONTROL", "IGNORED", "LATE", "NAME", "SWALLOWED", "PhraseMatch", "match_phrase", "phrase_words", "words"]
 
 NAME_PART = r"(?:[\w$#@\-]+(?:\(\w*\))?|\"[^\"]*\"|`[^`]*`|\[[^\]]*\])"
 NAME = rf"{NAME_PART}(?:\s*\.+\s*{NAME_PART})*"
@@ -23,7 +23,7 @@ STRING = (
 
 
 def words(text: str) -> frozenset[str]:
-    """Return the words of a list that is written as a text."""
+    """Return the words of a text."""
     return frozenset(text.split())
 
 
@@ -35,19 +35,19 @@ IGNORED = words(
     RELOAD RECOVER REFRESH INVALIDATE COMPUTE EXPORT DO SAVE STOP DISABLE ENABLE DIAGNOSTIC REVERT ASSOCIATE
     DISASSOCIATE DELIMITER VALIDATE SUSPEND RESUME REORG SYNC"""
 )
-"""Statements of maintenance and of the session: what no phrase says of them neither reads nor makes a table."""
+"""Statements of maintenance and of the session, which neither read nor write a table unless a phrase says so."""
 
 CONTROL = words(
     """RETURN RAISE LEAVE ITERATE CONTINUE BREAK EXIT PRINT THROW RAISERROR GOTO NULL FETCH CLOSE DEALLOCATE LET ASSERT
     SIGNAL RESIGNAL DECLARE OPEN CURSOR UNTIL SET MOVE PERFORM"""
 )
-"""Statements of scripts: of what they hold, only queries read tables."""
+"""Statements of scripts, in which only queries read tables."""
 
 SWALLOWED = words("PROCEDURE PROC FUNCTION TRIGGER PACKAGE EVENT TASK MACRO TYPE METHOD")
-"""What CREATE writes down without running it."""
+"""Objects whose code CREATE stores without running it."""
 
 LATE = frozenset({"COPY", "LOAD", "INSERT"})
-"""Words of phrases that count only where the statement cannot be read as a syntax tree."""
+"""First words of phrases that count only if sqlglot cannot parse the statement."""
 
 _TABLE_WORDS = (
     r"(?:TABLES?|(?:MATERIALIZED |DYNAMIC |EXTERNAL |LIVE )?VIEWS?|DYNAMIC TABLE|EXTERNAL TABLE|ICEBERG TABLE)"
@@ -75,7 +75,7 @@ tsql,fabric | (EXEC|EXECUTE) [sys.]sp_rename [@objname =] x , [@newname =] y | s
 clickhouse | ALTER TABLE a … (UPDATE|DELETE) … | change a, queries
 | ALTER (MATERIALIZED VIEW|DYNAMIC TABLE|EXTERNAL TABLE) [IF EXISTS] a (REFRESH|REBUILD) … | change a
 | ALTER VIEW a [(…)] AS q | query q, make a
-# PostgreSQL, Trino, Redshift, Oracle, Databricks, Hive: what is computed again
+# PostgreSQL, Trino, Redshift, Oracle, Databricks, Hive: views that are refreshed
 | REFRESH (MATERIALIZED VIEW|STREAMING TABLE|DYNAMIC TABLE) [CONCURRENTLY] a … | change a
 bigquery | CALL BQ.REFRESH_MATERIALIZED_VIEW(x) | refresh x
 # MySQL, T-SQL, Hive, PostgreSQL, Redshift, Athena: files
@@ -162,8 +162,8 @@ class _Phrase:
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
-    """A phrase that a statement is: its effects, and what its parts are, each with where it begins in the text."""
+class PhraseMatch:
+    """The phrase that matches a statement: its effects, and the text and start of each of its parts."""
 
     effects: tuple[tuple[str, ...], ...]
     parts: dict[str, tuple[str, int]]
@@ -190,28 +190,24 @@ _PIECE = re.compile(r"\[|\]|\(…\)|\(\||…|<T>|[()|?]|[^\s\[\]()|?]+")
 
 
 def _compiled(phrase: str) -> re.Pattern[str]:
-    """Return the pattern of a phrase: words with spaces between, where spaces are free beside signs."""
-    out = []
+    """Return the regular expression of a phrase. Spaces separate words and are optional beside other signs."""
     pieces = _PIECE.findall(phrase)
-    for index, piece in enumerate(pieces):
-        group = piece == "(" and "|" in pieces[index : _closing(pieces, index)]
-        if piece == "[" or group:
-            out.append("(?:")
-        elif piece == "]":
-            out.append(r")?\s*")
-        elif piece == ")" and _opens_group(pieces, index):
-            out.append(r")\s*")
-        elif piece in "|?":
-            out[-1] = out[-1].removesuffix(r"\s*") if piece == "?" else out[-1]
-            out.append(piece + (r"\s*" if piece == "?" else ""))
-        elif piece in "()":
-            out.append(rf"\{piece}\s*")
-        elif piece == "(…)":
-            out.append(r"\([^()]*\)\s*")
-        else:
-            word = _WORDS.get(piece) or (rf"\b{_word(piece)}" if piece[0].isalpha() else re.escape(piece))
-            out.append(rf"{word}\s*")
-    return re.compile("".join(out) + r"\Z", re.IGNORECASE | re.DOTALL)
+    groups = _groups(pieces)
+    pattern = "".join(_piece_pattern(piece, index in groups) for index, piece in enumerate(pieces))
+    return re.compile(pattern.replace(r"\s*?", "?") + r"\Z", re.IGNORECASE | re.DOTALL)
+
+
+_SIGN_PATTERNS = {"[": "(?:", "]": r")?\s*", "|": "|", "?": r"?\s*", "(…)": r"\([^()]*\)\s*"}
+
+
+def _piece_pattern(piece: str, in_group: bool) -> str:
+    """Return the regular expression of a piece; ``in_group``: a parenthesis that encloses alternatives."""
+    if in_group:
+        return "(?:" if piece == "(" else r")\s*"
+    if piece in _SIGN_PATTERNS:
+        return _SIGN_PATTERNS[piece]
+    pattern = _WORDS.get(piece) or (rf"\b{_word(piece)}" if piece[0].isalpha() else re.escape(piece))
+    return rf"{pattern}\s*"
 
 
 def _word(piece: str) -> str:
@@ -219,51 +215,46 @@ def _word(piece: str) -> str:
     return rf"{re.escape(piece)}(?!\w)" if text == piece else rf"{text}S?\b"
 
 
-def _closing(pieces: Sequence[str], index: int) -> int:
-    depth = 0
-    for place in range(index, len(pieces)):
-        depth += (pieces[place] == "(") - (pieces[place] == ")")
-        if depth == 0:
-            return place
-    return len(pieces)
-
-
-def _opens_group(pieces: Sequence[str], index: int) -> bool:
-    depth = 0
-    for place in range(index, -1, -1):
-        depth += (pieces[place] == ")") - (pieces[place] == "(")
-        if depth == 0:
-            return "|" in pieces[place:index]
-    return False
+def _groups(pieces: Sequence[str]) -> set[int]:
+    """Return the indices of the parentheses that enclose alternatives; the others are part of the statement."""
+    open_parentheses: list[int] = []
+    groups: set[int] = set()
+    for index, piece in enumerate(pieces):
+        if piece == "(":
+            open_parentheses.append(index)
+        elif piece == ")" and open_parentheses:
+            start = open_parentheses.pop()
+            if "|" in pieces[start:index]:
+                groups |= {start, index}
+    return groups
 
 
 @lru_cache(maxsize=1)
 def _by_word() -> dict[str, list[_Phrase]]:
-    found: dict[str, list[_Phrase]] = {}
+    phrases: dict[str, list[_Phrase]] = {}
     for line in _PHRASES.strip().splitlines():
         if line.startswith("#"):
             continue
         dialects, rest = line.split("|", 1)
         text, effects = rest.rsplit(" | ", 1)
-        done = tuple(tuple(effect.split()) for effect in effects.split(","))
-        phrase = _Phrase(frozenset(dialects.strip().split(",")) - {""}, _compiled(text.strip()), done)
-        first = text.split()[0]
-        for word in first.strip("()").split("|"):
-            found.setdefault(word, []).append(phrase)
-    return found
+        verbs = tuple(tuple(effect.split()) for effect in effects.split(","))
+        phrase = _Phrase(frozenset(dialects.strip().split(",")) - {""}, _compiled(text.strip()), verbs)
+        for first_word in text.split()[0].strip("()").split("|"):
+            phrases.setdefault(first_word, []).append(phrase)
+    return phrases
 
 
-def match_phrase(text: str, word: str, dialect: str) -> Match | None:
-    """Return the phrase that ``text``, a statement without comments whose first word is ``word``, is."""
+def match_phrase(text: str, word: str, dialect: str) -> PhraseMatch | None:
+    """Return the first phrase that matches ``text``, a statement without comments whose first word is ``word``."""
     for phrase in _by_word().get(word, ()):
         if phrase.dialects and dialect not in phrase.dialects:
             continue
-        if found := phrase.pattern.match(text):
-            groups: Iterable[str] = (name for name, value in found.groupdict().items() if value is not None)
-            return Match(phrase.effects, {name: (found[name].strip(), found.start(name)) for name in groups})
+        if match := phrase.pattern.match(text):
+            groups: Iterable[str] = (name for name, value in match.groupdict().items() if value is not None)
+            return PhraseMatch(phrase.effects, {name: (match[name].strip(), match.start(name)) for name in groups})
     return None
 
 
 def phrase_words() -> Collection[str]:
-    """Return the words that phrases begin with."""
+    """Return the first words of all phrases."""
     return _by_word().keys()

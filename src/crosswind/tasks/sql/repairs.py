@@ -1,7 +1,7 @@
-"""Syntax that sqlglot does not take, rewritten into syntax of the same meaning for the tables. Lines stay.
+"""Rewrites syntax that sqlglot does not parse to syntax with the same tables. Lines stay.
 
-Tried only on a statement that cannot be read as it is: first all rewritings of the dialect together, then what a
-template leaves open as nothing, or as a number.
+Tried only on a statement that sqlglot cannot parse as it is: first all repairs of the dialect together, then with the
+holes of a template left out, or replaced by a number.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _REPAIRS = [
         r"\A(\s*INSERT\s+(?:INTO\s+)?" + NAME + r"(?:\s*\([^()]*\))?)\s+WITH\s*\((?:[^()]|\([^()]*\))*\)",
         r"\1",
     ),
-    # Clauses behind a query that defines a view or a table
+    # Clauses after a query that defines a view or a table
     _repair("", r"\bWITH\s+(?:(?:LOCAL|CASCADED)\s+)?CHECK\s+OPTION\s*\Z", " "),
     _repair("", r"\bWITH\s+(?:READ\s+ONLY|(?:NO\s+)?DATA|NO\s+SCHEMA\s+BINDING)\s*\Z", " "),
     _repair("", r"\bWITH\s+TIES\b", " "),
@@ -104,9 +104,9 @@ _REPAIRS = [
     # DuckDB: statements that stand for queries
     _repair("duckdb", r"\bAS(\s+)((?:PIVOT|UNPIVOT|SUMMARIZE)\b.*)", r"AS\1SELECT * FROM (\2)"),
     _repair("duckdb", r"(\bINSERT\s+INTO\s+" + NAME + r"\s+)((?:PIVOT|UNPIVOT)\b.*)", r"\1SELECT * FROM (\2)"),
-    # Teradata: what stands between a table's name and AS, and sampling
+    # Teradata: options after a table's query
     _repair("teradata", r"\bWITH\s+(?:NO\s+)?DATA\b.*", r"WITH DATA"),
-    # Hive, Spark: what stands behind the partition
+    # Hive, Spark: a condition after the partition
     _repair("hive spark databricks", r"(\bPARTITION\s*\([^()]*\))\s*IF\s+NOT\s+EXISTS\b", r"\1"),
 ]
 
@@ -120,7 +120,7 @@ _NOT_OPERANDS = re.compile(
 
 
 def repaired(text: str, dialect: str) -> Iterator[str]:
-    """Yield other forms of a statement without comments, the likeliest first."""
+    """Yield other forms of a statement without comments, the most likely one first."""
     base = text
     for repair in _REPAIRS:
         if not repair.dialects or dialect in repair.dialects:
@@ -129,13 +129,14 @@ def repaired(text: str, dialect: str) -> Iterator[str]:
         yield base
     if not _LONE.search(base):
         return
-    trailing = _AFTER_OPERAND.sub(_blanked, base)
+    trailing = _AFTER_OPERAND.sub(_without_trailing_hole, base)
     yield trailing
     yield _LONE.sub("1", trailing)
     yield _LONE.sub(" ", base)
     yield _LONE.sub("1", base)
 
 
-def _blanked(found: re.Match[str]) -> str:
-    before = found.string[: found.start()] + found[1]
-    return found[0] if _NOT_OPERANDS.search(before[-40:]) else found[1]
+def _without_trailing_hole(match: re.Match[str]) -> str:
+    """Leave out a hole that follows an operand, where a template may append a clause."""
+    before = match.string[: match.start()] + match[1]
+    return match[0] if _NOT_OPERANDS.search(before[-40:]) else match[1]

@@ -1,4 +1,4 @@
-"""Which names in a statement are tables that it reads: those that no WITH, alias or function of its own gives."""
+"""Finds the tables that a statement reads: the names that no WITH, alias or function of the statement defines."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Iterator, Sequence, Set
 
 from sqlglot import exp
 
-from crosswind.tasks.sql.effects import Did, Effect
-from crosswind.tasks.sql.names import Names
+from crosswind.tasks.sql.effects import Effect, EffectKind
+from crosswind.tasks.sql.names import TableNames
 
 __all__ = ["base_of", "cte_of", "line_of", "read_effect", "reads_in"]
 
-_RECURSIVE_UNSAID = {"tsql", "fabric", "oracle", "snowflake"}
-"""Where a common table expression may name itself without the word RECURSIVE."""
+_IMPLICITLY_RECURSIVE = {"tsql", "fabric", "oracle", "snowflake"}
+"""Dialects in which a common table expression may refer to itself without the word RECURSIVE."""
 _FIELDS_IN_FROM = {"bigquery", "redshift"}
-"""Where ``alias.column`` in FROM is an array of the row, not a table of a schema."""
+"""Dialects in which ``alias.column`` in FROM is an array of the row, not a table of a schema."""
 _NOT_READ = (exp.Reference, exp.ForeignKey, exp.UserDefinedFunction, exp.LockingProperty, exp.Hint)
 
 
-def reads_in(tree: exp.Expr, names: Names, skip: Set[int] = frozenset()) -> Iterator[Effect]:
-    """Yield what ``tree`` reads. ``skip``: ids of nodes that are targets, or aliases of targets."""
+def reads_in(tree: exp.Expr, names: TableNames, skip: Set[int] = frozenset()) -> Iterator[Effect]:
+    """Yield the reads of ``tree``. ``skip``: ids of nodes that are targets, or aliases of targets."""
     for node in tree.find_all(exp.Table, exp.In, exp.Anonymous):
-        table = node if isinstance(node, exp.Table) else _named_otherwise(node, names)
+        table = node if isinstance(node, exp.Table) else _table_argument(node, names)
         if table is None or id(table) in skip or not isinstance(table.this, exp.Identifier | exp.Dot):
             continue
         if node.find_ancestor(*_NOT_READ) or _is_local(table, node, names):
@@ -31,30 +31,33 @@ def reads_in(tree: exp.Expr, names: Names, skip: Set[int] = frozenset()) -> Iter
             yield effect
 
 
-def read_effect(table: exp.Table, names: Names) -> Effect:
+def read_effect(table: exp.Table, names: TableNames) -> Effect:
     """Return the effect of reading ``table``."""
-    return Effect(Did.READ, names.parts(table), line_of(table))
+    return Effect(EffectKind.READ, names.parts(table), line_of(table))
 
 
 def line_of(table: exp.Table) -> int:
-    """Return the line of a table's name in the text, 0 if it is not known."""
+    """Return the line of a table's name in the text, 0 if it is unknown."""
     return int(table.parts[-1].meta.get("line") or 0)
 
 
-_TAKE_TABLES = {"TABLE", "TABLE_CHANGES", "QUERY_TABLE"}
+_TABLE_FUNCTIONS = {"TABLE", "TABLE_CHANGES", "QUERY_TABLE"}
 
 
-def _named_otherwise(node: exp.Expr, names: Names) -> exp.Table | None:
+def _table_argument(node: exp.Expr, names: TableNames) -> exp.Table | None:
     """Return the table of ClickHouse's ``x IN table``, of ``f(TABLE(table))`` or of a function of a table's name."""
-    column: object = None
     if isinstance(node, exp.In):
-        column = node.args.get("field") if names.name == "clickhouse" else None
-    elif isinstance(node, exp.Anonymous) and node.name.upper() in _TAKE_TABLES and node.expressions:
-        column = node.expressions[0]
-        if isinstance(column, exp.Literal) and column.is_string and node.name.upper() != "TABLE":
-            return exp.to_table(column.name, dialect=names.dialect)
-        if node.find_ancestor(exp.Anonymous) is None:
-            return None
+        return _column_as_table(node.args.get("field")) if names.name == "clickhouse" else None
+    function = node.name.upper()
+    if function not in _TABLE_FUNCTIONS or not node.expressions:
+        return None
+    argument = node.expressions[0]
+    if isinstance(argument, exp.Literal) and argument.is_string and function != "TABLE":
+        return exp.to_table(argument.name, dialect=names.dialect)
+    return _column_as_table(argument) if node.find_ancestor(exp.Anonymous) is not None else None
+
+
+def _column_as_table(column: object) -> exp.Table | None:
     if not isinstance(column, exp.Column):
         return None
     table = exp.Table(this=column.this.copy(), db=column.args.get("table"), catalog=column.args.get("db"))
@@ -62,8 +65,8 @@ def _named_otherwise(node: exp.Expr, names: Names) -> exp.Table | None:
     return table
 
 
-def _is_local(table: exp.Table, place: exp.Expr, names: Names) -> bool:
-    """Whether a name at ``place`` is that of a common table expression, or of a column of another table there."""
+def _is_local(table: exp.Table, place: exp.Expr, names: TableNames) -> bool:
+    """Return whether a name at ``place`` refers to a common table expression, or to a column of another table."""
     if table.args.get("db"):
         return names.name in _FIELDS_IN_FROM and _is_field(table, place)
     return cte_of(table, place, names) is not None
@@ -76,7 +79,7 @@ def _is_field(table: exp.Table, place: exp.Expr) -> bool:
 
 
 def names_alias(place: exp.Expr, name: str) -> bool:
-    """Whether ``name`` is the alias, given or by itself, of another table in a FROM around ``place``."""
+    """Return whether ``name`` is the alias or the name of another table in a FROM around ``place``."""
     for above in _ancestors(place):
         if not isinstance(above, exp.Select):
             continue
@@ -90,13 +93,13 @@ def names_alias(place: exp.Expr, name: str) -> bool:
     return False
 
 
-def cte_of(table: exp.Table, place: exp.Expr, names: Names) -> exp.CTE | None:
-    """Return the common table expression that an unqualified name at ``place`` means, or None."""
+def cte_of(table: exp.Table, place: exp.Expr, names: TableNames) -> exp.CTE | None:
+    """Return the common table expression that an unqualified name at ``place`` refers to, or None."""
     above = [place, *_ancestors(place)]
     for node in above:
         with_ = node.args.get("with_")
-        if with_ is not None and (found := _visible(table.name, with_, above, names)):
-            return found
+        if with_ is not None and (expression := _visible(table.name, with_, above, names)):
+            return expression
     return None
 
 
@@ -106,10 +109,10 @@ def _ancestors(node: exp.Expr) -> Iterator[exp.Expr]:
         yield node
 
 
-def _visible(name: str, with_: exp.Expr, above: Sequence[exp.Expr], names: Names) -> exp.CTE | None:
-    """Return the expression of a WITH that ``name`` means at a place with these nodes ``above``.
+def _visible(name: str, with_: exp.Expr, above: Sequence[exp.Expr], names: TableNames) -> exp.CTE | None:
+    """Return the expression of a WITH that ``name`` refers to at a place with these nodes ``above``.
 
-    An expression is seen after its end; inside itself, and before, only if the WITH is recursive.
+    An expression is visible after its end; inside itself and before, only if the WITH is recursive.
     """
     around = {id(node) for node in above}
     for expression in with_.expressions:
@@ -123,16 +126,16 @@ def _visible(name: str, with_: exp.Expr, above: Sequence[exp.Expr], names: Names
     return None
 
 
-def _recurses(expression: exp.Expr, around: Set[int], names: Names) -> bool:
-    """Whether an expression that names itself does so as the second half of a recursion."""
+def _recurses(expression: exp.Expr, around: Set[int], names: TableNames) -> bool:
+    """Return whether an expression refers to itself in the second part of a recursion."""
     body = expression.this
-    if names.name not in _RECURSIVE_UNSAID or not isinstance(body, exp.SetOperation):
+    if names.name not in _IMPLICITLY_RECURSIVE or not isinstance(body, exp.SetOperation):
         return False
     return id(body.expression) in around
 
 
 def base_of(tree: exp.Expr | None) -> exp.Table | None:
-    """Return the table whose rows a query passes on, as an updatable view does: the first one of its FROM."""
+    """Return the table that a change of a query's rows changes, as in an updatable view: the first one of its FROM."""
     while tree is not None and not isinstance(tree, exp.Table):
         if isinstance(tree, exp.Select):
             from_ = tree.args.get("from_")

@@ -1,60 +1,50 @@
-"""What each statement of a text does, in order: split, read by wording or as a syntax tree, and told as effects."""
+"""The effects of each statement of a text, in order. A statement is read by its wording or from its syntax tree."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from sqlglot import exp
 from sqlglot.errors import ParseError, SqlglotError, TokenError
 from sqlglot.tokenizer_core import Token, TokenType
 
 from crosswind.tasks.sql.definitions import created, dropped
-from crosswind.tasks.sql.effects import Did, Effect
-from crosswind.tasks.sql.names import HOLE, Names, Parts
-from crosswind.tasks.sql.phrases import IGNORED, LATE, NAME, Match, match_phrase, phrase_words, words
+from crosswind.tasks.sql.effects import Effect, EffectKind
+from crosswind.tasks.sql.lexing import T_SQL, Tokens, parenthesised, tokenize, word
+from crosswind.tasks.sql.names import HOLE, Parts, TableNames
+from crosswind.tasks.sql.phrases import IGNORED, LATE, NAME, PhraseMatch, match_phrase, phrase_words, words
 from crosswind.tasks.sql.repairs import repaired
 from crosswind.tasks.sql.scopes import base_of, reads_in
-from crosswind.tasks.sql.splitting import (
-    Tokens,
-    chunks,
-    defines,
-    is_control,
-    line_starts,
-    parenthesised,
-    peel,
-    tokenize,
-    without_top,
-    word,
-)
+from crosswind.tasks.sql.script_control import is_control, peel
+from crosswind.tasks.sql.splitting import chunks, defines, line_starts, without_top
 from crosswind.tasks.sql.text import BATCH_END, TOO_DEEP, nests_deeply, rough_pieces, without_comments
 from crosswind.tasks.sql.writers import KNOWN, effects_of
 
 __all__ = ["effects_in"]
 
 _MAX_NESTING = 4
-_UNENDED = {"tsql", "fabric"}
 _PG = {"postgres", "redshift"}
 _VERBS = words(
     """SELECT INSERT UPDATE DELETE MERGE CREATE REPLACE WITH DROP ALTER TRUNCATE EXPLAIN DECLARE COMMIT REFRESH GRANT
     VALUES COPY LOAD UNLOAD EXECUTE"""
 )
-_TELLING = words("EXPLAIN DESCRIBE DESC SHOW GRANT REVOKE DENY AUDIT NOAUDIT COMMENT ANALYZE HELP")
-"""Statements that may hold a query, or the word for one, and do not run it."""
+_REPORTING = words("EXPLAIN DESCRIBE DESC SHOW GRANT REVOKE DENY AUDIT NOAUDIT COMMENT ANALYZE HELP")
+"""Statements that may contain a query, or the name of a privilege such as SELECT, and do not run it."""
 _ARGUMENTS = re.compile(r"Required keyword|number of provided arguments")
-"""sqlglot knows another function of that name; how many arguments one has does not change which tables are read."""
+"""Errors of sqlglot about a function that has other arguments in its view, which does not change the tables read."""
 _OUTPUT = re.compile(
     rf"\bOUTPUT\b(?:(?!\bINTO\b|\bWHERE\b|\bFROM\b|\bVALUES\b|\bSELECT\b).)*\bINTO\s+(?P<name>@\w+|{NAME}(?<!\)))"
     r"(?:\s*\([^()]*\))?",
     re.IGNORECASE | re.DOTALL,
 )
-"""T-SQL's second target. Matched only where sqlglot does not take it."""
+"""The second target of a statement of T-SQL, for statements that sqlglot cannot parse."""
 _EXECUTES = re.compile(r"\A(\s*INSERT\b.*?)\b(?:EXEC|EXECUTE|CALL)\b", re.IGNORECASE | re.DOTALL)
 
 
-def effects_in(sql: str, names: Names, *, nesting: int = 0) -> Iterator[list[Effect]]:
-    """Yield the effects of each statement of ``sql``, in which no template and no comment of a client is left."""
+def effects_in(sql: str, names: TableNames, *, nesting: int = 0) -> Iterator[list[Effect]]:
+    """Yield the effects of each statement of ``sql``, which has no template and no comment of a client left."""
     if nests_deeply(sql):
         yield [_unknown(0, TOO_DEEP)]
         return
@@ -68,27 +58,15 @@ def effects_in(sql: str, names: Names, *, nesting: int = 0) -> Iterator[list[Eff
         else:
             yield [_unknown(len(sql) - len(sql.lstrip("\n")) + 1, _plain(error))]
         return
-    reader = _Statements(sql, names, nesting)
-    declaring = False
-    for chunk in chunks(tokens, names.name):
-        if chunk[0].text == BATCH_END:
-            declaring = False
-            continue
-        if (declaring or word(chunk) == "DECLARE") and reader.declares() and word(chunk) != "BEGIN":
-            declaring = True
-            yield reader.declared(chunk)
-            continue
-        declaring = False
-        for statement in [chunk] if defines(chunk) else peel(chunk, names.name):
-            yield from reader.read(statement)
+    yield from _StatementReader(sql, names, nesting).effects(tokens)
 
 
 def _unknown(line: int, reason: str, *, fatal: bool = False) -> Effect:
-    return Effect(Did.UNKNOWN, (), line, (), reason, fatal)
+    return Effect(EffectKind.UNKNOWN, (), line, (), reason, fatal)
 
 
 def _plain(error: Exception) -> str:
-    """Return in words why a parser refuses a text."""
+    """Return the reason of a parser's error in one line without colours."""
     if isinstance(error, RecursionError):
         return TOO_DEEP
     details = getattr(error, "errors", None) or [{}]
@@ -96,39 +74,53 @@ def _plain(error: Exception) -> str:
     return re.sub(r"\x1b\[\d*m", "", str(reason))
 
 
-class _Statements:
-    """Reads the statements of one text. ``nesting``: how many texts in texts it stands in."""
+class _StatementReader:
+    """Reads the statements of one text. ``nesting``: the number of texts that contain it, such as literals."""
 
-    def __init__(self, sql: str, names: Names, nesting: int) -> None:
+    def __init__(self, sql: str, names: TableNames, nesting: int) -> None:
         self.sql, self.names, self.nesting = sql, names, nesting
 
+    def effects(self, tokens: Tokens) -> Iterator[list[Effect]]:
+        """Yield the effects of each statement of the text."""
+        in_declarations = False
+        for chunk in chunks(tokens, self.names.name):
+            if chunk[0].text == BATCH_END:
+                in_declarations = False
+                continue
+            first = word(chunk)
+            in_declarations = self._declares() and first != "BEGIN" and (in_declarations or first == "DECLARE")
+            if in_declarations:
+                yield self._queries(chunk)
+                continue
+            for statement in [chunk] if defines(chunk) else peel(chunk, self.names.name):
+                yield from self.read(statement)
+
     def read(self, tokens: Tokens) -> Iterator[list[Effect]]:
-        """Yield the effects of a statement, or of several in T-SQL, where nothing needs to end one."""
-        if self.names.name not in _UNENDED or defines(tokens):
-            yield self.one(tokens)
+        """Yield the effects of a statement, or of several in T-SQL, where no sign needs to end one."""
+        if self.names.name not in T_SQL or defines(tokens):
+            yield self.statement(tokens)
             return
         starts = [*line_starts(tokens), len(tokens)]
         begin = 0
         while begin < len(tokens):
-            for end in (start for start in starts if start > begin):
-                piece = tokens[begin:end]
-                parts = list(peel(piece, self.names.name))
-                done = [self.one(part, whole=True) for part in parts]
-                if end == len(tokens) or not any(effect.did is Did.UNKNOWN for one in done for effect in one):
-                    yield from done
-                    begin = end
-                    break
+            begin, effects = self._first_statements(tokens, begin, [start for start in starts if start > begin])
+            yield from effects
 
-    def declares(self) -> bool:
-        """Whether DECLARE begins a list of variables that goes on to BEGIN."""
+    def _first_statements(self, tokens: Tokens, begin: int, ends: list[int]) -> tuple[int, list[list[Effect]]]:
+        """Return the first of ``ends`` up to which the tokens can be read, or the last one, and the effects."""
+        for end in ends:
+            parts = peel(tokens[begin:end], self.names.name)
+            effects = [self.statement(part, whole=True) for part in parts]
+            if not any(effect.action is EffectKind.UNKNOWN for part in effects for effect in part):
+                break
+        return end, effects
+
+    def _declares(self) -> bool:
+        """Return whether DECLARE begins a list of declarations, which ends at BEGIN."""
         return self.names.name in {"oracle", "snowflake"} or (self.names.in_script and self.names.name in _PG)
 
-    def declared(self, tokens: Tokens) -> list[Effect]:
-        """Return what the declarations of a block read."""
-        return self._queries(tokens)
-
-    def one(self, tokens: Tokens, *, whole: bool = False) -> list[Effect]:
-        """Return what one statement does. ``whole``: what may be the first half of a statement counts as unknown."""
+    def statement(self, tokens: Tokens, *, whole: bool = False) -> list[Effect]:
+        """Return the effects of one statement. ``whole``: a tree that may be the first half of one is unknown."""
         first = word(tokens)
         if defines(tokens):
             return self._definition(tokens)
@@ -142,9 +134,9 @@ class _Statements:
         return self._parsed(tokens, whole)
 
     def _nothing(self, tokens: Tokens) -> list[Effect]:
-        """Nothing, unless a query in the statement shows that more may be meant than its first word says."""
-        said = [word(tokens, index) for index in range(1, len(tokens))]
-        if word(tokens) in _TELLING or "SELECT" not in said or "FROM" not in said[said.index("SELECT") :]:
+        """Return no effects, unless a query in the statement shows that it may do more than its first word implies."""
+        texts = [word(tokens, index) for index in range(1, len(tokens))]
+        if word(tokens) in _REPORTING or "SELECT" not in texts or "FROM" not in texts[texts.index("SELECT") :]:
             return []
         return [self._not_read(tokens, None)]
 
@@ -160,7 +152,7 @@ class _Statements:
         return [effect for query in parenthesised(tokens) for effect in self._parsed(query, False)]
 
     def _definition(self, tokens: Tokens) -> list[Effect]:
-        """A function for the session reads when it is called, in this file; others run elsewhere."""
+        """Return the effects of a function for the session, which this file calls; others run elsewhere."""
         if {word(tokens, index) for index in range(1, 6)} & {"TEMP", "TEMPORARY"}:
             try:
                 tree = self._tree(tokens, self.sql)
@@ -170,16 +162,16 @@ class _Statements:
         return []
 
     def _tree(self, tokens: Tokens, sql: str) -> exp.Expr | None:
-        """Return the syntax tree; raises ``SqlglotError`` or ``RecursionError`` where there is none."""
+        """Return the syntax tree; raises ``SqlglotError`` or ``RecursionError`` if the statement has none."""
         try:
             return self._parse(tokens, sql)
         except (SqlglotError, RecursionError):
             raise
         except Exception as error:  # on damaged text, sqlglot's own code raises TypeError, UnboundLocalError, …
-            raise ParseError(f"no syntax that is known: {type(error).__name__}") from error
+            raise ParseError(f"no known syntax: {type(error).__name__}") from error
 
     def _parse(self, tokens: Tokens, sql: str) -> exp.Expr | None:
-        tokens = without_top(tokens) if self.names.name in _UNENDED else tokens
+        tokens = without_top(tokens) if self.names.name in T_SQL else tokens
         try:
             trees = self.names.parser.parse(list(tokens), sql)
         except ParseError as error:
@@ -193,7 +185,7 @@ class _Statements:
         return next((tree for tree in trees if tree is not None), None)
 
     def _parsed(self, tokens: Tokens, whole: bool) -> list[Effect]:
-        """Read a statement as a syntax tree, in another form if need be."""
+        """Return the effects of a statement from its syntax tree, or from that of another form of it."""
         line = tokens[0].line
         try:
             tree = self._tree(tokens, self.sql)
@@ -208,18 +200,11 @@ class _Statements:
         return self._no_statement(tokens, tree, line)
 
     def _again(self, tokens: Tokens, error: Exception | None) -> list[Effect]:
+        """Return the effects of a statement that sqlglot cannot parse, from the first other form that it can."""
         text, line = self._text(tokens), tokens[0].line
-        for other in repaired(text, self.names.name):
-            if (effects := self._from_text(other, line)) is not None:
-                return [*effects, *([Effect(Did.HIDDEN)] if HOLE in text else [])]
-        if self.names.name in _UNENDED and (output := _OUTPUT.search(text)):
-            rest = text[: output.start()] + "\n" * output[0].count("\n") + " " + text[output.end() :]
-            if (effects := self._from_text(rest, line)) is not None:
-                second = output["name"]
-                return effects if second[0] == "@" else [*effects, Effect(Did.CHANGE, self._parts(second), line)]
-        if executes := _EXECUTES.match(text):
-            effects = self._from_text(f"{executes[1]} SELECT 1", line)
-            return [*(effects or []), Effect(Did.HIDDEN)]
+        for attempt in (self._repaired, self._with_output, self._with_call):
+            if (effects := attempt(text, line)) is not None:
+                return effects
         first = word(tokens)
         if first in LATE and (effects := self._by_phrase(tokens)) is not None:
             return effects
@@ -228,11 +213,35 @@ class _Statements:
         if first == "DROP":
             return dropped(text, line, self.names)
         if first == "ALTER" or (first == "LOAD" and word(tokens, 1) not in {"DATA", "XML"}):
-            return self._nothing(tokens)  # what no phrase lists changes how a table is kept, not what is in it
+            return self._nothing(tokens)  # all that change the content of a table are phrases
         return [self._not_read(tokens, error)]
 
+    def _repaired(self, text: str, line: int) -> list[Effect] | None:
+        for form in repaired(text, self.names.name):
+            if (effects := self._from_text(form, line)) is not None:
+                return [*effects, *([Effect(EffectKind.HIDDEN)] if HOLE in text else [])]
+        return None
+
+    def _with_output(self, text: str, line: int) -> list[Effect] | None:
+        """Read ``INSERT … OUTPUT … INTO second`` without its OUTPUT clause."""
+        output = _OUTPUT.search(text) if self.names.name in T_SQL else None
+        if output is None:
+            return None
+        rest = text[: output.start()] + "\n" * output[0].count("\n") + " " + text[output.end() :]
+        effects, second = self._from_text(rest, line), output["name"]
+        if effects is None or second.startswith("@"):  # a variable of the session
+            return effects
+        return [*effects, Effect(EffectKind.CHANGE, self._parts(second), line)]
+
+    def _with_call(self, text: str, line: int) -> list[Effect] | None:
+        """Read ``INSERT … EXECUTE procedure`` with a query in place of the call."""
+        call = _EXECUTES.match(text)
+        if call is None:
+            return None
+        return [*(self._from_text(f"{call[1]} SELECT 1", line) or []), Effect(EffectKind.HIDDEN)]
+
     def _from_text(self, text: str, line: int) -> list[Effect] | None:
-        """Return what a statement given as text does; None if it cannot be read as a syntax tree."""
+        """Return the effects of a statement that is given as text; None if sqlglot cannot parse it."""
         sql = "\n" * (line - 1) + text
         try:
             tree = self._tree(tokenize(sql, self.names.dialect), sql)
@@ -255,54 +264,65 @@ class _Statements:
     def _no_statement(self, tokens: Tokens, tree: exp.Expr, line: int) -> list[Effect]:
         text = self._text(tokens).strip()
         if HOLE in text.lower():
-            if text.lower() != HOLE and (effects := self._again(tokens, None)) and effects[0].did is not Did.UNKNOWN:
+            if (
+                text.lower() != HOLE
+                and (effects := self._again(tokens, None))
+                and effects[0].action is not EffectKind.UNKNOWN
+            ):
                 return effects
             return [_unknown(line, "a template makes this statement when the task runs")]
         if isinstance(tree, exp.Anonymous | exp.Dot) and (self.names.name == "oracle" or self.names.in_script):
-            return [Effect(Did.HIDDEN)]
+            return [Effect(EffectKind.HIDDEN)]
         near = difflib.get_close_matches(text.partition(" ")[0].upper(), _VERBS, 1, 0.7)
         mean = f"; did you mean {near[0]}?" if near else "; begin with SELECT, INSERT, CREATE or the like"
         shown = " ".join(text.split())[:60]
         return [_unknown(line, f"this is no query: {shown}{mean}", fatal=True)]
 
     def _query(self, text: str, line: int) -> list[Effect]:
-        """Return what a query reads that is part of another statement."""
+        """Return the effects of a query that is part of another statement."""
         sql = "\n" * (line - 1) + text
         try:
             tokens = tokenize(sql, self.names.dialect)
         except (TokenError, RecursionError) as error:
             return [_unknown(line, _plain(error))]
-        return _Statements(sql, self.names, self.nesting).one(tokens) if tokens else []
+        return _StatementReader(sql, self.names, self.nesting).statement(tokens) if tokens else []
 
     def _tokens(self, text: str, line: int) -> Tokens:
         self.sql = "\n" * (line - 1) + text
         return tokenize(self.sql, self.names.dialect)
 
-    def _phrase(self, match: Match, tokens: Tokens) -> Iterator[Effect]:
-        """Yield what a phrase does with its parts."""
+    def _phrase(self, match: PhraseMatch, tokens: Tokens) -> Iterator[Effect]:
+        """Yield the effects of a phrase on its parts."""
         text = self._text(tokens)
         lines = {name: tokens[0].line + text.count("\n", 0, at) for name, (_, at) in match.parts.items()}
-        said = {name: value for name, (value, _) in match.parts.items()}
+        texts = {name: value for name, (value, _) in match.parts.items()}
         for verb, *parts in match.effects:
-            values = [said.get(part, part) for part in parts]
+            values = [texts.get(part, part) for part in parts]
             line = lines.get(parts[0], tokens[0].line) if parts else tokens[0].line
-            if verb == "queries":
-                yield from self._queries(self._tokens(values[0], line) if parts else tokens)
-            elif verb == "query":
-                yield from self._query(values[0], line)
-            elif verb == "through":
-                yield from self._through(values[0], line)
-            elif verb == "literal":
-                yield from self._nested(_unquoted(values[0]), line)
-            elif verb == "schema" and parts == ["s.t"]:
-                yield Effect(Did.USE_SCHEMA, self._parts(f"{said['s']}.{said['t']}"), line)
-            elif verb == "dynamic":
-                yield _unknown(line, f"{word(tokens)} runs SQL that is put together when it runs")
-            elif verb != "nothing":
-                yield from _VERBS_OF_PHRASES[verb](self._parts, values, line)
+            if verb == "schema" and parts == ["s.t"]:
+                yield Effect(EffectKind.USE_SCHEMA, self._parts(f"{texts['s']}.{texts['t']}"), line)
+            elif verb in _EFFECTS_OF_VERBS:
+                yield from _EFFECTS_OF_VERBS[verb](self._parts, values, line)
+            else:
+                yield from self._inner_sql(verb, values, tokens, line)
+
+    def _inner_sql(self, verb: str, values: list[str], tokens: Tokens, line: int) -> Iterable[Effect]:
+        """Return the effects of the SQL that a phrase contains."""
+        match verb:
+            case "queries":
+                return self._queries(self._tokens(values[0], line) if values else tokens)
+            case "query":
+                return self._query(values[0], line)
+            case "through":
+                return self._through(values[0], line)
+            case "literal":
+                return self._nested(_unquoted(values[0]), line)
+            case "dynamic":
+                return [_unknown(line, f"{word(tokens)} runs SQL that is put together when it runs")]
+        return []
 
     def _nested(self, sql: str, line: int) -> Iterator[Effect]:
-        """Yield what a text inside of the text does."""
+        """Yield the effects of a text that is a literal of this text."""
         if self.nesting >= _MAX_NESTING:
             yield _unknown(line, TOO_DEEP)
             return
@@ -310,7 +330,7 @@ class _Statements:
             yield from effects
 
     def _through(self, query: str, line: int) -> Iterator[Effect]:
-        """``UPDATE (query) SET``: the first table of the query is changed, the others are read."""
+        """Yield the effects of ``UPDATE (query) SET``: it changes the query's first table and reads the others."""
         tree = None
         for form in (query, *repaired(query, self.names.name)):
             sql = "\n" * (line - 1) + form
@@ -325,10 +345,10 @@ class _Statements:
         base = base_of(tree)
         if tree is not None and base is not None:
             yield from reads_in(tree, self.names, {id(base)})
-            yield Effect(Did.CHANGE, self.names.parts(base), line)
+            yield Effect(EffectKind.CHANGE, self.names.parts(base), line)
 
     def _parts(self, name: str) -> Parts:
-        """Return the parts of a name that is given as text, quoted or not."""
+        """Return the parts of a name that is given as text, with or without quotes."""
         plain = name[1:-1] if name.startswith("'") else name
         try:
             return self.names.parts(exp.to_table(plain, dialect=self.names.dialect))
@@ -337,7 +357,7 @@ class _Statements:
 
 
 def _half(tree: exp.Expr) -> bool:
-    """Whether a tree may be only the first half of a statement that goes on in the next line."""
+    """Return whether a tree may be only the first half of a statement, which continues on the next line."""
     if isinstance(tree, exp.Insert):
         return tree.args.get("expression") is None and not tree.args.get("default")
     if isinstance(tree, exp.Update):
@@ -351,77 +371,79 @@ def _half(tree: exp.Expr) -> bool:
 
 
 def _unquoted(text: str) -> str:
-    """Return what a literal holds."""
-    if found := re.match(r"\$(\w*)\$(.*)\$\1\$\Z", text, re.DOTALL):
-        return found[2]
-    if found := re.match(r"[rR]?(\"{3}|'{3})(.*)\1\Z", text, re.DOTALL):
-        return found[2]
+    """Return the content of a literal."""
+    for pattern in (_DOLLAR_QUOTED, _TRIPLE_QUOTED):
+        if match := pattern.match(text):
+            return match[2]
     if text[0] in "qQ":  # Oracle: q'[…]'
         return text[3:-2]
     quote = text.lstrip("Nn")[0]
-    inner = text[text.index(quote) + 1 : -1]
-    return inner.replace(quote * 2, quote)
+    content = text[text.index(quote) + 1 : -1]
+    return content.replace(quote * 2, quote)
 
+
+_DOLLAR_QUOTED = re.compile(r"\$(\w*)\$(.*)\$\1\$\Z", re.DOTALL)
+_TRIPLE_QUOTED = re.compile(r"[rR]?(\"{3}|'{3})(.*)\1\Z", re.DOTALL)
 
 _PartsOf = Callable[[str], Parts]
 
 
-def _on(did: Did) -> Callable[[_PartsOf, list[str], int], Iterator[Effect]]:
+def _on(action: EffectKind) -> Callable[[_PartsOf, list[str], int], Iterator[Effect]]:
     def effects(parts: _PartsOf, values: list[str], line: int) -> Iterator[Effect]:
-        yield Effect(did, parts(values[0]), line, parts(values[1]) if len(values) > 1 else ())
+        yield Effect(action, parts(values[0]), line, parts(values[1]) if len(values) > 1 else ())
 
     return effects
 
 
 def _moves(parts: _PartsOf, values: list[str], line: int) -> Iterator[Effect]:
-    """``ALTER TABLE a SET SCHEMA s``."""
+    """Yield the effect of ``ALTER TABLE a SET SCHEMA s``."""
     old = parts(values[0])
-    yield Effect(Did.RENAME, old, line, (*parts(values[1]), *old[-1:]))
+    yield Effect(EffectKind.RENAME, old, line, (*parts(values[1]), *old[-1:]))
 
 
 def _renames(parts: _PartsOf, values: list[str], line: int) -> Iterator[Effect]:
-    """``RENAME TABLE a TO b, c TO d``."""
+    """Yield the effects of ``RENAME TABLE a TO b, c TO d``."""
     for pair in values[0].split(","):
         names = re.split(r"\s+(?:TO|AS)\s+", pair.strip(), flags=re.IGNORECASE)
         if len(names) == 2:
-            yield Effect(Did.RENAME, parts(names[0]), line, parts(names[1].split()[0]))
+            yield Effect(EffectKind.RENAME, parts(names[0]), line, parts(names[1].split()[0]))
 
 
 def _sp_rename(parts: _PartsOf, values: list[str], line: int) -> Iterator[Effect]:
     old, new = _unquoted(values[0]), _unquoted(values[1])
-    yield Effect(Did.RENAME, parts(old), line, parts(f'"{new}"' if "[" not in new else new))
+    yield Effect(EffectKind.RENAME, parts(old), line, parts(f'"{new}"' if "[" not in new else new))
 
 
 def _path(parts: _PartsOf, values: list[str], line: int) -> Iterator[Effect]:
-    """The first schema of a search path that tables can be in."""
+    """Yield the change to the first schema of a search path that can contain tables."""
     for schema in re.split(r"\s*,\s*", values[0]):
         name = parts(schema)
         if name and name[-1] not in {"$user", "pg_catalog", "pg_temp"}:
-            yield Effect(Did.USE_SCHEMA, name, line)
+            yield Effect(EffectKind.USE_SCHEMA, name, line)
             return
 
 
-def _nothing_seen(parts: _PartsOf, values: list[str], line: int) -> Iterator[Effect]:
-    yield Effect(Did.HIDDEN)
+def _hidden(_parts: _PartsOf, _values: list[str], _line: int) -> Iterator[Effect]:
+    yield Effect(EffectKind.HIDDEN)
 
 
-def _sets_back(parts: _PartsOf, values: list[str], line: int) -> Iterator[Effect]:
-    yield Effect(Did.RESET)
+def _reset(_parts: _PartsOf, _values: list[str], _line: int) -> Iterator[Effect]:
+    yield Effect(EffectKind.RESET)
 
 
-_VERBS_OF_PHRASES: dict[str, Callable[[_PartsOf, list[str], int], Iterator[Effect]]] = {
-    "read": _on(Did.READ),
-    "make": _on(Did.MAKE),
-    "change": _on(Did.CHANGE),
-    "refresh": _on(Did.CHANGE),
-    "rename": _on(Did.RENAME),
-    "swap": _on(Did.SWAP),
-    "schema": _on(Did.USE_SCHEMA),
-    "catalog": _on(Did.USE_CATALOG),
+_EFFECTS_OF_VERBS: dict[str, Callable[[_PartsOf, list[str], int], Iterator[Effect]]] = {
+    "read": _on(EffectKind.READ),
+    "make": _on(EffectKind.MAKE),
+    "change": _on(EffectKind.CHANGE),
+    "refresh": _on(EffectKind.CHANGE),
+    "rename": _on(EffectKind.RENAME),
+    "swap": _on(EffectKind.SWAP),
+    "schema": _on(EffectKind.USE_SCHEMA),
+    "catalog": _on(EffectKind.USE_CATALOG),
     "move": _moves,
     "renames": _renames,
     "sp_rename": _sp_rename,
     "path": _path,
-    "hidden": _nothing_seen,
-    "reset": _sets_back,
+    "hidden": _hidden,
+    "reset": _reset,
 }

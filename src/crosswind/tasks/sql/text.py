@@ -1,4 +1,4 @@
-"""From the bytes of a query to text that a parser takes: marks of editors and clients, variables, depth. Lines stay."""
+"""Prepares the text of a query for a parser: byte order mark, lines for clients, variables, depth. Lines stay."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ _CLIENT_LINES = {
     "mysql": re.compile(r"^[ \t]*DELIMITER\b[^\n]*", re.I | re.M),
     "snowflake": re.compile(r"^[ \t]*!(?:set|define|print|exit|quit|options)\b[^\n]*", re.I | re.M),
 }
-"""Lines that the database's own command-line client takes for itself, by dialect."""
+"""Lines that the database's command-line client interprets itself, by dialect."""
 BATCH_END = "end_of_batch"
-"""Stands where a client ends a batch, as a statement of its own."""
+"""A statement that replaces the line by which a client ends a batch."""
 _BATCH_ENDS = {
     "tsql": re.compile(r"^[ \t]*GO(?:[ \t]+\d+)?[ \t]*(?:--[^\n]*)?$", re.I | re.M),
     "oracle": re.compile(r"^[ \t]*/[ \t]*$", re.M),
@@ -66,7 +66,7 @@ _COMMENT = re.compile(
 
 
 def clean(sql: str, dialect: str) -> str:
-    """Return the text without the byte order mark, with plain line ends, and without lines of a client."""
+    """Return the text without a byte order mark and lines for a client, with line feeds as line ends."""
     sql = sql.removeprefix("\ufeff")
     if "\r" in sql:
         sql = sql.replace("\r\n", "\n").replace("\r", "\n")
@@ -80,7 +80,7 @@ def clean(sql: str, dialect: str) -> str:
 
 
 def mask_variables(sql: str, dialect: str) -> str:
-    """Replace what a client or a driver fills in by a name that stands for it."""
+    """Replace the variables of clients and drivers by the names ``HOLE`` and ``VALUE``."""
     if not _VARIABLES.search(sql):
         return sql
     sql = _DOLLAR_BRACE.sub(HOLE, sql)
@@ -105,38 +105,38 @@ _NAME_FUNCTIONS = re.compile(r"\bIDENTIFIER\s*\(|\bTABLE\s*\(\s*[$:']", re.I)
 
 
 def spell_out(sql: str, dialect: str) -> str:
-    """Write the names plainly that Snowflake and Databricks take as text: ``IDENTIFIER('a.b')``."""
+    """Replace ``IDENTIFIER('a.b')`` of Snowflake and Databricks by the name itself."""
     if dialect not in {"snowflake", "databricks", "spark"} or not _NAME_FUNCTIONS.search(sql):
         return sql
-    sql = _LITERAL_NAME.sub(lambda found: "".join(re.findall(r"'([^']*)'", found[1] or found[2])), sql)
+    sql = _LITERAL_NAME.sub(lambda match: "".join(re.findall(r"'([^']*)'", match[1] or match[2])), sql)
     return _OPEN_NAME.sub(HOLE, sql)
 
 
 def _outside_strings(pattern: re.Pattern[str], replacement: str, sql: str) -> str:
-    parts, at = [], 0
-    for held in _COMMENT.finditer(sql):
-        parts += [pattern.sub(replacement, sql[at : held.start()]), held[0]]
-        at = held.end()
-    return "".join([*parts, pattern.sub(replacement, sql[at:])])
+    parts, end = [], 0
+    for quoted in _COMMENT.finditer(sql):
+        parts += [pattern.sub(replacement, sql[end : quoted.start()]), quoted[0]]
+        end = quoted.end()
+    return "".join([*parts, pattern.sub(replacement, sql[end:])])
 
 
 def without_comments(sql: str) -> str:
-    """Replace each comment by the line breaks in it and a space."""
+    """Replace each comment by a space and its line breaks."""
 
-    def replacement(found: re.Match[str]) -> str:
-        text = found[0]
+    def replacement(match: re.Match[str]) -> str:
+        text = match[0]
         return " " + "\n" * text.count("\n") if text.startswith(("--", "/*")) else text
 
     return _COMMENT.sub(replacement, sql) if "--" in sql or "/*" in sql else sql
 
 
 def rough_pieces(sql: str) -> list[str]:
-    """Split a text at semicolons that no quotes or comments hold, each piece behind as many line breaks as before it.
+    """Split a text at the semicolons outside of quotes and comments; line breaks before a piece keep its lines.
 
-    For a text that cannot be split into words as a whole, because a quote in it is never closed.
+    For a text that has no tokens as a whole, because a quote in it is never closed.
     """
     pieces, begin, line = [], 0, 0
-    ends = [found.start() for found in re.finditer(";", _COMMENT.sub(lambda held: "_" * len(held[0]), sql))]
+    ends = [match.start() for match in re.finditer(";", _COMMENT.sub(lambda quoted: "_" * len(quoted[0]), sql))]
     for end in [*ends, len(sql)]:
         pieces.append("\n" * line + sql[begin:end])
         line += sql.count("\n", begin, end)
@@ -145,9 +145,9 @@ def rough_pieces(sql: str) -> list[str]:
 
 
 def nests_deeply(sql: str) -> bool:
-    """Whether brackets, types or joins nest so deeply that sqlglot might exhaust the stack.
+    """Return whether brackets, types or joins nest so deeply that sqlglot may exhaust the stack.
 
-    Python would raise ``RecursionError``; the compiled parser takes the whole process down.
+    Python would raise ``RecursionError``, but sqlglot's compiled parser crashes the process.
     """
     if sum(map(sql.count, "([{<")) + len(_JOINS.findall(sql)) <= MAX_DEPTH:
         return False

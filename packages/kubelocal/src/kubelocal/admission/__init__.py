@@ -1,0 +1,1 @@
+"""Admission plug-ins: what changes or refuses a new object before the registry validates it."""

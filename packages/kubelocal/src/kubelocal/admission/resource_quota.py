@@ -1,0 +1,173 @@
+"""Resource quotas: the usage of a namespace, and the refusal of objects that exceed a quota.
+
+Usage is computed from the objects each time, so that it cannot drift. Source: ``pkg/quota/v1`` and the ResourceQuota
+admission plug-in of Kubernetes 1.36.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
+from math import ceil
+
+from kubelocal.codec.kinds import KINDS
+from kubelocal.codec.quantities import BINARY, DECIMAL, amount, written
+from kubelocal.codec.status_errors import forbidden
+from kubelocal.interfaces import Registry
+from kubelocal.types import Manifest
+
+__all__ = ["admit", "limited_kinds", "pod_needs", "used"]
+
+COMPUTED = ("cpu", "memory", "ephemeral-storage")
+PLAIN_COUNTS = {kind.plural: kind for kind in KINDS.values() if kind.stored and kind.namespaced and not kind.group}
+COUNTS = {f"count/{kind.qualified}": kind for kind in KINDS.values() if kind.stored and kind.namespaced}
+TERMINAL = ("Succeeded", "Failed")
+
+
+def admit(manifest: Manifest, registry: Registry, old: Manifest | None = None) -> Sequence[str]:
+    """Refuse (403) a new object that would exceed a quota, and a pod without a request or limit that a quota counts."""
+    namespace = manifest["metadata"].get("namespace", "")
+    if not namespace or old is not None:
+        return ()
+    kind, name = manifest["kind"], manifest["metadata"].get("name", "")
+    for quota in registry.list("ResourceQuota", namespace):
+        hard = quota["spec"].get("hard", {})
+        if not _in_scope(quota["spec"], manifest):
+            continue
+        if kind == "Pod" and (lacking := _unspecified(manifest, hard)):
+            why = "; ".join(f"{key} for: {','.join(names)}" for key, names in lacking.items())
+            raise forbidden(kind, name, f"failed quota: {quota['metadata']['name']}: must specify {why}")
+        needed = {key: value for key, value in _usage(manifest, hard).items() if value}
+        if needed:
+            _check(quota, needed, _total(registry, quota), kind, name)
+    return ()
+
+
+def used(registry: Registry, quota: Manifest) -> dict[str, str]:
+    """Return the usage of each resource that a quota limits."""
+    hard = quota["spec"].get("hard", {})
+    return {key: _write(key, value) for key, value in _total(registry, quota).items() if key in hard}
+
+
+def _check(
+    quota: Manifest, needed: Mapping[str, Fraction], total: Mapping[str, Fraction], kind: str, name: str
+) -> None:
+    hard = quota["spec"]["hard"]
+    over = sorted(key for key, value in needed.items() if total[key] + value > amount(hard[key]))
+    if over:
+        columns = {
+            "requested": {key: _write(key, needed[key]) for key in over},
+            "used": {key: _write(key, total[key]) for key in over},
+            "limited": {key: hard[key] for key in over},
+        }
+        shortages = ", ".join(
+            f"{title}: {','.join(f'{key}={value}' for key, value in column.items())}"
+            for title, column in columns.items()
+        )
+        raise forbidden(kind, name, f"exceeded quota: {quota['metadata']['name']}, {shortages}")
+
+
+def _total(registry: Registry, quota: Manifest) -> dict[str, Fraction]:
+    spec, namespace = quota["spec"], quota["metadata"]["namespace"]
+    hard = spec.get("hard", {})
+    total = dict.fromkeys(hard, Fraction())
+    for kind in sorted(limited_kinds(hard)):
+        for manifest in registry.list(kind, namespace):
+            if _in_scope(spec, manifest):
+                for key, value in _usage(manifest, hard).items():
+                    total[key] += value
+    return total
+
+
+def limited_kinds(hard: Iterable[str]) -> set[str]:
+    """Return the kinds whose objects a quota counts."""
+    kinds = {(PLAIN_COUNTS.get(key) or COUNTS[key]).kind for key in hard if key in PLAIN_COUNTS or key in COUNTS}
+    if any(_resource(key) for key in hard):
+        kinds.add("Pod")
+    return kinds
+
+
+def _usage(manifest: Manifest, hard: Iterable[str]) -> dict[str, Fraction]:
+    """Return an object's usage of each limited resource."""
+    kind = manifest["kind"]
+    ended = kind == "Pod" and manifest.get("status", {}).get("phase") in TERMINAL
+    usage: dict[str, Fraction] = {}
+    for key in hard:
+        if key in COUNTS:
+            usage[key] = Fraction(COUNTS[key].kind == kind)
+        elif key in PLAIN_COUNTS:
+            usage[key] = Fraction(PLAIN_COUNTS[key].kind == kind and not ended)
+        elif kind == "Pod" and not ended and (resource := _resource(key)):
+            usage[key] = pod_needs(manifest["spec"], *resource)
+    return usage
+
+
+def _resource(key: str) -> tuple[str, str] | None:
+    """Read ``requests.cpu``, ``limits.memory`` or ``cpu`` as the field and name of a resource."""
+    field, dot, name = key.partition(".")
+    if dot and field in ("requests", "limits") and name != "storage":
+        return field, name
+    return ("requests", key) if key in COMPUTED else None
+
+
+def pod_needs(spec: Manifest, field: str, name: str) -> Fraction:
+    """Return a pod's peak request or limit (KEP-753): containers and native sidecars, or an init container."""
+
+    def of(container: Manifest) -> Fraction:
+        return amount(container.get("resources", {}).get(field, {}).get(name, "0"))
+
+    regular = sum((of(container) for container in spec.get("containers", ())), Fraction())
+    sidecars = peak = Fraction()
+    for container in spec.get("initContainers", ()):
+        if container.get("restartPolicy") == "Always":
+            sidecars += of(container)
+            peak = max(peak, sidecars)
+        else:
+            peak = max(peak, sidecars + of(container))
+    return max(peak, regular + sidecars) + amount(spec.get("overhead", {}).get(name, "0"))
+
+
+def _unspecified(pod: Manifest, hard: Iterable[str]) -> dict[str, list[str]]:
+    """Return the containers without a request or limit of cpu or memory that a quota counts."""
+    lacking: dict[str, list[str]] = {}
+    containers = [*pod["spec"].get("containers", ()), *pod["spec"].get("initContainers", ())]
+    for key in sorted(hard):
+        field, name = _resource(key) or ("", "")
+        if name in ("cpu", "memory"):
+            names = [item["name"] for item in containers if name not in item.get("resources", {}).get(field, {})]
+            lacking |= {key: names} if names else {}
+    return lacking
+
+
+SCOPES: dict[str, Callable[[Manifest], bool]] = {
+    "Terminating": lambda spec: "activeDeadlineSeconds" in spec,
+    "NotTerminating": lambda spec: "activeDeadlineSeconds" not in spec,
+    "PriorityClass": lambda spec: bool(spec.get("priorityClassName")),
+}
+
+
+def _in_scope(spec: Manifest, manifest: Manifest) -> bool:
+    """Whether a quota counts an object; scopes apply to pods only."""
+    if manifest["kind"] != "Pod":
+        return True
+    scopes = [(scope, "Exists", ()) for scope in spec.get("scopes", ())]
+    scopes += [
+        (expression["scopeName"], expression["operator"], expression.get("values", ()))
+        for expression in spec.get("scopeSelector", {}).get("matchExpressions", ())
+    ]
+    return all(_has_scope(manifest, *scope) for scope in scopes)
+
+
+def _has_scope(pod: Manifest, scope: str, operator: str, values: Iterable[str]) -> bool:
+    if scope in ("BestEffort", "NotBestEffort"):
+        return (pod.get("status", {}).get("qosClass") == "BestEffort") is (scope == "BestEffort")
+    if operator in ("In", "NotIn"):
+        return (pod["spec"].get("priorityClassName") in values) is (operator == "In")
+    has = scope in SCOPES and SCOPES[scope](pod["spec"])
+    return not has if operator == "DoesNotExist" else has
+
+
+def _write(key: str, value: Fraction) -> str:
+    """Write memory and storage with binary suffixes such as ``Gi``, all else with decimal ones."""
+    binary = key.endswith(("memory", "storage"))
+    return written(Fraction(ceil(value)) if binary else value, BINARY if binary else DECIMAL)

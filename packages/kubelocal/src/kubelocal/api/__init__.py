@@ -1,0 +1,1 @@
+"""The API server over HTTP: discovery, content negotiation, ``kubectl get`` tables, watches, streams into pods."""

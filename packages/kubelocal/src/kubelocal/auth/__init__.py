@@ -1,0 +1,1 @@
+"""Authentication and authorization: bearer tokens, certificates, RBAC, kubeconfigs."""

@@ -1,0 +1,1 @@
+"""API objects on the wire: the served kinds, their schema, JSON and protobuf decoding, Status bodies."""

@@ -1,0 +1,112 @@
+"""The CronJob controller: does what ``cron_job_sync`` decides when a CronJob or Job changes or a time comes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import closing, suppress
+from datetime import UTC, datetime
+
+from kubelocal.codec.status_errors import StatusError
+from kubelocal.controllers.cron_job_sync import CronPlan, decide_cron_job
+from kubelocal.controllers.job_sync import EventRecord
+from kubelocal.interfaces import Registry
+from kubelocal.types import Manifest
+
+__all__ = ["CronJobController"]
+
+RETRY_S = 5.0
+_log = logging.getLogger(__name__)
+
+
+class CronJobController:
+    """Looks at a CronJob whenever it or one of its Jobs changes, and when its next time has come."""
+
+    def __init__(self, registry: Registry, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._registry = registry
+        self._now = now
+        self._timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._follow("CronJob"))
+                group.create_task(self._follow("Job"))
+        finally:
+            for timer in self._timers.values():
+                timer.cancel()
+
+    async def _follow(self, kind: str) -> None:
+        with closing(self._registry.watch(kind)) as changes:
+            async for change in changes:
+                metadata = change.object["metadata"]
+                if kind == "CronJob":
+                    self._sync(metadata["namespace"], metadata["name"])
+                for owner in metadata.get("ownerReferences", ()):
+                    if owner.get("controller") and owner["kind"] == "CronJob":
+                        self._sync(metadata["namespace"], owner["name"])
+
+    def _sync(self, namespace: str, name: str) -> None:
+        if timer := self._timers.pop((namespace, name), None):
+            timer.cancel()
+        try:
+            cron_job = self._registry.get("CronJob", namespace, name)
+        except StatusError:
+            return
+        try:
+            wait = self._carry_out(cron_job, decide_cron_job(cron_job, self._jobs(cron_job), self._now()))
+        except Exception:
+            _log.exception("cronjob controller: %s/%s", namespace, name)
+            return
+        if wait is not None:
+            loop = asyncio.get_running_loop()
+            self._timers[namespace, name] = loop.call_later(max(wait, 0), self._sync, namespace, name)
+
+    def _jobs(self, cron_job: Manifest) -> list[Manifest]:
+        metadata = cron_job["metadata"]
+        return [
+            job
+            for job in self._registry.list("Job", metadata["namespace"])
+            if any(owner["uid"] == metadata["uid"] for owner in job["metadata"].get("ownerReferences", ()))
+        ]
+
+    def _carry_out(self, cron_job: Manifest, plan: CronPlan) -> float | None:
+        """Do what was planned; return after how many seconds to look again."""
+        namespace, name = cron_job["metadata"]["namespace"], cron_job["metadata"]["name"]
+        for happening in plan.events:
+            self._tell(cron_job, happening)
+        for job in plan.delete:
+            with suppress(StatusError):
+                self._registry.delete("Job", namespace, job)
+                self._tell(cron_job, EventRecord("SuccessfulDelete", f"Deleted job {job}"))
+        status, refused = plan.status, False
+        if plan.create:
+            # a Job that is not made leaves its time open, so that it is tried again
+            refused = not self._create(cron_job, plan.create)
+            if refused:
+                status = {**status, "lastScheduleTime": (cron_job.get("status") or {}).get("lastScheduleTime")}
+        status = {field: value for field, value in status.items() if value}
+        with suppress(StatusError):
+            self._registry.update(
+                "CronJob", namespace, name, lambda found: found.__setitem__("status", status), subresource="status"
+            )
+        return RETRY_S if refused else plan.wait
+
+    def _create(self, cron_job: Manifest, job: Manifest) -> bool:
+        namespace, name = cron_job["metadata"]["namespace"], job["metadata"]["name"]
+        try:
+            self._registry.create("Job", namespace, job)
+        except StatusError as problem:
+            if problem.reason == "AlreadyExists":
+                return True
+            self._tell(cron_job, EventRecord("FailedCreate", f"Error creating job: {problem}", warning=True))
+            return False
+        self._tell(cron_job, EventRecord("SuccessfulCreate", f"Created job {name}"))
+        return True
+
+    def _tell(self, cron_job: Manifest, happening: EventRecord) -> None:
+        self._registry.record(
+            cron_job, happening.reason, happening.message, warning=happening.warning, component="cronjob-controller"
+        )

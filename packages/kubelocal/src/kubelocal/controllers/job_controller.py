@@ -1,0 +1,148 @@
+"""The Job controller: carries out what ``job_sync`` decides when a Job, one of its pods or the time gives cause."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+
+from kubelocal.codec.status_errors import StatusError
+from kubelocal.controllers.job_sync import TRACKING, EventRecord, JobPlan, decide
+from kubelocal.interfaces import Registry
+from kubelocal.types import Manifest
+
+__all__ = ["JobController"]
+
+_log = logging.getLogger(__name__)
+
+
+class JobController:
+    """Keeps Jobs going: looks at a Job whenever it or one of its pods changes, or a time has come."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        backoff: float = 10.0,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._registry = registry
+        self._backoff = backoff
+        self._now = now
+        self._pods: dict[str, set[str]] = defaultdict(set)
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        # a Job of a kept state must not be looked at before its pods are known
+        for pod in self._registry.list("Pod"):
+            self._know(pod)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._follow("Job", self._job_changed))
+                group.create_task(self._follow("Pod", self._pod_changed))
+        finally:
+            for timer in self._timers.values():
+                timer.cancel()
+
+    async def _follow(self, kind: str, changed: Callable[[str, Manifest], None]) -> None:
+        subscription = self._registry.watch(kind)
+        try:
+            async for change in subscription:
+                try:
+                    changed(change.type, change.object)
+                except Exception:
+                    _log.exception("job controller: %s %s", kind, change.object["metadata"].get("name"))
+        finally:
+            subscription.close()
+
+    def _job_changed(self, change: str, job: Manifest) -> None:
+        metadata = job["metadata"]
+        if change == "DELETED" and (timer := self._timers.pop(metadata["uid"], None)):
+            timer.cancel()
+        self._sync(metadata["namespace"], metadata["name"], metadata["uid"])
+
+    def _pod_changed(self, change: str, pod: Manifest) -> None:
+        owner = self._know(pod)
+        if owner is None:
+            return
+        if change == "DELETED":
+            self._pods[owner["uid"]].discard(pod["metadata"]["name"])
+        self._sync(pod["metadata"]["namespace"], owner["name"], owner["uid"])
+
+    def _know(self, pod: Manifest) -> Manifest | None:
+        """Remember a Job's pod; return the reference to the Job, None for any other pod."""
+        for owner in pod["metadata"].get("ownerReferences", ()):
+            if owner["kind"] == "Job" and owner.get("controller"):
+                self._pods[owner["uid"]].add(pod["metadata"]["name"])
+                return dict(owner)
+        return None
+
+    def _sync(self, namespace: str, name: str, uid: str) -> None:
+        job = self._get("Job", namespace, name)
+        if job is None or job["metadata"]["uid"] != uid:
+            for pod_name in self._pods.pop(uid, set()):
+                self._release(namespace, pod_name)
+            return
+        pods = [pod for each in sorted(self._pods[uid]) if (pod := self._get("Pod", namespace, each))]
+        plan = decide(job, pods, self._now(), self._backoff)
+        wait = self._carry_out(job, plan)
+        if timer := self._timers.pop(uid, None):
+            timer.cancel()
+        if wait is not None:
+            loop = asyncio.get_running_loop()
+            self._timers[uid] = loop.call_later(wait, self._sync, namespace, name, uid)
+
+    def _get(self, kind: str, namespace: str, name: str) -> Manifest | None:
+        try:
+            return self._registry.get(kind, namespace, name)
+        except StatusError:
+            return None
+
+    def _carry_out(self, job: Manifest, plan: JobPlan) -> float | None:
+        """Do what was planned; return after how many seconds to look again."""
+        namespace, name = job["metadata"]["namespace"], job["metadata"]["name"]
+        self._registry.update(
+            "Job", namespace, name, lambda j: j.__setitem__("status", plan.status), subresource="status"
+        )
+        for happening in plan.events:
+            self._tell(job, happening)
+        for pod in plan.release:
+            self._release(namespace, pod)
+        for pod in plan.delete:
+            with suppress(StatusError):
+                self._registry.delete("Pod", namespace, pod)
+            self._tell(job, EventRecord("SuccessfulDelete", f"Deleted pod: {pod}"))
+        if plan.remove:
+            self._registry.delete("Job", namespace, name, uid=job["metadata"]["uid"])
+            return None
+        refused = sum(not self._create(job, pod) for pod in plan.create)
+        return self._backoff if refused else plan.wait
+
+    def _create(self, job: Manifest, pod: Manifest) -> bool:
+        try:
+            made = self._registry.create("Pod", job["metadata"]["namespace"], pod)
+        except StatusError as problem:
+            self._tell(job, EventRecord("FailedCreate", f"Error creating: {problem}", warning=True))
+            return False
+        self._pods[job["metadata"]["uid"]].add(made["metadata"]["name"])
+        self._tell(job, EventRecord("SuccessfulCreate", f"Created pod: {made['metadata']['name']}"))
+        return True
+
+    def _release(self, namespace: str, pod: str) -> None:
+        def change(manifest: Manifest) -> None:
+            left = [f for f in manifest["metadata"].get("finalizers", ()) if f != TRACKING]
+            manifest["metadata"].pop("finalizers", None)
+            if left:
+                manifest["metadata"]["finalizers"] = left
+
+        with suppress(StatusError):
+            self._registry.update("Pod", namespace, pod, change)
+
+    def _tell(self, job: Manifest, happening: EventRecord) -> None:
+        self._registry.record(
+            job, happening.reason, happening.message, warning=happening.warning, component="job-controller"
+        )

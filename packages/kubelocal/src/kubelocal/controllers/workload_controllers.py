@@ -1,0 +1,153 @@
+"""The controllers of Deployments, ReplicaSets, StatefulSets and DaemonSets: they carry out what the plans decide."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from kubelocal.codec.status_errors import StatusError
+from kubelocal.codec.wire_fields import omits_zero
+from kubelocal.controllers.daemon_set_sync import decide_daemon_set
+from kubelocal.controllers.deployment_sync import decide_deployment
+from kubelocal.controllers.job_sync import EventRecord
+from kubelocal.controllers.replica_set_sync import WorkloadPlan, decide_replica_set, decide_stateful_set
+from kubelocal.interfaces import Registry
+from kubelocal.registry.patches import merge_patch
+from kubelocal.types import Manifest
+
+__all__ = ["ReplicaController"]
+
+_RETRY_S = 5.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What a kind's controller is called, what it makes and how it decides, given the nodes too."""
+
+    component: str
+    makes: str
+    decide: Callable[[Manifest, list[Manifest], datetime, Sequence[Manifest]], WorkloadPlan]
+
+
+def _without_nodes(
+    decide: Callable[[Manifest, list[Manifest], datetime], WorkloadPlan],
+) -> Callable[[Manifest, list[Manifest], datetime, Sequence[Manifest]], WorkloadPlan]:
+    return lambda owner, made, now, _: decide(owner, made, now)
+
+
+_KINDS: Mapping[str, _Kind] = {
+    "Deployment": _Kind("deployment-controller", "ReplicaSet", _without_nodes(decide_deployment)),
+    "ReplicaSet": _Kind("replicaset-controller", "Pod", _without_nodes(decide_replica_set)),
+    "StatefulSet": _Kind("statefulset-controller", "Pod", _without_nodes(decide_stateful_set)),
+    "DaemonSet": _Kind("daemonset-controller", "Pod", decide_daemon_set),
+}
+
+
+class ReplicaController:
+    """Looks at an object whenever it or something that it made changes, or a time has come."""
+
+    def __init__(self, registry: Registry, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._registry = registry
+        self._now = now
+        self._timers: dict[tuple[str, str, str], asyncio.TimerHandle] = {}
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for kind in (*_KINDS, "Pod", "Node"):
+                    group.create_task(self._follow(kind))
+        finally:
+            for timer in self._timers.values():
+                timer.cancel()
+
+    async def _follow(self, kind: str) -> None:
+        with closing(self._registry.watch(kind)) as changes:
+            async for change in changes:
+                metadata = change.object["metadata"]
+                for owner in metadata.get("ownerReferences", ()):
+                    if owner.get("controller") and owner["kind"] in _KINDS:
+                        self._sync(owner["kind"], metadata["namespace"], owner["name"])
+                if kind in _KINDS:
+                    self._sync(kind, metadata["namespace"], metadata["name"])
+                if kind == "Node":
+                    for one in self._registry.list("DaemonSet"):
+                        self._sync("DaemonSet", one["metadata"]["namespace"], one["metadata"]["name"])
+
+    def _sync(self, kind: str, namespace: str, name: str) -> None:
+        if timer := self._timers.pop((kind, namespace, name), None):
+            timer.cancel()
+        try:
+            owner = self._registry.get(kind, namespace, name)
+        except StatusError:
+            return
+        made = [
+            one
+            for one in self._registry.list(_KINDS[kind].makes, namespace)
+            if any(
+                reference["uid"] == owner["metadata"]["uid"] for reference in one["metadata"].get("ownerReferences", ())
+            )
+        ]
+        try:
+            nodes = self._registry.list("Node") if kind == "DaemonSet" else ()
+            wait = self._carry_out(owner, _KINDS[kind].decide(owner, made, self._now(), nodes))
+        except Exception:
+            _log.exception("%s %s/%s", _KINDS[kind].component, namespace, name)
+            return
+        if wait is not None:
+            loop = asyncio.get_running_loop()
+            self._timers[kind, namespace, name] = loop.call_later(wait, self._sync, kind, namespace, name)
+
+    def _carry_out(self, owner: Manifest, plan: WorkloadPlan) -> float | None:
+        """Do what was planned; return after how many seconds to look again."""
+        kind, metadata = owner["kind"], owner["metadata"]
+        makes, namespace = _KINDS[kind].makes, metadata["namespace"]
+        own: Manifest = {"status": _without_zeros(kind, plan.status)}
+        if plan.annotations:
+            own["metadata"] = {"annotations": dict(plan.annotations)}
+        self._patch(kind, namespace, metadata["name"], own)
+        for happening in plan.events:
+            self._tell(owner, happening)
+        for name, patch in plan.patch.items():
+            self._patch(makes, namespace, name, patch)
+        for name in plan.delete:
+            with suppress(StatusError):
+                self._registry.delete(makes, namespace, name)
+            if makes == "Pod":
+                self._tell(owner, EventRecord("SuccessfulDelete", f"Deleted pod: {name}"))
+        refused = [one for one in plan.create if not self._create(owner, one)]
+        return _RETRY_S if refused else plan.wait
+
+    def _patch(self, kind: str, namespace: str, name: str, patch: Manifest) -> None:
+        with suppress(StatusError):
+            self._registry.update(kind, namespace, name, lambda found: found.update(merge_patch(found, patch)))
+
+    def _create(self, owner: Manifest, manifest: Manifest) -> bool:
+        kind, namespace = manifest["kind"], owner["metadata"]["namespace"]
+        try:
+            made = self._registry.create(kind, namespace, manifest)
+        except StatusError as problem:
+            if kind == "PersistentVolumeClaim" and problem.reason == "AlreadyExists":
+                return True
+            self._tell(owner, EventRecord("FailedCreate", f"Error creating: {problem}", warning=True))
+            return False
+        if kind == "Pod":
+            self._tell(owner, EventRecord("SuccessfulCreate", f"Created pod: {made['metadata']['name']}"))
+        return True
+
+    def _tell(self, owner: Manifest, happening: EventRecord) -> None:
+        component = _KINDS[owner["kind"]].component
+        self._registry.record(
+            owner, happening.reason, happening.message, warning=happening.warning, component=component
+        )
+
+
+def _without_zeros(kind: str, status: Manifest) -> Manifest:
+    """Return the merge patch that leaves out of a status what Kubernetes leaves out when it is zero."""
+    omitted = omits_zero(f"V1{kind}Status")
+    return {field: None if field in omitted and not value else value for field, value in status.items()}

@@ -1,0 +1,106 @@
+"""Those who end sidecars from outside the pod: GKE's CSI driver and Kuma's control plane, played.
+
+Both act on pods that their webhook has injected, when all other regular containers have ended; with ``restartPolicy:
+OnFailure`` when all have ended with 0. The driver leaves a file in a volume of the sidecar, which looks for it every
+five seconds (``gcs-fuse-csi-driver`` pkg/csi_driver/utils.go); the control plane asks Envoy's admin port (``kuma``
+pkg/plugins/runtime/k8s/controllers/pod_status_controller.go).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Protocol
+
+from kubelocal.codec.status_errors import StatusError
+from kubelocal.injection import gcsfuse, kuma
+from kubelocal.injection.injector import annotations_of
+from kubelocal.interfaces import Registry
+from kubelocal.types import Manifest
+
+__all__ = ["ExternalStopper", "PodAccess", "owned"]
+
+_AGAIN_S, _ANSWER_S = 0.5, 5.0
+_ADMIN = 9901
+
+
+class PodAccess(Protocol):
+    """What the owners need of the kubelet."""
+
+    async def dial(self, pod: Manifest, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to a port of the pod."""
+        ...
+
+    def volume(self, pod: Manifest, name: str) -> Path:
+        """Return a volume's folder. ``LookupError``: the pod is not here."""
+        ...
+
+
+def owned(pod: Manifest) -> str:
+    """Return the sidecar whose owner ends it now, "" for none."""
+    said, policy = annotations_of(pod), pod["spec"].get("restartPolicy", "Always")
+    wanted = {
+        gcsfuse.SIDECAR: said.get(gcsfuse.ANNOTATION, "").lower() == "true",
+        kuma.SIDECAR: kuma.INJECTED in said,
+    }
+    states = _container_states(pod)
+    left = [name for name, state in states.items() if "terminated" not in state]
+    if policy == "Always" or len(left) != 1 or not wanted.get(left[0]) or "running" not in states[left[0]]:
+        return ""
+    ended = (state["terminated"] for name, state in states.items() if name != left[0])
+    succeeded = policy == "Never" or all(end.get("exitCode") == 0 for end in ended)
+    return left[0] if succeeded else ""
+
+
+def _container_states(pod: Manifest) -> dict[str, Manifest]:
+    """Return the state of each regular container; {} where the kubelet has not reported one."""
+    statuses = pod.get("status", {}).get("containerStatuses") or ()
+    reported = {status["name"]: status.get("state") or {} for status in statuses}
+    return {container["name"]: reported.get(container["name"], {}) for container in pod["spec"]["containers"]}
+
+
+class ExternalStopper:
+    """Ends what its owners would end."""
+
+    def __init__(self, registry: Registry, node: PodAccess) -> None:
+        self._registry, self._node = registry, node
+        self._under_way: set[str] = set()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        with contextlib.closing(self._registry.watch("Pod")) as changes:
+            async with asyncio.TaskGroup() as group:
+                async for change in changes:
+                    uid = change.object["metadata"]["uid"]
+                    if change.type != "DELETED" and owned(change.object) and uid not in self._under_way:
+                        self._under_way.add(uid)
+                        group.create_task(self._end(uid, change.object))
+
+    async def _end(self, uid: str, pod: Manifest) -> None:
+        """Act, again and again, for as long as it is an owner's turn."""
+        acts = {gcsfuse.SIDECAR: self._leave_file, kuma.SIDECAR: self._ask}
+        try:
+            while name := owned(pod):
+                with contextlib.suppress(OSError, LookupError, TimeoutError):  # it does not listen yet, or has gone
+                    await acts[name](pod)
+                await asyncio.sleep(_AGAIN_S)
+                pod = self._registry.get("Pod", pod["metadata"]["namespace"], pod["metadata"]["name"])
+        except StatusError:
+            pass  # the pod has gone
+        finally:
+            self._under_way.discard(uid)
+
+    async def _leave_file(self, pod: Manifest) -> None:
+        folder = self._node.volume(pod, gcsfuse.TEMPORARY) / ".volumes"
+        folder.mkdir(exist_ok=True)
+        (folder / "exit").touch()
+
+    async def _ask(self, pod: Manifest) -> None:
+        async with asyncio.timeout(_ANSWER_S):
+            reader, writer = await self._node.dial(pod, _ADMIN)
+            try:
+                writer.write(b"POST /quitquitquit HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+                await reader.readline()
+            finally:
+                writer.close()

@@ -1,0 +1,3 @@
+from api_client import client
+
+__all__ = ["client"]

@@ -1,0 +1,136 @@
+"""Reads the pods of Airflow tasks from a cluster for commands: lists of them, and the one that a user means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from crosswind.cli.cluster_options import ClusterChoice
+from crosswind.errors import ApiError, ConfigError, CrosswindError, NotFound, Unreachable, counted
+from crosswind.kube.resources import NAMESPACES, PODS
+from crosswind.pods.naming import CLAIM_LABEL, POOL_LABEL
+from crosswind.pods.pod_filter import PodFilter
+from crosswind.pods.pod_summary import PodSummary, summarise
+from crosswind.types import Manifest
+
+if TYPE_CHECKING:
+    from crosswind.kube.client import Client
+
+__all__ = [
+    "WARM_PODS",
+    "PodGone",
+    "check_namespace",
+    "count_warm_pods",
+    "find_pod",
+    "find_pods",
+    "read_pods",
+    "where_pods_are",
+]
+
+WARM_PODS = f"{POOL_LABEL},!{CLAIM_LABEL}"
+"""Selects the warm pods that wait for a task."""
+
+_SHORTEST_PART = 3
+_MOST_CANDIDATES = 8
+_SAMPLE = 50
+
+
+class PodGone(CrosswindError):
+    """No pod matches what the user named: it may have been deleted."""
+
+
+async def read_pods(client: Client, namespace: str | None, wanted: PodFilter) -> list[PodSummary]:
+    """Return the pods of a namespace, or of all (None), that a filter matches.
+
+    The list comes in pages, and of each pod only its summary is kept: 5,000 pods take one second of CPU.
+    """
+    listing = await client.list_mapped(PODS, summarise, namespace=namespace, labels=wanted.labels)
+    return [pod for pod in listing.items if wanted.matches(pod)]
+
+
+async def check_namespace(client: Client, choice: ClusterChoice) -> None:
+    """Raise ``CrosswindError`` if the namespace does not exist: a list of its pods is then merely empty."""
+    if choice.namespace is None:
+        return
+    try:
+        await client.get(NAMESPACES, choice.namespace)
+    except NotFound:
+        message = f"context {choice.context} has no namespace {choice.namespace}; name another one by --namespace"
+        raise CrosswindError(message) from None
+    except (ApiError, Unreachable):
+        return  # who may list pods need not be allowed to read namespaces
+
+
+async def count_warm_pods(client: Client, namespace: str | None) -> int:
+    """Return how many warm pods wait for a task."""
+    listing = await client.list_mapped(PODS, lambda _: None, namespace=namespace, labels=WARM_PODS)
+    return len(listing.items)
+
+
+async def where_pods_are(client: Client, choice: ClusterChoice, wanted: PodFilter) -> str:
+    """Return a hint which other namespaces have such pods, "" when none has or the user may not see them."""
+    if choice.namespace is None:
+        return ""
+    try:
+        listing = await client.list(PODS, labels=wanted.labels, limit=_SAMPLE)
+    except (ApiError, Unreachable):
+        return ""
+    names = sorted({pod["metadata"]["namespace"] for pod in listing.items} - {choice.namespace})
+    return f"there are some in {', '.join(names[:5])}: name it by --namespace, or give -A" if names else ""
+
+
+async def find_pod(client: Client, choice: ClusterChoice, name: str | None, wanted: PodFilter) -> Manifest:
+    """Return the one pod that a user means.
+
+    ``name``: a pod's name, or a part of it that no other pod has; None: the only pod that the filter matches. Raises
+    ``PodGone`` when there is none and ``ConfigError`` when there are several.
+    """
+    if name and choice.namespace is not None:
+        try:
+            return await client.get(PODS, name, namespace=choice.namespace)
+        except NotFound:
+            pass  # a part of a name
+    pod = await _only_match(client, choice, name, wanted)
+    try:
+        return await client.get(PODS, pod.name, namespace=pod.namespace)
+    except NotFound:
+        raise PodGone(f"pod {pod.namespace}/{pod.name} was deleted at this moment") from None
+
+
+async def find_pods(client: Client, choice: ClusterChoice, names: Sequence[str], wanted: PodFilter) -> list[PodSummary]:
+    """Return the pods of these names, or without names all that the filter matches; ``PodGone`` when there is none."""
+    if names:
+        found = [summarise(await find_pod(client, choice, name, wanted)) for name in dict.fromkeys(names)]
+        return list({pod.uid: pod for pod in found}.values())
+    pods = await read_pods(client, choice.namespace, wanted)
+    if not pods:
+        await check_namespace(client, choice)
+        raise PodGone(_nothing(choice, None, wanted))
+    return pods
+
+
+async def _only_match(client: Client, choice: ClusterChoice, name: str | None, wanted: PodFilter) -> PodSummary:
+    if name and len(name) < _SHORTEST_PART:
+        raise ConfigError(f"{name} is too short for a part of a pod's name; give {_SHORTEST_PART} characters or more")
+    part = (name or "").lower().removeprefix("…")
+    pods = [pod for pod in await read_pods(client, choice.namespace, wanted) if part in pod.name]
+    pods = [pod for pod in pods if pod.name == part] or pods
+    if len(pods) == 1:
+        return pods[0]
+    if not pods:
+        await check_namespace(client, choice)
+        raise PodGone(_nothing(choice, name, wanted))
+    shown = "".join(
+        f"\n  {pod.namespace}/{pod.name}  {pod.task} try {pod.try_number}, {pod.state}"
+        for pod in pods[:_MOST_CANDIDATES]
+    )
+    more = f"\n  and {len(pods) - _MOST_CANDIDATES} more" if len(pods) > _MOST_CANDIDATES else ""
+    meant = " and ".join(filter(None, (f"the name {name}" if name else "", str(wanted))))
+    raise ConfigError(f"{counted(len(pods), 'pod')} match {meant or 'this'}; name one of them:{shown}{more}")
+
+
+def _nothing(choice: ClusterChoice, name: str | None, wanted: PodFilter) -> str:
+    if name:
+        also = f" and {wanted}" if wanted.narrows else ""
+        return f"{choice.place} has no pod of an Airflow task with {name} in its name{also}"
+    return f"{choice.place} has no pod of an Airflow task" + (f" with {wanted}" if wanted.narrows else "")

@@ -1,0 +1,439 @@
+"""Adopts the pods of dead executors: relabels them as ours, and reschedules tasks that have no pod.
+
+Each run to adopt stays at ADOPTING in the registry until ``PodAdopter`` knows what became of its pod. The scheduler's
+thread waits for none of it. ``PodAdopter.run`` owns one task per dead executor, which owns the watches of that
+executor's pods, and the request queue that relabels. All end when it is cancelled; the runs keep their adoption
+request, and the next session continues.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from crosswind.engine.database import DatabaseState, MetadataDatabase, WatchPosition
+from crosswind.engine.housekeeping import Housekeeper
+from crosswind.engine.lifecycle import RunLifecycle
+from crosswind.engine.request_queue import AimdLimit, RequestQueue
+from crosswind.engine.state import (
+    WORKER_LABEL,
+    AdoptionRequest,
+    PodClaim,
+    RunRegistry,
+    RunResult,
+    RunStage,
+    WorkerRun,
+    attempt_unique_id,
+)
+from crosswind.engine.warm_claim_patch import CLAIM_LABEL
+from crosswind.engine.watch_positions import position_server
+from crosswind.engine.watcher import WorkerWatcher
+from crosswind.engine.worker_pod import worker_name
+from crosswind.engine.workload_secrets import mounted_workload
+from crosswind.errors import Conflict, CrosswindError, NotFound
+from crosswind.event_loop import call_blocking
+from crosswind.kube.client import Client
+from crosswind.kube.informer import Informer, InformerEvent
+from crosswind.kube.packed_json import PackedObjects
+from crosswind.kube.resources import PODS
+from crosswind.kube.retry import is_transient, pause_after
+from crosswind.pods.fields import annotations_of, as_pod
+from crosswind.pods.naming import label_value
+from crosswind.settings import EngineSettings
+from crosswind.types import Manifest, Pod
+
+__all__ = ["OrphanWatch", "PodAdopter", "match_pods"]
+
+log = logging.getLogger(__name__)
+
+_MAX_ATTEMPTS = 16
+"""Attempts of one workload whose pod names are compared."""
+_PODS_PER_TURN = 100
+"""Pods that are adopted before other tasks get the event loop: some milliseconds."""
+_POLL_S = 0.2
+_FIRST_LABEL_RETRY_S, _MAX_LABEL_RETRY_S = 2.0, 60.0
+"""Seconds until a label that could not be set is tried again. The pod is watched in any case."""
+_RETRY_S = 5.0
+_UNLISTED_S = 60.0
+"""Seconds without a list of pods until the database is asked which tasks have ended meanwhile."""
+_OUTDATED_HEARTBEAT_S = 40.0
+"""Seconds after which a scheduler that was killed no longer counts as alive: Airflow's default threshold is 30."""
+_WATCH_AHEAD_S = 900.0
+"""Seconds for which the pods of an executor are watched though no adoption is requested: Airflow looks for orphaned
+tasks every 300 seconds by default."""
+_MAX_POSITION_AGE_S = 86_400.0
+_LOST_MESSAGE = (
+    "The scheduler that queued it ended, and there is no trace of its pod: scheduled once more, at no cost of a retry"
+)
+
+
+def match_pods(pods: Iterable[Pod], requests: Iterable[AdoptionRequest]) -> list[tuple[AdoptionRequest, str, int]]:
+    """Return the requests that have a pod, each with the uid of the pod launched last and the number of that attempt.
+
+    The task instance's id and the pod's name decide. A deferral changes the name, so that the pod before it does not
+    match. A clear while the task runs changes the id but not the name. The stock executor's pods carry the parts of
+    the key alone.
+    """
+    by_id = {request.ti_id: request for request in requests}
+    by_key = {request.key: request for request in by_id.values()}
+    best: dict[str, tuple[tuple[bool, int, str], AdoptionRequest, str, int]] = {}
+    for pod in pods:
+        request = _request_of(pod, by_id, by_key)
+        attempt = _attempt_of(request, pod) if request is not None else None
+        if request is None or attempt is None:
+            continue
+        metadata = pod["metadata"]
+        rank = "deletionTimestamp" not in metadata, attempt, metadata.get("creationTimestamp") or ""
+        if request.ti_id not in best or rank > best[request.ti_id][0]:
+            best[request.ti_id] = rank, request, metadata["uid"], attempt
+    return [(request, uid, attempt) for _, request, uid, attempt in best.values()]
+
+
+def _request_of(
+    pod: Pod,
+    by_id: Mapping[str, AdoptionRequest],
+    by_key: Mapping[tuple[str, str, str, int, int], AdoptionRequest],
+) -> AdoptionRequest | None:
+    """Return the request that a pod may belong to, by the annotations alone."""
+    annotations = annotations_of(pod)
+    ti_id = annotations.get("task_instance_id", "")
+    request = by_id.get(ti_id) or by_key.get(_task_key(annotations))
+    if request is not None and ti_id and ti_id != request.ti_id and not request.unique_id:
+        return None  # without a unique id, the pod's name cannot show that it is the same task before a clear
+    return request
+
+
+def _attempt_of(request: AdoptionRequest, pod: Pod) -> int | None:
+    """Return which attempt of the request's workload a pod is, None if it is none of them."""
+    metadata = pod["metadata"]
+    if (metadata.get("labels") or {}).get("airflow_executor_done") == "True":
+        return None
+    if not request.unique_id:
+        return 0
+    task, claim = request.workload.task, (metadata.get("labels") or {}).get(CLAIM_LABEL)
+    for attempt in range(_MAX_ATTEMPTS):
+        unique_id = attempt_unique_id(request.unique_id, attempt)
+        if claim == unique_id or (
+            claim is None and worker_name(replace(task, unique_id=unique_id)) == metadata["name"]
+        ):
+            return attempt
+    return None
+
+
+def _task_key(annotations: Mapping[str, str]) -> tuple[str, str, str, int, int]:
+    def number(name: str, default: int) -> int:
+        text = annotations.get(name, "")
+        return int(text) if text.lstrip("-").isdigit() else default
+
+    dag_id, task_id, run_id = (annotations.get(name, "") for name in ("dag_id", "task_id", "run_id"))
+    return dag_id, task_id, run_id, number("try_number", 0), number("map_index", -1)
+
+
+class OrphanWatch:
+    """Watches the pods of one dead executor, and remembers the last state of each that was deleted since it stopped.
+
+    Passes changes of pods that are adopted, but do not carry our label yet, to ``watcher``.
+    """
+
+    def __init__(self, client: Client, registry: RunRegistry, watcher: WorkerWatcher, owner: str) -> None:
+        self.owner = owner
+        """The dead executor, as the label ``airflow-worker`` names it."""
+        self._client = client
+        self._registry = registry
+        self._watcher = watcher
+        self._informers: dict[str | None, Informer] = {}
+        self._gone = PackedObjects()
+
+    @property
+    def listed(self) -> bool:
+        """Whether all pods are known by now."""
+        return bool(self._informers) and all(informer.listed.is_set() for informer in self._informers.values())
+
+    @property
+    def namespaces(self) -> Collection[str | None]:
+        """The namespaces that are watched; None: all of them."""
+        return self._informers.keys()
+
+    async def run(self, positions: Mapping[str | None, str]) -> None:
+        """Watch until cancelled. ``positions``: where to continue in each namespace (None: all), "" if not known."""
+        watched = {place: version for place, version in positions.items() if place is None or None not in positions}
+        labels = f"kubernetes_executor=True,airflow-worker={self.owner}"
+        self._informers = {
+            namespace: Informer(self._client, PODS, namespace=namespace, labels=labels, trim=_untrimmed)
+            for namespace in watched
+        }
+        async with asyncio.TaskGroup() as group:
+            for namespace, informer in self._informers.items():
+                group.create_task(informer.run(self._on_event, version=watched[namespace] or None))
+
+    def pods(self) -> Iterator[Pod]:
+        """Yield all pods, deleted ones too. Each is unpacked on its own: thousands do not fill the memory at once."""
+        for informer in self._informers.values():
+            yield from map(as_pod, informer.objects.values())
+        yield from map(as_pod, self._gone.values())
+
+    def pod(self, uid: str) -> Pod:
+        """Return the newest state of a pod, the last one if it was deleted; KeyError for an unknown uid."""
+        existing = (informer.objects.get(uid) for informer in self._informers.values())
+        return as_pod(next(filter(None, existing), None) or self._gone[uid])
+
+    def last_state(self, uid: str) -> Pod | None:
+        """Return the last state of a pod that is deleted or has another label; None for one that still exists."""
+        state = self._gone.get(uid)
+        return None if state is None else as_pod(state)
+
+    def _on_event(self, event: InformerEvent) -> None:
+        metadata = as_pod(event.object)["metadata"]
+        if event.type == "DELETED":
+            self._gone[metadata["uid"]] = event.object
+        run = self._registry.pods.get((metadata["namespace"], metadata["name"]))
+        if run is None or run.adoption is None or run.uid != metadata["uid"]:
+            return
+        # Our own relabelling, too, ends in DELETED here, without a deletionTimestamp: the watcher then has the pod.
+        if event.type != "DELETED" or "deletionTimestamp" in metadata:
+            self._watcher.on_event(event)
+
+
+def _untrimmed(pod: Manifest) -> Manifest:
+    return pod
+
+
+class PodAdopter:
+    """Finds out what became of the runs at ADOPTING.
+
+    ``housekeeper`` sweeps after each dead executor whose runs are all adopted.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        lifecycle: RunLifecycle,
+        settings: EngineSettings,
+        database: MetadataDatabase,
+        watcher: WorkerWatcher,
+        housekeeper: Housekeeper,
+    ) -> None:
+        self._client = client
+        self._lifecycle = lifecycle
+        self._registry = lifecycle.registry
+        self._settings = settings
+        self._database = database
+        self._watcher = watcher
+        self._housekeeper = housekeeper
+        self._requested = asyncio.Event()
+        self._watches: dict[str, OrphanWatch] = {}
+        self._relabelling = RequestQueue[WorkerRun](
+            self._relabel, self._relabel_failed, AimdLimit(ceiling=settings.max_requests)
+        )
+
+    def wake(self) -> None:
+        """Look for the pods of new runs at ADOPTING."""
+        self._requested.set()
+
+    async def run(self) -> None:
+        """Adopt until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._relabelling.run())
+            # A session that failed may have adopted pods without relabelling them.
+            for run in self._registry.at(RunStage.CREATED, RunStage.RUNNING):
+                if run.adoption is not None:
+                    self._relabelling.put(run)
+            # Watch before Airflow requests an adoption: etcd's compaction, by default every five minutes, makes a
+            # resourceVersion too old to watch from, and the last state of pods that were deleted meanwhile is lost.
+            for position in await self._load_positions(_WATCH_AHEAD_S):
+                self._adopt_from(position.executor, group)
+            self.wake()
+            while True:
+                await self._requested.wait()
+                self._requested.clear()
+                for owner in {run.adoption.owner for run in self._registry.at(RunStage.ADOPTING) if run.adoption}:
+                    self._adopt_from(owner, group)
+
+    async def _load_positions(self, max_age: float) -> Collection[WatchPosition]:
+        """Return the positions that other executors than this one have saved in the last seconds."""
+        server = position_server(self._client.host, self._settings)
+        try:
+            positions = await call_blocking(self._database.load_positions, server, max_age)
+        except Exception as error:
+            log.warning("The watch positions of former schedulers could not be read: %s", error)
+            return ()
+        own = label_value(self._settings.executor_id)
+        return [position for position in positions if position.executor != own]
+
+    def _adopt_from(self, owner: str, group: asyncio.TaskGroup) -> None:
+        if owner not in self._watches:
+            self._watches[owner] = watch = OrphanWatch(self._client, self._registry, self._watcher, owner)
+            group.create_task(self._attempt(watch))
+
+    async def _attempt(self, watch: OrphanWatch) -> None:
+        try:
+            await self._adopt_all(watch)
+        except Exception:  # must not end the session: pods of other executors are adopted in the same task group
+            log.exception("The pods of the former scheduler %s could not be adopted, trying again", watch.owner)
+            await asyncio.sleep(_RETRY_S)
+        # Not before the pause: without its entry, the next request would start a second watch.
+        del self._watches[watch.owner]
+        self.wake()  # for runs that are still at ADOPTING, or that were requested in this moment
+
+    async def _adopt_all(self, watch: OrphanWatch) -> None:
+        """Watch an executor's pods until all its runs are adopted, or until it turns out to be alive."""
+        saved = {
+            position.namespace: position.version
+            for position in await self._load_positions(_MAX_POSITION_AGE_S)
+            if position.executor == watch.owner
+        }
+        began = asked = _now()
+        adopted = False
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(watch.run(dict.fromkeys(self._settings.namespaces, "") | saved))
+            while not await self._is_done(watch, adopted, _now() - began):
+                if watch.listed:
+                    adopted = await self._adopt_known(watch) or adopted
+                elif _now() - asked > _UNLISTED_S:
+                    asked = _now()
+                    await self._release_settled(watch.owner)
+                await asyncio.sleep(_POLL_S)
+            watching.cancel()
+        if adopted:
+            self._housekeeper.sweep_soon()
+
+    async def _is_done(self, watch: OrphanWatch, adopted: bool, age: float) -> bool:
+        """Return whether the executor needs no watch any more: after adoption, or when it is alive after all.
+
+        Until Airflow requests the adoption, its pods are watched, so that the last state of none is missed.
+        """
+        runs = self._registry.runs.values()
+        if any(run.adoption is not None and run.adoption.owner == watch.owner for run in runs):
+            return False
+        if adopted or age > _WATCH_AHEAD_S:
+            return True
+        if age < _OUTDATED_HEARTBEAT_S:
+            return False
+        return watch.owner in map(label_value, await call_blocking(self._database.live_executors))
+
+    def _adopting(self, owner: str) -> dict[str, WorkerRun]:
+        """Return the runs at ADOPTING of a dead executor, by the task instance's id."""
+        runs = self._registry.at(RunStage.ADOPTING)
+        return {run.adoption.ti_id: run for run in runs if run.adoption is not None and run.adoption.owner == owner}
+
+    async def _adopt_known(self, watch: OrphanWatch) -> bool:
+        """Adopt the runs that have a pod, or had one, and end the others. Return whether there were any."""
+        runs = self._adopting(watch.owner)
+        if not runs:
+            return False
+        await self._adopt_matching(runs, watch.pods(), watch.pod, watch)
+        if remaining := {ti_id: run for ti_id, run in runs.items() if run.stage is RunStage.ADOPTING}:
+            await self._search_all_pods(remaining, watch)
+        return True
+
+    async def _adopt_matching(
+        self,
+        runs: Mapping[str, WorkerRun],
+        pods: Iterable[Pod],
+        pod: Callable[[str], Pod],
+        watch: OrphanWatch,
+    ) -> None:
+        """Adopt those of ``pods`` that belong to ``runs``; ``pod`` returns a pod's newest state by its uid."""
+        matches = match_pods(pods, [run.adoption for run in runs.values() if run.adoption is not None])
+        for number, (request, uid, attempt) in enumerate(matches):
+            self._adopt(runs[request.ti_id], pod(uid), attempt, gone=watch.last_state(uid) is not None)
+            if number % _PODS_PER_TURN == 0:
+                await asyncio.sleep(0)
+
+    async def _search_all_pods(self, runs: Mapping[str, WorkerRun], watch: OrphanWatch) -> None:
+        """Search among all worker pods: a pod may carry the label of an executor that died while it adopted."""
+        pods = PackedObjects()
+        labels = ",".join(f"{key}={value}" for key, value in WORKER_LABEL.items())
+        try:
+            for namespace in watch.namespaces:
+                await self._client.list_mapped(PODS, pods.add, namespace=namespace, labels=labels)
+        except CrosswindError as error:
+            log.warning("The pods of adopted tasks could not be listed, trying again: %s", error)
+            return
+        await self._adopt_matching(runs, map(as_pod, pods.values()), lambda uid: as_pod(pods[uid]), watch)
+        for run in runs.values():
+            self._lose(run)
+
+    def _adopt(self, run: WorkerRun, pod: Pod, attempt: int, *, gone: bool) -> None:
+        if run.stage is not RunStage.ADOPTING:
+            return
+        metadata, mounted = pod["metadata"], mounted_workload(pod)
+        claim = (metadata.get("labels") or {}).get(CLAIM_LABEL)
+        unique_id = claim or (mounted.key if mounted else attempt_unique_id(run.unique_id, attempt))
+        self._registry.replace_task(run, replace(run.task, unique_id=unique_id, executor_id=self._settings.executor_id))
+        run.mark_created(_now())
+        run.uid, run.attempt = metadata["uid"], attempt
+        if claim is not None:
+            run.claim = PodClaim("", "", _now())  # the row says whether its task has begun
+        self._registry.set_pod(run, metadata["namespace"], metadata["name"])
+        if mounted:
+            self._lifecycle.use_secret(run, mounted.secret)
+        self._lifecycle.pod_created(run)
+        # A pod that left the old executor's selector was deleted if it has a deletionTimestamp. Otherwise somebody has
+        # relabelled it, and the request that sets our label finds out.
+        if not gone:
+            self._watcher.on_event(InformerEvent("ADDED", dict(pod), "list"))
+        elif "deletionTimestamp" in metadata:
+            run.adoption = None
+            self._watcher.pod_gone(run, pod)
+        if run.adoption is not None:
+            self._relabelling.put(run)
+
+    def _lose(self, run: WorkerRun) -> None:
+        """End a run without a trace of a pod."""
+        if run.stage is not RunStage.ADOPTING:
+            return
+        run.adoption = None
+        run.mark_pod_gone()
+        if run.revoked:
+            self._lifecycle.forget_if_done(run)
+            return
+        self._lifecycle.end(run, RunResult(failed=True, reason="PodLost", message=_LOST_MESSAGE, lost=True))
+
+    async def _release_settled(self, owner: str) -> None:
+        """Free the slots of tasks that have ended while their pods cannot be listed."""
+        log.warning("The pods of the former scheduler %s cannot be listed; its tasks are not touched meanwhile", owner)
+        runs = self._adopting(owner).values()
+        try:
+            states = await call_blocking(self._database.workload_states, [run.workload for run in runs])
+        except Exception as error:
+            log.warning("The metadata database could not be asked about adopted tasks: %s", error)
+            return
+        for run in runs:
+            state = states.get(run.workload, DatabaseState.SETTLED)
+            if run.stage is RunStage.ADOPTING and state is DatabaseState.SETTLED:
+                run.adoption = None
+                run.mark_pod_gone()
+                message = "ended while its pod could not be looked for"
+                self._lifecycle.end(run, RunResult(failed=False, message=message))
+
+    async def _relabel(self, run: WorkerRun) -> None:
+        """Set our label. The patch names the uid, so that it never labels a new pod of the same name."""
+        if run.pod_gone:
+            run.adoption = None
+            return
+        metadata = {"uid": run.uid, "labels": {"airflow-worker": label_value(self._settings.executor_id)}}
+        try:
+            await self._client.patch(PODS, run.name, {"metadata": metadata}, namespace=run.namespace)
+        except (NotFound, Conflict):  # it is gone; on a conflict another pod has its name
+            await self._watcher.check_pod(run, self._last_known_state(run))
+        # From now on the watcher reports the pod: it carries our label.
+        run.adoption = None
+
+    def _last_known_state(self, run: WorkerRun) -> Pod:
+        states = (watch.last_state(run.uid) for watch in self._watches.values())
+        unknown: Pod = {"metadata": {"name": run.name, "namespace": run.namespace}}
+        return next(filter(None, states), unknown)
+
+    def _relabel_failed(self, run: WorkerRun, error: Exception) -> float:
+        log.warning("Pod %s is adopted, but could not be labelled as ours yet: %s", run.pod_path, error)
+        if not is_transient(error):  # the permission to patch pods may be granted later
+            return _MAX_LABEL_RETRY_S
+        failures = self._relabelling.failures(run)
+        return pause_after(failures, error, first=_FIRST_LABEL_RETRY_S, ceiling=_MAX_LABEL_RETRY_S)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,117 @@
+"""The metadata database as the engine sees it, and the one function that cleans every text on its way there.
+
+``crosswind.provider.metadata_db`` implements the protocol.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from crosswind.engine.losses import LostTry
+from crosswind.engine.state import Workload
+
+__all__ = ["DatabaseState", "MetadataDatabase", "WatchPosition", "storable"]
+
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+_CUT = " … (cut)"
+
+
+class DatabaseState(enum.Enum):
+    """What the metadata database says about a workload."""
+
+    SETTLED = "settled"
+    """It has ended there too, is deferred, or belongs to another pod by now: no report is needed."""
+    QUEUED = "queued"
+    RUNNING = "running"
+    RESTARTING = "restarting"
+    """Cleared while it ran: on SUCCESS, Airflow runs it again."""
+    UNSERIALIZED = "unserialized"
+    """Cleared while it ran, but its DAG or task is not serialized: Airflow would store SUCCESS as its result."""
+    DELETED = "deleted"
+    """Its row is gone: a user deleted the task instance, the DAG run or the DAG."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchPosition:
+    """How far an executor's watch has come: it has handled every event up to ``version``."""
+
+    executor: str
+    server: str
+    """The API server's address: a version is valid for its own server alone."""
+    namespace: str | None
+    """None for one watch of all namespaces."""
+    version: str
+    """A resourceVersion."""
+
+
+class MetadataDatabase(Protocol):
+    """What the engine asks the metadata database. Every method is called in a thread that may block."""
+
+    def workload_states(self, workloads: Collection[Workload]) -> Mapping[Workload, DatabaseState]:
+        """Return the state of each workload; one without a ``ref`` is left out and counts as settled."""
+        ...
+
+    def hosts(self, workloads: Collection[Workload]) -> Mapping[Workload, str]:
+        """Return the host names of the workers that started these tasks; a task that does not run is left out."""
+        ...
+
+    def live_executors(self) -> Collection[str]:
+        """Return the ids of all executors that are alive, before they become values of ``airflow-worker``."""
+        ...
+
+    def write_task_log(self, workload: Workload, message: str) -> None:
+        """Write into the task's own log why it failed; best effort."""
+        ...
+
+    def reschedule(self, workloads: Collection[Workload]) -> Collection[Workload]:
+        """Have Airflow schedule tasks again without using up a retry; return those that are rescheduled by now."""
+        ...
+
+    def replace_lost(self, messages: Mapping[Workload, str]) -> Mapping[Workload, LostTry]:
+        """Give tasks whose pods the cluster took another try, without using up a retry, or refuse it.
+
+        ``messages`` says of each, in a sentence, how its pod was lost. Those are left out whose state must be asked
+        again: the row is locked, or has changed.
+        """
+        ...
+
+    def count_losses(self, workloads: Collection[Workload]) -> Mapping[Workload, int]:
+        """Return how many times in a row the cluster has taken the pods of tasks; those with none are left out."""
+        ...
+
+    def orphaned_workloads(self, pods: Mapping[str, Mapping[str, str]]) -> Mapping[str, Workload | None]:
+        """Return what the database knows of the pods of dead executors, given as annotations by uid.
+
+        A workload: no other component reports its end, so its pod must be adopted. None: the pod need not start. Pods
+        that are left out belong to somebody else.
+        """
+        ...
+
+    def save_positions(self, positions: Collection[WatchPosition]) -> None:
+        """Save positions of watches for the executor that comes after this one."""
+        ...
+
+    def load_positions(self, server: str, max_age: float) -> Collection[WatchPosition]:
+        """Return the positions that executors, this one included, have saved in the last ``max_age`` seconds."""
+        ...
+
+
+def storable(text: object, *, most_bytes: int | None = None, most_chars: int | None = None) -> str:
+    """Return a text that PostgreSQL, MySQL and SQLite store, and that encodes as UTF-8.
+
+    NUL characters, which PostgreSQL refuses, and lone surrogates, which UTF-8 cannot encode, become U+FFFD.
+    ``most_bytes`` and ``most_chars``: the column's limits; a longer text is cut, with a mark where it fits.
+    """
+    clean = str(text)
+    if not clean.isascii():
+        # JSON escapes write a character beyond U+FFFF as a pair of surrogates: UTF-16 joins pairs, "replace" the rest.
+        clean = clean.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    clean = clean.replace("\0", _REPLACEMENT)
+    if most_chars is not None and len(clean) > most_chars:
+        clean = clean[: most_chars - len(_CUT)] + _CUT if most_chars > 2 * len(_CUT) else clean[:most_chars]
+    if most_bytes is not None and len(data := clean.encode()) > most_bytes:
+        clean = data[: most_bytes - len(_CUT.encode())].decode(errors="ignore") + _CUT
+    return clean

@@ -1,0 +1,236 @@
+"""Finds pods and Secrets that no executor looks after, and has them cleaned up or adopted.
+
+``Housekeeper`` calls ``LeftoverSweep.sweep``, which owns no task.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from crosswind.engine.database import MetadataDatabase
+from crosswind.engine.lifecycle import RunLifecycle
+from crosswind.engine.sealed_workload import deployment_scope
+from crosswind.engine.state import (
+    LOCAL_EXECUTOR_PREFIX,
+    WORKER_LABEL,
+    AdoptionRequest,
+    RunResult,
+    RunStage,
+    RunTimes,
+    WorkerRun,
+    Workload,
+)
+from crosswind.engine.warm_requests import WarmRequests
+from crosswind.engine.worker_pod import WorkerTask
+from crosswind.engine.workload_secrets import SECRET_LABELS, SecretBatch, secrets_of
+from crosswind.event_loop import call_blocking
+from crosswind.kube.client import Client
+from crosswind.kube.resources import PODS, SECRETS
+from crosswind.pods.fields import as_pod
+from crosswind.pods.kept_logs import log_outlives_pod
+from crosswind.pods.naming import label_value, team_label
+from crosswind.pods.verdict import Verdict, judge
+from crosswind.settings import EngineSettings
+from crosswind.types import Manifest, ObjectMeta, Pod
+
+__all__ = ["Cleaner", "LeftoverSweep", "belongs_to_live_dag_test"]
+
+log = logging.getLogger(__name__)
+
+_DAG_TEST_MAX_AGE = datetime.timedelta(days=1)
+
+
+class Cleaner(Protocol):
+    """Where leftovers go: ``PodCleaner``, or the ``LogArchiver`` in front of it."""
+
+    def put(self, item: WorkerRun | SecretBatch) -> None:
+        """Clean up the pod of an ended run, or delete a Secret."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Orphan:
+    """A pod of a dead executor, as an ended run."""
+
+    run: WorkerRun
+    over: bool
+    started: bool
+    annotations: Mapping[str, str]
+    owner: str
+
+
+class LeftoverSweep:
+    """Sweeps the namespaces of an executor: pods and Secrets of dead executors, and stray ones of its own."""
+
+    def __init__(
+        self,
+        client: Client,
+        lifecycle: RunLifecycle,
+        settings: EngineSettings,
+        database: MetadataDatabase,
+        cleaner: Cleaner,
+    ) -> None:
+        self._client = client
+        self._lifecycle = lifecycle
+        self._registry = lifecycle.registry
+        self._settings = settings
+        self._database = database
+        self._cleaner = cleaner
+        self._waiting_pods: WarmRequests | None = None
+        if settings.warm is None and settings.warm_secret:  # with ``warm`` on, ``WarmPool`` sweeps them
+            scope = deployment_scope(settings.warm_secret, settings.team)
+            owner = label_value(settings.executor_id)
+            self._waiting_pods = WarmRequests(client, settings.warm_secret, scope, owner)
+        self._suspect_secrets: set[tuple[str, str]] = set()
+        self._suspect_pods: set[str] = set()
+
+    @property
+    def has_suspects(self) -> bool:
+        """Whether the next sweep deletes the Secrets and pods that are unused in it as well."""
+        return bool(self._suspect_secrets or self._suspect_pods)
+
+    async def sweep(self) -> None:
+        """Sweep once. Raises the errors of the API server and of the database."""
+        live = {label_value(executor) for executor in await call_blocking(self._database.live_executors)}
+        for namespace in self._settings.namespaces:
+            await self._sweep_orphans(namespace, live)
+            await self._sweep_secrets(namespace, live - {label_value(self._settings.executor_id)})
+        await self._sweep_own_pods()
+        if self._waiting_pods is not None:
+            await self._waiting_pods.sweep_dead(self._settings.namespaces, live)
+
+    # --- pods of this executor ----------------------------------------------------------------------------------------
+
+    async def _sweep_own_pods(self) -> None:
+        """Clean up pods with our label and no run, if two sweeps in a row find them so.
+
+        Their deletion was refused for good, or their creation was carried out after it was given up. While this
+        scheduler lives, no other one deletes them. A pod that runs is left to end by itself: its task has ended or has
+        another pod, and its worker learns that from its heartbeats.
+        """
+        selector = f"{_worker_selector()},airflow-worker={label_value(self._settings.executor_id)}"
+        selector += f",airflow_executor_done!=True,{self._team_selector()}"
+        strays: dict[str, WorkerRun] = {}
+        for namespace in self._settings.namespaces:
+            for run in (await self._client.list_mapped(PODS, self._stray, namespace=namespace, labels=selector)).items:
+                if run is not None:
+                    strays[run.uid] = run
+        for uid in strays.keys() & self._suspect_pods:
+            log.warning("Pod %s has our label, and no task waits for it: it is cleaned up", strays[uid].pod_path)
+            self._cleaner.put(strays[uid])
+        self._suspect_pods = strays.keys() - self._suspect_pods
+
+    def _stray(self, pod: Manifest) -> WorkerRun | None:
+        """Return a pod without a run as an ended run; None for one that runs or is being deleted."""
+        metadata, verdict = as_pod(pod)["metadata"], judge(pod)
+        run = self._registry.pods.get((metadata["namespace"], metadata["name"]))
+        if "deletionTimestamp" in metadata or (run is not None and run.uid in ("", metadata["uid"])):
+            return None
+        if verdict.started and not verdict.over:
+            return None
+        stray = self._as_ended_run(as_pod(pod), verdict)
+        if not verdict.over:
+            stray.delete_in_any_case()
+        return stray
+
+    # --- pods of dead executors ---------------------------------------------------------------------------------------
+
+    async def _sweep_orphans(self, namespace: str | None, live: set[str]) -> None:
+        """Clean up or adopt pods of dead executors that have ended, or that need not start."""
+        others = ",".join(sorted({*live, label_value(self._settings.executor_id)}))
+        selector = f"{_worker_selector()},airflow-worker notin ({others}),airflow_executor_done!=True"
+        pods = (await self._client.list_mapped(PODS, self._orphan, namespace=namespace, labels=selector)).items
+        orphans = {orphan.run.uid: orphan for orphan in pods if orphan is not None}
+        if not orphans:
+            return
+        annotations = {uid: orphan.annotations for uid, orphan in orphans.items()}
+        workloads = await call_blocking(self._database.orphaned_workloads, annotations)
+        for uid, orphan in orphans.items():
+            if (workload := workloads.get(uid)) is not None:
+                self._lifecycle.request_adoption([_adoption_request(workload, orphan.owner)])
+            elif orphan.over:
+                self._cleaner.put(orphan.run)
+            elif uid in workloads and not orphan.started:
+                orphan.run.delete_in_any_case()
+                self._cleaner.put(orphan.run)
+
+    def _orphan(self, pod: Manifest) -> _Orphan | None:
+        """Return what matters of a dead executor's pod; None for one whose task runs, or that is adopted by now."""
+        metadata, verdict = as_pod(pod)["metadata"], judge(pod)
+        if belongs_to_live_dag_test(metadata) or (metadata["namespace"], metadata["name"]) in self._registry.pods:
+            return None
+        annotations = metadata.get("annotations") or {}
+        if verdict.started and not verdict.over and "task_instance_id" in annotations:
+            return None
+        owner = (metadata.get("labels") or {}).get("airflow-worker", "")
+        return _Orphan(self._as_ended_run(as_pod(pod), verdict), verdict.over, verdict.started, annotations, owner)
+
+    def _as_ended_run(self, pod: Pod, verdict: Verdict) -> WorkerRun:
+        metadata, archive = pod["metadata"], self._settings.archive
+        ti_id = (metadata.get("annotations") or {}).get("task_instance_id", "")
+        task = WorkerTask("", "", "", 0, metadata["uid"], ti_id=ti_id)
+        result = RunResult(failed=not verdict.succeeded)
+        workload = Workload(metadata["uid"], task, 0.0, None)
+        run = WorkerRun(workload, task, RunTimes(0.0), stage=RunStage.ENDED, result=result)
+        run.settle()
+        run.name, run.namespace, run.uid = metadata["name"], metadata["namespace"], metadata["uid"]
+        run.log_on_volume = archive is not None and log_outlives_pod(pod, archive.folder)
+        return run
+
+    # --- Secrets ------------------------------------------------------------------------------------------------------
+
+    async def _sweep_secrets(self, namespace: str | None, siblings: set[str]) -> None:
+        """Delete workload Secrets that no pod needs in two sweeps in a row: a new one exists before its pods.
+
+        ``siblings``: live executors, which delete their own Secrets, as do those of other teams.
+        """
+        selector = ",".join(f"{key}={value}" for key, value in SECRET_LABELS.items())
+        selector += f",airflow-worker notin ({','.join(sorted(siblings))})" if siblings else ""
+        selector += f",{self._team_selector()}"
+        secrets = await self._client.list_mapped(SECRETS, _sweepable_secret, namespace=namespace, labels=selector)
+        unused = {secret for secret in secrets.items if secret is not None and secret not in self._registry.secrets}
+        if unused:
+            selector = "kubernetes_executor=True"
+            used = await self._client.list_mapped(
+                PODS, lambda pod: secrets_of([as_pod(pod)]), namespace=namespace, labels=selector
+            )
+            unused -= set().union(*used.items)
+        for secret in unused & self._suspect_secrets:
+            self._cleaner.put(SecretBatch(name=secret[1], namespace=secret[0], minted_at=0.0))
+        elsewhere = {secret for secret in self._suspect_secrets if namespace not in (None, secret[0])}
+        self._suspect_secrets = elsewhere | (unused - self._suspect_secrets)
+
+    def _team_selector(self) -> str:
+        team = team_label(self._settings.team)
+        return ",".join(f"{key}={value}" for key, value in team.items()) or "!crosswind/team"
+
+
+def _worker_selector() -> str:
+    return ",".join(f"{key}={value}" for key, value in WORKER_LABEL.items())
+
+
+def _adoption_request(workload: Workload, owner: str) -> AdoptionRequest:
+    """Return a request for a workload whose pod exists; the adopter finds the pod by its annotations."""
+    task = workload.task
+    key = task.dag_id, task.task_id, task.run_id, task.try_number, task.map_index
+    return AdoptionRequest(task.run_id, key, workload, owner=owner)
+
+
+def belongs_to_live_dag_test(metadata: ObjectMeta) -> bool:
+    """Return whether an object belongs to a ``dag.test`` that may still run: the database does not know.
+
+    It deletes its own objects when it ends. A day later it counts as killed, whatever the difference of the clocks.
+    """
+    if not (metadata.get("labels") or {}).get("airflow-worker", "").startswith(LOCAL_EXECUTOR_PREFIX):
+        return False
+    created = datetime.datetime.fromisoformat(metadata["creationTimestamp"])
+    return datetime.datetime.now(datetime.UTC) - created < _DAG_TEST_MAX_AGE
+
+
+def _sweepable_secret(secret: Manifest) -> tuple[str, str] | None:
+    metadata = secret["metadata"]
+    return None if belongs_to_live_dag_test(metadata) else (metadata["namespace"], metadata["name"])

@@ -1,0 +1,99 @@
+"""Compares runs that have not started with the database: a pending pod cannot notice that its task was cleared.
+
+A worker that has started learns from its heartbeats that its task was cleared, marked or deleted, and ends by itself.
+``UnstartedPodReconciler.run`` is one loop with a thread for its queries; both end when it is cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from crosswind.engine.database import DatabaseState, MetadataDatabase
+from crosswind.engine.lifecycle import RunLifecycle
+from crosswind.engine.state import RunStage, WorkerRun
+from crosswind.event_loop import BlockingCallThread
+
+__all__ = ["UnstartedPodReconciler", "decide_unstarted"]
+
+log = logging.getLogger(__name__)
+
+_COMPARE_RUNNING_EVERY = 6
+"""Every n-th comparison includes the runs that have started."""
+_RUNS_PER_QUERY = 500
+"""SQLite takes 999 parameters."""
+
+_UNSTARTED = RunStage.ADOPTING, RunStage.WAITING, RunStage.CREATED
+
+
+def decide_unstarted(run: WorkerRun, state: DatabaseState) -> Literal["keep", "drop", "restart"]:
+    """Decide what happens to a run that has not ended, given what the database says.
+
+    ``drop``: delete the pod, report nothing. ``restart``: delete the pod, then report that the cleared task has ended.
+    """
+    if run.revoked or run.stage is RunStage.ENDED:
+        return "keep"
+    if state is DatabaseState.DELETED:
+        return "drop"  # also if it has started: a worker that hangs sends no heartbeats
+    if run.stage not in _UNSTARTED:
+        return "keep"
+    if state is DatabaseState.SETTLED:
+        return "drop"
+    if state in (DatabaseState.RESTARTING, DatabaseState.UNSERIALIZED) and run.stage is not RunStage.ADOPTING:
+        return "restart"
+    return "keep"
+
+
+class UnstartedPodReconciler:
+    """Asks the database every ``interval`` seconds about all runs that have not started."""
+
+    def __init__(self, database: MetadataDatabase, lifecycle: RunLifecycle, interval: float) -> None:
+        self._database = database
+        self._lifecycle = lifecycle
+        self._interval = interval
+        self._rounds = 0
+
+    async def run(self) -> None:
+        """Compare until cancelled."""
+        thread, loop = BlockingCallThread("crosswind-unstarted-pods"), asyncio.get_running_loop()
+        try:
+            due = loop.time()
+            while True:
+                due = max(due + self._interval, loop.time())
+                await asyncio.sleep(due - loop.time())
+                await self.compare(thread)
+        finally:
+            thread.close()
+
+    async def compare(self, thread: BlockingCallThread) -> None:
+        """Compare once. If the database does not answer, the next comparison catches up."""
+        self._rounds += 1
+        for runs in self._batches():
+            try:
+                states = await thread.call(self._database.workload_states, [run.workload for run in runs])
+            except Exception as error:
+                log.warning("Pods could not be compared with the metadata database, trying again: %s", error)
+                return
+            for run in runs:
+                self._apply(run, states.get(run.workload, DatabaseState.QUEUED))
+
+    def _batches(self) -> Iterator[Sequence[WorkerRun]]:
+        """Yield the runs to ask about. A new run is left out: the scheduler may not have committed its row yet."""
+        before = asyncio.get_running_loop().time() - self._interval / 2
+        stages = [*_UNSTARTED, RunStage.RUNNING] if self._rounds % _COMPARE_RUNNING_EVERY == 0 else _UNSTARTED
+        runs = [
+            run
+            for run in self._lifecycle.registry.at(*stages)
+            if run.workload.ref is not None and not run.revoked and run.times.requested <= before
+        ]
+        return (runs[start : start + _RUNS_PER_QUERY] for start in range(0, len(runs), _RUNS_PER_QUERY))
+
+    def _apply(self, run: WorkerRun, state: DatabaseState) -> None:
+        decision = decide_unstarted(run, state)
+        if decision == "drop":
+            log.info("Pod %s is deleted: its task was cleared, marked or deleted", run.pod_path)
+            self._lifecycle.drop(run)
+        elif decision == "restart":
+            self._lifecycle.restart(run)

@@ -1,0 +1,94 @@
+"""Airflow's reader of task logs, extended by the logs that Crosswind archived of pods that are gone."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from airflow.configuration import conf
+from airflow.executors.executor_loader import ExecutorLoader
+from airflow.utils.log.file_task_handler import FileTaskHandler
+from airflow.utils.state import TaskInstanceState
+from sqlalchemy.exc import SQLAlchemyError
+
+from crosswind.pods.kept_logs import lines_of
+
+if TYPE_CHECKING:
+    from airflow.models.taskinstance import TaskInstance
+
+__all__ = ["ArchiveTaskHandler", "install"]
+
+log = logging.getLogger(__name__)
+
+SourcesAndLogs: TypeAlias = tuple[list[str], list[Generator[str]]]
+"""Where the logs come from, for the reader, and the lines of each."""
+
+_UNFINISHED = (
+    None,
+    TaskInstanceState.SCHEDULED,
+    TaskInstanceState.QUEUED,
+    TaskInstanceState.RUNNING,
+    TaskInstanceState.RESTARTING,
+)
+
+
+class ArchiveTaskHandler(FileTaskHandler):
+    """Reads the logs that Airflow's handler reads; without a remote log, those in the metadata database.
+
+    Between the end of a task and the storage of its log, the log is read from the pod.
+    """
+
+    def _read_remote_logs(self, ti: Any, try_number: int, metadata: Any = None) -> Any:
+        with contextlib.suppress(NotImplementedError):  # raised where no remote logging is configured
+            sources, logs = super()._read_remote_logs(ti, try_number, metadata)
+            if logs:
+                return sources, logs
+        sources, logs = _read_archive(ti)
+        if not logs and ti.state not in _UNFINISHED:
+            pod_sources, logs = _read_pod(ti, try_number)
+            sources += pod_sources
+        return sources, logs
+
+
+def _read_archive(ti: TaskInstance) -> SourcesAndLogs:
+    from crosswind.provider.log_store import read_logs
+
+    try:
+        archived = read_logs(ti.id)
+    except SQLAlchemyError as error:  # the other sources may still have the log
+        log.warning("Logs kept in the metadata database cannot be read", exc_info=error)
+        return [f"Logs kept in the metadata database cannot be read: {type(error).__name__}"], []
+    sources = [f"Pod {pod.name or pod.pod}, {pod.size} bytes, kept in the metadata database" for pod in archived]
+    return sources, [lines_of(pod.content) for pod in archived]
+
+
+def _read_pod(ti: TaskInstance, try_number: int) -> SourcesAndLogs:
+    """Read the log of a pod that still exists, through the task's executor if that is Crosswind's."""
+    executor = ExecutorLoader.load_executor(ti.executor) if ti.executor else ExecutorLoader.get_default_executor()
+    # The method is looked up by name: an import of our executor would load the whole engine into an API server whose
+    # tasks another executor runs.
+    read_pod_log = getattr(executor, "read_pod_log", None)
+    if read_pod_log is None:
+        return [], []
+    messages, texts = read_pod_log(ti, try_number)
+    return messages, [(line for line in text.splitlines()) for text in texts if text]
+
+
+def install() -> None:
+    """Replace Airflow's reader of task logs, unless the deployment has a reader of its own."""
+    logger, reader_name = logging.getLogger("airflow.task"), conf.get("logging", "task_log_reader")
+    for index, handler in enumerate(logger.handlers):
+        if handler.name == reader_name and type(handler) is FileTaskHandler:
+            logger.handlers[index] = _archive_handler_like(handler)
+
+
+def _archive_handler_like(handler: FileTaskHandler) -> ArchiveTaskHandler:
+    replacement = ArchiveTaskHandler(handler.local_base, handler.max_bytes, handler.backup_count, handler.delay)
+    replacement.name = handler.name
+    replacement.setLevel(handler.level)
+    replacement.setFormatter(handler.formatter)
+    for log_filter in handler.filters:
+        replacement.addFilter(log_filter)
+    return replacement

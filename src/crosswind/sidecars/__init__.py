@@ -1,0 +1,1 @@
+"""Sidecars: how each product is recognised and ended, and what ends it (shutdown, reaper, wrapper)."""

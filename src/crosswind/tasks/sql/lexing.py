@@ -1,0 +1,103 @@
+"""Tokens of a text, by sqlglot's tokenizers, and the questions that the splitting of statements asks about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+from sqlglot.dialects.dialect import Dialect
+from sqlglot.tokenizer_core import Token, TokenType
+
+from crosswind.tasks.sql.phrases import words
+
+__all__ = [
+    "CHANGING",
+    "QUERIES",
+    "STARTERS",
+    "T_SQL",
+    "Tokens",
+    "closing",
+    "depths",
+    "opens_parenthesis",
+    "parenthesised",
+    "starts_line",
+    "tokenize",
+    "word",
+]
+
+Tokens = Sequence[Token]
+
+T_SQL = {"tsql", "fabric"}
+"""Dialects in which no sign needs to end a statement."""
+STARTERS = words(
+    """SELECT INSERT UPDATE DELETE MERGE CREATE DROP ALTER EXEC EXECUTE DECLARE SET IF WHILE BEGIN END ELSE PRINT
+    TRUNCATE WITH USE RETURN RAISERROR THROW COMMIT ROLLBACK SAVE GRANT REVOKE OPEN FETCH CLOSE DEALLOCATE BULK
+    WAITFOR BREAK CONTINUE GOTO"""
+)
+"""The first words of the statements of T-SQL."""
+CHANGING = {"INSERT", "UPDATE", "DELETE", "MERGE", "EXECUTE"}
+QUERIES = {"SELECT", "WITH", "SEL"}
+
+
+@lru_cache(maxsize=16)
+def _tokenizer(dialect: type[Dialect]) -> Any:
+    """Return the dialect's tokenizer class without its COMMANDS, whose statements it would return as one text."""
+    return type("Tokens", (dialect.tokenizer_class,), {"COMMANDS": set()})
+
+
+def tokenize(sql: str, dialect: Dialect) -> list[Token]:
+    """Return the tokens of ``sql``; raises ``TokenError``."""
+    tokens: list[Token] = list(_tokenizer(type(dialect))(dialect=dialect).tokenize(sql))
+    return [token for token in tokens if token.token_type is not TokenType.HIVE_TOKEN_STREAM]  # a mark of Athena's
+
+
+def word(tokens: Tokens, index: int = 0) -> str:
+    """Return a token's text in capitals; "" for quoted text, and after the last token."""
+    if index >= len(tokens) or tokens[index].token_type in (TokenType.STRING, TokenType.IDENTIFIER):
+        return ""
+    return str(tokens[index].text).split(" ", 1)[0].upper()  # sqlglot has tokens of two words, such as UNLOCK TABLES
+
+
+def starts_line(tokens: Tokens, index: int) -> bool:
+    """Return whether a token is the first one of its line."""
+    return index == 0 or tokens[index].line > tokens[index - 1].line
+
+
+def opens_parenthesis(tokens: Tokens, index: int) -> bool:
+    """Return whether the token at ``index``, which may be after the last one, is an opening parenthesis."""
+    return index < len(tokens) and tokens[index].token_type is TokenType.L_PAREN
+
+
+def depths(tokens: Tokens, start: int = 0) -> Iterator[tuple[int, int]]:
+    """Yield the index of each token from ``start``, and the number of parentheses that are open after it."""
+    depth = 0
+    for index in range(start, len(tokens)):
+        kind = tokens[index].token_type
+        depth += (kind is TokenType.L_PAREN) - (kind is TokenType.R_PAREN)
+        yield index, depth
+
+
+def closing(tokens: Tokens, index: int) -> int:
+    """Return the index of the parenthesis that closes the one at ``index``; the number of tokens if none does."""
+    return next((place for place, depth in depths(tokens, index) if depth == 0), len(tokens))
+
+
+def parenthesised(tokens: Tokens) -> Iterator[Tokens]:
+    """Yield the queries in parentheses, and the query that a cursor is declared for."""
+    index = 0
+    while index < len(tokens):
+        if opens_parenthesis(tokens, index) and _begins_query(tokens, index + 1):
+            end = closing(tokens, index)
+            yield tokens[index + 1 : end]
+            index = end
+        elif index and word(tokens, index) in QUERIES and word(tokens, index - 1) in {"FOR", "IS", "DEFAULT", "IN"}:
+            yield tokens[index:]
+            return
+        index += 1
+
+
+def _begins_query(tokens: Tokens, index: int) -> bool:
+    while opens_parenthesis(tokens, index):
+        index += 1
+    return word(tokens, index) in QUERIES

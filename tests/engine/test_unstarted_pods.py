@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import pytest
+from tests.engine.recording import RecordedLifecycle
+
+from crosswind.engine.database import DatabaseState
+from crosswind.engine.state import RunStage, RunTimes, WorkerRun, Workload
+from crosswind.engine.unstarted_pods import UnstartedPodReconciler, decide_unstarted
+from crosswind.engine.worker_pod import WorkerTask
+from deadlines import scaled
+
+
+def a_run(stage: RunStage = RunStage.CREATED, name: str = "u1", **fields: Any) -> WorkerRun:
+    task = WorkerTask("dag", "task", "run", 1, name)
+    run = WorkerRun(Workload(name, task, 1.0, lambda: b"{}", ref="row"), task, RunTimes(-100.0), stage=stage)
+    for field, value in fields.items():
+        setattr(run, field, value)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("run", "state", "decision"),
+    [
+        (a_run(), DatabaseState.QUEUED, "keep"),
+        (a_run(), DatabaseState.RUNNING, "keep"),
+        (a_run(), DatabaseState.SETTLED, "drop"),
+        (a_run(), DatabaseState.DELETED, "drop"),
+        (a_run(), DatabaseState.RESTARTING, "restart"),
+        (a_run(), DatabaseState.UNSERIALIZED, "restart"),
+        (a_run(RunStage.WAITING), DatabaseState.SETTLED, "drop"),
+        (a_run(RunStage.WAITING), DatabaseState.RESTARTING, "restart"),
+        (a_run(RunStage.ADOPTING), DatabaseState.SETTLED, "drop"),
+        (a_run(RunStage.ADOPTING), DatabaseState.RESTARTING, "keep"),
+        (a_run(RunStage.RUNNING), DatabaseState.SETTLED, "keep"),
+        (a_run(RunStage.RUNNING), DatabaseState.RESTARTING, "keep"),
+        (a_run(RunStage.RUNNING), DatabaseState.DELETED, "drop"),
+        (a_run(RunStage.ENDED), DatabaseState.DELETED, "keep"),
+        (a_run(revoked=True), DatabaseState.SETTLED, "keep"),
+    ],
+)
+def test_the_decision_on_an_unstarted_pod_follows_from_its_row(
+    run: WorkerRun, state: DatabaseState, decision: str
+) -> None:
+    assert decide_unstarted(run, state) == decision
+
+
+class Database:
+    """A database in which every row is settled; the first query fails."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+
+    def workload_states(self, workloads: Collection[Workload]) -> Mapping[Workload, DatabaseState]:
+        self.asked.append([str(workload.key) for workload in workloads])
+        if len(self.asked) == 1:
+            raise OSError("away")
+        return dict.fromkeys(workloads, DatabaseState.SETTLED)
+
+
+async def test_waiting_runs_are_compared_until_the_database_answers() -> None:
+    lifecycle, database = RecordedLifecycle(), Database()
+    now = asyncio.get_running_loop().time()
+    runs = [a_run(name="waits"), a_run(RunStage.RUNNING, "runs"), a_run(name="new", times=RunTimes(now + 60))]
+    foreign = a_run(name="a connection test")
+    foreign.workload = Workload("a connection test", foreign.task, 1.0, None)
+    for run in (*runs, foreign):
+        lifecycle.registry.add(run)
+    reconciler = UnstartedPodReconciler(database, lifecycle, 0.05)  # type: ignore[arg-type]
+    task = asyncio.create_task(reconciler.run())
+    try:
+        async with asyncio.timeout(scaled(10)):
+            while not lifecycle.cleaned_up:  # noqa: ASYNC110 - the reconciler's own task is waited for
+                await asyncio.sleep(0.005)
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+    assert database.asked[:2] == [["waits"], ["waits"]]
+    assert lifecycle.cleaned_up == [runs[0]]
+    assert runs[0].revoked
