@@ -1,0 +1,63 @@
+"""The second run of failed tests that continuous integration does."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TEST = """
+from pathlib import Path
+
+def test_it():
+    assert Path("passes").exists()
+
+def test_other():
+    Path("other ran").touch()
+"""
+
+
+@pytest.fixture
+def tool() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("test_again", ROOT / "tools" / "test_again.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> dict[Path, Path]:
+    (tmp_path / "test_sample.py").write_text(TEST)
+    (tmp_path / "pytest.ini").touch()
+    record(tmp_path, "test_sample.py::test_it")
+    return {tmp_path: Path(sys.prefix)}
+
+
+def record(folder: Path, *failed: str) -> None:
+    cache = folder / ".pytest_cache" / "v" / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    (cache / "lastfailed").write_text(json.dumps(dict.fromkeys(failed, True)))
+
+
+def test_what_fails_again_fails_the_run(tool: ModuleType, suite: dict[Path, Path], tmp_path: Path) -> None:
+    assert tool.run_again(suite) == 1
+    (tmp_path / "passes").touch()
+    assert tool.run_again(suite) == 0
+    assert not (tmp_path / "other ran").exists()
+
+
+def test_many_failures_and_a_run_without_any_test_are_no_accident(
+    tool: ModuleType, suite: dict[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "passes").touch()
+    record(tmp_path, *(f"test_sample.py::test_{number}" for number in range(tool.MOST + 1)))
+    assert tool.run_again(suite) == 1
+    (tmp_path / ".pytest_cache" / "v" / "cache" / "lastfailed").unlink()
+    assert tool.run_again(suite) == 1

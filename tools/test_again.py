@@ -1,0 +1,49 @@
+"""Run the tests that failed in the last ``make test`` once more, one after the other: ``python test_again.py``.
+
+For ``.ci/run`` on two busy cores. A test that fails again fails the run. One that passes now needs more time or order
+than it should; its failure stays in the output above, and it is a fault to fix. Where more than ``MOST`` tests failed,
+or none was recorded because pytest did not get that far, nothing runs again and the exit code is 1.
+
+Standard library alone, like all that ``make`` runs by the system's Python.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+MOST = 5
+"""Failures that may be the machine's. More have a cause in common."""
+
+ROOT = Path(__file__).resolve().parent.parent
+SUITES = {ROOT / "packages" / "kubelocal": ROOT / ".venv-kubelocal", ROOT: ROOT / ".venv"}
+"""The folder of each test suite with its environment, in the order in which they run."""
+
+
+def failed_tests(folder: Path) -> list[str]:
+    """Return the ids of the tests that failed in the last run of pytest in ``folder``."""
+    try:
+        return sorted(json.loads((folder / ".pytest_cache" / "v" / "cache" / "lastfailed").read_text()))
+    except FileNotFoundError:
+        return []
+
+
+def run_again(suites: dict[Path, Path]) -> int:
+    """Run each suite's failed tests and return an exit code. ``suites``: their folders with their environments."""
+    failed = {folder: tests for folder in suites if (tests := failed_tests(folder))}
+    names = [name for tests in failed.values() for name in tests]
+    if not 0 < len(names) <= MOST:
+        print(f"{len(names)} tests are recorded as failed: from 1 to {MOST} run again", file=sys.stderr)
+        return 1
+    print(f"These failed, and run once more, one after the other: {', '.join(names)}", flush=True)
+    codes = [
+        subprocess.run([suites[folder] / "bin" / "python", "-m", "pytest", *tests], cwd=folder, check=False).returncode
+        for folder, tests in failed.items()
+    ]
+    return int(any(codes))
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_again(SUITES))
