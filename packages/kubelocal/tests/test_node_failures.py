@@ -112,6 +112,7 @@ async def test_a_partitioned_node_keeps_its_processes_and_ends_them_when_it_is_b
         seconds = f"4444.{os.getpid()}"
         cluster.registry.create("Pod", "default", pod("p", f"sleep {seconds}"))
         await come("sleep", seconds)
+        await until(cluster, "Pod", "p", phase("Running"))  # before, the log answers that the container waits
         cluster.lose_node(dead=False)
         async with RestClient(cluster.kubeconfig) as client:
             with pytest.raises(Refused, match="i/o timeout") as refused:
