@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import logging
+import os
+import queue
 import threading
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
@@ -274,6 +278,22 @@ async def test_a_log_volume_that_does_not_answer_delays_no_replacement() -> None
     finally:
         answers.set()
     assert database.replaced == [1, 1]
+
+
+async def test_a_log_folder_that_refuses_the_reason_costs_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(Database):
+        def write_task_log(self, workload: Workload, message: str) -> None:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+
+    lines: queue.Queue[logging.LogRecord] = queue.Queue()
+    monkeypatch.setattr(logging.getLogger("crosswind.engine.reconciler"), "handle", lines.put)
+    lifecycle, run = RecordedLifecycle(), a_run()
+    async with reconciling(Full(DatabaseState.RUNNING), lifecycle) as reconciler:
+        reconciler.put(run)
+        await until_settled(lifecycle, run)
+        line = await asyncio.to_thread(lines.get, timeout=scaled(10))
+    assert (line.levelname, line.exc_info) == ("WARNING", None)
+    assert "File name too long" in line.getMessage()
 
 
 async def test_what_a_person_sets_while_a_row_is_locked_wins_over_a_loss() -> None:

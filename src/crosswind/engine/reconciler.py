@@ -269,5 +269,7 @@ class OutcomeReconciler:
     def _write_task_log(self, run: WorkerRun, message: str) -> None:
         try:
             self._database.write_task_log(run.workload, message)
+        except OSError as error:  # a full volume, an id too long for a file's name: the event log has it
+            log.warning("The reason could not be written into the log of %s: %s", run.unique_id, error)
         except Exception:
             log.exception("The reason could not be written into the log of %s", run.unique_id)
