@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import datetime
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,11 +44,17 @@ def warm(running: Any, cluster: Cluster, tmp_path: Path) -> Iterator[Any]:
         running.scheduler = lambda job_id=FORMER: scheduler(running, job_id)
         running.waiting = lambda: waiting_pods(running)
         running.claimed = lambda: [pod for pod in running.pods() if CLAIM_LABEL in pod["metadata"]["labels"]]
-        running.cold = lambda: [
-            pod for pod in running.pods() if not {POOL_LABEL, CLAIM_LABEL} & pod["metadata"]["labels"].keys()
-        ]
+        running.cold = lambda: [pod for pod in running.pods() if is_cold(pod["metadata"]["labels"])]
         yield running
         running.end()
+
+
+def is_cold(labels: Mapping[str, str]) -> bool:
+    """Whether these are the labels of a pod that was created for its task.
+
+    A waiting pod that nobody may claim any more has no label of the pool either, but none of a worker's.
+    """
+    return "kubernetes_executor" in labels and CLAIM_LABEL not in labels
 
 
 def waiting(then: str) -> str:
