@@ -16,7 +16,7 @@ from crosswind.tasks.sql.lexing import T_SQL, Tokens, parenthesised, tokenize, w
 from crosswind.tasks.sql.names import HOLE, Parts, TableNames
 from crosswind.tasks.sql.phrases import IGNORED, LATE, NAME, PhraseMatch, match_phrase, phrase_words, words
 from crosswind.tasks.sql.repairs import repaired
-from crosswind.tasks.sql.scopes import base_of, reads_in
+from crosswind.tasks.sql.scopes import base_of, nodes_of, reads_in
 from crosswind.tasks.sql.script_control import is_control, peel
 from crosswind.tasks.sql.splitting import chunks, defines, line_starts, without_top
 from crosswind.tasks.sql.text import BATCH_END, TOO_DEEP, nests_deeply, rough_pieces, without_comments
@@ -344,7 +344,7 @@ class _StatementReader:
             return
         base = base_of(tree)
         if tree is not None and base is not None:
-            yield from reads_in(tree, self.names, {id(base)})
+            yield from reads_in(nodes_of(tree), self.names, {id(base)})
             yield Effect(EffectKind.CHANGE, self.names.parts(base), line)
 
     def _parts(self, name: str) -> Parts:

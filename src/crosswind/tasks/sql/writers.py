@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from sqlglot import exp
 
 from crosswind.tasks.sql.effects import Effect, EffectKind
 from crosswind.tasks.sql.names import Parts, TableNames
-from crosswind.tasks.sql.scopes import base_of, cte_of, line_of, reads_in
+from crosswind.tasks.sql.scopes import base_of, cte_of, line_of, nodes_of, reads_in
 
 __all__ = ["KNOWN", "effects_of"]
 
@@ -25,8 +25,8 @@ _DELETES_FROM_SEVERAL = {"mysql", "mariadb", "singlestore", "doris", "starrocks"
 class _EffectReader:
     """Collects the effects of one tree, reads first, because a statement reads before it writes."""
 
-    def __init__(self, tree: exp.Expr, names: TableNames) -> None:
-        self.tree, self.names = tree, names
+    def __init__(self, names: TableNames) -> None:
+        self.names = names
         self.skip: set[int] = set()
         """The ids of nodes that are not reads."""
         self.writes: list[Effect] = []
@@ -81,10 +81,6 @@ class _EffectReader:
                 break
             base = base_of(expression.this)
         return base
-
-    def result(self) -> list[Effect]:
-        """Return all effects in their order."""
-        return [*reads_in(self.tree, self.names, self.skip), *self.writes]
 
 
 def _insert(reader: _EffectReader, node: exp.Expr) -> None:
@@ -300,11 +296,20 @@ KNOWN = (*_WRITERS, *_READERS, *_MORE_READERS)
 
 
 def effects_of(tree: exp.Expr, names: TableNames) -> list[Effect]:
-    """Return the effects of the statement, reads first."""
+    """Return the effects of the statement, reads first. The tree's nodes lose their parents, so it serves once."""
     if isinstance(tree, exp.Create) and str(tree.args.get("kind") or "").upper() not in _CREATABLE:
         body = tree.args.get("expression")
-        return list(reads_in(body, names)) if _temporary(tree) and isinstance(body, exp.Expr) else []
-    reader = _EffectReader(tree, names)
-    for node in tree.find_all(*_WRITERS, bfs=False):
+        return list(reads_in(nodes_of(body), names)) if _temporary(tree) and isinstance(body, exp.Expr) else []
+    reader, nodes = _EffectReader(names), nodes_of(tree)
+    for node in _writing(tree, nodes):
         _WRITERS[type(node)](reader, node)
-    return reader.result()
+    effects = [*reads_in(nodes, names, reader.skip), *reader.writes]
+    for node in nodes:  # else only the garbage collector could free the tree, later and more slowly
+        node.parent = None
+    return effects
+
+
+def _writing(tree: exp.Expr, nodes: Sequence[exp.Expr]) -> Iterable[exp.Expr]:
+    """Return the nodes that may write, depth first, which is the order of the text."""
+    writing = [node for node in nodes if type(node) in _WRITERS]
+    return tree.find_all(*_WRITERS, bfs=False) if len(writing) > 1 else writing
