@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from crosswind.tasks.sql.effects import Effect, EffectKind
@@ -58,6 +57,6 @@ def dropped(text: str, line: int, names: TableNames) -> list[Effect]:
 
 def _parts(name: str, names: TableNames) -> tuple[str, ...]:
     try:
-        return names.parts(exp.to_table(name, dialect=names.dialect))
+        return names.parts(names.table(name))
     except (SqlglotError, ValueError):
         return ()

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlglot.dialects.dialect import Dialect
 from sqlglot.tokenizer_core import Token, TokenType
+from sqlglot.tokens import Tokenizer
 
 from crosswind.tasks.sql.phrases import words
 
@@ -23,6 +24,7 @@ __all__ = [
     "parenthesised",
     "starts_line",
     "tokenize",
+    "tokenizer_of",
     "word",
 ]
 
@@ -41,15 +43,23 @@ QUERIES = {"SELECT", "WITH", "SEL"}
 
 
 @lru_cache(maxsize=16)
-def _tokenizer(dialect: type[Dialect]) -> Any:
+def _tokenizer_class(dialect: type[Dialect]) -> Any:
     """Return the dialect's tokenizer class without its COMMANDS, whose statements it would return as one text."""
     return type("Tokens", (dialect.tokenizer_class,), {"COMMANDS": set()})
 
 
-def tokenize(sql: str, dialect: Dialect) -> list[Token]:
+def tokenizer_of(dialect: Dialect) -> Tokenizer:
+    """Return a tokenizer for many texts: to create one takes as long as to read a short text."""
+    tokenizer: Tokenizer = _tokenizer_class(type(dialect))(dialect=dialect)
+    return tokenizer
+
+
+def tokenize(sql: str, tokenizer: Tokenizer) -> list[Token]:
     """Return the tokens of ``sql``; raises ``TokenError``."""
-    tokens: list[Token] = list(_tokenizer(type(dialect))(dialect=dialect).tokenize(sql))
-    return [token for token in tokens if token.token_type is not TokenType.HIVE_TOKEN_STREAM]  # a mark of Athena's
+    tokens = tokenizer.tokenize(sql)
+    if tokens and tokens[0].token_type is TokenType.HIVE_TOKEN_STREAM:  # a mark of Athena's
+        del tokens[0]
+    return tokens
 
 
 def word(tokens: Tokens, index: int = 0) -> str:

@@ -9,6 +9,8 @@ from sqlglot import exp
 from sqlglot.dialects.dialect import Dialect
 from sqlglot.errors import ErrorLevel, SqlglotError
 
+from crosswind.tasks.sql.lexing import tokenizer_of
+
 __all__ = ["HOLE", "VALUE", "Parts", "TableNames", "made_up", "names_of"]
 
 HOLE = "jinja_hole"
@@ -48,10 +50,12 @@ class TableNames:
 
     def __init__(self, dialect: Dialect, name: str, default_schema: str) -> None:
         self.dialect, self.name = dialect, name
+        self.tokenizer = tokenizer_of(dialect)
         self.parser = dialect.parser()
         self.lenient = dialect.parser(error_level=ErrorLevel.IGNORE)
         self.in_script = False
         """Whether the text is the body of a script, where ``SELECT … INTO`` sets a variable."""
+        self._name_tokenizer = dialect.tokenizer()
         self._known: dict[str, str] = {}
         self.default: Parts = ()
         if default_schema:
@@ -67,10 +71,19 @@ class TableNames:
         """Return the full name of a table that is written in a task file."""
         if name not in self._known:
             try:
-                self._known[name] = self.full(self.parts(exp.to_table(name, dialect=self.dialect)), self.default)
+                self._known[name] = self.full(self.parts(self.table(name)), self.default)
             except (SqlglotError, ValueError):
                 self._known[name] = name
         return self._known[name]
+
+    def table(self, name: str) -> exp.Table:
+        """Return the table of a name that is given as text, as ``exp.to_table`` does, which creates a parser for it."""
+        try:
+            trees = self.parser.parse_into(exp.Table, self._name_tokenizer.tokenize(name), name)
+        except SqlglotError:
+            trees = []
+        tree = trees[0] if len(trees) == 1 else None
+        return tree if isinstance(tree, exp.Table) else exp.to_table(name, dialect=self.dialect)
 
     def parts(self, table: exp.Table) -> Parts:
         """Return the parts of a table's name. T-SQL's ``#`` is kept: ``#orders`` is never ``orders``."""

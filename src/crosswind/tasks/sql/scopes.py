@@ -77,7 +77,7 @@ def _table_argument(node: exp.Expr, names: TableNames) -> exp.Table | None:
         return None
     argument = node.expressions[0]
     if isinstance(argument, exp.Literal) and argument.is_string and function != "TABLE":
-        return exp.to_table(argument.name, dialect=names.dialect)
+        return names.table(argument.name)
     return _column_as_table(argument) if node.find_ancestor(exp.Anonymous) is not None else None
 
 

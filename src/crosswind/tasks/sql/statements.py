@@ -49,7 +49,7 @@ def effects_in(sql: str, names: TableNames, *, nesting: int = 0) -> Iterator[lis
         yield [_unknown(0, TOO_DEEP)]
         return
     try:
-        tokens = tokenize(sql, names.dialect)
+        tokens = tokenize(sql, names.tokenizer)
     except (TokenError, RecursionError) as error:
         pieces = rough_pieces(sql)
         if len(pieces) > 1:
@@ -244,7 +244,7 @@ class _StatementReader:
         """Return the effects of a statement that is given as text; None if sqlglot cannot parse it."""
         sql = "\n" * (line - 1) + text
         try:
-            tree = self._tree(tokenize(sql, self.names.dialect), sql)
+            tree = self._tree(tokenize(sql, self.names.tokenizer), sql)
         except (SqlglotError, RecursionError):
             return None
         known = isinstance(tree, KNOWN) and not isinstance(tree, exp.Command)
@@ -282,14 +282,14 @@ class _StatementReader:
         """Return the effects of a query that is part of another statement."""
         sql = "\n" * (line - 1) + text
         try:
-            tokens = tokenize(sql, self.names.dialect)
+            tokens = tokenize(sql, self.names.tokenizer)
         except (TokenError, RecursionError) as error:
             return [_unknown(line, _plain(error))]
         return _StatementReader(sql, self.names, self.nesting).statement(tokens) if tokens else []
 
     def _tokens(self, text: str, line: int) -> Tokens:
         self.sql = "\n" * (line - 1) + text
-        return tokenize(self.sql, self.names.dialect)
+        return tokenize(self.sql, self.names.tokenizer)
 
     def _phrase(self, match: PhraseMatch, tokens: Tokens) -> Iterator[Effect]:
         """Yield the effects of a phrase on its parts."""
@@ -335,7 +335,7 @@ class _StatementReader:
         for form in (query, *repaired(query, self.names.name)):
             sql = "\n" * (line - 1) + form
             try:
-                tree = self._tree(tokenize(sql, self.names.dialect), sql)
+                tree = self._tree(tokenize(sql, self.names.tokenizer), sql)
                 break
             except (SqlglotError, RecursionError):
                 continue
@@ -351,7 +351,7 @@ class _StatementReader:
         """Return the parts of a name that is given as text, with or without quotes."""
         plain = name[1:-1] if name.startswith("'") else name
         try:
-            return self.names.parts(exp.to_table(plain, dialect=self.names.dialect))
+            return self.names.parts(self.names.table(plain))
         except (SqlglotError, ValueError):
             return ()
 
