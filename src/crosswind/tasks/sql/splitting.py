@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sqlglot.tokenizer_core import Token, TokenType
+from sqlglot.tokenizer_core import TokenType
 
 from crosswind.tasks.sql.lexing import (
     CHANGING,
@@ -27,21 +27,19 @@ _INNER_ENDS = {"IF", "LOOP", "WHILE", "FOR", "REPEAT"}
 """Words after END that close a part of a block, not the block."""
 
 
-def chunks(tokens: Tokens, dialect: str) -> Iterator[list[Token]]:
+def chunks(tokens: Tokens, dialect: str) -> Iterator[Tokens]:
     """Yield the tokens between semicolons. The body of a procedure stays with its CREATE."""
-    chunk: list[Token] = []
-    for token in tokens:
-        if token.token_type is not TokenType.SEMICOLON:
-            chunk.append(token)
-            continue
+    semicolon = TokenType.SEMICOLON
+    begin = 0
+    for end in [index for index, token in enumerate(tokens) if token.token_type is semicolon]:
+        chunk = tokens[begin:end]
         if defines(chunk) and _open_blocks(chunk, dialect):
-            chunk.append(token)
             continue
         if chunk:
             yield chunk
-        chunk = []
-    if chunk:
-        yield chunk
+        begin = end + 1
+    if begin < len(tokens):
+        yield tokens[begin:]
 
 
 def _open_blocks(chunk: Tokens, dialect: str) -> int:
