@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 __all__ = ["CONTROL", "IGNORED", "LATE", "NAME", "SWALLOWED", "PhraseMatch", "match_phrase", "phrase_words", "words"]
 
@@ -157,7 +157,7 @@ oracle | ALTER SESSION SET CURRENT_SCHEMA = s | schema s
 @dataclass(frozen=True, slots=True)
 class _Phrase:
     dialects: frozenset[str]
-    pattern: re.Pattern[str]
+    text: str
     effects: tuple[tuple[str, ...], ...]
 
 
@@ -189,8 +189,12 @@ _WORDS = {
 _PIECE = re.compile(r"\[|\]|\(…\)|\(\||…|<T>|[()|?]|[^\s\[\]()|?]+")
 
 
+@cache
 def _compiled(phrase: str) -> re.Pattern[str]:
-    """Return the regular expression of a phrase. Spaces separate words and are optional beside other signs."""
+    """Return the regular expression of a phrase. Spaces separate words and are optional beside other signs.
+
+    Compiled when a statement needs it: all together take as long as the reading of a hundred queries.
+    """
     pieces = _PIECE.findall(phrase)
     groups = _groups(pieces)
     pattern = "".join(_piece_pattern(piece, index in groups) for index, piece in enumerate(pieces))
@@ -238,7 +242,7 @@ def _by_word() -> dict[str, list[_Phrase]]:
         dialects, rest = line.split("|", 1)
         text, effects = rest.rsplit(" | ", 1)
         verbs = tuple(tuple(effect.split()) for effect in effects.split(","))
-        phrase = _Phrase(frozenset(dialects.strip().split(",")) - {""}, _compiled(text.strip()), verbs)
+        phrase = _Phrase(frozenset(dialects.strip().split(",")) - {""}, text.strip(), verbs)
         for first_word in text.split()[0].strip("()").split("|"):
             phrases.setdefault(first_word, []).append(phrase)
     return phrases
@@ -249,7 +253,7 @@ def match_phrase(text: str, word: str, dialect: str) -> PhraseMatch | None:
     for phrase in _by_word().get(word, ()):
         if phrase.dialects and dialect not in phrase.dialects:
             continue
-        if match := phrase.pattern.match(text):
+        if match := _compiled(phrase.text).match(text):
             groups: Iterable[str] = (name for name, value in match.groupdict().items() if value is not None)
             return PhraseMatch(phrase.effects, {name: (match[name].strip(), match.start(name)) for name in groups})
     return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from crosswind.tasks.sql.names import HOLE
 from crosswind.tasks.sql.phrases import NAME
@@ -19,12 +20,18 @@ __all__ = ["repaired"]
 @dataclass(frozen=True, slots=True)
 class _Repair:
     dialects: frozenset[str]
-    pattern: re.Pattern[str]
+    pattern: str
     replacement: str
 
 
 def _repair(dialects: str, pattern: str, replacement: str) -> _Repair:
-    return _Repair(frozenset(dialects.split()), re.compile(pattern, re.IGNORECASE | re.DOTALL), replacement)
+    return _Repair(frozenset(dialects.split()), pattern, replacement)
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """Return the regular expression of a repair, compiled when a statement needs it, because few do."""
+    return re.compile(pattern, re.IGNORECASE | re.DOTALL)
 
 
 _REPAIRS = [
@@ -124,7 +131,7 @@ def repaired(text: str, dialect: str) -> Iterator[str]:
     base = text
     for repair in _REPAIRS:
         if not repair.dialects or dialect in repair.dialects:
-            base = repair.pattern.sub(repair.replacement, base)
+            base = _compiled(repair.pattern).sub(repair.replacement, base)
     if base != text:
         yield base
     if not _LONE.search(base):
