@@ -17,7 +17,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import BinaryIO
@@ -42,6 +42,7 @@ __all__ = [
     "parse",
     "parse_document",
     "read_bytes",
+    "read_regular",
     "read_text",
 ]
 
@@ -67,11 +68,15 @@ MAX_NODES = 100_000
 MAX_DIGITS = 20
 """Digits of an integer: 2**64 has 20."""
 
+_TOO_MANY = f"more than {MAX_NODES} values, aliases counted as their values; write fewer"
+
 _MAX_CHARACTERS = 4 * MAX_BYTES
 """Characters of all values, with each alias counted as the value that it stands for."""
 
 FieldPath = tuple[str | int, ...]
 """Where a value is: ``("spec", "containers", 0, "image")``."""
+
+_Places = Sequence[tuple[FieldPath, int]]
 
 _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TextLoader: type[yaml.BaseLoader] = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
@@ -132,14 +137,36 @@ def check_regular(path: str | os.PathLike[str] | int) -> None:
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     """Open a regular file to read its bytes; raises ``OSError`` for anything else."""
-    check_regular(path)  # before opening: to open a device may block, or have effects
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = _open_descriptor(path)
     try:
-        check_regular(descriptor)  # again: the path may have been replaced since
         return open(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def read_regular(path: str | os.PathLike[str], size: int) -> bytes:
+    """Return the first ``size`` bytes of a regular file, as ``open_regular`` does, in half of its time."""
+    descriptor = _open_descriptor(path)
+    try:
+        data = part = os.read(descriptor, size)
+        while part and len(data) < size:  # a file system may return less than a whole file
+            part = os.read(descriptor, size - len(data))
+            data += part
+        return data
+    finally:
+        os.close(descriptor)
+
+
+def _open_descriptor(path: str | os.PathLike[str]) -> int:
+    check_regular(path)  # before opening: to open a device may block, or have effects
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        check_regular(descriptor)  # again: the path may have been replaced since
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +203,15 @@ class Document:
     content: Json
     repeated_keys: tuple[FieldProblem, ...]
     """Keys that a mapping has twice, of which YAML readers keep the last one silently."""
+    places: _Places | None = None
+    """The path and line of each field and item, if they are known already."""
 
     @cached_property
     def lines(self) -> dict[FieldPath, int]:
         """The line of each field and item by its path, counted from 1."""
-        return {} if self.root is None else {(): _line(self.root), **dict(_places(self.root, ()))}
+        if self.root is None:
+            return {}
+        return {(): _line(self.root), **dict(self.places or _places(self.root, ()))}
 
     def line_of(self, path: FieldPath) -> int:
         """Return the line of the deepest part of ``path`` that the document has."""
@@ -236,7 +267,8 @@ def _document(text: str, where: str) -> Document:
         root = loader.get_single_node()
         if root is None:
             return Document(where, None, None, ())
-        repeated = tuple(_repeated_keys(root))  # before merge keys (<<) are replaced by the fields that they merge
+        # Before merge keys (<<) are replaced by the fields that they merge.
+        repeated = tuple(_repeated_keys(_places(root, ())))
         return Document(where, root, loader.construct_document(root), repeated)
     finally:
         loader.dispose()
@@ -246,7 +278,9 @@ def _plain_document(text: str, where: str) -> Document:
     root = yaml.compose(text, Loader=_TextLoader)
     if root is None:
         return Document(where, None, None, ())
-    return Document(where, root, _plain_value(root, where), tuple(_repeated_keys(root)))
+    content, places = _plain_value(root, where), tuple(_places(root, ()))
+    repeated = () if len({path for path, _ in places}) == len(places) else tuple(_repeated_keys(places))
+    return Document(where, root, content, repeated, places)
 
 
 def _plain_value(node: yaml.Node, where: str) -> Json:
@@ -270,9 +304,9 @@ def _plain_scalar(text: str) -> Json:
     return float(text) if _PLAIN_NUMBER.fullmatch(text) else text
 
 
-def _repeated_keys(root: yaml.Node) -> Iterator[FieldProblem]:
+def _repeated_keys(places: Iterable[tuple[FieldPath, int]]) -> Iterator[FieldProblem]:
     seen: set[FieldPath] = set()
-    for path, _ in _places(root, ()):
+    for path, _ in places:
         if path in seen and path[-1] != _MERGE_KEY:
             yield FieldProblem(path, "is given twice", "keep one of them")
         seen.add(path)
@@ -282,12 +316,16 @@ def _places(node: yaml.Node, path: FieldPath) -> Iterator[tuple[FieldPath, int]]
     """Yield path and line of each field and item below a node, in the order of the document."""
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            yield (*path, index), _line(item)
-            yield from _places(item, (*path, index))
+            below = (*path, index)
+            yield below, _line(item)
+            if not isinstance(item, yaml.ScalarNode):
+                yield from _places(item, below)
     elif isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            yield (*path, str(key.value)), _line(key)
-            yield from _places(value, (*path, str(key.value)))
+            below = (*path, str(key.value))
+            yield below, _line(key)
+            if not isinstance(value, yaml.ScalarNode):
+                yield from _places(value, below)
 
 
 def _line(part: yaml.Node | yaml.Event) -> int:
@@ -323,9 +361,10 @@ class _Bounds:
         self._anchors: dict[str, _Extent] = {}
 
     def check(self, events: Iterator[yaml.Event]) -> None:
+        if self._dialect.plain:
+            self._check_plain(events)
+            return
         for event in events:
-            if self._dialect.plain:
-                self._refuse_anchor_or_tag(event)
             if isinstance(event, yaml.CollectionStartEvent):
                 self._open.append(_Extent(event.anchor))
                 self._limit_depth(event, len(self._open) - 1)
@@ -340,6 +379,21 @@ class _Bounds:
                 self._add(event, _Extent(event.anchor, characters=len(event.value)))
             elif isinstance(event, yaml.AliasEvent):
                 self._add_alias(event)
+
+    def _check_plain(self, events: Iterator[yaml.Event]) -> None:
+        """Check depth and number of values: without aliases, their characters are at most those of the text."""
+        depth = nodes = 0
+        for event in events:
+            if isinstance(event, yaml.NodeEvent):
+                self._refuse_anchor_or_tag(event)
+                nodes += 1
+                if nodes > MAX_NODES:
+                    raise self._error(event, _TOO_MANY)
+                if isinstance(event, yaml.CollectionStartEvent):
+                    depth += 1
+                    self._limit_depth(event, depth)
+            elif isinstance(event, yaml.CollectionEndEvent):
+                depth -= 1
 
     def _add_alias(self, event: yaml.AliasEvent) -> None:
         value = self._anchors.get(str(event.anchor))
@@ -358,7 +412,7 @@ class _Bounds:
         parent.levels = max(parent.levels, extent.levels)
         self._limit_depth(event, len(self._open) - 1 + extent.levels)
         if parent.nodes > MAX_NODES:
-            raise self._error(event, f"more than {MAX_NODES} values, aliases counted as their values; write fewer")
+            raise self._error(event, _TOO_MANY)
         if parent.characters > _MAX_CHARACTERS:
             raise self._error(event, f"more than {_MAX_CHARACTERS} characters, aliases counted as their values")
 
@@ -366,8 +420,8 @@ class _Bounds:
         if levels > self._dialect.max_depth:
             raise self._error(event, f"nested deeper than {self._dialect.max_depth} levels; use fewer")
 
-    def _refuse_anchor_or_tag(self, event: yaml.Event) -> None:
-        if getattr(event, "anchor", None):
+    def _refuse_anchor_or_tag(self, event: yaml.NodeEvent) -> None:
+        if event.anchor:
             raise self._error(event, "anchors and aliases (& and *) are not supported; write the value out")
         if tag := getattr(event, "tag", None):
             raise self._error(event, f"tags such as {tag} are not supported; write a plain value")

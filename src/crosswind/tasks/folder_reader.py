@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from crosswind.documents import open_regular
+from crosswind.documents import read_regular
 from crosswind.errors import ConfigError, DocumentError
 from crosswind.tasks.cache import Cache
 from crosswind.tasks.field_lines import MAX_BYTES, FileFields
@@ -115,6 +115,9 @@ class _FolderReader:
         self.root = os.path.realpath(root)
         if not os.path.isdir(self.root):
             raise ConfigError(f"{root}: there is no such folder of task files; correct the path")
+        self._inside_root = os.path.join(self.root, "")
+        """The prefix of the paths of all files below the root."""
+        self._real_folders: dict[str, str] = {}
         self.tree = TaskFolder()
         self._cache = cache
         self._fields: dict[str, dict[str, Json]] = {}
@@ -221,8 +224,8 @@ class _FolderReader:
 
     def _query(self, folder: str, query: str, line: int) -> tuple[str, str]:
         """Return path and text of a query. The path with links resolved must be inside the root."""
-        real = os.path.realpath(os.path.join(self.root, folder, query))
-        if os.path.commonpath((self.root, real)) != self.root:
+        real = self._real(os.path.join(self.root, folder, query))
+        if real != self.root and not real.startswith(self._inside_root):
             raise _FileError((line, f"query {query} leads out of the folder of task files; keep the file inside it"))
         try:
             data = _bytes(real, MAX_SQL_BYTES)
@@ -239,7 +242,16 @@ class _FolderReader:
             raise _FileError((line, f"query {query} is not UTF-8; save it in that encoding")) from None
         if not sql.strip():
             raise _FileError((line, f"query {query} is empty; write the SQL that the task runs"))
-        return os.path.relpath(real, self.root).replace(os.sep, "/"), sql
+        return real.removeprefix(self._inside_root).replace(os.sep, "/"), sql
+
+    def _real(self, path: str) -> str:
+        """Return the path of a file with links resolved; those of its folder are resolved once for all its files."""
+        above, name = os.path.split(path)
+        if name in {"", ".", ".."} or os.path.islink(path):
+            return os.path.realpath(path)
+        if above not in self._real_folders:
+            self._real_folders[above] = os.path.realpath(above)
+        return os.path.join(self._real_folders[above], name)
 
     def raw(self, folder: str, name: str, limit: int) -> bytes:
         """Return up to ``limit`` + 1 bytes of a file; none if it cannot be read."""
@@ -274,8 +286,7 @@ def _join(folder: str, name: str) -> str:
 
 def _bytes(path: str, limit: int) -> bytes:
     """Return up to ``limit`` + 1 bytes, so that a larger file is detected without reading all of it."""
-    with open_regular(path) as file:
-        return file.read(limit + 1)
+    return read_regular(path, limit + 1)
 
 
 def _merged(parent: Mapping[str, Json], child: Mapping[str, Json]) -> dict[str, Json]:
