@@ -43,6 +43,7 @@ def suite(tmp_path: Path) -> dict[Path, Path]:
 def record(folder: Path, *failed: str) -> None:
     cache = folder / ".pytest_cache" / "v" / "cache"
     cache.mkdir(parents=True, exist_ok=True)
+    (cache / "nodeids").write_text("[]")
     (cache / "lastfailed").write_text(json.dumps(dict.fromkeys(failed, True)))
 
 
@@ -61,3 +62,12 @@ def test_many_failures_and_a_run_without_any_test_are_no_accident(
     assert tool.run_again(suite) == 1
     (tmp_path / ".pytest_cache" / "v" / "cache" / "lastfailed").unlink()
     assert tool.run_again(suite) == 1
+
+
+def test_a_suite_that_did_not_run_to_its_end_fails_the_run_whatever_the_other_does(
+    tool: ModuleType, suite: dict[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "passes").touch()
+    (tmp_path / "unended").mkdir()
+    assert tool.run_again({**suite, tmp_path / "unended": Path(sys.prefix)}) == 1
+    assert tool.run_again(suite) == 0

@@ -2,7 +2,7 @@
 
 For ``.ci/run`` on two busy cores. A test that fails again fails the run. One that passes now needs more time or order
 than it should; its failure stays in the output above, and it is a fault to fix. Where more than ``MOST`` tests failed,
-or none was recorded because pytest did not get that far, nothing runs again and the exit code is 1.
+or a suite did not run to its end, nothing runs again and the exit code is 1.
 
 Standard library alone, like all that ``make`` runs by the system's Python.
 """
@@ -22,17 +22,22 @@ SUITES = {ROOT / "packages" / "kubelocal": ROOT / ".venv-kubelocal", ROOT: ROOT 
 """The folder of each test suite with its environment, in the order in which they run."""
 
 
-def failed_tests(folder: Path) -> list[str]:
-    """Return the ids of the tests that failed in the last run of pytest in ``folder``."""
-    try:
-        return sorted(json.loads((folder / ".pytest_cache" / "v" / "cache" / "lastfailed").read_text()))
-    except FileNotFoundError:
-        return []
+def failed_tests(folder: Path) -> list[str] | None:
+    """Return the ids of the tests that failed in the last run of pytest in ``folder``; None if no run has ended."""
+    cache = folder / ".pytest_cache" / "v" / "cache"
+    if not (cache / "nodeids").exists():  # pytest writes it at the end of each run
+        return None
+    failed = cache / "lastfailed"
+    return sorted(json.loads(failed.read_text())) if failed.exists() else []
 
 
 def run_again(suites: dict[Path, Path]) -> int:
     """Run each suite's failed tests and return an exit code. ``suites``: their folders with their environments."""
-    failed = {folder: tests for folder in suites if (tests := failed_tests(folder))}
+    recorded = {folder: failed_tests(folder) for folder in suites}
+    if unended := [str(folder) for folder, tests in recorded.items() if tests is None]:
+        print(f"the tests did not run to their end in {', '.join(unended)}", file=sys.stderr)
+        return 1
+    failed = {folder: tests for folder, tests in recorded.items() if tests}
     names = [name for tests in failed.values() for name in tests]
     if not 0 < len(names) <= MOST:
         print(f"{len(names)} tests are recorded as failed: from 1 to {MOST} run again", file=sys.stderr)
