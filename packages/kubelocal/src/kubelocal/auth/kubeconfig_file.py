@@ -59,7 +59,7 @@ def kubeconfig(url: str, token: str, authority: str, name: str = "local") -> Man
 
 
 def _mark_of_entry() -> Manifest:
-    """Return the extension that tells our entry from a user's entry of the same name."""
+    """Return the extension that distinguishes our entry from a user's entry of the same name."""
     return {"extensions": [{"name": _EXTENSION, "extension": {"command": "kubelocal"}}]}
 
 
