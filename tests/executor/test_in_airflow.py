@@ -80,6 +80,7 @@ def test_the_ui_shows_the_pod_of_a_task_as_its_teams_executor_builds_it(
 ) -> None:
     apps = airflow.get("/api/v2/plugins")["plugins"][0]["react_apps"]
     assert {app["destination"]: app["name"] for app in apps}["task_instance"] == "Pod"
+    airflow.until(lambda: result(airflow, "blue"))  # the pod's name has the id that the scheduler gives a queued task
     pod = yaml.safe_load(page(airflow, format="yaml").text)
     ((ti_id, unique),) = airflow.rows("select id, external_executor_id from task_instance where dag_id = 'blue_dag'")
     assert pod["metadata"]["namespace"] == namespaces["blue"]
