@@ -21,7 +21,7 @@ from airflow.models.taskinstancekey import TaskInstanceKey
 from airflow.utils.state import TaskInstanceState
 from airflow.version import version as airflow_version
 
-from crosswind.engine.database import storable
+from crosswind.engine.column_text import storable
 from crosswind.engine.engine import Engine
 from crosswind.engine.priority_queue import PriorityQueue
 from crosswind.engine.queue_limits import QueueLimits

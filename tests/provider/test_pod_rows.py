@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 from airflow.models.base import Base
 from airflow.utils.db import import_all_models
@@ -17,6 +16,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.orm import Session
 from tests.databases import DATABASES_AND_MARIADB, use_as_airflows
 
+from crosswind.engine.pod_facts import PodFacts
 from crosswind.engine.pod_history import EndedPod
 from crosswind.engine.state import RunResult, RunStage, RunTimes, WorkerRun, Workload
 from crosswind.engine.worker_pod import WorkerTask
@@ -54,9 +54,8 @@ def ended(uid: str, over_at: float = 0.0, **fields: Any) -> EndedPod:
     end = RunResult(failed=True, reason="OOMKilled", message="more memory than its limit")
     times = RunTimes(time.monotonic(), ended=over_at)
     run = WorkerRun(workload, task, times, stage=RunStage.ENDED, result=end, **fields)
-    pod = orjson.dumps({"metadata": {"uid": uid, "creationTimestamp": "2027-01-15T07:58:00Z"}})
     now = time.time()
-    return EndedPod(run, pod, "https://api", now, now - time.monotonic())
+    return EndedPod(run, PodFacts(uid, times={"created": 1_799_999_880.0}), "https://api", now, now - time.monotonic())
 
 
 def test_rows_are_read_back_as_they_were_written_the_oldest_first(session: Session) -> None:
@@ -82,11 +81,23 @@ def test_a_pod_that_is_recorded_twice_has_the_later_row(session: Session) -> Non
     assert record.launch == 1
 
 
+def test_texts_and_numbers_are_read_back_unchanged(session: Session) -> None:
+    awkward = "\"'`\\u0041 \\n %s %(rows)s :rows {} <ü–漢>\t\n"
+    history, pod = DatabasePodHistory(30), ended("uid", time.monotonic())
+    pod.run.result = RunResult(failed=True, reason="r", message=awkward)
+    history.put(replace(pod, facts=PodFacts("uid", node=awkward, exit_code=-(2**31))))
+    history.put(replace(ended("other", time.monotonic()), facts=None))
+    history.close(60)
+    record, other = sorted(read_pods([TI_ID]), key=lambda one: one.pod == "other")
+    assert (record.node, record.detail["message"], record.exit_code) == (awkward, awkward, -(2**31))
+    assert other.exit_code is None
+
+
 def test_one_row_that_is_refused_holds_up_no_other(session: Session, caplog: pytest.LogCaptureFixture) -> None:
     history, now = DatabasePodHistory(30), time.monotonic()
     for name in ("a", "b", "c"):
         pod = ended(name, now)
-        history.put(replace(pod, pod=b"no json") if name == "b" else pod)
+        history.put(replace(pod, facts=PodFacts(declared={"image": object()})) if name == "b" else pod)
     history.close(60)
     assert {record.pod for record in read_pods([TI_ID])} == {"a", "c"}
     assert "is left out of the metadata database" in caplog.text

@@ -1,4 +1,4 @@
-"""The metadata database as the engine sees it, and the one function that cleans every text on its way there.
+"""The metadata database as the engine sees it.
 
 ``crosswind.provider.metadata_db`` implements the protocol.
 """
@@ -13,10 +13,7 @@ from typing import Protocol
 from crosswind.engine.losses import LostTry
 from crosswind.engine.state import Workload
 
-__all__ = ["DatabaseState", "MetadataDatabase", "WatchPosition", "storable"]
-
-_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-_CUT = " … (cut)"
+__all__ = ["DatabaseState", "MetadataDatabase", "WatchPosition"]
 
 
 class DatabaseState(enum.Enum):
@@ -97,21 +94,3 @@ class MetadataDatabase(Protocol):
     def load_positions(self, server: str, max_age: float) -> Collection[WatchPosition]:
         """Return the positions that executors, this one included, have saved in the last ``max_age`` seconds."""
         ...
-
-
-def storable(text: object, *, most_bytes: int | None = None, most_chars: int | None = None) -> str:
-    """Return a text that PostgreSQL, MySQL and SQLite store, and that encodes as UTF-8.
-
-    NUL characters, which PostgreSQL refuses, and lone surrogates, which UTF-8 cannot encode, become U+FFFD.
-    ``most_bytes`` and ``most_chars``: the column's limits; a longer text is cut, with a mark where it fits.
-    """
-    clean = str(text)
-    if not clean.isascii():
-        # JSON escapes write a character beyond U+FFFF as a pair of surrogates: UTF-16 joins pairs, "replace" the rest.
-        clean = clean.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    clean = clean.replace("\0", _REPLACEMENT)
-    if most_chars is not None and len(clean) > most_chars:
-        clean = clean[: most_chars - len(_CUT)] + _CUT if most_chars > 2 * len(_CUT) else clean[:most_chars]
-    if most_bytes is not None and len(data := clean.encode()) > most_bytes:
-        clean = data[: most_bytes - len(_CUT.encode())].decode(errors="ignore") + _CUT
-    return clean

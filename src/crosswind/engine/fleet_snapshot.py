@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from crosswind.engine.database import storable
+from crosswind.engine.column_text import storable
 from crosswind.engine.state import RunStage, WorkerRun
 from crosswind.event_loop import BlockingCallThread
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from crosswind.engine.database import storable
+from crosswind.engine.column_text import storable
 from crosswind.engine.log_reader import LogReader
 from crosswind.engine.pod_cleanup import PodCleaner
 from crosswind.engine.state import RunStage, WorkerRun

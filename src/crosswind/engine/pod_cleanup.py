@@ -10,12 +10,12 @@ import asyncio
 import logging
 
 from crosswind.engine.lifecycle import RunLifecycle
+from crosswind.engine.pod_facts import pod_facts
 from crosswind.engine.request_queue import AimdLimit, RequestQueue
 from crosswind.engine.state import PodDisposition, WorkerRun
 from crosswind.engine.workload_secrets import SecretBatch, secrets_of
 from crosswind.errors import ApiError, Conflict, CrosswindError, Forbidden, NotFound
 from crosswind.kube.client import Client
-from crosswind.kube.packed_json import pack
 from crosswind.kube.resources import PODS, SECRETS
 from crosswind.kube.retry import is_transient, pause_after
 from crosswind.pods.fields import as_pod
@@ -119,7 +119,7 @@ class PodCleaner:
         """Shut a pod's sidecars down and label it as done: without the label the next scheduler would adopt it."""
         try:
             pod = await self._client.get(PODS, run.name, namespace=run.namespace)
-            run.last_pod = pack(pod)
+            run.facts = pod_facts(as_pod(pod), run.asked)
             if not await self._shutdown.end(pod):
                 log.warning("Pod %s is kept, and its sidecars still run; its Events say why", run.pod_path)
             await self._client.patch(PODS, run.name, _DONE_PATCH, namespace=run.namespace)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from crosswind.engine.pod_facts import PodFacts
 from crosswind.engine.worker_pod import WorkerTask
 from crosswind.engine.workload_secrets import SecretBatch, SecretBatches
 from crosswind.pods.added_fields import asked_fields
@@ -294,8 +295,8 @@ class WorkerRun:
     """Set for a run whose pod waited for a task; None for one whose pod is created for it."""
     failed_claims: tuple[str, ...] = ()
     """Names of earlier pods of the workload that were claimed and did not start it; they count as no attempt."""
-    last_pod: bytes | None = None
-    """The pod as it was last seen, as JSON: from its end until the run is forgotten."""
+    facts: PodFacts | None = None
+    """The pod as it was last seen, for the history: from its end until the run is forgotten."""
     last_events: Sequence[PodEvent] = ()
     """The events of a pod that failed, the oldest first, where they could be read."""
     recorded_elsewhere: bool = False

@@ -13,11 +13,11 @@ from functools import partial
 
 from crosswind.engine.claim_outcome import unstarted_result
 from crosswind.engine.lifecycle import RunLifecycle
+from crosswind.engine.pod_facts import pod_facts
 from crosswind.engine.state import PodDisposition, RunResult, RunStage, WaitReason, WorkerRun
 from crosswind.errors import CrosswindError, NotFound
 from crosswind.kube.client import Client
 from crosswind.kube.informer import Informer, InformerEvent
-from crosswind.kube.packed_json import pack
 from crosswind.kube.resources import PODS
 from crosswind.podrun.follow import events_of
 from crosswind.pods.causes import why
@@ -162,7 +162,7 @@ class WorkerWatcher:
     def pod_gone(self, run: WorkerRun, last_state: Pod) -> None:
         """End the run of a pod that is gone, unless it has ended or was revoked before."""
         if self._lifecycle.history is not None:
-            run.last_pod = pack(dict(last_state))
+            run.facts = pod_facts(last_state, run.asked)
         own_deletion = run.disposition is PodDisposition.DELETE
         run.mark_pod_gone()
         if run.revoked:
@@ -219,7 +219,7 @@ class WorkerWatcher:
             self._lifecycle.end(run, RunResult(failed=False, message=message))
             return
         if self._lifecycle.history is not None:
-            run.last_pod = pack(dict(pod))  # the pod may be deleted before the watch reports it again
+            run.facts = pod_facts(pod, run.asked)  # the pod may be deleted before the watch reports it again
             if self._group is not None:
                 self._group.create_task(self._read_events(run, pod))
         phase = (pod.get("status") or {}).get("phase")

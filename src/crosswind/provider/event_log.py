@@ -15,7 +15,7 @@ from airflow.models.log import Log
 from airflow.models.taskinstancekey import TaskInstanceKey
 from sqlalchemy.orm import Session
 
-from crosswind.engine.database import storable
+from crosswind.engine.column_text import storable
 from crosswind.provider.row_writer import RowWriter
 
 __all__ = ["EventLog"]

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from airflow.utils.session import create_session
@@ -15,7 +16,7 @@ from airflow.utils.sqlalchemy import UtcDateTime
 from sqlalchemy import Column, Float, Integer, Select, String, Table, Text, delete, insert, select
 
 from crosswind.engine.fleet_snapshot import PodInFlight, SnapshotChanges
-from crosswind.provider.tables import METADATA, make_tables, read_rows
+from crosswind.provider.tables import METADATA, insert_rows, make_tables, read_rows
 
 __all__ = [
     "EXECUTORS",
@@ -62,6 +63,7 @@ _FORGET_AFTER = datetime.timedelta(hours=1)
 """How long to show, as stale, the pods of an executor that has stopped reporting, unless another one adopts them."""
 _FORGET_EVERY_S = 600.0
 _POD_COLUMNS = tuple(PodInFlight.__slots__)
+_column_values = attrgetter(*_POD_COLUMNS)
 
 _BATCH_SIZE = 400
 """Rows per statement: SQLite takes 999 parameters, and deletes by that many ids."""
@@ -99,7 +101,7 @@ class DatabaseSnapshot:
             for start in range(0, len(ids), _BATCH_SIZE):
                 session.execute(delete(FLEET).where(FLEET.c.unique_id.in_(ids[start : start + _BATCH_SIZE])))
             for start in range(0, len(changes.changed), _BATCH_SIZE):
-                session.execute(insert(FLEET), [self._row(pod) for pod in changes.changed[start : start + _BATCH_SIZE]])
+                insert_rows(session, FLEET, [self._row(pod) for pod in changes.changed[start : start + _BATCH_SIZE]])
             session.execute(delete(EXECUTORS).where(EXECUTORS.c.executor == self._executor))
             session.execute(
                 insert(EXECUTORS), {"executor": self._executor, "seen_at": now, "gauges": json.dumps(dict(gauges))}
@@ -113,9 +115,7 @@ class DatabaseSnapshot:
         self._is_first = False
 
     def _row(self, pod: PodInFlight) -> dict[str, Any]:
-        row: dict[str, Any] = {name: getattr(pod, name) for name in _POD_COLUMNS}
-        row["executor"] = self._executor
-        return row
+        return {**dict(zip(_POD_COLUMNS, _column_values(pod), strict=True)), "executor": self._executor}
 
 
 def read_executors() -> list[ExecutorSnapshot]:

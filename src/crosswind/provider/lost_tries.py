@@ -23,7 +23,7 @@ from sqlalchemy import Column, Integer, RowMapping, String, Table, delete, inser
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, lazyload
 
-from crosswind.engine.database import storable
+from crosswind.engine.column_text import storable
 from crosswind.engine.losses import LostTry
 from crosswind.engine.state import Workload
 from crosswind.provider.tables import METADATA, database_answers, is_transient, make_tables

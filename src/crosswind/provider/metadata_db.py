@@ -30,7 +30,8 @@ from sqlalchemy import Column, Row, Select, String, Table, delete, insert, selec
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import InstrumentedAttribute, Session, lazyload
 
-from crosswind.engine.database import DatabaseState, WatchPosition, storable
+from crosswind.engine.column_text import storable
+from crosswind.engine.database import DatabaseState, WatchPosition
 from crosswind.engine.losses import LossPolicy, LostTry
 from crosswind.engine.state import WORKER_LABEL, Workload
 from crosswind.engine.worker_pod import WorkerTask

@@ -12,19 +12,19 @@ import logging
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 from uuid import UUID
 
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskinstancehistory import TaskInstanceHistory
 from airflow.utils.sqlalchemy import UtcDateTime
-from sqlalchemy import Column, Index, Integer, String, Table, Text, delete, insert, select
+from sqlalchemy import Column, Index, Integer, String, Table, Text, delete, select
 from sqlalchemy.orm import Session
 
 from crosswind.engine.pod_history import EndedPod, PodRecord, detail_json, pod_record
 from crosswind.provider.row_writer import RowWriter
-from crosswind.provider.tables import METADATA, database_answers, make_tables, read_rows
+from crosswind.provider.tables import METADATA, database_answers, insert_rows, make_tables, read_rows
 
 __all__ = ["PODS", "DatabasePodHistory", "read_pods"]
 
@@ -54,7 +54,8 @@ PODS = Table(
     Index("crosswind_pod_of_task", "dag_id", "task_id"),
 )
 
-_COLUMNS = tuple(column.name for column in PODS.columns if column.name != "detail")
+_COLUMNS = tuple(str(column.name) for column in PODS.columns if column.name != "detail")
+_column_values = attrgetter(*_COLUMNS)
 _MAX_WAITING = 5_000
 """Pods that may wait for a database that is away; each holds some kB of its last state."""
 _COLLECT_S = 1.0
@@ -93,7 +94,7 @@ class DatabasePodHistory:
         times = _task_times(session, {record.ti_id for record in records.values() if record.ti_id})
         # A pod that two schedulers followed, one after the other, has one row: the later one's.
         session.execute(delete(PODS).where(PODS.c.pod.in_(records)))
-        session.execute(insert(PODS), [_row(record, times.get(record.ti_id, {})) for record in records.values()])
+        insert_rows(session, PODS, [_row(record, times.get(record.ti_id, {})) for record in records.values()])
         self._clean(session)
 
     def _has_table(self) -> bool:
@@ -126,7 +127,7 @@ class DatabasePodHistory:
 def _row(record: PodRecord, known: Mapping[str, float]) -> dict[str, Any]:
     times = {**record.detail.get("times", {}), **known}
     detail = {**record.detail, "times": dict(sorted(times.items(), key=itemgetter(1)))}
-    return {**{name: getattr(record, name) for name in _COLUMNS}, "detail": detail_json(detail)}
+    return {**dict(zip(_COLUMNS, _column_values(record), strict=True)), "detail": detail_json(detail)}
 
 
 def _task_times(session: Session, ti_ids: Collection[str]) -> dict[str, dict[str, float]]:

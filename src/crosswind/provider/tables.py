@@ -9,12 +9,31 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
+import orjson
 from airflow.configuration import conf
 from airflow.utils.session import create_session
-from sqlalchemy import Engine, LargeBinary, MetaData, RowMapping, Select, Table, inspect, select
+from sqlalchemy import (
+    JSON,
+    Engine,
+    Insert,
+    LargeBinary,
+    MetaData,
+    RowMapping,
+    Select,
+    Table,
+    Text,
+    bindparam,
+    cast,
+    column,
+    func,
+    insert,
+    inspect,
+    select,
+)
 from sqlalchemy.dialects.mysql import LONGBLOB
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -25,6 +44,7 @@ __all__ = [
     "Blob",
     "DatabaseUnavailable",
     "database_answers",
+    "insert_rows",
     "is_transient",
     "make_tables",
     "read_rows",
@@ -90,6 +110,28 @@ def _write_row(row: Row, write: Callable[[Session, Sequence[Row]], None]) -> Exc
         else:
             break
     return None
+
+
+def insert_rows(session: Session, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows, each of which has a value for every column, in one statement; of no rows, none.
+
+    PostgreSQL gets them as one JSON parameter: the driver's parameters, some twenty per row, take twice the CPU.
+    """
+    if not rows:
+        return
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(_insert_from_json(table), {"rows": orjson.dumps(rows).decode()})
+    else:
+        session.execute(insert(table), rows)
+
+
+@cache
+def _insert_from_json(table: Table) -> Insert:
+    columns = [column(one.name, one.type) for one in table.columns]
+    given = func.json_to_recordset(cast(bindparam("rows", type_=Text()), JSON()))
+    rows = given.table_valued(*columns).render_derived(with_types=True)
+    names = [one.name for one in table.columns]
+    return insert(table).from_select(names, select(*(rows.c[name] for name in names)))
 
 
 def is_transient(error: Exception) -> bool:

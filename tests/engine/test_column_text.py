@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crosswind.engine.database import storable
+from crosswind.engine.column_text import storable
 
 ANY = st.text(alphabet=st.characters(exclude_categories=()))
 
