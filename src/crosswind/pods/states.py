@@ -89,7 +89,8 @@ def _section(declared: list[Container], statuses: list[ContainerStatus], base: s
     reported = {text(status.get("name")): status for status in statuses}
     kinds = {text(container.get("name")): _kind(container, base) for container in declared}
     for name in reported:
-        kinds.setdefault(name, _kind({"name": name}, base))
+        if name not in kinds:
+            kinds[name] = _kind({"name": name}, base)
     for name, kind in kinds.items():
         yield _report(name, kind, reported.get(name, {}))
 
