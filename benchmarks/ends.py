@@ -23,7 +23,7 @@ from pathlib import Path
 
 from benchmarks.chaos.scenario import Row, at_least, at_most, exactly
 from benchmarks.metering import quantile
-from benchmarks.tables import ResultTable, machine
+from benchmarks.tables import ResultTable, machine, show_progress
 from tests.worker.rig import STOCK, Rig
 
 __all__ = ["CONTESTANTS", "Ends", "measure", "rows", "table"]
@@ -108,9 +108,10 @@ def measure(count: int, contestants: Sequence[str] = CONTESTANTS) -> list[Ends]:
                 "OTEL_EXPORTER_OTLP_ENDPOINT": collector,
             },
         }
-        for _ in range(count):
+        for done in range(1, count + 1):
             for name, ends in results.items():
                 _run_once(rig, name, ends, environments.get(name, {}))
+            show_progress(f"ends of {len(results)} workers", done, count)
     return list(results.values())
 
 

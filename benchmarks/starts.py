@@ -33,7 +33,7 @@ from benchmarks.start_lab import (
     overhead,
     warm_options,
 )
-from benchmarks.tables import ResultTable, machine
+from benchmarks.tables import ResultTable, machine, show_progress
 
 from benchmarks import waiting_workers
 
@@ -111,12 +111,14 @@ def _options(image: OfficialImage | None) -> dict[str, str]:
 async def _arrive(place: StartLab, ways: Sequence[tuple[str, Starts]], count: int) -> None:
     """Run a DAG for each way in turns, at least ``ARRIVAL_S`` apart."""
     psutil.cpu_percent()
-    for dag_id, starts in islice(cycle(ways), count * len(ways)):
+    total = count * len(ways)
+    for done, (dag_id, starts) in enumerate(islice(cycle(ways), total), 1):
         begun, before = time.monotonic(), len(place.claimed)
         for task in await place.run_one(dag_id):
             starts.failed += task.state != "success"
             starts.waits.append(task.wait)
         starts.hits += len(place.claimed) - before
+        show_progress(f"starts: {', '.join(starts.name for _, starts in ways)}", done, total, 10)
         await asyncio.sleep(max(0.0, begun + ARRIVAL_S - time.monotonic()))
     for _, starts in ways:
         starts.cpu = psutil.cpu_percent() / 100 or starts.cpu

@@ -13,7 +13,7 @@ import psutil
 import rich.table
 from rich.console import Console
 
-__all__ = ["ResultTable", "machine", "show"]
+__all__ = ["ResultTable", "machine", "show", "show_progress"]
 
 
 @dataclass
@@ -51,6 +51,12 @@ def show(tables: Sequence[ResultTable], output: str) -> None:
             print(table.as_markdown() + "\n", flush=True)
         else:
             console.print(table.as_rich())
+
+
+def show_progress(what: str, done: int, of: int, every: int = 5) -> None:
+    """Print a line to standard error at every ``every``-th part that is done, and at the last one."""
+    if done % every == 0 or done == of:
+        print(f"{what}: {done} of {of}", file=sys.stderr, flush=True)
 
 
 def machine() -> str:
