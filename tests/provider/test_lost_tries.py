@@ -338,6 +338,7 @@ def test_many_tries_go_into_the_history_as_core_puts_one(
 def test_many_losses_take_as_many_questions_as_one(session: Session, engine: Engine) -> None:
     """A busy scheduler makes each statement of another thread wait: only those that write may grow with the losses."""
     add_run(session)
+    make_tables()  # it looks for the tables, once in a database's life
     counts = []
     for number in (1, 12):
         ids = [add_task(session, map_index=100 * number + index) for index in range(number)]
