@@ -92,21 +92,24 @@ def test_a_task_that_fails_in_a_claimed_pod_has_failed(airflow: WholeAirflow, cl
 
 
 def test_a_chain_of_tasks_runs_in_waiting_pods_one_task_each(airflow: WholeAirflow, cluster: Cluster) -> None:
-    airflow.until(lambda: len(ready(cluster)) == 2)
+    airflow.until(lambda: len(ready(cluster)) >= 2)  # three after a test whose tasks started cold
     airflow.trigger("chain", "one")
     for task in CHAIN:
         airflow.state("chain", "one", task, "success")
     claimed = pods(cluster, f"{CLAIM_LABEL},run_id=one,dag_id=chain")
     assert claimed, "a busy machine may be late for one task of the three, not for all"
     assert len({pod["metadata"]["labels"][CLAIM_LABEL] for pod in claimed}) == len(claimed)
-    rows = airflow.rows("select detail from crosswind_pod where dag_id = 'chain' and name like 'crosswind-warm-%'")
+    # Of this run alone: the row of a pod that a second scheduler adopted, in another test, has no time of a claim.
+    rows = airflow.rows(
+        "select detail from crosswind_pod where dag_id = 'chain' and run_id = 'one' and name like 'crosswind-warm-%'"
+    )
     for (detail,) in rows:
         times = json.loads(detail)["times"]
         assert times["queued"] <= times["claimed"] < times["ended"] + 1  # the kubelet writes whole seconds
 
 
 def test_a_killed_scheduler_costs_no_task_in_a_claimed_pod(airflow: WholeAirflow, cluster: Cluster) -> None:
-    airflow.until(lambda: len(ready(cluster)) == 2)
+    airflow.until(lambda: len(ready(cluster)) >= 2)  # three after a test whose tasks started cold
     airflow.trigger("chain", "two")
     airflow.until(lambda: pods(cluster, f"{CLAIM_LABEL},run_id=two"))
     airflow.kill_scheduler()
