@@ -101,9 +101,10 @@ def seconds_of(stamp: Json) -> float | None:
 def _parsed(stamp: str) -> float | None:
     """Whole seconds: of a thousand pods that start together, most have the same few."""
     try:
-        return datetime.datetime.fromisoformat(stamp).timestamp()
+        moment = datetime.datetime.fromisoformat(stamp).timestamp()
     except (ValueError, OverflowError):
         return None
+    return moment if moment > 0 else None  # Go's zero time is in year 1
 
 
 def _reached(pod: Pod) -> dict[str, float | None]:
