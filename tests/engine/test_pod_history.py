@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crosswind.engine.pod_facts import pod_facts
+from crosswind.engine.last_pod_state import last_pod_state
 from crosswind.engine.pod_history import DETAIL_LIMIT, EndedPod, PodRecord, detail_json, pod_detail, pod_record
 from crosswind.engine.state import RunResult, RunStage, RunTimes, WorkerRun, Workload
 from crosswind.engine.worker_pod import WorkerTask
@@ -63,8 +63,8 @@ def make_pod(message: str = "", **metadata: Any) -> dict[str, Any]:
 
 
 def record(run: WorkerRun, pod: object = None, **more: Any) -> PodRecord:
-    facts = None if pod is None else pod_facts(as_pod(pod), run.asked)
-    return pod_record(EndedPod(run, facts, "https://api", NOW, OFFSET, **more))
+    last = None if pod is None else last_pod_state(as_pod(pod), run.asked)
+    return pod_record(EndedPod(run, last, "https://api", NOW, OFFSET, **more))
 
 
 def test_a_pod_gives_its_times_its_resources_and_its_other_containers() -> None:

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.orm import Session
 from tests.databases import DATABASES_AND_MARIADB, use_as_airflows
 
-from crosswind.engine.pod_facts import PodFacts
+from crosswind.engine.last_pod_state import LastPodState
 from crosswind.engine.pod_history import EndedPod
 from crosswind.engine.state import RunResult, RunStage, RunTimes, WorkerRun, Workload
 from crosswind.engine.worker_pod import WorkerTask
@@ -55,7 +55,9 @@ def ended(uid: str, over_at: float = 0.0, **fields: Any) -> EndedPod:
     times = RunTimes(time.monotonic(), ended=over_at)
     run = WorkerRun(workload, task, times, stage=RunStage.ENDED, result=end, **fields)
     now = time.time()
-    return EndedPod(run, PodFacts(uid, times={"created": 1_799_999_880.0}), "https://api", now, now - time.monotonic())
+    return EndedPod(
+        run, LastPodState(uid, times={"created": 1_799_999_880.0}), "https://api", now, now - time.monotonic()
+    )
 
 
 def test_rows_are_read_back_as_they_were_written_the_oldest_first(session: Session) -> None:
@@ -85,8 +87,8 @@ def test_texts_and_numbers_are_read_back_unchanged(session: Session) -> None:
     awkward = "\"'`\\u0041 \\n %s %(rows)s :rows {} <ü–漢>\t\n"
     history, pod = DatabasePodHistory(30), ended("uid", time.monotonic())
     pod.run.result = RunResult(failed=True, reason="r", message=awkward)
-    history.put(replace(pod, facts=PodFacts("uid", node=awkward, exit_code=-(2**31))))
-    history.put(replace(ended("other", time.monotonic()), facts=None))
+    history.put(replace(pod, last_state=LastPodState("uid", node=awkward, exit_code=-(2**31))))
+    history.put(replace(ended("other", time.monotonic()), last_state=None))
     history.close(60)
     record, other = sorted(read_pods([TI_ID]), key=lambda one: one.pod == "other")
     assert (record.node, record.detail["message"], record.exit_code) == (awkward, awkward, -(2**31))
@@ -97,7 +99,7 @@ def test_one_row_that_is_refused_holds_up_no_other(session: Session, caplog: pyt
     history, now = DatabasePodHistory(30), time.monotonic()
     for name in ("a", "b", "c"):
         pod = ended(name, now)
-        history.put(replace(pod, facts=PodFacts(declared={"image": object()})) if name == "b" else pod)
+        history.put(replace(pod, last_state=LastPodState(declared={"image": object()})) if name == "b" else pod)
     history.close(60)
     assert {record.pod for record in read_pods([TI_ID])} == {"a", "c"}
     assert "is left out of the metadata database" in caplog.text

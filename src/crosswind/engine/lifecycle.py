@@ -286,8 +286,8 @@ class RunLifecycle:
             self.metrics.observe_run(run)
             if self.history is not None and not run.recorded_elsewhere:
                 offset = time.time() - time.monotonic()
-                self.history.put(EndedPod(run, run.facts, self.cluster, time.time(), offset, run.last_events))
-                run.facts, run.last_events = None, ()
+                self.history.put(EndedPod(run, run.last_state, self.cluster, time.time(), offset, run.last_events))
+                run.last_state, run.last_events = None, ()
 
     # --- Secrets ------------------------------------------------------------------------------------------------------
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from crosswind.engine.last_pod_state import last_pod_state
 from crosswind.engine.lifecycle import RunLifecycle
-from crosswind.engine.pod_facts import pod_facts
 from crosswind.engine.request_queue import AimdLimit, RequestQueue
 from crosswind.engine.state import PodDisposition, WorkerRun
 from crosswind.engine.workload_secrets import SecretBatch, secrets_of
@@ -119,7 +119,7 @@ class PodCleaner:
         """Shut a pod's sidecars down and label it as done: without the label the next scheduler would adopt it."""
         try:
             pod = await self._client.get(PODS, run.name, namespace=run.namespace)
-            run.facts = pod_facts(as_pod(pod), run.asked)
+            run.last_state = last_pod_state(as_pod(pod), run.asked)
             if not await self._shutdown.end(pod):
                 log.warning("Pod %s is kept, and its sidecars still run; its Events say why", run.pod_path)
             await self._client.patch(PODS, run.name, _DONE_PATCH, namespace=run.namespace)

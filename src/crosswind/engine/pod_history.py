@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import orjson
 
 from crosswind.engine.column_text import storable
-from crosswind.engine.pod_facts import NO_FACTS, PodFacts, pod_facts, seconds_of
+from crosswind.engine.last_pod_state import UNSEEN_POD, LastPodState, last_pod_state, seconds_of
 from crosswind.engine.state import WorkerRun
 from crosswind.pods.worker_report import WorkerReport, split_message
 from crosswind.types import Pod, PodEvent
@@ -36,7 +36,7 @@ class EndedPod:
     """A run that the engine forgets, with what was last seen of its pod."""
 
     run: WorkerRun
-    facts: PodFacts | None
+    last_state: LastPodState | None
     """None where there never was a pod, or nothing was seen of it."""
     cluster: str
     """The API server's address."""
@@ -103,25 +103,25 @@ def detail_json(detail: Mapping[str, Any]) -> str:
 
 def pod_record(ended: EndedPod) -> PodRecord:
     """Return the record of a pod."""
-    run, task, facts = ended.run, ended.run.task, ended.facts or NO_FACTS
-    worker, written = split_message(facts.message)
-    end = facts.ended_at or _on_the_wall(run.times.ended, ended)
-    times = _times(ended, facts, end)
+    run, task, last = ended.run, ended.run.task, ended.last_state or UNSEEN_POD
+    worker, written = split_message(last.message)
+    end = last.ended_at or _on_the_wall(run.times.ended, ended)
+    times = _times(ended, last, end)
     waited: Mapping[str, float] = {}
     if run.claim is not None:
         times, waited = _times_of_claimed(ended, times)
     detail = {
         "times": times,
         "waited": waited,
-        **facts.declared,
+        **last.declared,
         **_figures(worker),
-        "containers": facts.containers,
-        "added": facts.added,
+        "containers": last.containers,
+        "added": last.added,
         "events": _events(ended.events),
         "message": storable(run.message if run.failed else written, most_chars=_MESSAGE_CHARS),
     }
     return PodRecord(
-        pod=facts.uid or run.uid or run.unique_id,
+        pod=last.uid or run.uid or run.unique_id,
         ti_id=task.ti_id,
         dag_id=storable(task.dag_id, most_chars=250),
         task_id=storable(task.task_id, most_chars=250),
@@ -132,11 +132,11 @@ def pod_record(ended: EndedPod) -> PodRecord:
         cluster=storable(ended.cluster, most_chars=250),
         namespace=storable(run.namespace, most_chars=63),
         name=storable(run.name, most_chars=253),
-        node=facts.node,
+        node=last.node,
         queue=storable(task.queue, most_chars=250),
         outcome=_outcome(run),
         reason=storable(run.reason, most_chars=64),
-        exit_code=facts.exit_code,
+        exit_code=last.exit_code,
         ended_at=datetime.datetime.fromtimestamp(end, datetime.UTC),
         detail={name: value for name, value in detail.items() if value},
     )
@@ -147,13 +147,13 @@ def pod_detail(pod: Pod, events: Sequence[PodEvent], asked: frozenset[str]) -> d
 
     ``asked``: the fields of its manifest.
     """
-    facts = pod_facts(pod, asked)
+    last = last_pod_state(pod, asked)
     detail = {
-        "times": _in_order({**facts.times, "pulled": _pulled(events)}),
-        "node": facts.node,
-        **facts.declared,
-        "containers": facts.containers,
-        "added": facts.added,
+        "times": _in_order({**last.times, "pulled": _pulled(events)}),
+        "node": last.node,
+        **last.declared,
+        "containers": last.containers,
+        "added": last.added,
         "events": _events(events),
     }
     return {name: value for name, value in detail.items() if value}
@@ -167,13 +167,13 @@ def _outcome(run: WorkerRun) -> str:
     return "failed" if run.failed else "success"
 
 
-def _times(ended: EndedPod, facts: PodFacts, end: float) -> dict[str, float]:
+def _times(ended: EndedPod, last: LastPodState, end: float) -> dict[str, float]:
     """Return the moments of a pod's life, those that are known."""
     run = ended.run
-    times: dict[str, float | None] = {**facts.times, "pulled": _pulled(ended.events), "ended": end}
+    times: dict[str, float | None] = {**last.times, "pulled": _pulled(ended.events), "ended": end}
     if run.workload.payload is not None:  # an adopted run was asked for at a time that only the database knows
         times["queued"] = _on_the_wall(run.times.requested, ended)
-    if run.pod_gone and ended.facts is not None:
+    if run.pod_gone and ended.last_state is not None:
         times["gone"] = ended.forgotten_at
     return _in_order(times)
 

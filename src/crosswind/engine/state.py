@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from crosswind.engine.pod_facts import PodFacts
+from crosswind.engine.last_pod_state import LastPodState
 from crosswind.engine.worker_pod import WorkerTask
 from crosswind.engine.workload_secrets import SecretBatch, SecretBatches
 from crosswind.pods.added_fields import asked_fields
@@ -295,7 +295,7 @@ class WorkerRun:
     """Set for a run whose pod waited for a task; None for one whose pod is created for it."""
     failed_claims: tuple[str, ...] = ()
     """Names of earlier pods of the workload that were claimed and did not start it; they count as no attempt."""
-    facts: PodFacts | None = None
+    last_state: LastPodState | None = None
     """The pod as it was last seen, for the history: from its end until the run is forgotten."""
     last_events: Sequence[PodEvent] = ()
     """The events of a pod that failed, the oldest first, where they could be read."""

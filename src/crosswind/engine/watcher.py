@@ -12,8 +12,8 @@ import sys
 from functools import partial
 
 from crosswind.engine.claim_outcome import unstarted_result
+from crosswind.engine.last_pod_state import last_pod_state
 from crosswind.engine.lifecycle import RunLifecycle
-from crosswind.engine.pod_facts import pod_facts
 from crosswind.engine.state import PodDisposition, RunResult, RunStage, WaitReason, WorkerRun
 from crosswind.errors import CrosswindError, NotFound
 from crosswind.kube.client import Client
@@ -162,7 +162,7 @@ class WorkerWatcher:
     def pod_gone(self, run: WorkerRun, last_state: Pod) -> None:
         """End the run of a pod that is gone, unless it has ended or was revoked before."""
         if self._lifecycle.history is not None:
-            run.facts = pod_facts(last_state, run.asked)
+            run.last_state = last_pod_state(last_state, run.asked)
         own_deletion = run.disposition is PodDisposition.DELETE
         run.mark_pod_gone()
         if run.revoked:
@@ -219,7 +219,7 @@ class WorkerWatcher:
             self._lifecycle.end(run, RunResult(failed=False, message=message))
             return
         if self._lifecycle.history is not None:
-            run.facts = pod_facts(pod, run.asked)  # the pod may be deleted before the watch reports it again
+            run.last_state = last_pod_state(pod, run.asked)  # the pod may be deleted before the watch reports it again
             if self._group is not None:
                 self._group.create_task(self._read_events(run, pod))
         phase = (pod.get("status") or {}).get("phase")

@@ -1,8 +1,8 @@
 """What the pod history keeps of a pod, read from its last state. Pure.
 
-The engine's loop reads a pod's facts when it sees the pod for the last time. It has the pod's JSON parsed then; a copy
-for later would cost more than the facts do. Times come from the pod's status: the kubelet and the scheduler write whole
-seconds of their node's clock.
+The engine's loop reads it when it sees the pod for the last time. It has the pod's JSON parsed then, and a copy for
+later would cost more. Times come from the pod's status: the kubelet and the scheduler write whole seconds of their
+node's clock.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from crosswind.pods.states import ContainerKind, container_reports
 from crosswind.sidecars.detection import is_injected
 from crosswind.types import ContainerStatus, Json, Pod
 
-__all__ = ["NO_FACTS", "PodFacts", "pod_facts", "seconds_of"]
+__all__ = ["UNSEEN_POD", "LastPodState", "last_pod_state", "seconds_of"]
 
 _IMAGE_CHARS, _NAME_CHARS, _NODE_CHARS = 300, 200, 253
 _MOST_CONTAINERS, _MOST_ADDED = 12, 40
@@ -42,7 +42,7 @@ _CONDITIONS = {"PodScheduled": "scheduled", "PodReadyToStartContainers": "sandbo
 """Conditions whose ``lastTransitionTime`` is a moment of the pod's life."""
 
 
-class PodFacts(NamedTuple):
+class LastPodState(NamedTuple):
     """A pod as it was last seen."""
 
     uid: str = ""
@@ -63,12 +63,12 @@ class PodFacts(NamedTuple):
     """Fields that nobody asked for."""
 
 
-NO_FACTS = PodFacts()
+UNSEEN_POD = LastPodState()
 """Of a run without a pod, or with one that was never seen."""
 
 
-def pod_facts(pod: Pod, asked: frozenset[str]) -> PodFacts:
-    """Return the facts of a pod. Any JSON gives some: nothing in it is trusted.
+def last_pod_state(pod: Pod, asked: frozenset[str]) -> LastPodState:
+    """Return the last state of a pod. Any JSON gives one: nothing in it is trusted.
 
     ``asked``: the fields of its manifest; empty where another scheduler made the pod: then none count as added.
     """
@@ -79,7 +79,7 @@ def pod_facts(pod: Pod, asked: frozenset[str]) -> PodFacts:
         **_reached(pod),
         "started": seconds_of((terminated or mapping(state.get("running"))).get("startedAt")),
     }
-    return PodFacts(
+    return LastPodState(
         text(metadata.get("uid")),
         storable(text(spec_of(pod).get("nodeName")), most_chars=_NODE_CHARS),
         {name: moment for name, moment in times.items() if moment is not None},
