@@ -172,7 +172,7 @@ async def test_leftovers_of_dead_executors_are_swept_and_live_executors_keep_the
 
 async def test_a_pod_of_ours_that_no_run_is_for_is_deleted_within_two_rounds(place: Place, cluster: Cluster) -> None:
     """Without its event, it would wait for the sweeps, five minutes apart."""
-    place.housekeeper._swept_at = asyncio.get_running_loop().time()
+    place.housekeeper._sweep_at = asyncio.get_running_loop().time() + 300
     manifest = pod("stray", cluster.image, "7", "exit 0")
     await place.client.create(PODS, manifest, namespace=place.namespace)
     made = await ended_pod(place, "stray")

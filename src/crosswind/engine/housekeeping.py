@@ -41,6 +41,8 @@ _LINGERING_S = 120.0
 _RENEWAL_RETRY_S = 5.0
 """Seconds until the first retry of a token renewal that failed."""
 _SWEEP_EVERY_S = 300.0
+_SWEEP_RETRY_S = 5.0
+"""Seconds until the first retry of a sweep that failed."""
 _PODS_PER_ROUND = 20
 """Pods whose Events are read in one round of housekeeping; the others have their turn in the next one."""
 
@@ -111,7 +113,8 @@ class Housekeeper:
         self._cleaner = cleaner
         self._events = PodEvents(client, lifecycle, settings)
         self._leftovers = LeftoverSweep(client, lifecycle, settings, database, cleaner)
-        self._swept_at = -math.inf
+        self._sweep_at = -math.inf
+        self._failed_sweeps = 0
         self._requested = asyncio.Event()
 
     async def run(self) -> None:
@@ -132,7 +135,7 @@ class Housekeeper:
 
     def sweep_soon(self) -> None:
         """Start the next round now: after an adoption there may be leftovers, and pods with old tokens."""
-        self._swept_at = -math.inf
+        self._sweep_at = -math.inf
         self._requested.set()
 
     async def _attempt(self, duty: Callable[[], Awaitable[None]]) -> None:
@@ -210,9 +213,17 @@ class Housekeeper:
     async def _sweep(self) -> None:
         # The second sweep that finds a Secret or pod unused deletes it: while there is one, the next round sweeps too.
         stray_pods = self._watcher.take_strays()
-        if stray_pods or self._leftovers.has_suspects or _now() - self._swept_at >= _SWEEP_EVERY_S:
-            self._swept_at = _now()
+        if not (stray_pods or self._leftovers.has_suspects or _now() >= self._sweep_at):
+            return
+        self._sweep_at = _now() + _SWEEP_EVERY_S  # before the sweep, during which another one may be requested
+        try:
             await self._leftovers.sweep()
+        except Exception as error:
+            self._failed_sweeps += 1
+            pause = pause_after(self._failed_sweeps, error, first=_SWEEP_RETRY_S, ceiling=_SWEEP_EVERY_S)
+            self._sweep_at = min(self._sweep_at, _now() + pause)
+            raise
+        self._failed_sweeps = 0
 
 
 def _now() -> float:

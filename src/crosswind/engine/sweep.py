@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import datetime
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from crosswind.engine.database import MetadataDatabase
@@ -27,6 +28,7 @@ from crosswind.engine.state import (
 from crosswind.engine.warm_requests import WarmRequests
 from crosswind.engine.worker_pod import WorkerTask
 from crosswind.engine.workload_secrets import SECRET_LABELS, SecretBatch, secrets_of
+from crosswind.errors import CrosswindError
 from crosswind.event_loop import call_blocking
 from crosswind.kube.client import Client
 from crosswind.kube.resources import PODS, SECRETS
@@ -87,6 +89,10 @@ class LeftoverSweep:
             self._waiting_pods = WarmRequests(client, settings.warm_secret, scope, owner)
         self._suspect_secrets: set[tuple[str, str]] = set()
         self._suspect_pods: set[str] = set()
+        # What the cleaner got, by uid, a Secret by namespace and name. It gets the same object at each sweep: it knows
+        # by identity what is under way, and a sidecar that ends slowly must not be shut down again meanwhile.
+        self._handed_over: dict[Hashable, WorkerRun | SecretBatch] = {}
+        self._found: set[Hashable] = set()
 
     @property
     def has_suspects(self) -> bool:
@@ -94,14 +100,32 @@ class LeftoverSweep:
         return bool(self._suspect_secrets or self._suspect_pods)
 
     async def sweep(self) -> None:
-        """Sweep once. Raises the errors of the API server and of the database."""
+        """Sweep once. Raises the errors of the database, and the first one of the API server, after all namespaces."""
         live = {label_value(executor) for executor in await call_blocking(self._database.live_executors)}
-        for namespace in self._settings.namespaces:
-            await self._sweep_orphans(namespace, live)
-            await self._sweep_secrets(namespace, live - {label_value(self._settings.executor_id)})
-        await self._sweep_own_pods()
+        self._found = set()
+        parts: list[Callable[[], Awaitable[None]]] = [
+            partial(self._sweep_namespace, namespace, live) for namespace in self._settings.namespaces
+        ]
+        parts.append(self._sweep_own_pods)
         if self._waiting_pods is not None:
-            await self._waiting_pods.sweep_dead(self._settings.namespaces, live)
+            parts.append(partial(self._waiting_pods.sweep_dead, self._settings.namespaces, live))
+        errors = []
+        for part in parts:  # a namespace that may not be read is swept by nobody, all others are
+            try:
+                await part()
+            except CrosswindError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        self._handed_over = {key: item for key, item in self._handed_over.items() if key in self._found}
+
+    async def _sweep_namespace(self, namespace: str | None, live: set[str]) -> None:
+        await self._sweep_orphans(namespace, live)
+        await self._sweep_secrets(namespace, live - {label_value(self._settings.executor_id)})
+
+    def _hand_over(self, key: Hashable, item: WorkerRun | SecretBatch) -> None:
+        self._handed_over[key] = item
+        self._cleaner.put(item)
 
     # --- pods of this executor ----------------------------------------------------------------------------------------
 
@@ -121,7 +145,7 @@ class LeftoverSweep:
                     strays[run.uid] = run
         for uid in strays.keys() & self._suspect_pods:
             log.warning("Pod %s has our label, and no task waits for it: it is cleaned up", strays[uid].pod_path)
-            self._cleaner.put(strays[uid])
+            self._hand_over(uid, strays[uid])
         self._suspect_pods = strays.keys() - self._suspect_pods
 
     def _stray(self, pod: Manifest) -> WorkerRun | None:
@@ -153,10 +177,10 @@ class LeftoverSweep:
             if (workload := workloads.get(uid)) is not None:
                 self._lifecycle.request_adoption([_adoption_request(workload, orphan.owner)])
             elif orphan.over:
-                self._cleaner.put(orphan.run)
+                self._hand_over(uid, orphan.run)
             elif uid in workloads and not orphan.started:
                 orphan.run.delete_in_any_case()
-                self._cleaner.put(orphan.run)
+                self._hand_over(uid, orphan.run)
 
     def _orphan(self, pod: Manifest) -> _Orphan | None:
         """Return what matters of a dead executor's pod; None for one whose task runs, or that is adopted by now."""
@@ -171,6 +195,10 @@ class LeftoverSweep:
 
     def _as_ended_run(self, pod: Pod, verdict: Verdict) -> WorkerRun:
         metadata, archive = pod["metadata"], self._settings.archive
+        self._found.add(metadata["uid"])
+        known = self._handed_over.get(metadata["uid"])
+        if isinstance(known, WorkerRun) and not known.pod_gone:  # given up: a new run gets it cleaned up again
+            return known
         ti_id = (metadata.get("annotations") or {}).get("task_instance_id", "")
         task = WorkerTask("", "", "", 0, metadata["uid"], ti_id=ti_id)
         result = RunResult(failed=not verdict.succeeded)
@@ -199,8 +227,10 @@ class LeftoverSweep:
                 PODS, lambda pod: secrets_of([as_pod(pod)]), namespace=namespace, labels=selector
             )
             unused -= set().union(*used.items)
+        self._found |= unused
         for secret in unused & self._suspect_secrets:
-            self._cleaner.put(SecretBatch(name=secret[1], namespace=secret[0], minted_at=0.0))
+            batch = SecretBatch(name=secret[1], namespace=secret[0], minted_at=0.0)
+            self._hand_over(secret, self._handed_over.get(secret, batch))
         elsewhere = {secret for secret in self._suspect_secrets if namespace not in (None, secret[0])}
         self._suspect_secrets = elsewhere | (unused - self._suspect_secrets)
 

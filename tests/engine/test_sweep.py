@@ -1,0 +1,190 @@
+"""What sweeps in a row do with the same leftovers, and what a refused request costs the others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tests.engine.recording import RecordedLifecycle
+
+from crosswind import errors
+from crosswind.engine.housekeeping import Housekeeper
+from crosswind.engine.log_archiver import LogArchiver
+from crosswind.engine.pod_cleanup import PodCleaner
+from crosswind.engine.sweep import LeftoverSweep
+from crosswind.engine.workload_secrets import SECRET_LABELS
+from crosswind.kube.client import Client
+from crosswind.settings import ArchiveSettings, EngineSettings
+from deadlines import scaled
+
+
+class Database:
+    def live_executors(self) -> list[str]:
+        return ["7"]
+
+    def orphaned_workloads(self, _: Any) -> dict[str, Any]:
+        return {}
+
+
+class Api:
+    """An API server with leftovers of a dead executor in each namespace; some namespaces may not be read."""
+
+    def __init__(self, *, pods: int = 1, secrets: int = 0, refused: frozenset[str] = frozenset()) -> None:
+        self.refused = refused
+        self.pods = [leftover(f"pod-{number}", {"airflow-worker": "5"}) for number in range(pods)]
+        self.secrets = [leftover(f"secret-{number}", SECRET_LABELS) for number in range(secrets)]
+        self.listed: list[str] = []
+        self.requests: Counter[tuple[str, str]] = Counter()
+        self.failures: list[Exception] = []
+
+    async def list_mapped(
+        self, resource: Any, take: Callable[[Any], Any], *, namespace: str, labels: str = "", **_: Any
+    ) -> Any:
+        if namespace in self.refused:
+            raise errors.Forbidden("pods is forbidden", status=403)
+        self.listed.append(namespace)
+        found = self.secrets if resource.plural == "secrets" else self.pods if "notin" in labels else []
+        return SimpleNamespace(items=[take(item) for item in found])
+
+    async def get(self, _: Any, name: str, **__: Any) -> Any:
+        return next(pod for pod in self.pods if pod["metadata"]["name"] == name)
+
+    async def patch(self, _: Any, name: str, *__: Any, **___: Any) -> None:
+        self.requests["patch", name] += 1
+
+    async def delete(self, _: Any, name: str, **__: Any) -> None:
+        self.requests["delete", name] += 1
+        if self.failures:
+            raise self.failures.pop()
+
+    async def log_chunks(self, name: str, **__: Any) -> AsyncIterator[bytes]:
+        self.requests["log", name] += 1
+        await asyncio.Event().wait()
+        yield b""
+
+
+def leftover(name: str, labels: dict[str, str]) -> dict[str, Any]:
+    """Return a Secret, or a pod whose base container has failed."""
+    ended = {"name": "base", "state": {"terminated": {"exitCode": 1}}}
+    metadata = {"name": name, "namespace": "a", "uid": name, "labels": labels, "annotations": {"task_instance_id": "t"}}
+    status = {"phase": "Failed", "containerStatuses": [ended]}
+    return {"metadata": metadata, "spec": {"containers": [{"name": "base"}]}, "status": status}
+
+
+class Shutdown:
+    """A shutdown of sidecars that takes until it is released."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.released = asyncio.Event()
+
+    async def end(self, _: Any) -> bool:
+        self.begun += 1
+        await self.released.wait()
+        return True
+
+
+def sweep_of(api: Api, cleaner: Any, *namespaces: str) -> LeftoverSweep:
+    settings = EngineSettings("7", namespaces=namespaces or ("a",))
+    return LeftoverSweep(api, RecordedLifecycle(), settings, Database(), cleaner)  # type: ignore[arg-type]
+
+
+@contextlib.asynccontextmanager
+async def cleaning(api: Api, shutdown: Shutdown, **settings: Any) -> AsyncIterator[PodCleaner]:
+    made = PodCleaner(api, RecordedLifecycle(), EngineSettings("7", **settings), shutdown)  # type: ignore[arg-type]
+    working = asyncio.create_task(made.run())
+    yield made
+    working.cancel()
+    await asyncio.wait([working])
+
+
+async def turns(count: int = 20) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_sweeps_during_a_slow_shutdown_of_a_kept_pod_begin_no_second_one() -> None:
+    api, shutdown = Api(), Shutdown()
+    async with cleaning(api, shutdown, delete_failed_pods=False) as cleaner:
+        sweep = sweep_of(api, cleaner)
+        for _ in range(3):
+            await sweep.sweep()
+            await turns()
+        assert shutdown.begun == 1
+        shutdown.released.set()
+        async with asyncio.timeout(scaled(5)):
+            await cleaner.wait_until_empty()
+    assert api.requests["patch", "pod-0"] == 1
+
+
+async def test_sweeps_read_the_log_of_a_pod_once_while_it_is_read() -> None:
+    api = Api()
+    async with cleaning(api, Shutdown()) as cleaner:
+        archiver = LogArchiver(api, cleaner, None, ArchiveSettings(days=0))  # type: ignore[arg-type]
+        running = asyncio.create_task(archiver.run())
+        await archiver.started.wait()
+        sweep = sweep_of(api, archiver)
+        for _ in range(3):
+            await sweep.sweep()
+            await turns()
+        assert api.requests["log", "pod-0"] == 1
+        running.cancel()
+        await asyncio.wait([running])
+
+
+async def test_sweeps_during_an_outage_send_one_deletion_of_each_pod_and_secret() -> None:
+    api = Api(pods=2, secrets=2)
+    api.failures = [errors.ServerError("etcd leader changed", status=503)] * 4
+    async with cleaning(api, Shutdown(), delete_failed_pods=True) as cleaner:
+        sweep = sweep_of(api, cleaner)
+        for _ in range(6):
+            await sweep.sweep()
+            await turns()
+    assert set(api.requests.values()) == {1}
+    assert len(api.requests) == 4
+
+
+async def test_a_pod_whose_deletion_was_given_up_is_tried_again_by_the_next_sweep() -> None:
+    api = Api()
+    api.failures = [errors.Forbidden("pods is forbidden", status=403)]
+    async with cleaning(api, Shutdown(), delete_failed_pods=True) as cleaner:
+        sweep = sweep_of(api, cleaner)
+        for _ in range(2):
+            await sweep.sweep()
+            await cleaner.wait_until_empty()
+    assert api.requests["delete", "pod-0"] == 2
+
+
+async def test_a_namespace_that_may_not_be_read_does_not_stop_the_others() -> None:
+    api, put = Api(refused=frozenset("a")), []
+    sweep = sweep_of(api, SimpleNamespace(put=put.append), "a", "b")
+    with pytest.raises(errors.Forbidden):
+        await sweep.sweep()
+    assert "b" in api.listed
+    assert [run.name for run in put] == ["pod-0"]
+
+
+async def test_a_sweep_that_fails_is_repeated_soon_and_ever_later() -> None:
+    api = Api(refused=frozenset("a"))
+    settings: Any = EngineSettings("7", namespaces=("a",))
+    watcher: Any = SimpleNamespace(take_strays=lambda: False)
+    client: Client = api  # type: ignore[assignment]
+    housekeeper = Housekeeper(client, RecordedLifecycle(), settings, Database(), watcher, SimpleNamespace(put=id))  # type: ignore[arg-type]
+    pauses = []
+    for _ in range(9):
+        housekeeper._sweep_at = -1.0
+        with pytest.raises(errors.Forbidden):
+            await housekeeper._sweep()
+        pauses.append(housekeeper._sweep_at - asyncio.get_running_loop().time())
+    assert pauses[0] <= 5
+    assert 100 < pauses[-1] <= 300
+    api.refused = frozenset()
+    housekeeper._sweep_at = -1.0
+    await housekeeper._sweep()
+    assert housekeeper._sweep_at - asyncio.get_running_loop().time() > 290
+    assert housekeeper._failed_sweeps == 0
