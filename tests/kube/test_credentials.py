@@ -28,6 +28,7 @@ from crosswind.kube.client import Client
 from crosswind.kube.credentials import Login, RenewedCredentials
 from crosswind.kube.resources import PODS
 from crosswind.settings import KubeSettings
+from deadlines import scaled
 from kubelocal.auth.certificates import issue
 
 
@@ -309,6 +310,32 @@ async def test_a_renewal_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch)
     credentials._read_at = float("-inf")
     with pytest.raises(CredentialsError, match="took more than"):
         await credentials.renew("t0")
+
+
+async def test_a_look_at_the_address_that_hangs_holds_requests_up_once_and_takes_one_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kube_credentials, "_LOOK_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(kube_credentials, "_LOOK_PAUSE", 0.0)
+    looks, answers = [], asyncio.Event()
+    login = Login("http://x", "test", "t0")
+
+    async def look() -> Login:
+        looks.append(1)
+        await answers.wait()
+        return login
+
+    async def read() -> Login:
+        raise AssertionError("the address has not changed")
+
+    credentials = RenewedCredentials(read, login, None, look=look)
+    async with asyncio.timeout(scaled(10)):
+        assert await asyncio.gather(*(credentials.relocate() for _ in range(50))) == [False] * 50
+        assert len(looks) == 1
+        answers.set()
+        assert not await credentials.relocate()
+        assert not await credentials.relocate()
+    assert len(looks) == 2
 
 
 async def test_while_one_request_renews_ahead_of_time_the_others_use_the_old_token() -> None:

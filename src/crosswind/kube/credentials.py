@@ -43,6 +43,9 @@ _MAX_RENEWAL_PAUSE = 60.0
 _RENEWAL_TIMEOUT_S = 75.0
 """Limit for one renewal as a whole: every request that was refused waits for it."""
 
+_LOOK_TIMEOUT_S = 10.0
+"""Seconds for which requests that fail wait for the server's address to be read again."""
+
 _LOOK_PAUSE = 1.0
 """Seconds between two reads of the server's address, however many requests fail to reach it."""
 
@@ -106,6 +109,8 @@ class RenewedCredentials:
         self.moved: Callable[[Server], None] = lambda server: None
         self._moves = 0
         self._looked_at = -math.inf
+        self._looking: tuple[asyncio.Future[Login], float] | None = None
+        """The look that is under way, and its deadline."""
         self._lock = asyncio.Lock()
         self._failures, self._failure, self._retry_at = 0, "", -math.inf
         self._login = login
@@ -161,14 +166,29 @@ class RenewedCredentials:
             self._looked_at = now
             try:
                 # Only the address, which costs a file; signing in may cost a program or a request to a provider.
-                current = await self._look()
+                current = await self._look_within_deadline(self._look)
                 if current.place == self._login.place and current.certificate in (None, self._login.certificate):
                     return False
                 await self._read_again()
             except (KubeconfigError, CredentialsError) as error:
                 log.warning("The address of the API server cannot be read again: %s", error)
+                self._looked_at = time.monotonic()  # the requests that wait for the lock do not look once more each
                 return False
             return self._moves != moves
+
+    async def _look_within_deadline(self, look: Callable[[], Awaitable[Login]]) -> Login:
+        """Return what ``look`` returns. While a look hangs on a file system, no thread of another one joins it.
+
+        Raises its errors, and ``CredentialsError`` at the deadline: every request that fails waits for the lock.
+        """
+        if self._looking is None:
+            self._looking = asyncio.ensure_future(look()), time.monotonic() + _LOOK_TIMEOUT_S
+        looking, deadline = self._looking
+        done, _ = await asyncio.wait([looking], timeout=max(0.0, deadline - time.monotonic()))
+        if not done:
+            raise CredentialsError(f"its file system did not answer in {_LOOK_TIMEOUT_S:g} s")
+        self._looking = None
+        return looking.result()
 
     async def _renew_if_possible(self) -> None:
         try:
