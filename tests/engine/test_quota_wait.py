@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import Callable
 
 import pytest
@@ -64,6 +65,23 @@ def test_two_thousand_waiting_runs_send_as_many_requests_as_two() -> None:
     api.work(100.0)
     assert len(api.asked) <= 1 + 2 * 50 + 2
     assert len(set(api.asked)) > 40, "other runs have their turn"
+
+
+def test_runs_that_pass_a_large_one_are_forgotten() -> None:
+    api = Api(room=0, size=lambda run: 100 if run.name == "large" else 1)
+    api.create(a_run("large", priority=9.0), 0.0)
+    known, now = _runs_in_memory(), 0.0
+    for number in range(500):
+        api.create(a_run(str(number)), now)
+        api.room = 1
+        now = api.work(5.0, now)
+    assert len(api.created) >= 499
+    assert _runs_in_memory() - known < 150
+
+
+def _runs_in_memory() -> int:
+    gc.collect()
+    return sum(isinstance(thing, WorkerRun) for thing in gc.get_objects())
 
 
 def test_a_raised_quota_is_filled_at_once() -> None:

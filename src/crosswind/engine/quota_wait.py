@@ -41,7 +41,7 @@ class _NamespaceQueue:
     refused: bool = False
     """Whether a run of this round was refused."""
     heap: list[tuple[float, int, WorkerRun]] = field(default_factory=list)
-    """By priority. Runs that wait no longer stay in it until they come to the top."""
+    """By priority. Runs that wait no longer stay in it until they come to the top, or are more than half of it."""
     heaped: set[WorkerRun] = field(default_factory=set)
 
     def add(self, run: WorkerRun, order: int) -> None:
@@ -61,6 +61,10 @@ class _NamespaceQueue:
     def _first(self) -> WorkerRun | None:
         while self.heap and self.heap[0][2] not in self.waiting:
             self.heaped.discard(heapq.heappop(self.heap)[2])
+        if len(self.heap) > 2 * len(self.waiting) + _MAX_ASKING:
+            self.heap = [(-run.workload.priority, order, run) for run, order in self.waiting.items()]
+            heapq.heapify(self.heap)
+            self.heaped = set(self.waiting)
         return self.heap[0][2] if self.heap else None
 
     def start_round(self, now: float) -> Iterator[WorkerRun]:
