@@ -19,11 +19,20 @@ import pytest
 from airflow import settings
 from benchmarks.postgresql import start_server
 from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session, sessionmaker
 
 from deadlines import scaled
 
-__all__ = ["DATABASES", "DATABASES_AND_MARIADB", "mariadb", "postgresql", "skip_without_postgresql", "sqlite"]
+__all__ = [
+    "DATABASES",
+    "DATABASES_AND_MARIADB",
+    "mariadb",
+    "postgresql",
+    "read_only",
+    "skip_without_postgresql",
+    "sqlite",
+]
 
 
 def skip_without_postgresql() -> None:
@@ -47,6 +56,31 @@ def postgresql(folder: Path) -> Iterator[Engine]:
             yield create_engine(server.get_uri().replace("postgresql:", "postgresql+psycopg2:"))
         finally:
             server.cleanup()
+
+
+@contextlib.contextmanager
+def read_only(engine: Engine) -> Iterator[Engine]:
+    """The same database for a user who may read it and nothing else."""
+    reader = engine.url.set(database=f"file:{engine.url.database}", query={"mode": "ro", "uri": "true"})
+    statements = {
+        "postgresql": [
+            "drop owned by reader",
+            "drop role reader",
+            "create role reader login",
+            "grant select on all tables in schema public to reader",
+        ],
+        "mysql": ["create user if not exists reader@localhost", "grant select on airflow.* to reader@localhost"],
+        "sqlite": ["create table if not exists anything (id integer)"],
+    }[engine.dialect.name]
+    for statement in statements:
+        missing = contextlib.suppress(ProgrammingError) if statement.startswith("drop") else contextlib.nullcontext()
+        with missing, engine.begin() as connection:
+            connection.execute(text(statement))
+    if engine.dialect.name != "sqlite":
+        reader = engine.url.set(username="reader")
+    may_read = create_engine(reader)
+    yield may_read
+    may_read.dispose()
 
 
 def use_as_airflows(engine: Engine, patch: pytest.MonkeyPatch) -> sessionmaker[Session]:

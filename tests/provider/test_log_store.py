@@ -7,11 +7,11 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Engine, create_engine, inspect, text, update
+from sqlalchemy import Engine, create_engine, inspect, update
 from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import CreateTable
-from tests.databases import DATABASES_AND_MARIADB, use_as_airflows
+from tests.databases import DATABASES_AND_MARIADB, read_only, use_as_airflows
 
 from crosswind.engine.log_archiver import LogStoreForbidden, LogStoreUnavailable, PodLog
 from crosswind.pods.kept_logs import KeptLog, lines_of
@@ -56,26 +56,22 @@ def test_tables_are_made_when_they_are_missing_and_left_alone_when_they_are_ther
 
 
 def test_a_missing_right_to_create_tables_is_reported(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    with engine.begin() as connection:
-        connection.execute(text("create table if not exists anything (id integer)"))
-    reader = engine.url.set(database=f"file:{engine.url.database}", query={"mode": "ro", "uri": "true"})
-    if engine.dialect.name == "postgresql":
-        with engine.begin() as connection:
-            connection.execute(text("drop role if exists reader"))
-            connection.execute(text("create role reader login"))
-        reader = engine.url.set(username="reader")
-    if engine.dialect.name == "mysql":
-        with engine.begin() as connection:
-            connection.execute(text("create user if not exists reader@localhost"))
-            connection.execute(text("grant select on airflow.* to reader@localhost"))
-        reader = engine.url.set(username="reader")
-    may_read = create_engine(reader)
-    use_as_airflows(may_read, monkeypatch)
-    with pytest.raises(SQLAlchemyError, match=r"permission denied|readonly|command denied"):
-        make_tables()
-    with pytest.raises(LogStoreForbidden, match="right to create tables"):
-        DatabaseLogStore().store([pod_log("ti", "words")])
-    may_read.dispose()
+    with read_only(engine) as may_read:
+        use_as_airflows(may_read, monkeypatch)
+        with pytest.raises(SQLAlchemyError, match=r"permission denied|readonly|command denied"):
+            make_tables()
+        with pytest.raises(LogStoreForbidden, match="right to create tables"):
+            DatabaseLogStore().store([pod_log("ti", "words")])
+
+
+def test_a_missing_right_to_write_an_existing_table_is_reported(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_tables()
+    with read_only(engine) as may_read:
+        use_as_airflows(may_read, monkeypatch)
+        with pytest.raises(LogStoreForbidden, match="crosswind_pod_log cannot be written"):
+            DatabaseLogStore().store([pod_log("ti", "words"), pod_log("ti", "more")])
 
 
 def test_an_archive_says_when_the_database_does_not_answer(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from airflow.models.base import Base
 from airflow.utils.db import import_all_models
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.orm import Session
-from tests.databases import DATABASES_AND_MARIADB, use_as_airflows
+from tests.databases import DATABASES_AND_MARIADB, read_only, use_as_airflows
 
 from crosswind.engine.last_pod_state import LastPodState
 from crosswind.engine.pod_history import EndedPod
@@ -162,6 +162,24 @@ def test_a_user_who_may_not_make_the_table_is_told_once_and_nothing_waits(
     history.put(ended("c", time.monotonic()))
     assert len(history._writer) == 0
     read_only.dispose()
+
+
+def test_a_user_who_may_not_write_the_table_is_told_once_and_rows_are_kept_again_later(
+    session: Session, engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    history = DatabasePodHistory(30)
+    with read_only(engine) as may_read:
+        use_as_airflows(may_read, monkeypatch)
+        for name in ("a", "b", "c"):
+            history.put(ended(name, time.monotonic()))
+        history.close(60)
+    assert caplog.text.count("rows of pods are kept for 10 minutes") == 1
+    assert "left out" not in caplog.text
+    use_as_airflows(engine, monkeypatch)
+    history._writer._forbidden_until = 0.0  # ten minutes later
+    history.put(ended("d", time.monotonic()))
+    history.close(60)
+    assert [record.pod for record in read_pods([TI_ID])] == ["d"]
 
 
 def test_pods_of_a_scheduler_that_starts_without_its_database_are_kept(

@@ -12,7 +12,7 @@ from airflow.utils.sqlalchemy import UtcDateTime
 from sqlalchemy import BigInteger, Column, String, Table, delete, insert, select
 
 from crosswind.engine.log_archiver import LogStoreForbidden, LogStoreUnavailable, PodLog
-from crosswind.provider.tables import METADATA, Blob, database_answers, is_transient, make_tables
+from crosswind.provider.tables import METADATA, Blob, database_answers, is_forbidden, is_transient, make_tables
 
 __all__ = ["DatabaseLogStore", "read_logs"]
 
@@ -38,6 +38,11 @@ _NO_PERMISSION = (
     " hand, or set [crosswind] archive_logs = never"
 )
 
+_NO_RIGHTS = (
+    "the table {table} cannot be written: {error}. Grant the database's user the rights to read and write it, or set"
+    " [crosswind] archive_logs = never"
+)
+
 
 class DatabaseLogStore:
     """Implements ``crosswind.engine.log_archiver.LogStore``; its methods block."""
@@ -46,7 +51,7 @@ class DatabaseLogStore:
         """Write logs, each in place of an earlier one of the same pod.
 
         Raises ``LogStoreUnavailable`` when the database does not answer, ``LogStoreForbidden`` when the table cannot be
-        created, and SQLAlchemy's errors.
+        created or written for want of a right, and SQLAlchemy's errors.
         """
         _make_tables()
         now = datetime.datetime.now(datetime.UTC)
@@ -71,6 +76,9 @@ class DatabaseLogStore:
                     session.execute(insert(_LOGS), rows)
                 return
             except Exception as error:
+                if is_forbidden(error):
+                    cause = getattr(error, "orig", error)
+                    raise LogStoreForbidden(_NO_RIGHTS.format(table=_LOGS.name, error=cause)) from error
                 if is_transient(error) and not database_answers():
                     raise LogStoreUnavailable(str(error)) from error
                 if not attempts_left or not is_transient(error):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import logging
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -24,11 +23,9 @@ from sqlalchemy.orm import Session
 
 from crosswind.engine.pod_history import EndedPod, PodRecord, detail_json, pod_record
 from crosswind.provider.row_writer import RowWriter
-from crosswind.provider.tables import METADATA, database_answers, insert_rows, make_tables, read_rows
+from crosswind.provider.tables import METADATA, WriteForbidden, database_answers, insert_rows, make_tables, read_rows
 
 __all__ = ["PODS", "DatabasePodHistory", "read_pods"]
-
-log = logging.getLogger(__name__)
 
 PODS = Table(
     "crosswind_pod",
@@ -63,8 +60,6 @@ _COLLECT_S = 1.0
 _CLEAN_EVERY = 3600.0
 _CLEAN_BATCH = 500
 """Old rows that one transaction deletes, so that none holds its locks for long."""
-_FORBIDDEN_FOR = 600.0
-"""Seconds until the next attempt to create the table, where the database's user may not."""
 
 
 class DatabasePodHistory:
@@ -74,12 +69,10 @@ class DatabasePodHistory:
         self._days = days
         self._writer = RowWriter("rows of pods", self._insert, _describe, _MAX_WAITING, _COLLECT_S)
         self._cleaned_at = -math.inf  # not 0: the monotonic clock begins at the machine's boot
-        self._forbidden_until = 0.0
 
     def put(self, ended: EndedPod) -> None:
         """Queue the row of a pod. Never blocks."""
-        if time.monotonic() >= self._forbidden_until:
-            self._writer.put(ended)
+        self._writer.put(ended)
 
     def close(self, timeout: float = 5.0) -> None:
         """Write the rows that wait, for at most ``timeout`` seconds."""
@@ -88,31 +81,13 @@ class DatabasePodHistory:
     # --- in the writer's thread ---------------------------------------------------------------------------------------
 
     def _insert(self, session: Session, pods: Sequence[EndedPod]) -> None:
-        if not self._has_table():
-            return
+        _make_table()
         records = {record.pod: record for record in map(pod_record, pods)}
         times = _task_times(session, {record.ti_id for record in records.values() if record.ti_id})
         # A pod that two schedulers followed, one after the other, has one row: the later one's.
         session.execute(delete(PODS).where(PODS.c.pod.in_(records)))
         insert_rows(session, PODS, [_row(record, times.get(record.ti_id, {})) for record in records.values()])
         self._clean(session)
-
-    def _has_table(self) -> bool:
-        """Create the table if it is missing; if that is forbidden, report it and drop rows for a while."""
-        try:
-            make_tables()
-        except Exception as error:
-            if not database_answers():  # nothing is forbidden: the rows wait, and the writer tries again
-                raise
-            self._forbidden_until = time.monotonic() + _FORBIDDEN_FOR
-            log.error(
-                "What pods go through is not kept: the table %s cannot be made: %s. Give the database's user the right"
-                " to create tables, or make it by hand",
-                PODS.name,
-                getattr(error, "orig", error),
-            )
-            return False
-        return True
 
     def _clean(self, session: Session) -> None:
         if self._days <= 0 or time.monotonic() - self._cleaned_at < _CLEAN_EVERY:
@@ -122,6 +97,19 @@ class DatabasePodHistory:
         session.execute(delete(PODS).where(PODS.c.pod.in_(old)))
         if len(old) < _CLEAN_BATCH:  # otherwise the next write deletes further rows
             self._cleaned_at = time.monotonic()
+
+
+def _make_table() -> None:
+    try:
+        make_tables()
+    except Exception as error:
+        if not database_answers():  # nothing is forbidden: the rows wait, and the writer tries again
+            raise
+        cause = getattr(error, "orig", error)
+        raise WriteForbidden(
+            f"the table {PODS.name} cannot be made: {cause}. Grant the database's user the right to create tables, or"
+            " create it by hand"
+        ) from error
 
 
 def _row(record: PodRecord, known: Mapping[str, float]) -> dict[str, Any]:

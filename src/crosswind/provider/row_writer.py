@@ -2,20 +2,22 @@
 
 There is one ``RowWriter`` per table. It owns a daemon thread, which starts with the first row and ends when ``close``
 has written the rows that wait, or at its timeout. While the database does not answer, rows wait. A row that the
-database refuses is logged and dropped, and delays no other row.
+database refuses is logged and dropped, and delays no other row. While its user may not write the table, all rows are
+dropped.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from sqlalchemy.orm import Session
 
-from crosswind.provider.tables import write_rows
+from crosswind.provider.tables import WriteForbidden, write_rows
 
 __all__ = ["RowWriter"]
 
@@ -31,6 +33,8 @@ _COLLECT_S = 0.2
 """How long the thread waits for further rows, to write them in one transaction."""
 _RETRY_S = 5.0
 """Seconds until the next attempt when the database does not answer."""
+_FORBIDDEN_RETRY_S = 600.0
+"""Seconds for which rows are dropped when the database's user may not write them."""
 
 
 class RowWriter(Generic[Row]):
@@ -54,6 +58,7 @@ class RowWriter(Generic[Row]):
         self._collect_s = collect_s
         self._rows: deque[Row] = deque()
         self._dropped = 0
+        self._forbidden_until = 0.0
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
@@ -65,6 +70,8 @@ class RowWriter(Generic[Row]):
     def put(self, row: Row) -> None:
         """Queue a row. Never blocks."""
         with self._changed:
+            if time.monotonic() < self._forbidden_until:
+                return
             if len(self._rows) >= self._max_waiting:
                 self._dropped += 1
                 return
@@ -98,6 +105,12 @@ class RowWriter(Generic[Row]):
             self._report_dropped()
             try:
                 self._write()
+            except WriteForbidden as error:
+                with self._changed:
+                    self._rows.clear()
+                    self._forbidden_until = time.monotonic() + _FORBIDDEN_RETRY_S
+                minutes = _FORBIDDEN_RETRY_S / 60
+                log.error("No %s are kept for %g minutes, then tried again: %s", self._what, minutes, error)
             except Exception as error:  # a dead thread would lose all further rows
                 log.warning("%d %s wait for the metadata database: %s", len(self._rows), self._what, error)
                 if self._closing.is_set():

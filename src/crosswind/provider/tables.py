@@ -43,8 +43,10 @@ __all__ = [
     "METADATA",
     "Blob",
     "DatabaseUnavailable",
+    "WriteForbidden",
     "database_answers",
     "insert_rows",
+    "is_forbidden",
     "is_transient",
     "make_tables",
     "read_rows",
@@ -65,8 +67,16 @@ _ROW_ATTEMPTS, _ROW_RETRY_S = 3, 0.5
 """Attempts to write one row when a lock, a deadlock or a lost connection may be the cause, and seconds in between."""
 
 
+_MYSQL_DENIED = (1044, 1142, 1143)
+"""MySQL's errors for want of a right on a database, a table or a column; the drivers raise them as OperationalError."""
+
+
 class DatabaseUnavailable(Exception):
     """The metadata database does not answer. The rows were not at fault: write them again later."""
+
+
+class WriteForbidden(Exception):
+    """The database's user may not create or write a table. The message says which, and what to grant."""
 
 
 def write_rows(
@@ -76,12 +86,19 @@ def write_rows(
 
     Removes from ``rows`` each row that is written and each that the database refuses even by itself; ``on_refused``
     gets the latter with the error. So one bad row costs no other. Raises ``DatabaseUnavailable`` when the database does
-    not answer; the rows that are left then are to be written again.
+    not answer; the rows that are left then are to be written again. Raises ``WriteForbidden`` for want of a right.
     """
     try:
         with create_session(scoped=False) as session:
             write(session, rows)
+    except WriteForbidden:
+        raise
     except Exception as error:
+        if is_forbidden(error):
+            cause = getattr(error, "orig", error)
+            raise WriteForbidden(
+                f"{cause}. Grant the database's user the rights to read and write the table"
+            ) from error
         if is_transient(error) and not database_answers():
             raise DatabaseUnavailable(str(error)) from error
     else:
@@ -139,6 +156,14 @@ def is_transient(error: Exception) -> bool:
     return isinstance(error, OperationalError | InterfaceError | PoolTimeout | OSError) or (
         isinstance(error, DBAPIError) and error.connection_invalidated
     )
+
+
+def is_forbidden(error: Exception) -> bool:
+    """Whether the database's user lacks a right, for any row: only a person can help."""
+    cause = getattr(error, "orig", None)
+    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+    number = next(iter(getattr(cause, "args", ())), None)
+    return state == "42501" or number in _MYSQL_DENIED or "readonly database" in str(cause)
 
 
 def database_answers() -> bool:
