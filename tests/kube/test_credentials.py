@@ -588,6 +588,34 @@ async def test_an_api_server_that_is_away_runs_no_plugin(tmp_path: Path) -> None
     assert counter.read_text() == "\n"
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of kubernetes_asyncio's own call of aiohttp
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", CredentialsError),
+        (b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n", CredentialsError),
+        (b"", CredentialsError),
+        (b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n", KubeconfigError),
+    ],
+)
+async def test_a_provider_that_is_busy_or_broken_passes_and_one_that_refuses_does_not(
+    tmp_path: Path, answer: bytes, error: type[Exception]
+) -> None:
+    async def provide(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(provide, "127.0.0.1", 0)
+    issuer = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    config = {"client-id": "me", "client-secret": "SECRET", "idp-issuer-url": issuer, "refresh-token": "SECRET"}
+    user = {"auth-provider": {"name": "oidc", "config": config}}
+    async with server:
+        with pytest.raises(error) as raised:
+            await Client.connect(kubeconfig(tmp_path, user, server="http://127.0.0.1:9"))
+    assert "SECRET" not in str(raised.value)
+
+
 @pytest.mark.usefixtures("at_once")
 async def test_a_request_that_may_have_arrived_is_not_sent_again(tmp_path: Path) -> None:
     arrived = []

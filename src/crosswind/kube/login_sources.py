@@ -282,6 +282,7 @@ def _lifetime(signed: exec_plugins.ExecCredential) -> float:
 
 async def _provided(user: UserEntry) -> str | None:
     """Let kubernetes_asyncio sign in by an ``auth-provider`` (OIDC, GCP), which kubectl has dropped."""
+    from aiohttp import ClientError
     from kubernetes_asyncio.client import Configuration
     from kubernetes_asyncio.config import ConfigException, load_kube_config_from_dict
 
@@ -298,9 +299,13 @@ async def _provided(user: UserEntry) -> str | None:
     except TimeoutError:
         raise CredentialsError(f"signing in took more than {SIGN_IN_SECONDS:g} s") from None
     except ConfigException as error:
-        raise KubeconfigError(str(error)) from error
-    except OSError as error:
-        raise CredentialsError(f"signing in failed: {error.strerror or type(error).__name__}") from error
+        # The provider's answer is the cause. A busy or broken provider passes; a refusal needs another kubeconfig.
+        status = getattr(error.__cause__, "status", 0)
+        passes = status == 429 or status >= 500
+        raise (CredentialsError if passes else KubeconfigError)(str(error)) from error
+    except (OSError, ClientError) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise CredentialsError(f"signing in failed: {reason}") from error
     except Exception as error:  # the library does not document its errors, and their text may hold a secret
         raise KubeconfigError(
             f"auth-provider: a field is missing or of the wrong type ({type(error).__name__})"
