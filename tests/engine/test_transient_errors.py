@@ -183,6 +183,36 @@ def test_a_workload_too_large_for_a_secret_fails_alone(engine: Any) -> None:
     assert server.connects == 1
 
 
+class UsedUp(Server):
+    """Refuses every pod for a quota, with other words each time; as long as it does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.refuses = 0, True
+
+    async def create(self, resource: Any, manifest: Any, **more: Any) -> dict[str, Any]:
+        if resource.plural == "pods":
+            self.asked += 1
+            if self.refuses:
+                raise errors.QuotaExceeded(f"exceeded quota: team, used: pods={self.asked}", status=403)
+        return await super().create(resource, manifest, **more)
+
+
+def test_pods_that_wait_for_a_quota_ask_by_turns(engine: Any) -> None:
+    server = UsedUp()
+    running = engine(server)
+    running.launch([workload(number) for number in range(300)])
+    until(lambda: sum(run.wait is not None for run in list(running._registry.runs.values())) == 300)
+    asked, began = server.asked, time.monotonic()
+    time.sleep(3)
+    # Two rounds of one run in two seconds, and the requests that were under way; each run by itself asked every 5 s.
+    assert server.asked - asked <= 3 * (time.monotonic() - began)
+    assert asked < 100
+    server.refuses = False
+    until(lambda: server.created.count("pods") == 300)
+    assert failed(running, []) == []
+
+
 class Garbling(Server):
     """Creates a pod, but its answer cannot be read; a second creation is answered with a bare 409."""
 
@@ -332,10 +362,10 @@ async def test_a_failed_token_renewal_is_retried_and_delays_no_other(caplog: pyt
     assert renewed == ["good", "bad"]
 
 
-async def test_a_pod_watch_survives_failing_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_pod_watch_survives_every_error() -> None:
     pod = {"metadata": {"name": "p", "namespace": "n", "uid": "u", "resourceVersion": "1"}}
     watched = asyncio.Event()
-    failures = [errors.CredentialsError("the exec plug-in failed"), errors.KubeconfigError("not YAML")]
+    failures = [errors.CredentialsError("the plug-in failed"), errors.KubeconfigError("not YAML"), KeyError("metadata")]
 
     class Reads:
         async def get(self, *_: Any, **__: Any) -> Any:

@@ -288,12 +288,13 @@ def test_a_task_that_is_queued_again_with_another_weight_is_launched_once(
     for weight in (7, 3):
         again = stuck.model_copy(update={"ti": stuck.ti.model_copy(update={"priority_weight": weight})})
         executor.queue_workload(again, session=None)  # type: ignore[arg-type]
-    for number in range(20):
-        executor.queue_workload(make_workload(f"task{number}"), session=None)  # type: ignore[arg-type]
-    executor.heartbeat()
+    for number in range(600):  # more than one heartbeat launches
+        executor.queue_workload(make_workload(f"task{number}", priority=number % 9), session=None)  # type: ignore[arg-type]
+    while executor.queued_tasks:
+        executor.heartbeat()
     launched_keys = [one.key for one in executor._engine.launched]  # type: ignore[union-attr]
     assert launched_keys.count(stuck.key) == 1
-    assert len(launched_keys) == 21
+    assert len(launched_keys) == 601
 
 
 @pytest.fixture

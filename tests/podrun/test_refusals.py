@@ -6,6 +6,7 @@ from crosswind.errors import (
     ApiError,
     BadRequest,
     Conflict,
+    CredentialsError,
     Forbidden,
     Invalid,
     NotFound,
@@ -31,6 +32,7 @@ def decide(error: Exception, waited: float = 0.0, denied: float = 0.0) -> Retry 
         Conflict("object has been modified", status=409),
         Unauthorized("expired", status=401),
         Unreachable("refused"),
+        CredentialsError("the exec plug-in failed"),
     ],
 )
 def test_transient_errors_are_retried_until_patience_ends(error: Exception) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 
@@ -19,6 +20,8 @@ from crosswind.pods.fields import as_pod
 from crosswind.types import AnyPod, Manifest, Pod
 
 __all__ = ["PodWatch", "watch_pod"]
+
+log = logging.getLogger(__name__)
 
 _WATCH_TIMEOUT_S = 300.0
 _FIRST_RETRY_S = 1.0
@@ -81,8 +84,10 @@ class PodWatch:
                 # Returns when the server ends the watch; the read above then finds what the gap has hidden.
                 await self._watch(pod["metadata"]["resourceVersion"])
                 failures = 0
-            except CrosswindError as error:
+            except Exception as error:
                 # Every error is retried, lasting ones too: callers wait for changes that only this loop can bring.
+                if not isinstance(error, CrosswindError):
+                    log.exception("Following pod %s failed, trying again", self.where)
                 # Without permission to watch the read above succeeds, so that the pause stays short: it polls.
                 failures = 1 if isinstance(error, Forbidden) else failures + 1
                 await asyncio.sleep(pause_after(failures, error, first=_FIRST_RETRY_S))
