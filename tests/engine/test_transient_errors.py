@@ -25,6 +25,7 @@ from crosswind.engine.state import (
     ReportState,
     RunStage,
     RunTimes,
+    TaskEvent,
     WorkerRun,
     Workload,
     WorkloadEnded,
@@ -380,6 +381,44 @@ async def test_a_pod_watch_survives_every_error() -> None:
 
     async with watch_pod(Reads(), pod):  # type: ignore[arg-type]
         await asyncio.wait_for(watched.wait(), scaled(20))
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        lambda number: {
+            "conditions": [
+                {
+                    "type": "PodScheduled",
+                    "status": "False",
+                    "reason": "Unschedulable",
+                    "message": f"0/{number} nodes are available: {number} Insufficient memory.",
+                }
+            ]
+        },
+        lambda number: {
+            "containerStatuses": [
+                {"name": "base", "state": {"waiting": {"reason": "CrashLoopBackOff", "message": f"back-off {number}s"}}}
+            ]
+        },
+    ],
+)
+async def test_a_pod_whose_reason_to_wait_has_ever_new_words_sends_one_event(
+    status: Callable[[int], dict[str, Any]],
+) -> None:
+    lifecycle, settings = RecordedLifecycle(), EngineSettings("7", wait_report_delay=0.0)
+    watcher = WorkerWatcher(None, lifecycle, settings)  # type: ignore[arg-type]
+    housekeeper = Housekeeper(None, lifecycle, settings, None, watcher, None)  # type: ignore[arg-type]
+    task = WorkerTask("dag", "task", "run", 1, "unique", executor_id="7")
+    run = WorkerRun(Workload("key", task, 1.0, None), task, RunTimes(-1e6), stage=RunStage.CREATED)
+    lifecycle.registry.add(run)
+    lifecycle.registry.set_pod(run, "default", "pod")
+    for number in range(1, 101):
+        watcher.on_event(InformerEvent("MODIFIED", labelled("pod", phase="Pending", **status(number)), "watch"))
+        await housekeeper._send_wait_events()
+    (event,) = lifecycle.registry.outbox
+    assert isinstance(event, TaskEvent)
+    assert "1" in event.message
 
 
 async def test_a_retry_after_of_an_hour_pauses_creations_for_a_minute() -> None:
