@@ -90,7 +90,7 @@ class LeftoverSweep:
         self._suspect_secrets: set[tuple[str, str]] = set()
         self._suspect_pods: set[str] = set()
         # What the cleaner got, by uid, a Secret by namespace and name. It gets the same object at each sweep: it knows
-        # by identity what is under way, and a sidecar that ends slowly must not be shut down again meanwhile.
+        # its requests by identity, and a sidecar that ends slowly must not be shut down again meanwhile.
         self._handed_over: dict[Hashable, WorkerRun | SecretBatch] = {}
         self._found: set[Hashable] = set()
 
