@@ -9,6 +9,17 @@ from crosswind.types import Manifest
 __all__ = ["files", "namespace", "output_claim", "worker_template"]
 
 AIRFLOW_HOME = "/opt/airflow"
+SLOW_MACHINE_CONFIG = {"core": {"dagbag_import_timeout": 300}, "workers": {"execution_api_timeout": 60}}
+"""Of services and workers. The first import of Airflow takes long there, and so does the API server's first answer to a
+worker. One that gives up after Airflow's 5 s has its start refused when it repeats it, so that the task fails."""
+
+FOR_SLOW_MACHINES = {
+    f"AIRFLOW__{section.upper()}__{option.upper()}": str(value)
+    for section, options in SLOW_MACHINE_CONFIG.items()
+    for option, value in options.items()
+}
+"""The same as environment."""
+
 OUTPUT_CLAIM = "demo-output"
 
 
@@ -58,6 +69,7 @@ def worker_template(
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": execution_api_url,
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": f"{AIRFLOW_HOME}/logs",
         "PYTHONWARNINGS": "ignore",
+        **FOR_SLOW_MACHINES,
     }
     volumes: dict[str, Manifest] = {
         **{name: _files_volume(name, paths) for name, paths in mounts.items()},

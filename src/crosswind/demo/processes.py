@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from crosswind.demo.manifests import FOR_SLOW_MACHINES
 from crosswind.errors import CrosswindError
 
 __all__ = ["Airflow", "ServiceEnded", "airflow_environment", "die_with_parent", "free_port"]
@@ -51,7 +52,6 @@ def airflow_environment(home: Path, dags: Path, api_host: str, api_port: int) ->
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://{api_host}:{api_port}/execution/",
-        "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "300",  # for slow machines: the first import of Airflow takes long
         "AIRFLOW__CORE__FERNET_KEY": "",
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
@@ -62,6 +62,7 @@ def airflow_environment(home: Path, dags: Path, api_host: str, api_port: int) ->
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "PYTHONWARNINGS": "ignore",
+        **FOR_SLOW_MACHINES,
     }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from crosswind.demo.manifests import FOR_SLOW_MACHINES, SLOW_MACHINE_CONFIG
 from crosswind.deploy.values import Values
 from crosswind.types import Manifest
 
@@ -88,6 +89,7 @@ def worker_template(image: str, folders: SharedFolders, execution_api_url: str) 
         "AIRFLOW__CORE__DAGS_FOLDER": str(folders.dags),
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": execution_api_url,
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": f"{AIRFLOW_HOME}/logs",
+        **FOR_SLOW_MACHINES,
     }
     base = {
         "name": "base",
@@ -123,7 +125,10 @@ def values(
         "airflowVersion": version,
         "createNamespaces": False,
         "namespace": NAMESPACE,
-        "config": {section: dict(options) for section, options in config.items()},
+        "config": {
+            section: {**SLOW_MACHINE_CONFIG.get(section, {}), **config.get(section, {})}
+            for section in {**SLOW_MACHINE_CONFIG, **config}
+        },
         "dags": {"source": "image", "path": str(folders.dags)},
         "web": {"auth": "simple"},
         "metrics": {"statsd": False},
