@@ -28,7 +28,6 @@ from crosswind.engine.state import (
 from crosswind.engine.warm_requests import WarmRequests
 from crosswind.engine.worker_pod import WorkerTask
 from crosswind.engine.workload_secrets import SECRET_LABELS, SecretBatch, secrets_of
-from crosswind.errors import CrosswindError
 from crosswind.event_loop import call_blocking
 from crosswind.kube.client import Client
 from crosswind.kube.resources import PODS, SECRETS
@@ -100,28 +99,27 @@ class LeftoverSweep:
         return bool(self._suspect_secrets or self._suspect_pods)
 
     async def sweep(self) -> None:
-        """Sweep once. Raises the errors of the database, and the first one of the API server, after all namespaces."""
+        """Sweep once. Raises the first error of the API server or the database after all namespaces."""
         live = {label_value(executor) for executor in await call_blocking(self._database.live_executors)}
-        self._found = set()
-        parts: list[Callable[[], Awaitable[None]]] = [
-            partial(self._sweep_namespace, namespace, live) for namespace in self._settings.namespaces
-        ]
-        parts.append(self._sweep_own_pods)
-        if self._waiting_pods is not None:
-            parts.append(partial(self._waiting_pods.sweep_dead, self._settings.namespaces, live))
+        siblings = live - {label_value(self._settings.executor_id)}
+        self._found, strays = set(), dict[str, WorkerRun]()
+        parts: list[Callable[[], Awaitable[None]]] = []
+        for namespace in self._settings.namespaces:
+            parts.append(partial(self._sweep_orphans, namespace, live))
+            parts.append(partial(self._sweep_secrets, namespace, siblings))
+            parts.append(partial(self._find_strays, namespace, strays))
+            if self._waiting_pods is not None:
+                parts.append(partial(self._waiting_pods.sweep_dead, [namespace], live))
         errors = []
-        for part in parts:  # a namespace that may not be read is swept by nobody, all others are
+        for part in parts:  # what may not be read in one namespace is swept by nobody, all else is
             try:
                 await part()
-            except CrosswindError as error:
+            except Exception as error:
                 errors.append(error)
+        self._clean_up_strays(strays)
         if errors:
             raise errors[0]
         self._handed_over = {key: item for key, item in self._handed_over.items() if key in self._found}
-
-    async def _sweep_namespace(self, namespace: str | None, live: set[str]) -> None:
-        await self._sweep_orphans(namespace, live)
-        await self._sweep_secrets(namespace, live - {label_value(self._settings.executor_id)})
 
     def _hand_over(self, key: Hashable, item: WorkerRun | SecretBatch) -> None:
         self._handed_over[key] = item
@@ -129,20 +127,21 @@ class LeftoverSweep:
 
     # --- pods of this executor ----------------------------------------------------------------------------------------
 
-    async def _sweep_own_pods(self) -> None:
+    async def _find_strays(self, namespace: str | None, strays: dict[str, WorkerRun]) -> None:
+        """Add the pods of a namespace with our label and no run to ``strays``."""
+        selector = f"{_worker_selector()},airflow-worker={label_value(self._settings.executor_id)}"
+        selector += f",airflow_executor_done!=True,{self._team_selector()}"
+        for run in (await self._client.list_mapped(PODS, self._stray, namespace=namespace, labels=selector)).items:
+            if run is not None:
+                strays[run.uid] = run
+
+    def _clean_up_strays(self, strays: Mapping[str, WorkerRun]) -> None:
         """Clean up pods with our label and no run, if two sweeps in a row find them so.
 
         Their deletion was refused for good, or their creation was carried out after it was given up. While this
         scheduler lives, no other one deletes them. A pod that runs is left to end by itself: its task has ended or has
         another pod, and its worker learns that from its heartbeats.
         """
-        selector = f"{_worker_selector()},airflow-worker={label_value(self._settings.executor_id)}"
-        selector += f",airflow_executor_done!=True,{self._team_selector()}"
-        strays: dict[str, WorkerRun] = {}
-        for namespace in self._settings.namespaces:
-            for run in (await self._client.list_mapped(PODS, self._stray, namespace=namespace, labels=selector)).items:
-                if run is not None:
-                    strays[run.uid] = run
         for uid in strays.keys() & self._suspect_pods:
             log.warning("Pod %s has our label, and no task waits for it: it is cleaned up", strays[uid].pod_path)
             self._hand_over(uid, strays[uid])
