@@ -95,10 +95,8 @@ def write_rows(
         raise
     except Exception as error:
         if is_forbidden(error):
-            cause = getattr(error, "orig", error)
-            raise WriteForbidden(
-                f"{cause}. Grant the database's user the rights to read and write the table"
-            ) from error
+            cause = str(getattr(error, "orig", error)).strip()  # PostgreSQL's ends with a line break
+            raise WriteForbidden(f"{cause}. Grant the database's user the rights to read and write it") from error
         if is_transient(error) and not database_answers():
             raise DatabaseUnavailable(str(error)) from error
     else:
