@@ -22,7 +22,7 @@ def test_full_collections_become_rare_and_skip_what_is_loaded() -> None:
     loaded = len(gc.get_objects())
     tune_garbage_collector.__wrapped__()
     assert gc.get_freeze_count() >= 0.9 * loaded
-    assert gc.get_threshold() == (700, 10, 50)
+    assert gc.get_threshold() == (5_000, 4, 18)
 
 
 def test_a_threshold_of_the_deployment_stays() -> None:
