@@ -10,6 +10,7 @@ from crosswind.pods.fields import (
     JSON_OBJECT,
     as_pod,
     container_state,
+    container_statuses_of,
     is_native,
     mappings,
     number,
@@ -17,9 +18,17 @@ from crosswind.pods.fields import (
     status_of,
     text,
 )
-from crosswind.types import AnyPod, Container, ContainerState, ContainerStatus
+from crosswind.types import AnyPod, Container, ContainerState, ContainerStatus, Pod
 
-__all__ = ["ContainerKind", "ContainerReport", "RuntimeState", "container_reports", "holding_containers"]
+__all__ = [
+    "ContainerKind",
+    "ContainerReport",
+    "RuntimeState",
+    "base_report",
+    "container_reports",
+    "holding_containers",
+    "running_containers",
+]
 
 
 class ContainerKind(enum.Enum):
@@ -73,12 +82,29 @@ def container_reports(pod: AnyPod, base: str) -> tuple[ContainerReport, ...]:
     )
 
 
+def base_report(pod: Pod, base: str) -> ContainerReport:
+    """Return the report on ``base`` alone, as ``container_reports`` has it; state UNKNOWN where the pod has no base."""
+    statuses = [status for status in container_statuses_of(pod) if status.get("name") == base]
+    return _report(base, ContainerKind.BASE, statuses[-1] if statuses else {})
+
+
 def holding_containers(pod: AnyPod, base: str) -> tuple[str, ...]:
     """Return the ordinary containers beside ``base`` that have not ended: they keep the pod from finishing."""
     return tuple(
         report.name
         for report in container_reports(pod, base)
         if report.kind is ContainerKind.ORDINARY and report.state is not RuntimeState.TERMINATED
+    )
+
+
+def running_containers(pod: Pod, base: str) -> tuple[str, ...]:
+    """Return the ordinary containers beside ``base`` that run."""
+    if all(status.get("name") == base for status in container_statuses_of(pod)):
+        return ()  # most pods have base alone, and a report on each container costs more
+    return tuple(
+        report.name
+        for report in container_reports(pod, base)
+        if report.kind is ContainerKind.ORDINARY and report.state is RuntimeState.RUNNING
     )
 
 

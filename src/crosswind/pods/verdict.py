@@ -13,7 +13,14 @@ from collections.abc import Collection, Iterable
 from typing import Literal, NamedTuple
 
 from crosswind.pods.fields import as_pod, conditions_of, metadata_of, spec_of, status_of, text
-from crosswind.pods.states import ContainerKind, ContainerReport, RuntimeState, container_reports
+from crosswind.pods.states import (
+    ContainerKind,
+    ContainerReport,
+    RuntimeState,
+    base_report,
+    container_reports,
+    running_containers,
+)
 from crosswind.pods.worker_report import OUT_OF_MEMORY, TERMINATED, WorkerReport, split_message
 from crosswind.types import AnyPod, Pod, PodCondition
 
@@ -150,21 +157,11 @@ def judge(
     counts, because a worker's second start cannot run the same task again.
     """
     pod = as_pod(pod)
-    reports = container_reports(pod, base)
-    base_report = next((report for report in reports if report.kind is ContainerKind.BASE), None)
-    base_report = base_report or ContainerReport(base, ContainerKind.BASE)
-    verdict = (
-        _by_base(pod, base_report, restarts)
-        or _by_phase(pod, base_report, reports)
-        or _while_pending(pod, base_report, reports, fatal)
-    )
+    report = base_report(pod, base)
+    verdict = _by_base(pod, report, restarts) or _by_phase(pod, report, base) or _while_pending(pod, base, fatal)
     return _if_gone(verdict, pod, deleted)._replace(
-        sidecars_running=tuple(
-            report.name
-            for report in reports
-            if report.kind is ContainerKind.ORDINARY and report.state is RuntimeState.RUNNING
-        ),
-        started=_has_started(base_report),
+        sidecars_running=running_containers(pod, base),
+        started=_has_started(report),
         deleting=bool(metadata_of(pod).get("deletionTimestamp")),
     )
 
@@ -174,15 +171,15 @@ def is_transient_pull(message: str) -> bool:
     return _TRANSIENT_PULLS.search(message) is not None
 
 
-def _by_base(pod: Pod, base_report: ContainerReport, restarts: bool) -> Verdict | None:
+def _by_base(pod: Pod, report: ContainerReport, restarts: bool) -> Verdict | None:
     """Judge by base's own state, if that is enough."""
-    ended = base_report if base_report.state is RuntimeState.TERMINATED else None if restarts else base_report.last
+    ended = report if report.state is RuntimeState.TERMINATED else None if restarts else report.last
     if ended is None or (restarts and _will_restart(pod, ended)):
-        return _running(pod, base_report)
+        return _running(pod, report)
     unseen = _is_unseen_end(ended)
     code = None if unseen else ended.exit_code
-    report, written = split_message(ended.message)
-    reason = _UNSEEN_END if unseen else _reason_of_end(ended, report) if code != 0 else ended.reason
+    worker, written = split_message(ended.message)
+    reason = _UNSEEN_END if unseen else _reason_of_end(ended, worker) if code != 0 else ended.reason
     blame_pod = code != 0 and reason != "OOMKilled"
     disrupted = _disruption(pod) if blame_pod else ""
     return Verdict(
@@ -192,7 +189,7 @@ def _by_base(pod: Pod, base_report: ContainerReport, restarts: bool) -> Verdict 
         written or (_status_text(pod, "message") if code != 0 else ""),
         ended.name,
         infrastructure=bool(disrupted),
-        report=report,
+        report=worker,
     )
 
 
@@ -205,15 +202,15 @@ def _is_unseen_end(ended: ContainerReport) -> bool:
     return ended.reason == _UNSEEN_END or (ended.reason == "Unknown" and ended.exit_code == 255)
 
 
-def _reason_of_end(ended: ContainerReport, report: WorkerReport | None) -> str:
+def _reason_of_end(ended: ContainerReport, worker: WorkerReport | None) -> str:
     """Return the kubelet's reason, unless the worker knows a better one: only the worker sees how its child ended."""
-    if report is None or ended.reason not in ("", "Error"):
+    if worker is None or ended.reason not in ("", "Error"):
         return ended.reason
-    return {OUT_OF_MEMORY: "OOMKilled", TERMINATED: TERMINATED_BY_SIGNAL}.get(report.reason, ended.reason)
+    return {OUT_OF_MEMORY: "OOMKilled", TERMINATED: TERMINATED_BY_SIGNAL}.get(worker.reason, ended.reason)
 
 
-def _running(pod: Pod, base_report: ContainerReport) -> Verdict | None:
-    if base_report.state is not RuntimeState.RUNNING or _status_text(pod, "phase") in ("Failed", "Succeeded"):
+def _running(pod: Pod, report: ContainerReport) -> Verdict | None:
+    if report.state is not RuntimeState.RUNNING or _status_text(pod, "phase") in ("Failed", "Succeeded"):
         return None
     disrupted = _disruption(pod)
     return Verdict(BaseState.RUNNING, reason=disrupted, infrastructure=bool(disrupted))
@@ -225,23 +222,23 @@ def _will_restart(pod: Pod, ended: ContainerReport) -> bool:
     return not finished and (policy == "Always" or (policy == "OnFailure" and ended.exit_code != 0))
 
 
-def _by_phase(pod: Pod, base_report: ContainerReport, reports: Iterable[ContainerReport]) -> Verdict | None:
+def _by_phase(pod: Pod, report: ContainerReport, base: str) -> Verdict | None:
     """Judge by the phase a pod that is over, or that runs while base's state is not reported."""
     phase = _status_text(pod, "phase")
     if phase == "Succeeded":
         return Verdict(BaseState.TERMINATED, 0, _status_text(pod, "reason"), _status_text(pod, "message"))
     if phase == "Failed":
-        return _failed(pod, reports)
-    if phase == "Running" and base_report.state is RuntimeState.UNKNOWN:
+        return _failed(pod, base)
+    if phase == "Running" and report.state is RuntimeState.UNKNOWN:
         disrupted = _disruption(pod)
         return Verdict(BaseState.RUNNING, reason=disrupted, infrastructure=bool(disrupted))
     return None
 
 
-def _failed(pod: Pod, reports: Iterable[ContainerReport]) -> Verdict:
+def _failed(pod: Pod, base: str) -> Verdict:
     disrupted = _disruption(pod)
     reason = disrupted or _status_text(pod, "reason")
-    init = None if reason else _failed_init(reports)
+    init = None if reason else _failed_init(container_reports(pod, base))
     if init is not None:
         return _init_verdict(init)
     return Verdict(
@@ -260,25 +257,24 @@ def _init_verdict(init: ContainerReport) -> Verdict:
     return Verdict(BaseState.TERMINATED, None, init.reason or "Error", init.message, init.name)
 
 
-def _while_pending(
-    pod: Pod, base_report: ContainerReport, reports: tuple[ContainerReport, ...], fatal: Collection[str]
-) -> Verdict:
+def _while_pending(pod: Pod, base: str, fatal: Collection[str]) -> Verdict:
     """Judge a pod whose base has not started."""
-    policy = text(spec_of(pod).get("restartPolicy"))
-    if policy == "Never" and (init := _failed_init(reports)) is not None:
+    reports = container_reports(pod, base) if _has_statuses(pod) else ()
+    if text(spec_of(pod).get("restartPolicy")) == "Never" and (init := _failed_init(reports)) is not None:
         return _init_verdict(init)
-    waiting = [
-        r
-        for r in reports
-        if r.state is RuntimeState.WAITING
-        and (r is base_report or r.kind in (ContainerKind.INIT, ContainerKind.NATIVE))
-    ]
+    waiting = [r for r in reports if r.state is RuntimeState.WAITING and r.kind is not ContainerKind.ORDINARY]
     for report in waiting:
         if _is_fatal(report, fatal):
             return Verdict(BaseState.TERMINATED, None, report.reason, report.message, report.name)
     if (reason := _status_text(pod, "reason")) == "ProviderFailed":
         return Verdict(BaseState.TERMINATED, None, reason, _status_text(pod, "message"), infrastructure=True)
     return _waits_for(pod, waiting)
+
+
+def _has_statuses(pod: Pod) -> bool:
+    """Return whether the kubelet has reported a container; before it has the pod, none has a state."""
+    status = status_of(pod)
+    return bool(status.get("initContainerStatuses") or status.get("containerStatuses"))
 
 
 def _is_fatal(report: ContainerReport, fatal: Collection[str]) -> bool:
@@ -300,9 +296,8 @@ def _waits_for(pod: Pod, waiting: Iterable[ContainerReport]) -> Verdict:
     for condition in conditions_of(pod):
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             return Verdict(BaseState.WAITING, None, text(condition.get("reason")), text(condition.get("message")))
-    by_meaning = sorted(waiting, key=lambda r: r.reason in ("", "PodInitializing", "ContainerCreating"))
-    if by_meaning:
-        first = by_meaning[0]
+    first = min(waiting, key=lambda r: r.reason in ("", "PodInitializing", "ContainerCreating"), default=None)
+    if first is not None:
         return Verdict(BaseState.WAITING, None, first.reason, first.message, first.name)
     return Verdict(BaseState.WAITING, None, _status_text(pod, "reason"), _status_text(pod, "message"))
 
@@ -362,13 +357,10 @@ def node_is_unready(pod: Pod) -> bool:
     return ready.get("status") == "False" and not ready.get("reason") and containers.get("status") == "True"
 
 
-def _has_started(base_report: ContainerReport) -> bool:
-    if base_report.last is not None or base_report.state is RuntimeState.RUNNING:
+def _has_started(report: ContainerReport) -> bool:
+    if report.last is not None or report.state is RuntimeState.RUNNING:
         return True
-    return base_report.state is RuntimeState.TERMINATED and base_report.reason not in (
-        "StartError",
-        "ContainerCannotRun",
-    )
+    return report.state is RuntimeState.TERMINATED and report.reason not in ("StartError", "ContainerCannotRun")
 
 
 def _status_text(pod: Pod, field: Literal["phase", "reason", "message"]) -> str:
