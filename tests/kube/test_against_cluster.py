@@ -81,10 +81,11 @@ async def until(
     request = requests.watch(
         resource, namespace=namespace, fields=f"metadata.name={name}", version=version_of(current), timeout=PATIENCE
     )
-    async with client.open_watch(request) as events:
-        async for event in events:
-            if ready(event["object"]):
-                return event["object"]
+    async with client.open_watch(request) as batches:
+        async for events in batches:
+            for event in events:
+                if ready(event["object"]):
+                    return event["object"]
     raise AssertionError(f"{name} did not get there")
 
 

@@ -212,6 +212,21 @@ async def test_a_line_cut_in_the_middle_is_asked_for_again(serve: Serve) -> None
         assert script.asked == ["list", "watch 5", "watch 5", "watch 6"]
 
 
+@pytest.mark.parametrize(
+    "end",
+    [
+        line("ERROR", {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"}),
+        line("ADDED", pod("c", 3)),  # the versions begin again
+    ],
+)
+async def test_what_came_together_with_the_end_of_a_watch_is_reported_first(serve: Serve, end: bytes) -> None:
+    together = line("ADDED", pod("a", 6)) + line("ADDED", pod("b", 7)) + end + line("ADDED", pod("d", 9))
+    script = Script(("list", 5, {}), ("watch", together), ("list", 8, {"b": 7}))
+    async with informed(await serve(script), script) as (_, reported):
+        assert reported == ["ADDED a watch", "ADDED b watch", "DELETED a list"]
+        assert script.asked == ["list", "watch 5", "list", "watch 8"]
+
+
 async def test_it_watches_from_a_given_version_without_listing(serve: Serve) -> None:
     script = Script(("watch", line("DELETED", pod("a", 43))))
     async with informed(await serve(script), script, version="42") as (informer, reported):

@@ -76,12 +76,12 @@ class Cluster:
         return self.pods[name]
 
     @contextlib.asynccontextmanager
-    async def open_watch(self, _: Any) -> AsyncIterator[AsyncIterator[WatchEvent]]:
-        async def events() -> AsyncIterator[WatchEvent]:
+    async def open_watch(self, _: Any) -> AsyncIterator[AsyncIterator[list[WatchEvent]]]:
+        async def batches() -> AsyncIterator[list[WatchEvent]]:
             while True:
-                yield await self._changes.get()
+                yield [await self._changes.get()]
 
-        yield events()
+        yield batches()
 
     def change(self, kind: Any, changed: Manifest) -> None:
         self.pods[changed["metadata"]["name"]] = changed

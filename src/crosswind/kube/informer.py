@@ -16,9 +16,8 @@ import math
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, TypeAlias, Unpack
+from typing import Literal, NamedTuple, TypeAlias, Unpack
 
 import orjson
 
@@ -46,8 +45,7 @@ _HEALTHY_S = 5.0
 """A watch that ends after this time was healthy, so that the next one starts without a pause."""
 
 
-@dataclass(frozen=True, slots=True)
-class InformerEvent:
+class InformerEvent(NamedTuple):
     """A change. ``type`` is relative to the index: ADDED is the first version of an object that it gets.
 
     DELETED carries the last state: the server's (``reason`` watch), or the index's for a deletion that a list revealed
@@ -158,11 +156,12 @@ class Informer:
         change since. If the server no longer has that version (410), it lists at once. Objects that were deleted in
         between are then not reported, because the index never had them.
         """
-        async with contextlib.aclosing(self._changes(version or "")) as changes:
-            async for change in changes:
-                on_change(change)
+        async with contextlib.aclosing(self._changes(version or "")) as batches:
+            async for changes in batches:
+                for change in changes:
+                    on_change(change)
 
-    async def _changes(self, version: str) -> AsyncGenerator[InformerEvent]:
+    async def _changes(self, version: str) -> AsyncGenerator[Iterable[InformerEvent]]:
         self.version = version
         # A start from a stored version reports changes at once, and the list of all other objects follows when the
         # caller has handled those.
@@ -174,12 +173,12 @@ class Informer:
             began, before, error = time.monotonic(), self.version, None
             try:
                 if time.monotonic() >= list_at:
-                    async for change in self._list():
-                        yield change
+                    async for changes in self._list():
+                        yield changes
                     list_at = time.monotonic() + self.relist_every * random.uniform(0.9, 1.1)  # noqa: S311  # no secret
                 # The server ends the watch when the next list is due, so that the list needs no timer.
-                async for change in self._watch(list_at - time.monotonic()):
-                    yield change
+                async for changes in self._watch(list_at - time.monotonic()):
+                    yield changes
             except CrosswindError as caught:
                 error = caught
                 # 410: the version was compacted, which API servers do every five minutes by default. Only a list helps.
@@ -193,29 +192,40 @@ class Informer:
             self._report(error, failures)
             await asyncio.sleep(pause_after(failures, error))
 
-    async def _list(self) -> AsyncGenerator[InformerEvent]:
+    async def _list(self) -> AsyncGenerator[Iterable[InformerEvent]]:
         # always the current state: a server's cache ("0") may be older than what the watch has reported
         listing = await self.client.list_mapped(self.resource, self._index.index_item, **self.selection)
-        for change in self._index.replace(listing.items):
-            yield change
-        # After the changes were yielded: a caller that stores ``version`` must not store one whose changes it has not
+        yield self._index.replace(listing.items)
+        # After the changes were handled: a caller that stores ``version`` must not store one whose changes it has not
         # seen.
         self._hear(listing.version)
         self.listed.set()
 
-    async def _watch(self, seconds: float) -> AsyncGenerator[InformerEvent]:
+    async def _watch(self, seconds: float) -> AsyncGenerator[Iterable[InformerEvent]]:
         request = requests.watch(self.resource, version=self.version, timeout=seconds, **self.selection)
-        async with self.client.open_watch(request) as events:
+        async with self.client.open_watch(request) as batches:
             # Accepting the watch is a sign of life; its version counts only from the first event on.
             self._hear("")
-            async for event in events:
-                version = version_of(event["object"])
-                # As if it was 410, so that the loop above lists.
-                if _is_before(version, self.version):
-                    raise Gone(f"the server's versions went back from {self.version} to {version}", status=410)
-                if change := self._index.apply_event(event):
-                    yield change
+            async for events in batches:
+                changes, version, older = self._apply(events)
+                yield changes
                 self._hear(version)
+                # As if it was 410, so that the loop above lists.
+                if older:
+                    raise Gone(f"the server's versions went back from {version} to {older}", status=410)
+
+    def _apply(self, events: Iterable[WatchEvent]) -> tuple[list[InformerEvent], str, str]:
+        """Return the changes that events bring, the version after them, and that of an older event, which ends them."""
+        changes: list[InformerEvent] = []
+        version = self.version
+        for event in events:
+            following = version_of(event["object"]) or version
+            if _is_before(following, version):
+                return changes, version, following
+            if change := self._index.apply_event(event):
+                changes.append(change)
+            version = following
+        return changes, version, ""
 
     def _hear(self, version: str) -> None:
         self.version = version or self.version

@@ -12,7 +12,7 @@ import os
 import socket
 import ssl
 import weakref
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -108,7 +108,7 @@ class HttpTransport:
     """Sends requests over kept-alive connections to one API server. Create and close it inside the running loop."""
 
     def __init__(self, server: Server) -> None:
-        self.server = server
+        self.use(server)
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         # Weak: a transport that nobody uses any more must not be kept for the case of a fork.
         _open.add(self)
@@ -131,6 +131,7 @@ class HttpTransport:
         aiohttp pools connections by address and TLS context, so those to the former server are not used again.
         """
         self.server = server
+        self._ordinary = aiohttp.ClientTimeout(total=server.request_timeout, connect=server.connect_timeout)
 
     async def open(self, request: Request, authorization: str | None) -> Reply:
         """Send a request and return the head of the answer; raise ``Unreachable`` when none comes."""
@@ -138,7 +139,7 @@ class HttpTransport:
         headers = {"Authorization": authorization} if authorization else {}
         if self._session.closed:
             raise Unreachable(f"{request}: the connection to {self.server.url} was closed on our side", sent=False)
-        with translated(self.server, request):
+        with _TranslatedErrors(self.server, request):
             if request.upgrade:
                 return await self._upgrade(request, headers)
             return await self._send(request, headers)
@@ -204,10 +205,11 @@ class HttpTransport:
         return _SocketReply(_HttpSocket(websocket, self.server, request))
 
     def _timeout(self, request: Request) -> aiohttp.ClientTimeout:
+        if request.silence is None and request.timeout is None:
+            return self._ordinary
         connect = self.server.connect_timeout
         if request.silence is None:
-            total = self.server.request_timeout if request.timeout is None else request.timeout
-            return aiohttp.ClientTimeout(total=total, connect=connect)
+            return aiohttp.ClientTimeout(total=request.timeout, connect=connect)
         # A stream has no total limit unless the caller sets one; a silent peer ends it.
         return aiohttp.ClientTimeout(total=request.timeout, connect=connect, sock_read=request.silence or None)
 
@@ -237,11 +239,11 @@ class _HttpReply:
         self._response, self._server, self._request = response, server, request
 
     async def read(self) -> bytes:
-        with translated(self._server, self._request):
+        with _TranslatedErrors(self._server, self._request):
             return await self._response.read()
 
     async def chunks(self) -> AsyncGenerator[bytes]:
-        with translated(self._server, self._request):
+        with _TranslatedErrors(self._server, self._request):
             async for chunk in self._response.content.iter_any():
                 yield chunk
 
@@ -276,11 +278,11 @@ class _HttpSocket:
         self.protocol = websocket.protocol or ""
 
     async def send(self, message: bytes) -> None:
-        with translated(self._server, self._request):
+        with _TranslatedErrors(self._server, self._request):
             await self._websocket.send_bytes(message)
 
     async def receive(self) -> bytes | None:
-        with translated(self._server, self._request):
+        with _TranslatedErrors(self._server, self._request):
             message = await self._websocket.receive()
         if message.type is aiohttp.WSMsgType.BINARY:
             return bytes(message.data)
@@ -339,25 +341,37 @@ _UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp
 """Failures before there is a connection; certificate and DNS errors are subclasses of the first."""
 
 
-@contextlib.contextmanager
-def translated(server: Server, request: Request) -> Iterator[None]:
-    """Translate the errors of aiohttp, sockets and TLS into ``Unreachable``, with the server and the reason."""
-    try:
-        yield
-    except aiohttp.ClientHttpProxyError as error:
-        raise Unreachable(
-            f"{request}: the proxy on the way to {server} refused: {error.status} {error.message}", sent=False
-        ) from None
-    except aiohttp.ClientResponseError as error:
-        # not chained, because its repr holds our request headers and so the token
-        raise Unreachable(f"{request}: {server} does not speak proper HTTP: {error.message}") from None
-    except (aiohttp.ClientError, OSError) as error:
-        sent = not isinstance(error, _UNSENT)
-        raise Unreachable(f"{request}: {_explain(server, request, error)}", sent=sent) from error
-    except RuntimeError as error:
-        if "closed" not in str(error):  # "Session is closed", "Connection closed.": closed while this request waited
-            raise
-        raise Unreachable(f"{request}: the connection to {server} was closed on our side") from error
+class _TranslatedErrors:
+    """Translates the errors of aiohttp, sockets and TLS into ``Unreachable``, with the server and the reason.
+
+    No generator of contextlib: that costs three times as much, twice for each request.
+    """
+
+    __slots__ = ("_request", "_server")
+
+    def __init__(self, server: Server, request: Request) -> None:
+        self._server, self._request = server, request
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            return
+        server, request = self._server, self._request
+        if isinstance(error, aiohttp.ClientHttpProxyError):
+            raise Unreachable(
+                f"{request}: the proxy on the way to {server} refused: {error.status} {error.message}", sent=False
+            ) from None
+        if isinstance(error, aiohttp.ClientResponseError):
+            # not chained, because its repr holds our request headers and so the token
+            raise Unreachable(f"{request}: {server} does not speak proper HTTP: {error.message}") from None
+        if isinstance(error, (aiohttp.ClientError, OSError)):
+            sent = not isinstance(error, _UNSENT)
+            raise Unreachable(f"{request}: {_explain(server, request, error)}", sent=sent) from error
+        # "Session is closed", "Connection closed.": closed while this request waited
+        if isinstance(error, RuntimeError) and "closed" in str(error):
+            raise Unreachable(f"{request}: the connection to {server} was closed on our side") from error
 
 
 def _explain(server: Server, request: Request, error: Exception) -> str:

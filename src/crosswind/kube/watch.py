@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import cast
 
 import orjson
 
-from crosswind.errors import Unreachable
+from crosswind.errors import CrosswindError, Unreachable
 from crosswind.kube.requests import Request
 from crosswind.kube.responses import error_of_status
 from crosswind.types import Manifest, WatchEvent
 
-__all__ = ["LineSplitter", "decode_event", "events", "version_of"]
+__all__ = ["LineSplitter", "batches", "decode_event", "version_of"]
 
 
 class LineSplitter:
@@ -52,14 +52,31 @@ def decode_event(line: bytes, request: Request) -> WatchEvent:
     return cast(WatchEvent, event)
 
 
-async def events(chunks: AsyncGenerator[bytes], request: Request) -> AsyncGenerator[WatchEvent]:
-    """Yield the events of a stream. A line that the stream's end cuts off is dropped: the next watch repeats it."""
+async def batches(chunks: AsyncGenerator[bytes], request: Request) -> AsyncGenerator[Sequence[WatchEvent]]:
+    """Yield the events of a stream, those that arrived together in one list.
+
+    A line that the stream's end cuts off is dropped: the next watch repeats it.
+    """
     lines = LineSplitter()
     # A caller that leaves the loop closes this generator, and only aclosing hands that on to the connection at once.
     async with contextlib.aclosing(chunks):
         async for chunk in chunks:
-            for line in lines.feed(chunk):
-                yield decode_event(line, request)
+            events, failure = _decode(lines.feed(chunk), request)
+            if events:
+                yield events
+            if failure is not None:
+                raise failure
+
+
+def _decode(lines: list[bytes], request: Request) -> tuple[list[WatchEvent], CrosswindError | None]:
+    """Return the events of lines, and the error of the line that ends them."""
+    events: list[WatchEvent] = []
+    try:
+        for line in lines:
+            events.append(decode_event(line, request))  # noqa: PERF401  # those before an error count
+    except CrosswindError as error:
+        return events, error
+    return events, None
 
 
 def version_of(manifest: Manifest) -> str:
