@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import tracemalloc
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -76,10 +76,10 @@ class Cluster:
         return self.pods[name]
 
     @contextlib.asynccontextmanager
-    async def open_watch(self, _: Any) -> AsyncIterator[AsyncIterator[list[WatchEvent]]]:
-        async def batches() -> AsyncIterator[list[WatchEvent]]:
+    async def open_watch(self, _: Any) -> AsyncIterator[AsyncIterator[Iterator[WatchEvent]]]:
+        async def batches() -> AsyncIterator[Iterator[WatchEvent]]:
             while True:
-                yield [await self._changes.get()]
+                yield iter([await self._changes.get()])
 
         yield batches()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -236,11 +236,11 @@ class Client:
                     yield event
 
     @contextlib.asynccontextmanager
-    async def open_watch(self, request: Request) -> AsyncIterator[AsyncIterator[Sequence[WatchEvent]]]:
+    async def open_watch(self, request: Request) -> AsyncIterator[AsyncIterator[Iterator[WatchEvent]]]:
         """Open a watch that ``requests.watch`` describes; inside the block the server has accepted it.
 
-        Yields lists of the events that arrived together: each generator between connection and caller costs as much
-        for one event as for twenty.
+        Yields iterators of the events that arrived together: each asynchronous generator between connection and caller
+        costs as much for one event as for twenty. An iterator raises what ``watch`` raises.
         """
         async with (
             self._stream(request) as reply,

@@ -15,7 +15,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from types import MappingProxyType
 from typing import Literal, NamedTuple, TypeAlias, Unpack
 
@@ -138,6 +138,8 @@ class Informer:
         """Set after the first list: from then on ``objects`` is complete."""
         self._index = ObjectIndex(trim)
         self._heard_at = -math.inf
+        self._broken: CrosswindError | None = None
+        """The error that ended the watch, until it is raised."""
 
     @property
     def objects(self) -> Mapping[str, Manifest]:
@@ -207,25 +209,24 @@ class Informer:
             # Accepting the watch is a sign of life; its version counts only from the first event on.
             self._hear("")
             async for events in batches:
-                changes, version, older = self._apply(events)
-                yield changes
-                self._hear(version)
-                # As if it was 410, so that the loop above lists.
-                if older:
-                    raise Gone(f"the server's versions went back from {version} to {older}", status=410)
+                yield self._apply(events)
+                if self._broken is not None:
+                    error, self._broken = self._broken, None
+                    raise error
 
-    def _apply(self, events: Iterable[WatchEvent]) -> tuple[list[InformerEvent], str, str]:
-        """Return the changes that events bring, the version after them, and that of an older event, which ends them."""
-        changes: list[InformerEvent] = []
-        version = self.version
-        for event in events:
-            following = version_of(event["object"]) or version
-            if _is_before(following, version):
-                return changes, version, following
-            if change := self._index.apply_event(event):
-                changes.append(change)
-            version = following
-        return changes, version, ""
+    def _apply(self, events: Iterable[WatchEvent]) -> Iterator[InformerEvent]:
+        """Yield the changes that events bring. An error of the stream ends them; ``_watch`` raises it after them."""
+        try:
+            for event in events:
+                version = version_of(event["object"])
+                # As if it was 410, so that ``_changes`` lists.
+                if _is_before(version, self.version):
+                    raise Gone(f"the server's versions went back from {self.version} to {version}", status=410)
+                if change := self._index.apply_event(event):
+                    yield change
+                self._hear(version)
+        except CrosswindError as error:  # not of the caller: what it raises does not come back through a yield
+            self._broken = error
 
     def _hear(self, version: str) -> None:
         self.version = version or self.version

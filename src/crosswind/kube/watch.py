@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator
 from typing import cast
 
 import orjson
 
-from crosswind.errors import CrosswindError, Unreachable
+from crosswind.errors import Unreachable
 from crosswind.kube.requests import Request
 from crosswind.kube.responses import error_of_status
 from crosswind.types import Manifest, WatchEvent
@@ -52,8 +52,8 @@ def decode_event(line: bytes, request: Request) -> WatchEvent:
     return cast(WatchEvent, event)
 
 
-async def batches(chunks: AsyncGenerator[bytes], request: Request) -> AsyncGenerator[Sequence[WatchEvent]]:
-    """Yield the events of a stream, those that arrived together in one list.
+async def batches(chunks: AsyncGenerator[bytes], request: Request) -> AsyncGenerator[Iterator[WatchEvent]]:
+    """Yield the events of a stream, those that arrived together in one iterator, which decodes each when it is reached.
 
     A line that the stream's end cuts off is dropped: the next watch repeats it.
     """
@@ -61,22 +61,9 @@ async def batches(chunks: AsyncGenerator[bytes], request: Request) -> AsyncGener
     # A caller that leaves the loop closes this generator, and only aclosing hands that on to the connection at once.
     async with contextlib.aclosing(chunks):
         async for chunk in chunks:
-            events, failure = _decode(lines.feed(chunk), request)
-            if events:
-                yield events
-            if failure is not None:
-                raise failure
-
-
-def _decode(lines: list[bytes], request: Request) -> tuple[list[WatchEvent], CrosswindError | None]:
-    """Return the events of lines, and the error of the line that ends them."""
-    events: list[WatchEvent] = []
-    try:
-        for line in lines:
-            events.append(decode_event(line, request))  # noqa: PERF401  # those before an error count
-    except CrosswindError as error:
-        return events, error
-    return events, None
+            if complete := lines.feed(chunk):
+                # Not a list: the garbage collector would walk the objects of twenty pods in place of those of one.
+                yield (decode_event(line, request) for line in complete)
 
 
 def version_of(manifest: Manifest) -> str:
