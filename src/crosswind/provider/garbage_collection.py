@@ -17,8 +17,8 @@ _THRESHOLDS = 5_000, 4, 18
 """New objects between two collections of the youngest, those between two of the middle generation, and so on.
 
 A pod makes some hundred objects, of which nearly all are gone a second later. At Python's 700 the collector walks them
-while they are in use: 4 % of the executor's CPU at 900 pods a second, 1 % at 5,000. Larger numbers save no more, and a
-collection of the middle generation, which stops the scheduler, would take more than some milliseconds.
+while they are in use: 4 % of the executor's CPU at 900 pods a second, 1 % at 5,000. Larger numbers save nothing
+further, and a collection of the middle generation, which stops the scheduler, would take longer than some milliseconds.
 """
 
 
