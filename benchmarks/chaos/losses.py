@@ -41,6 +41,7 @@ from benchmarks.whole_scheduler import (
     trigger,
 )
 
+from crosswind.demo.manifests import FOR_SLOW_MACHINES
 from crosswind.demo.processes import Airflow, free_port
 from crosswind.kube.client import Client
 from crosswind.kube.resources import NAMESPACES, PODS, SECRETS
@@ -286,8 +287,7 @@ def _real_template(home: Path) -> Any:
         "AIRFLOW_HOME": "/opt/airflow",
         "PYTHONWARNINGS": "ignore",
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "240",
-        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
+        **FOR_SLOW_MACHINES,
         "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
     }
     folders = {"dags": str(home / "dags"), "marks": str(home / "marks"), "home": "/opt/airflow"}

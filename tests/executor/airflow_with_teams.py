@@ -14,8 +14,8 @@ from typing import Any, Self
 import httpx
 import yaml
 from delivered_dags import deliver, volume
-from whole_airflow import PATIENT
 
+from crosswind.demo.manifests import FOR_SLOW_MACHINES
 from crosswind.demo.processes import Airflow, airflow_environment, free_port
 from crosswind.event_loop import LoopThread
 from crosswind.testing import Cluster
@@ -138,7 +138,7 @@ class AirflowWithTeams:
         worker = {
             "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(plain),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            **PATIENT,  # the API server takes seconds for the first request of a worker, whichever test it is of
+            **FOR_SLOW_MACHINES,
         }
         self.environment |= {
             "AIRFLOW__CORE__MULTI_TEAM": "True",

@@ -17,6 +17,7 @@ import yaml
 from delivered_dags import deliver, volume
 from sqlalchemy import Engine, text
 
+from crosswind.demo.manifests import FOR_SLOW_MACHINES
 from crosswind.demo.processes import Airflow, airflow_environment, free_port
 from crosswind.event_loop import LoopThread
 from crosswind.testing import Cluster
@@ -24,9 +25,6 @@ from deadlines import scaled
 
 _WAIT = 120.0
 """Seconds for anything: a worker's imports alone take ten on a busy machine."""
-
-PATIENT = {"AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "240", "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60"}
-"""A busy machine is slower than Airflow's 30 s to import a DAG file and 5 s to answer a worker: the task would fail."""
 
 
 class WholeAirflow:
@@ -57,7 +55,6 @@ class WholeAirflow:
             "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
             "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": f"{scaled(5):.0f}",
             "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "3",
-            **PATIENT,
             **options,
         }
         self._airflow = Airflow(home, self.environment, cluster.host, port)
@@ -94,7 +91,7 @@ class WholeAirflow:
         env = {
             "AIRFLOW_HOME": "/opt/airflow",
             "PYTHONWARNINGS": "ignore",
-            **PATIENT,
+            **FOR_SLOW_MACHINES,
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
         }

@@ -195,8 +195,6 @@ class Rig:
         ]
         self.environment = airflow_environment(folder / "home", self.dags, "127.0.0.1", self.port) | {
             "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(bundles),
-            # A busy machine's Execution API takes longer than a worker waits for an answer by default (5 s).
-            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
         }
         self._runs: list[Run] = []
 

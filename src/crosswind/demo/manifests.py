@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from crosswind.types import Manifest
 
-__all__ = ["files", "namespace", "output_claim", "worker_template"]
+__all__ = ["FOR_SLOW_MACHINES", "SLOW_MACHINE_CONFIG", "files", "namespace", "output_claim", "worker_template"]
 
 AIRFLOW_HOME = "/opt/airflow"
 SLOW_MACHINE_CONFIG = {"core": {"dagbag_import_timeout": 300}, "workers": {"execution_api_timeout": 60}}

@@ -119,7 +119,8 @@ class PodCleaner:
         """Shut a pod's sidecars down and label it as done: without the label the next scheduler would adopt it."""
         try:
             pod = await self._client.get(PODS, run.name, namespace=run.namespace)
-            run.last_state = last_pod_state(as_pod(pod), run.asked)
+            if self._lifecycle.history is not None:
+                run.last_state = last_pod_state(as_pod(pod), run.asked)
             if not await self._shutdown.end(pod):
                 log.warning("Pod %s is kept, and its sidecars still run; its Events say why", run.pod_path)
             await self._client.patch(PODS, run.name, _DONE_PATCH, namespace=run.namespace)

@@ -12,7 +12,15 @@ from airflow.utils.sqlalchemy import UtcDateTime
 from sqlalchemy import BigInteger, Column, String, Table, delete, insert, select
 
 from crosswind.engine.log_archiver import LogStoreForbidden, LogStoreUnavailable, PodLog
-from crosswind.provider.tables import METADATA, Blob, database_answers, is_forbidden, is_transient, make_tables
+from crosswind.provider.tables import (
+    METADATA,
+    Blob,
+    cause_of,
+    database_answers,
+    is_forbidden,
+    is_transient,
+    make_tables,
+)
 
 __all__ = ["DatabaseLogStore", "read_logs"]
 
@@ -77,8 +85,7 @@ class DatabaseLogStore:
                 return
             except Exception as error:
                 if is_forbidden(error):
-                    cause = getattr(error, "orig", error)
-                    raise LogStoreForbidden(_NO_RIGHTS.format(table=_LOGS.name, error=cause)) from error
+                    raise LogStoreForbidden(_NO_RIGHTS.format(table=_LOGS.name, error=cause_of(error))) from error
                 if is_transient(error) and not database_answers():
                     raise LogStoreUnavailable(str(error)) from error
                 if not attempts_left or not is_transient(error):
@@ -105,8 +112,7 @@ def _make_tables() -> None:
     except Exception as error:
         if not database_answers():
             raise LogStoreUnavailable(str(error)) from error
-        cause = getattr(error, "orig", error)  # without SQLAlchemy's statement and link
-        raise LogStoreForbidden(_NO_PERMISSION.format(table=_LOGS.name, error=cause)) from error
+        raise LogStoreForbidden(_NO_PERMISSION.format(table=_LOGS.name, error=cause_of(error))) from error
 
 
 def read_logs(ti_id: UUID | str) -> list[PodLog]:

@@ -23,7 +23,15 @@ from sqlalchemy.orm import Session
 
 from crosswind.engine.pod_history import EndedPod, PodRecord, detail_json, pod_record
 from crosswind.provider.row_writer import RowWriter
-from crosswind.provider.tables import METADATA, WriteForbidden, database_answers, insert_rows, make_tables, read_rows
+from crosswind.provider.tables import (
+    METADATA,
+    WriteForbidden,
+    cause_of,
+    database_answers,
+    insert_rows,
+    make_tables,
+    read_rows,
+)
 
 __all__ = ["PODS", "DatabasePodHistory", "read_pods"]
 
@@ -105,10 +113,9 @@ def _make_table() -> None:
     except Exception as error:
         if not database_answers():  # nothing is forbidden: the rows wait, and the writer tries again
             raise
-        cause = getattr(error, "orig", error)
         raise WriteForbidden(
-            f"the table {PODS.name} cannot be made: {cause}. Grant the database's user the right to create tables, or"
-            " create it by hand"
+            f"the table {PODS.name} cannot be made: {cause_of(error)}. Grant the database's user the right to create"
+            " tables, or create it by hand"
         ) from error
 
 

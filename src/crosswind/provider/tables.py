@@ -44,6 +44,7 @@ __all__ = [
     "Blob",
     "DatabaseUnavailable",
     "WriteForbidden",
+    "cause_of",
     "database_answers",
     "insert_rows",
     "is_forbidden",
@@ -95,8 +96,9 @@ def write_rows(
         raise
     except Exception as error:
         if is_forbidden(error):
-            cause = str(getattr(error, "orig", error)).strip()  # PostgreSQL's ends with a line break
-            raise WriteForbidden(f"{cause}. Grant the database's user the rights to read and write it") from error
+            raise WriteForbidden(
+                f"{cause_of(error)}. Grant the database's user the rights to read and write it"
+            ) from error
         if is_transient(error) and not database_answers():
             raise DatabaseUnavailable(str(error)) from error
     else:
@@ -162,6 +164,11 @@ def is_forbidden(error: Exception) -> bool:
     state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
     number = next(iter(getattr(cause, "args", ())), None)
     return state == "42501" or number in _MYSQL_DENIED or "readonly database" in str(cause)
+
+
+def cause_of(error: Exception) -> str:
+    """Return the driver's own message, without SQLAlchemy's statement and link, and PostgreSQL's line break."""
+    return str(getattr(error, "orig", error)).strip()
 
 
 def database_answers() -> bool:
