@@ -5,7 +5,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crosswind.kube.log_lines import LogCursor, moment
+from crosswind.kube.log_lines import LONGEST_LINE, LogCursor, moment
 
 STAMPS = st.integers(0, 30).map(lambda tenths: f"2026-01-01T00:00:{tenths // 10:02}.{tenths % 10}00000000Z")
 
@@ -85,16 +85,34 @@ def test_more_lines_than_are_remembered_are_given_once() -> None:
     assert texts == [text for _, text in lines]
 
 
-def test_a_long_line_costs_time_in_proportion_to_its_length() -> None:
+def test_a_long_line_costs_time_in_proportion_to_its_length_and_memory_for_a_part() -> None:
     cursor, chunk = LogCursor(), b"x" * 65_536
     cursor.begin()
     cursor.feed(b"2026-01-01T00:00:00.5Z ")
     began = time.process_time()
-    for _ in range(512):
-        assert cursor.feed(chunk) == []
-    (line,) = cursor.feed(b"\n")
-    assert len(line.text) == 32 * 2**20
+    parts = [part for _ in range(512) for part in cursor.feed(chunk)] + cursor.feed(b"\n")
+    assert {part.stamp for part in parts} == {"2026-01-01T00:00:00.5Z"}
+    assert sum(len(part.text) for part in parts) == 32 * 2**20
+    assert max(len(part.text) for part in parts) <= LONGEST_LINE + len(chunk)
     assert time.process_time() - began < 5  # quadratic: half a minute
+
+
+LONG = [("00.100", "short"), ("00.200", "\u00e4\U0001f600-" * 12), ("00.200", "same time " * 4), ("00.300", "last")]
+
+
+@given(st.lists(st.integers(0, 400), max_size=4), st.integers(1, 40), st.integers(40, 90))
+def test_a_line_that_is_returned_in_parts_is_whole_wherever_the_readings_break_off(
+    stops: list[int], size: int, longest: int
+) -> None:
+    log, cursor, texts = log_of(LONG), LogCursor(longest_line=longest), dict[str, str]()
+    returned: list[tuple[str, str]] = []
+    for stop in [*stops, len(log)]:
+        cursor.begin()
+        for start in range(0, stop, size):
+            returned += [(line.stamp, line.text) for line in cursor.feed(log[start : min(stop, start + size)])]
+    for stamp, text in returned:
+        texts[stamp] = texts.get(stamp, "") + text
+    assert list(texts.values()) == ["short", LONG[1][1] + LONG[2][1], "last"]
 
 
 def test_a_last_line_without_an_end_is_given_when_the_log_is_over() -> None:

@@ -21,20 +21,24 @@ class LineSplitter:
 
     def __init__(self) -> None:
         self._unfinished: list[bytes] = []
+        self.size = 0
+        """Bytes of the last line, which has no line end yet."""
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Return the lines that a chunk completes, without line ends."""
         if b"\n" not in chunk:
             self._unfinished.append(chunk)  # joined once: a 1 MB object comes in many chunks
+            self.size += len(chunk)
             return []
         *lines, rest = chunk.split(b"\n")
         lines[0] = b"".join((*self._unfinished, lines[0]))
-        self._unfinished = [rest] if rest else []
+        self._unfinished, self.size = [rest] if rest else [], len(rest)
         return [line for line in lines if line]
 
     def rest(self) -> bytes:
         """Return the last line, which has no line end, and forget it."""
-        rest, self._unfinished = b"".join(self._unfinished), []
+        rest = b"".join(self._unfinished)
+        self._unfinished, self.size = [], 0
         return rest
 
 

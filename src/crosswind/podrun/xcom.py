@@ -130,7 +130,8 @@ async def _by_log(client: Client, pod: Pod, base: str) -> XComDelivery | None:
                 # our clock measures the silence only; the log's times are compared with base's end, on the node's clock
                 if tail != last:
                     last, since = tail, loop.time()
-                lines = [(".".join(time), line.text) for line in LogCursor().feed(tail) if (time := moment(line.stamp))]
+                cursor = LogCursor(longest_line=None)  # a value is one line
+                lines = [(".".join(time), line.text) for line in cursor.feed(tail) if (time := moment(line.stamp))]
                 if delivery := early_delivery(lines, finished, loop.time() - since > _QUIET_S):
                     return delivery
                 await asyncio.sleep(_POLL_INTERVAL_S)
