@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -60,6 +61,27 @@ async def test_an_error_while_preparing_one_workload_leaves_all_launched() -> No
     with pytest.raises(ValueError, match="not JSON"):
         lifecycle.accept([a_workload("a", prepare=broken), a_workload("b")])
     assert [run.workload.key for run in lifecycle.launched] == ["a", "b"]
+
+
+async def test_the_try_after_a_claim_in_vain_starts_cold_and_the_one_after_it_as_ever() -> None:
+    lifecycle = RecordedLifecycle()
+    lifecycle.registry.start_next_try_cold(a_workload("a").task)
+    lifecycle.accept([a_workload("a"), a_workload("b")])
+    lifecycle.accept([a_workload("a")])
+    assert [(run.workload.key, run.starts_cold) for run in lifecycle.launched] == [
+        ("a", True),
+        ("b", False),
+        ("a", False),
+    ]
+
+
+async def test_tasks_that_never_come_again_are_forgotten() -> None:
+    registry, first = RecordedLifecycle().registry, a_workload("first").task
+    for number in range(5_001):
+        registry.start_next_try_cold(replace(first, map_index=number))
+    assert len(registry.cold_tasks) == 5_000
+    assert not registry.begins_cold(replace(first, map_index=0))
+    assert registry.begins_cold(replace(first, map_index=1))
 
 
 async def test_a_workload_whose_unique_id_is_in_use_gets_another_one() -> None:

@@ -8,10 +8,12 @@ import os
 import queue
 import threading
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from tests.engine.recording import RecordedLifecycle
 
+from crosswind.engine.claim_outcome import CLAIM_NOT_STARTED
 from crosswind.engine.database import DatabaseState, WatchPosition
 from crosswind.engine.losses import LostTry
 from crosswind.engine.reconciler import OutcomeReconciler, decide_outcome
@@ -323,6 +325,25 @@ async def test_a_loss_beyond_the_limit_fails_the_task_with_both_reasons() -> Non
         *(FinalState.FAILED, message),
     )
     assert database.task_logs == [message]
+
+
+@pytest.mark.parametrize(("reason", "cold"), [(CLAIM_NOT_STARTED, True), ("Evicted", False)])
+@pytest.mark.parametrize("lost", [True, False], ids=["no code ran", "loss"])
+async def test_a_task_whose_claimed_pod_did_not_start_it_gets_a_pod_of_its_own_for_its_next_try(
+    reason: str, cold: bool, lost: bool
+) -> None:
+    database = Database(*[DatabaseState.RUNNING] * 2, tries=[LostTry(1)])
+    lifecycle, run = RecordedLifecycle(), a_run(reason=reason, loss="" if lost else reason, lost=lost)
+    async with reconciling(database, lifecycle) as reconciler:
+        reconciler.put(run)
+        await until_settled(lifecycle, run)
+    others = replace(run.task, map_index=run.task.map_index + 1), replace(run.task, run_id="another")
+    assert [lifecycle.registry.begins_cold(task) for task in (*others, run.task, run.task)] == [
+        False,
+        False,
+        cold,
+        False,
+    ]
 
 
 @pytest.mark.parametrize("earlier", ["warm-1", "warm-2"])

@@ -304,6 +304,8 @@ async def test_a_run_whose_pod_cannot_be_composed_is_left_to_the_cold_launch(pla
 async def test_a_run_after_a_failed_claim_starts_cold(place: Place) -> None:
     place.wait("a")
     assert not place.claims.take(place.run(failed_claims=("warm",)))
+    assert not place.claims.take(place.run("two", starts_cold=True))
+    assert place.claims.take(place.run("three"))
 
 
 async def test_one_query_asks_about_all_open_claims(place: Place) -> None:

@@ -96,7 +96,8 @@ class RunLifecycle:
     def accept(self, workloads: Sequence[Workload]) -> None:
         """Launch a run for each workload."""
         for workload in workloads:
-            self._begin(WorkerRun(workload, workload.task, RunTimes(_now())))
+            cold = self.registry.begins_cold(workload.task)
+            self._begin(WorkerRun(workload, workload.task, RunTimes(_now()), starts_cold=cold))
         # After all have begun: an error in one workload is raised again, for its run alone, by its payload.
         for workload in workloads:
             if workload.prepare is not None:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
-from crosswind.engine.claim_outcome import late_start_result
+from crosswind.engine.claim_outcome import CLAIM_NOT_STARTED, late_start_result
 from crosswind.engine.database import DatabaseState, MetadataDatabase
 from crosswind.engine.lifecycle import RunLifecycle
 from crosswind.engine.state import (
@@ -203,6 +203,12 @@ class OutcomeReconciler:
         else:
             self._release(run)
 
+    def _release_for_next_try(self, run: WorkerRun) -> None:
+        # Claimed again, the next try would meet the same busy Airflow, and a few in a row exhaust ``infra_retries``.
+        if run.result is not None and run.result.reason == CLAIM_NOT_STARTED:
+            self._registry.start_next_try_cold(run.task)
+        self._release(run)
+
     def _release(self, run: WorkerRun) -> None:
         self._registry.outbox.append(SlotReleased(run.workload))
         self._lifecycle.settle(run)
@@ -219,7 +225,7 @@ class OutcomeReconciler:
                 continue
             if run.workload in rescheduled:
                 self._registry.send_event(run, *_reschedule_event(run))
-                self._release(run)
+                self._release_for_next_try(run)
             else:
                 self.put(run, min(_LOCKED_ROW_S, self._settings.settle_interval))
 
@@ -253,7 +259,7 @@ class OutcomeReconciler:
                 assert run.result is not None
                 self._lifecycle.metrics.count("crosswind.losses", run.result.loss)
                 self._logs.submit(self._write_task_log, run, run.message)
-                self._release(run)
+                self._release_for_next_try(run)
 
     def _report(self, run: WorkerRun, state: FinalState) -> None:
         message = run.message if run.failed else f"{run.message}, but Airflow got no report of how the task ended."

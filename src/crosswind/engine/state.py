@@ -49,6 +49,7 @@ WORKER_LABEL = {"crosswind/worker": "true"}
 LOCAL_EXECUTOR_PREFIX = "local-"
 """First characters of the id of an executor outside a scheduler, as ``dag.test`` starts one."""
 
+_MOST_COLD_TASKS = 5_000
 _REPEAT_EVENT_S = 1800.0
 """Seconds until the same event with the same reason gets another row in the task's event log."""
 
@@ -295,6 +296,8 @@ class WorkerRun:
     """Set for a run whose pod waited for a task; None for one whose pod is created for it."""
     failed_claims: tuple[str, ...] = ()
     """Names of earlier pods of the workload that were claimed and did not start it; they count as no attempt."""
+    starts_cold: bool = False
+    """No pod is claimed for it: one that was claimed for an earlier try of its task did not start it."""
     last_state: LastPodState | None = None
     """The pod as it was last seen, for the history: from its end until the run is forgotten."""
     last_events: Sequence[PodEvent] = ()
@@ -399,6 +402,14 @@ def attempt_unique_id(first: str, attempt: int) -> str:
     return str(uuid.uuid5(_ATTEMPT_NAMESPACE, f"{first}/{attempt}")) if attempt else first
 
 
+TaskId = tuple[str, str, str, int]
+"""DAG, task, run and map index, which all tries of a task instance share."""
+
+
+def _id_of(task: WorkerTask) -> TaskId:
+    return task.dag_id, task.task_id, task.run_id, task.map_index
+
+
 # --- all runs ---------------------------------------------------------------------------------------------------------
 
 
@@ -420,6 +431,8 @@ class RunRegistry:
     secrets: SecretBatches = field(default_factory=SecretBatches)
     unused_secrets: list[SecretBatch] = field(default_factory=list)
     """Secrets to delete as soon as there is an API client."""
+    cold_tasks: dict[TaskId, bool] = field(default_factory=dict)
+    """Tasks whose next try starts cold, the oldest first. In memory alone: a claim in vain costs no retry."""
     refusal: str = ""
     """Why no pod can be created, for instance an unusable kubeconfig; "" when pods can be created."""
 
@@ -454,6 +467,16 @@ class RunRegistry:
     def at(self, *stages: RunStage) -> list[WorkerRun]:
         """Return the runs at one of these stages."""
         return [run for run in list(self.runs.values()) if run.stage in stages]  # also called from other threads
+
+    def start_next_try_cold(self, task: WorkerTask) -> None:
+        """Have the next try of a task claim no pod: Airflow was too busy to start this one in time."""
+        self.cold_tasks[_id_of(task)] = True
+        if len(self.cold_tasks) > _MOST_COLD_TASKS:  # of tasks that were cleared or deleted meanwhile
+            del self.cold_tasks[next(iter(self.cold_tasks))]
+
+    def begins_cold(self, task: WorkerTask) -> bool:
+        """Return whether a try that begins now claims no pod; the one after it may again."""
+        return self.cold_tasks.pop(_id_of(task), False)
 
     def send_event(self, run: WorkerRun, event: str, message: str, reason: str = "") -> None:
         """Send a row to the task's event log: at once for a new ``reason``, every half hour for the same one.

@@ -23,7 +23,7 @@ def early_cold_reason(run: WorkerRun, settings: EngineSettings, composer: PodCom
     warm = settings.warm
     if warm is None or warm.options(run.task.queue).max == 0:
         return "off"
-    if run.failed_claims:
+    if run.failed_claims or run.starts_cold:
         return "failed_claim"
     if not run.workload.runs_task or run.workload.ref is None:
         return "no_task"

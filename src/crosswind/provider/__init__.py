@@ -96,8 +96,8 @@ _CROSSWIND_OPTIONS = {
     ),
     "tune_garbage_collector": _option(
         "Exempt what the scheduler has loaded at start from Python's garbage collection, and make collections rarer,\n"
-        "unless the deployment has set thresholds of its own. A full collection stops all threads of the scheduler for\n"
-        "about 150 ms. It changes the whole process: turn it off if the scheduler's memory grows with it.\n",
+        "unless the deployment has set thresholds of its own. A full collection stops all threads of the scheduler\n"
+        "for about 150 ms. It changes the whole process: turn it off if the scheduler's memory grows with it.\n",
         "True",
         "boolean",
     ),
