@@ -13,7 +13,7 @@ from benchmarks.tables import ResultTable
 __all__ = ["Extras", "SizeResults", "rows", "table", "typical"]
 
 STOCK_FACTOR = 5.0
-BARE_SHARE = 0.8
+BARE_SHARE = 0.9
 CPU_FACTOR = 6.0
 LONGEST_HEARTBEAT_MS, P99_HEARTBEAT_MS = 50.0, 10.0
 COST_GROWTH = 1.2
