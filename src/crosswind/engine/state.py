@@ -402,14 +402,6 @@ def attempt_unique_id(first: str, attempt: int) -> str:
     return str(uuid.uuid5(_ATTEMPT_NAMESPACE, f"{first}/{attempt}")) if attempt else first
 
 
-TaskId = tuple[str, str, str, int]
-"""DAG, task, run and map index, which all tries of a task instance share."""
-
-
-def _id_of(task: WorkerTask) -> TaskId:
-    return task.dag_id, task.task_id, task.run_id, task.map_index
-
-
 # --- all runs ---------------------------------------------------------------------------------------------------------
 
 
@@ -431,8 +423,8 @@ class RunRegistry:
     secrets: SecretBatches = field(default_factory=SecretBatches)
     unused_secrets: list[SecretBatch] = field(default_factory=list)
     """Secrets to delete as soon as there is an API client."""
-    cold_tasks: dict[TaskId, bool] = field(default_factory=dict)
-    """Tasks whose next try starts cold, the oldest first. In memory alone: a claim in vain costs no retry."""
+    cold_tasks: dict[tuple[str, str, str, int], bool] = field(default_factory=dict)
+    """Tasks, by ``row_key``, whose next try starts cold, the oldest first. In memory alone."""
     refusal: str = ""
     """Why no pod can be created, for instance an unusable kubeconfig; "" when pods can be created."""
 
@@ -470,13 +462,13 @@ class RunRegistry:
 
     def start_next_try_cold(self, task: WorkerTask) -> None:
         """Have the next try of a task claim no pod: Airflow was too busy to start this one in time."""
-        self.cold_tasks[_id_of(task)] = True
+        self.cold_tasks[task.row_key] = True
         if len(self.cold_tasks) > _MOST_COLD_TASKS:  # of tasks that were cleared or deleted meanwhile
             del self.cold_tasks[next(iter(self.cold_tasks))]
 
     def begins_cold(self, task: WorkerTask) -> bool:
         """Return whether a try that begins now claims no pod; the one after it may again."""
-        return self.cold_tasks.pop(_id_of(task), False)
+        return self.cold_tasks.pop(task.row_key, False)
 
     def send_event(self, run: WorkerRun, event: str, message: str, reason: str = "") -> None:
         """Send a row to the task's event log: at once for a new ``reason``, every half hour for the same one.

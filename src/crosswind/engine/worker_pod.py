@@ -90,6 +90,11 @@ class WorkerTask:
     labels: Mapping[str, str] = field(default_factory=dict)
     """Further labels that nothing may override."""
 
+    @property
+    def row_key(self) -> tuple[str, str, str, int]:
+        """DAG, task, run and map index, the key of the task's row, which stays the same for all its tries."""
+        return self.dag_id, self.task_id, self.run_id, self.map_index
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:

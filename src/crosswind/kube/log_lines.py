@@ -43,7 +43,7 @@ class LogLine:
 
 
 @dataclass(slots=True)
-class _LongLine:
+class _Line:
     stamp: str
     time: Moment | None
     is_new: bool = True
@@ -81,7 +81,7 @@ class LogCursor:
         self._second, self._start = "", ""
         self._lines = LineSplitter()
         self._longest_line = longest_line
-        self._long: _LongLine | None = None
+        self._long: _Line | None = None
         """The line of which this reading has had the first part, but not the last."""
         self._cut: Moment | None = None
         self._cut_bytes = 0
@@ -130,17 +130,18 @@ class LogCursor:
         if self._long is not None:
             line, text = self._long, raw
         else:
-            stamp, _, text = raw.partition(b" ")
-            line = _LongLine(_decode(stamp), moment(_decode(stamp)))
+            begin, _, text = raw.partition(b" ")
+            stamp = _decode(begin)
+            line = _Line(stamp, moment(stamp))
             if line.time is None:  # a line of the kubelet's, such as "unable to retrieve container logs"
                 return LogLine("", _decode(raw).rstrip()) if raw else None
             line.is_new = self._is_new(line.time)
         self._long = None if ends else line
         if not line.is_new or line.time is None:
             return None
-        begin, line.size = line.size, line.size + len(text)
+        had, line.size = line.size, line.size + len(text)
         if line.time == self._cut:
-            text = text[max(0, self._cut_bytes - begin) :]
+            text = text[max(0, self._cut_bytes - had) :]
         if ends:
             self._cut = None if line.time == self._cut else self._cut
             self._note(line.stamp, line.time)

@@ -47,8 +47,7 @@ class TaskInstanceRef:
 
 def key_of(workload: Workload) -> TaskKey:
     """Return the key of a workload's row, which stays the same for all its tries."""
-    task = workload.task
-    return task.dag_id, task.task_id, task.run_id, task.map_index
+    return workload.task.row_key
 
 
 def key_of_row(ti: TaskInstance) -> TaskKey:
