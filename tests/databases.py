@@ -112,7 +112,10 @@ def mariadb(folder: Path) -> Iterator[Engine]:
     if install is None or server is None:
         pytest.skip("needs MariaDB (apt install mariadb-server)")
     user, path = getpass.getuser(), f"{tempfile.mkdtemp(prefix='cw-mariadb-')}/s"  # a socket's path is short
-    data = [f"--datadir={folder}/data", f"--user={user}"]
+    # Of its own: a server that starts removes the temporary tables of all servers that share the folder, also in use.
+    scratch = folder / "tmp"
+    scratch.mkdir()
+    data = [f"--datadir={folder}/data", f"--user={user}", f"--tmpdir={scratch}"]
     command = [install, "--no-defaults", *data, "--auth-root-authentication-method=normal", "--skip-test-db"]
     made = subprocess.run(command, check=False, capture_output=True, text=True)
     if made.returncode:

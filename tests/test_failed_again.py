@@ -54,14 +54,26 @@ def test_what_fails_again_fails_the_run(tool: ModuleType, suite: dict[Path, Path
     assert not (tmp_path / "other ran").exists()
 
 
-def test_many_failures_and_a_run_without_any_test_are_no_accident(
+def test_failures_in_many_files_and_a_run_without_any_test_are_no_accident(
     tool: ModuleType, suite: dict[Path, Path], tmp_path: Path
 ) -> None:
     (tmp_path / "passes").touch()
-    record(tmp_path, *(f"test_sample.py::test_{number}" for number in range(tool.MOST + 1)))
+    files = [f"test_sample_{number}.py" for number in range(tool.MOST + 1)]
+    for file in files:
+        (tmp_path / file).write_text("def test_it():\n    pass\n")
+    record(tmp_path, *(f"{file}::test_it" for file in files))
     assert tool.run_again(suite) == 1
     (tmp_path / ".pytest_cache" / "v" / "cache" / "lastfailed").unlink()
     assert tool.run_again(suite) == 1
+
+
+def test_all_tests_of_a_file_whose_server_did_not_start_run_again(
+    tool: ModuleType, suite: dict[Path, Path], tmp_path: Path
+) -> None:
+    numbers = range(2 * tool.MOST)
+    (tmp_path / "test_server.py").write_text("".join(f"def test_{number}():\n    pass\n" for number in numbers))
+    record(tmp_path, *(f"test_server.py::test_{number}" for number in numbers))
+    assert tool.run_again(suite) == 0
 
 
 def test_a_suite_that_did_not_run_to_its_end_fails_the_run_whatever_the_other_does(

@@ -1,8 +1,8 @@
 """Run the tests that failed in the last ``make test`` once more, one after the other: ``python test_again.py``.
 
 For ``.ci/run`` on two busy cores. A test that fails again fails the run. One that passes now needs more time or order
-than it should; its failure stays in the output above, and it is a fault to fix. Where more than ``MOST`` tests failed,
-or a suite did not run to its end, nothing runs again and the exit code is 1.
+than it should; its failure stays in the output above, and it is a fault to fix. Where tests of more than ``MOST`` files
+failed, or a suite did not run to its end, nothing runs again and the exit code is 1.
 
 Standard library alone, like all that ``make`` runs by the system's Python.
 """
@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 
 MOST = 5
-"""Failures that may be the machine's. More have a cause in common."""
+"""Files with failures that may be the machine's; more have a cause in common. Files, because one server that does not
+start fails all tests of its file."""
 
 ROOT = Path(__file__).resolve().parent.parent
 SUITES = {ROOT / "packages" / "kubelocal": ROOT / ".venv-kubelocal", ROOT: ROOT / ".venv"}
@@ -39,8 +40,12 @@ def run_again(suites: dict[Path, Path]) -> int:
         return 1
     failed = {folder: tests for folder, tests in recorded.items() if tests}
     names = [name for tests in failed.values() for name in tests]
-    if not 0 < len(names) <= MOST:
-        print(f"{len(names)} tests are recorded as failed: from 1 to {MOST} run again", file=sys.stderr)
+    files = {(folder, name.partition("::")[0]) for folder, tests in failed.items() for name in tests}
+    if not 0 < len(files) <= MOST:
+        message = (
+            f"{len(names)} tests of {len(files)} files are recorded as failed: those of 1 to {MOST} files run again"
+        )
+        print(message, file=sys.stderr)
         return 1
     print(f"These failed, and run once more, one after the other: {', '.join(names)}", flush=True)
     codes = [
