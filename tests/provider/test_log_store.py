@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine, create_engine, inspect, update
 from sqlalchemy.dialects import mysql
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import CreateTable
 from tests.databases import DATABASES_AND_MARIADB, read_only, use_as_airflows
 
@@ -17,7 +16,7 @@ from crosswind.engine.log_archiver import LogStoreForbidden, LogStoreUnavailable
 from crosswind.pods.kept_logs import KeptLog, lines_of
 from crosswind.provider import tables
 from crosswind.provider.log_store import DatabaseLogStore, read_logs
-from crosswind.provider.tables import METADATA, make_tables
+from crosswind.provider.tables import METADATA, WriteForbidden, make_tables
 
 _LOGS = METADATA.tables["crosswind_pod_log"]
 
@@ -33,7 +32,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def engine(server: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
     """A database without our tables, as Airflow's own."""
     METADATA.drop_all(server)
-    monkeypatch.setattr(tables, "_databases_with_tables", set())
+    monkeypatch.setattr(tables, "_known_tables", {})
     use_as_airflows(server, monkeypatch)
     return server
 
@@ -51,14 +50,14 @@ def shown(ti_id: str) -> list[list[str]]:
 def test_tables_are_made_when_they_are_missing_and_left_alone_when_they_are_there(engine: Engine) -> None:
     make_tables()
     assert "crosswind_pod_log" in inspect(engine).get_table_names()
-    tables._databases_with_tables.clear()
+    tables._known_tables.clear()
     make_tables()
 
 
 def test_a_missing_right_to_create_tables_is_reported(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     with read_only(engine) as may_read:
         use_as_airflows(may_read, monkeypatch)
-        with pytest.raises(SQLAlchemyError, match=r"permission denied|readonly|command denied"):
+        with pytest.raises(WriteForbidden, match=r"permission denied|readonly|command denied"):
             make_tables()
         with pytest.raises(LogStoreForbidden, match="right to create tables"):
             DatabaseLogStore().store([pod_log("ti", "words")])

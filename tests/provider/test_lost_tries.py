@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import itertools
+import sqlite3
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
@@ -21,7 +23,8 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskinstancehistory import TaskInstanceHistory
 from airflow.models.taskreschedule import TaskReschedule
 from airflow.utils.db import import_all_models
-from sqlalchemy import Engine, event, insert, select, update
+from sqlalchemy import Engine, Table, create_engine, event, insert, inspect, select, text, update
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 from tests.databases import DATABASES_AND_MARIADB, use_as_airflows
 
@@ -459,26 +462,58 @@ def test_a_task_that_the_database_refuses_holds_up_no_other(session: Session, en
     assert results == dict.fromkeys(asked[1:], LostTry(1))
 
 
+@pytest.mark.parametrize("exists", [False, True])
 def test_without_its_table_no_loss_is_forgiven_and_the_reason_says_so(
-    session: Session, engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    session: Session, engine: Engine, exists: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if engine.dialect.name != "sqlite":
-        return
+    if exists and engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has no users whose rights differ by table")
     add_run(session)
-    asked = workload(add_task(session))
-    LOSSES.drop(engine, checkfirst=True)
-    tables._databases_with_tables.clear()
+    asked = [workload(add_task(session, index)) for index in range(2)]
+    tables._known_tables.clear()
+    make_tables()
+    if not exists:
+        LOSSES.drop(engine)
+        tables._known_tables.clear()
+    with _denied(engine, LOSSES) as user, pytest.MonkeyPatch.context() as patch:
+        use_as_airflows(user, patch)
+        replacing = tries()
+        results = replacing.replace(dict.fromkeys(asked, "gone"))
+        results |= replacing.replace({asked[0]: "gone"})
+        assert replacing.counts(asked) == {}
+    refusal = "the database's user may not create or write the table crosswind_loss, which counts losses"
+    assert results == dict.fromkeys(asked, LostTry(0, refusal))
+    assert caplog.text.count("Grant the database's user the right") == 1
 
-    @event.listens_for(engine, "before_cursor_execute", retval=True)
-    def forbid(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:
-        return ("CREATE nonsense" if "CREATE TABLE crosswind_loss" in statement else statement), parameters
 
-    try:
-        refusal = tries().replace({asked: "gone"})[asked].refusal
-    finally:
-        event.remove(engine, "before_cursor_execute", forbid)
-    assert refusal == "the table crosswind_loss, which counts losses, cannot be made"
-    assert "Give the database's user the right to create tables" in caplog.text
+@contextlib.contextmanager
+def _denied(engine: Engine, table: Table) -> Iterator[Engine]:
+    """The database for a user who may do everything with all tables but one, and create none."""
+    if engine.dialect.name == "sqlite":  # has no users
+        user = create_engine(engine.url)
+
+        @event.listens_for(user, "connect")
+        def deny(connection: sqlite3.Connection, _: object) -> None:
+            connection.set_authorizer(
+                lambda action, *_: sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_CREATE_TABLE else sqlite3.SQLITE_OK
+            )
+    else:
+        names = set(inspect(engine).get_table_names()) - {table.name}
+        create = {
+            "postgresql": ["drop owned by limited", "drop role limited", "create role limited login"],
+            "mysql": ["create or replace user limited@localhost"],
+        }[engine.dialect.name]
+        quote = engine.dialect.identifier_preparer.quote
+        user_name = "limited" if engine.dialect.name == "postgresql" else "limited@localhost"
+        for statement in (*create, *(f"grant all on {quote(name)} to {user_name}" for name in names)):
+            missing = (
+                contextlib.suppress(ProgrammingError) if statement.startswith("drop") else contextlib.nullcontext()
+            )
+            with missing, engine.begin() as connection:
+                connection.execute(text(statement))
+        user = create_engine(engine.url.set(username="limited"))
+    yield user
+    user.dispose()
 
 
 def test_old_counts_are_deleted(session: Session) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import uuid
 from collections.abc import Iterator
@@ -25,11 +24,11 @@ from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import LazyDeserializedDAG
 from airflow.utils.db import import_all_models
-from sqlalchemy import Engine, create_engine, delete, event, insert, select, text, update
+from sqlalchemy import Engine, delete, event, insert, select, update
 from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateTable
-from tests.databases import DATABASES_AND_MARIADB, use_as_airflows
+from tests.databases import DATABASES_AND_MARIADB, read_only, use_as_airflows
 
 from crosswind.engine.database import DatabaseState, WatchPosition
 from crosswind.engine.state import Workload
@@ -340,42 +339,33 @@ def test_positions_that_are_old_are_left_out_and_then_forgotten(session: Session
 
 def test_schedulers_that_start_at_once_make_the_table_once(session: Session, engine: Engine) -> None:
     POSITIONS.drop(engine, checkfirst=True)
-    tables._databases_with_tables.clear()
+    tables._known_tables.clear()
     databases = [AirflowMetadataDatabase(number) for number in range(4)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda database: database.save_positions([at("1", executor=str(id(database)))]), databases))
     assert len(databases[0].load_positions("https://a", 60.0)) == 4
 
 
-def test_where_no_table_can_be_made_positions_are_done_without_and_that_is_told_once(
-    session: Session, engine: Engine, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("exists", [False, True])
+@pytest.mark.parametrize("first", ["save", "load"])
+def test_where_the_table_cannot_be_created_or_written_positions_are_done_without_which_is_logged_once(
+    session: Session, engine: Engine, exists: bool, first: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    POSITIONS.drop(engine, checkfirst=True)
-    tables._databases_with_tables.clear()
-    with _read_only(engine) as reader, pytest.MonkeyPatch.context() as patch:
+    tables._known_tables.clear()
+    make_tables()
+    if not exists:
+        POSITIONS.drop(engine)
+        tables._known_tables.clear()
+    with read_only(engine) as reader, pytest.MonkeyPatch.context() as patch:
         use_as_airflows(reader, patch)
         database = AirflowMetadataDatabase(ME)
-        database.save_positions([at("1")])
-        database.save_positions([at("2")])
+        if first == "save":
+            database.save_positions([at("1")])
         assert database.load_positions("https://a", 60.0) == ()
-    (told,) = [record.message for record in caplog.records if record.name == "crosswind.provider.metadata_db"]
-    assert "crosswind_watch_position" in told
-    assert "right to create tables" in told
-
-
-@contextlib.contextmanager
-def _read_only(engine: Engine) -> Iterator[Engine]:
-    if engine.dialect.name == "sqlite":
-        reader = create_engine(f"sqlite:///file:{engine.url.database}?mode=ro&uri=true")
-    elif engine.dialect.name == "mysql":
-        with engine.begin() as connection:
-            connection.execute(text("CREATE USER IF NOT EXISTS reader@localhost"))
-            connection.execute(text("GRANT SELECT ON airflow.* TO reader@localhost"))
-        reader = create_engine(engine.url.set(username="reader"))
-    else:
-        reader = create_engine(engine.url, connect_args={"options": "-c default_transaction_read_only=on"})
-    yield reader
-    reader.dispose()
+        database.save_positions([at("2")])
+    (message,) = [record.message for record in caplog.records if record.name == "crosswind.provider.metadata_db"]
+    assert f"crosswind_watch_position cannot be {'written' if exists else 'created'}" in message
+    assert ("rights to read and write" if exists else "right to create tables") in message
 
 
 def test_only_running_schedulers_that_beat_are_alive(session: Session) -> None:

@@ -158,7 +158,7 @@ def test_a_user_who_may_not_make_the_table_is_told_once_and_nothing_waits(
     for name in ("a", "b"):
         history.put(ended(name, time.monotonic()))
     history.close(60)
-    assert caplog.text.count("the table crosswind_pod cannot be made: attempt to write a readonly database") == 1
+    assert caplog.text.count("the table crosswind_pod cannot be created: attempt to write a readonly database") == 1
     history.put(ended("c", time.monotonic()))
     assert len(history._writer) == 0
     read_only.dispose()
@@ -196,5 +196,5 @@ def test_pods_of_a_scheduler_that_starts_without_its_database_are_kept(
     use_as_airflows(engine, monkeypatch)
     history.close(60)
     assert [record.pod for record in read_pods([TI_ID])] == ["uid"]
-    assert "cannot be made" not in caplog.text
+    assert "cannot be created" not in caplog.text
     away.dispose()

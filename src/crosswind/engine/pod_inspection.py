@@ -59,14 +59,19 @@ class PodInspector:
     async def run(self) -> None:
         """Work until cancelled."""
         thread = BlockingCallThread("crosswind-views", _DATABASE_TIMEOUT_S)
+        failing = False
         try:
             while True:
                 await asyncio.sleep(_LOOK_EVERY_S)
                 try:
                     await self._answer(thread)
                 except Exception as error:  # a page that stays without its details is worth less than the session
-                    log.debug("Pods that somebody looks at are not described: %s", error)
+                    level = logging.DEBUG if failing else logging.WARNING  # one line per outage, not one per attempt
+                    log.log(level, "Pods that somebody looks at are not described: %s", error)
+                    failing = True
                     await asyncio.sleep(_PAUSE_S)
+                else:
+                    failing = False
         finally:
             thread.close()
 

@@ -38,6 +38,7 @@ class WatchPositions:
         self._database = database
         self._watcher = watcher
         self._saved: dict[str | None, str] = {}
+        self._failing = False
 
     async def run(self) -> None:
         """Save until cancelled."""
@@ -63,6 +64,9 @@ class WatchPositions:
         try:
             await call_blocking(self._database.save_positions, positions)
         except Exception as error:
-            log.warning("The positions of watches could not be saved, trying again: %s", error)
+            level = logging.DEBUG if self._failing else logging.WARNING  # one line per outage, not one per attempt
+            log.log(level, "The positions of watches could not be saved, trying again: %s", error)
+            self._failing = True
         else:
             self._saved |= changed
+            self._failing = False

@@ -16,7 +16,7 @@ from airflow.utils.sqlalchemy import UtcDateTime
 from sqlalchemy import Column, Float, Integer, Select, String, Table, Text, delete, insert, select
 
 from crosswind.engine.fleet_snapshot import PodInFlight, SnapshotChanges
-from crosswind.provider.tables import METADATA, insert_rows, make_tables, read_rows
+from crosswind.provider.tables import METADATA, explained_errors, insert_rows, make_tables, read_rows
 
 __all__ = [
     "EXECUTORS",
@@ -92,10 +92,10 @@ class DatabaseSnapshot:
 
     def apply(self, changes: SnapshotChanges, gauges: Mapping[str, float]) -> None:
         """Store changes, and that the executor is alive. A pod that was adopted changes its executor."""
-        make_tables()
+        make_tables(FLEET, EXECUTORS)
         ids = [*changes.gone, *(pod.unique_id for pod in changes.changed)]
         now = datetime.datetime.now(datetime.UTC)
-        with create_session(scoped=False) as session:
+        with explained_errors(FLEET), create_session(scoped=False) as session:
             if self._is_first:  # an earlier process of the same executor may have left rows
                 session.execute(delete(FLEET).where(FLEET.c.executor == self._executor))
             for start in range(0, len(ids), _BATCH_SIZE):

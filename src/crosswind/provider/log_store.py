@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from uuid import UUID
 
 from airflow.utils.session import create_session
@@ -15,9 +16,9 @@ from crosswind.engine.log_archiver import LogStoreForbidden, LogStoreUnavailable
 from crosswind.provider.tables import (
     METADATA,
     Blob,
-    cause_of,
-    database_answers,
-    is_forbidden,
+    DatabaseUnavailable,
+    WriteForbidden,
+    explained_errors,
     is_transient,
     make_tables,
 )
@@ -41,15 +42,7 @@ _LOG_ATTEMPTS, _LOG_RETRY_S = 3, 0.2
 _DELETE_BATCH_SIZE = 500
 """Old logs that one transaction deletes, so that none holds its locks for long."""
 
-_NO_PERMISSION = (
-    "the table {table} cannot be created: {error}. Grant the database's user the right to create tables, create it by"
-    " hand, or set [crosswind] archive_logs = never"
-)
-
-_NO_RIGHTS = (
-    "the table {table} cannot be written: {error}. Grant the database's user the rights to read and write it, or set"
-    " [crosswind] archive_logs = never"
-)
+_ALTERNATIVE = ", or set [crosswind] archive_logs = never"
 
 
 class DatabaseLogStore:
@@ -61,7 +54,8 @@ class DatabaseLogStore:
         Raises ``LogStoreUnavailable`` when the database does not answer, ``LogStoreForbidden`` when the table cannot be
         created or written for want of a right, and SQLAlchemy's errors.
         """
-        _make_tables()
+        with _store_errors():
+            make_tables(_LOGS)
         now = datetime.datetime.now(datetime.UTC)
         latest = {pod_log.pod: pod_log for pod_log in logs}
         rows = [
@@ -79,22 +73,19 @@ class DatabaseLogStore:
         attempts = _LOG_ATTEMPTS if len(rows) == 1 else 1
         for attempts_left in reversed(range(attempts)):
             try:
-                with create_session(scoped=False) as session:
+                with _store_errors(), create_session(scoped=False) as session:
                     session.execute(delete(_LOGS).where(_LOGS.c.pod.in_(latest)))
                     session.execute(insert(_LOGS), rows)
                 return
             except Exception as error:
-                if is_forbidden(error):
-                    raise LogStoreForbidden(_NO_RIGHTS.format(table=_LOGS.name, error=cause_of(error))) from error
-                if is_transient(error) and not database_answers():
-                    raise LogStoreUnavailable(str(error)) from error
                 if not attempts_left or not is_transient(error):
                     raise
                 time.sleep(_LOG_RETRY_S)
 
     def delete_older_than(self, days: float) -> None:
         """Delete logs that were stored more than ``days`` ago."""
-        _make_tables()
+        with _store_errors():
+            make_tables(_LOGS)
         oldest = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=days)
         while True:
             with create_session(scoped=False) as session:
@@ -106,13 +97,16 @@ class DatabaseLogStore:
                 return
 
 
-def _make_tables() -> None:
+@contextlib.contextmanager
+def _store_errors() -> Iterator[None]:
+    """Raise the errors of ``crosswind.engine.log_archiver`` in place of those of ``crosswind.provider.tables``."""
     try:
-        make_tables()
-    except Exception as error:
-        if not database_answers():
-            raise LogStoreUnavailable(str(error)) from error
-        raise LogStoreForbidden(_NO_PERMISSION.format(table=_LOGS.name, error=cause_of(error))) from error
+        with explained_errors(_LOGS):
+            yield
+    except WriteForbidden as error:
+        raise LogStoreForbidden(f"{error}{_ALTERNATIVE}") from error
+    except DatabaseUnavailable as error:
+        raise LogStoreUnavailable(str(error)) from error
 
 
 def read_logs(ti_id: UUID | str) -> list[PodLog]:

@@ -20,13 +20,12 @@ from airflow.utils.session import create_session
 from airflow.utils.sqlalchemy import UtcDateTime
 from airflow.utils.state import DagRunState, TaskInstanceState
 from sqlalchemy import Column, Integer, RowMapping, String, Table, delete, insert, select, tuple_
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, lazyload
 
 from crosswind.engine.column_text import storable
 from crosswind.engine.losses import LostTry
 from crosswind.engine.state import Workload
-from crosswind.provider.tables import METADATA, database_answers, is_transient, make_tables
+from crosswind.provider.tables import METADATA, DatabaseUnavailable, WriteForbidden, explained_errors, make_tables
 from crosswind.provider.task_rows import TaskInstanceRef, TaskKey, key_of, key_of_row, lock_rows, start_next_tries
 
 __all__ = ["LOSSES", "InfraRetries", "LostTries"]
@@ -55,6 +54,7 @@ too long for a key of their own, and their collation may ignore case.
 ``max_tries`` is what the loss left in the task instance's row, ``clear_number`` that of its DAG run. A clear changes
 one of them or both, an ordinary retry neither: so a person who clears has the count begin anew."""
 
+_NOT_COUNTED = f"the database's user may not create or write the table {LOSSES.name}, which counts losses"
 _EVENT = "pod lost"
 _EXTRA_BYTES = 65_535
 _ROWS_PER_TRANSACTION = 100
@@ -83,15 +83,14 @@ class LostTries:
         self._job_id = job_id
         self._infra_retries = infra_retries
         self._cleaned = False
+        self._reported = ""
 
     def replace(self, messages: Mapping[Workload, str]) -> dict[Workload, LostTry]:
         """Replace the tries of these workloads; ``messages`` says of each, in a sentence, how its pod was lost.
 
         Those are left out whose row is locked, is not ours (yet), or has reached another state: what a person or
-        another scheduler set wins. Raises SQLAlchemy's errors while the database does not answer.
+        another scheduler set wins. Raises ``DatabaseUnavailable`` while the database does not answer.
         """
-        if problem := _table_problem():
-            return {workload: LostTry(0, problem) for workload in messages}
         results: dict[Workload, LostTry] = {}
         pending = list(messages)
         while pending:
@@ -103,16 +102,21 @@ class LostTries:
         """Replace tries in one transaction; one that the database refuses must not hold up the others."""
         try:
             return self._replace(messages)
-        except Exception as error:
-            if len(messages) == 1 or (is_transient(error) and not database_answers()):
+        except WriteForbidden as error:  # for ever: the tries end as failed ones, their pods are gone
+            self._report(error)
+            return dict.fromkeys(messages, LostTry(0, _NOT_COUNTED))
+        except DatabaseUnavailable:
+            raise
+        except Exception:
+            if len(messages) == 1:
                 raise
         results: dict[Workload, LostTry] = {}
         for workload, message in messages.items():
             try:
                 results |= self._replace({workload: message})
+            except DatabaseUnavailable:
+                raise
             except Exception:
-                if not database_answers():
-                    raise
                 log.exception("The lost try of %s could not be replaced, trying again", key_of(workload))
         return results
 
@@ -127,7 +131,8 @@ class LostTries:
                 TaskInstance.state.in_(_LIVING),
             )
         )
-        with create_session(scoped=False) as session:
+        make_tables(LOSSES)
+        with explained_errors(LOSSES), create_session(scoped=False) as session:
             _lock_sqlite(session)
             tis = session.scalars(lock_rows(query, session)).all()
             ours = [ti for ti in tis if ti.external_executor_id == by_id[ti.id].ref.external_id]
@@ -165,10 +170,16 @@ class LostTries:
 
     def counts(self, workloads: Collection[Workload]) -> dict[Workload, int]:
         """Return how many losses in a row each workload's task instance has had; those without any are left out."""
-        if _table_problem():
+        try:
+            make_tables(LOSSES)
+            return self._counts_of(workloads)
+        except WriteForbidden as error:
+            self._report(error)
             return {}
+
+    def _counts_of(self, workloads: Collection[Workload]) -> dict[Workload, int]:
         found: dict[Workload, int] = {}
-        with create_session(scoped=False) as session:
+        with explained_errors(LOSSES), create_session(scoped=False) as session:
             counts = _counts({key_of(workload) for workload in workloads}, session)
             for workload in workloads:
                 if (count := counts.get(_digest(key_of(workload)))) is None:
@@ -181,6 +192,11 @@ class LostTries:
                 if row is not None and (losses := _in_a_row(count, *row)):
                     found[workload] = losses
         return found
+
+    def _report(self, error: WriteForbidden) -> None:
+        if (problem := str(error)) != self._reported:  # once, not once per loss
+            log.error("Tries that the cluster takes cost retries: %s", problem)
+            self._reported = problem
 
     def _clean(self, session: Session) -> None:
         """Delete old rows, once in the life of a scheduler: losses are few, and so are their rows."""
@@ -261,23 +277,3 @@ def _store(losses: Sequence[_Loss], session: Session) -> None:
 
 def _digest(key: TaskKey) -> str:
     return hashlib.sha256("\0".join(map(str, key)).encode()).hexdigest()
-
-
-def _table_problem() -> str:
-    """Return why losses cannot be counted, and so not be forgiven; "" when they can. Makes the table if it is missing.
-
-    Raises SQLAlchemy's errors while the database does not answer.
-    """
-    try:
-        make_tables()
-    except DBAPIError as error:
-        if not database_answers():
-            raise
-        log.error(
-            "Tries that the cluster takes cost retries: the table %s cannot be made: %s. Give the database's user the"
-            " right to create tables, or make it by hand",
-            LOSSES.name,
-            error.orig,
-        )
-        return f"the table {LOSSES.name}, which counts losses, cannot be made"
-    return ""

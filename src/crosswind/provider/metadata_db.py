@@ -27,7 +27,7 @@ from airflow.utils.session import create_session
 from airflow.utils.sqlalchemy import UtcDateTime
 from airflow.utils.state import CallbackState, TaskInstanceState
 from sqlalchemy import Column, Row, Select, String, Table, delete, insert, select, tuple_, update
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import InstrumentedAttribute, Session, lazyload
 
 from crosswind.engine.column_text import storable
@@ -36,7 +36,7 @@ from crosswind.engine.losses import LossPolicy, LostTry
 from crosswind.engine.state import WORKER_LABEL, Workload
 from crosswind.engine.worker_pod import WorkerTask
 from crosswind.provider.lost_tries import InfraRetries, LostTries
-from crosswind.provider.tables import METADATA, make_tables
+from crosswind.provider.tables import METADATA, WriteForbidden, explained_errors, make_tables
 from crosswind.provider.task_rows import TaskInstanceRef, TaskKey, key_of, lock_rows, start_next_tries
 
 __all__ = [
@@ -93,6 +93,19 @@ def database_state_of(
     if None not in (job_id, queued_by) and queued_by not in (job_id, ref.former_job):
         return DatabaseState.SETTLED
     return _DATABASE_STATES.get(TaskInstanceState(state), DatabaseState.SETTLED) if state else DatabaseState.SETTLED
+
+
+def _save_position(position: WatchPosition, session: Session) -> None:
+    key = {
+        "executor": position.executor,
+        "server": _server_column(position.server),
+        "namespace": position.namespace or "",
+    }
+    values = {"version": position.version, "updated_at": datetime.datetime.now(datetime.UTC)}
+    same_key = [POSITIONS.c[name] == value for name, value in key.items()]
+    updated = session.execute(update(POSITIONS).where(*same_key).values(values))
+    if not updated.rowcount:  # type: ignore[attr-defined]
+        session.execute(insert(POSITIONS).values(key | values))
 
 
 POSITIONS = Table(
@@ -292,22 +305,15 @@ class AirflowMetadataDatabase:
         return Workload(key, task, float("inf"), None, exit_decides=True, ref=ref, renew=renew)
 
     def save_positions(self, positions: Collection[WatchPosition]) -> None:
-        """Save positions. If the table cannot be created, they are not saved, which is logged once."""
+        """Save positions. If the database's user may not, no further ones are saved, which is logged once."""
         if not self._has_position_table():
             return
-        now, table = datetime.datetime.now(datetime.UTC), POSITIONS
-        with create_session(scoped=False) as session:
-            for position in positions:
-                key = {
-                    "executor": position.executor,
-                    "server": _server_column(position.server),
-                    "namespace": position.namespace or "",
-                }
-                values = {"version": position.version, "updated_at": now}
-                same_key = [table.c[name] == value for name, value in key.items()]
-                updated = session.execute(update(table).where(*same_key).values(values))
-                if not updated.rowcount:  # type: ignore[attr-defined]
-                    session.execute(insert(table).values(key | values))
+        try:
+            with explained_errors(POSITIONS), create_session(scoped=False) as session:
+                for position in positions:
+                    _save_position(position, session)
+        except WriteForbidden as error:
+            self._give_up_positions(error)
 
     def load_positions(self, server: str, max_age: float) -> Collection[WatchPosition]:
         """Return the positions of the last ``max_age`` seconds; delete those that are a week old."""
@@ -316,27 +322,27 @@ class AirflowMetadataDatabase:
         now, table = datetime.datetime.now(datetime.UTC), POSITIONS
         since = now - datetime.timedelta(seconds=max_age)
         query = select(table).where(table.c.server == _server_column(server), table.c.updated_at >= since)
-        with create_session(scoped=False) as session:
-            session.execute(delete(table).where(table.c.updated_at < now - _POSITION_MAX_AGE))
-            rows = session.execute(query).mappings()
-            return [WatchPosition(row["executor"], server, row["namespace"] or None, row["version"]) for row in rows]
+        try:
+            with explained_errors(POSITIONS), create_session(scoped=False) as session:
+                session.execute(delete(table).where(table.c.updated_at < now - _POSITION_MAX_AGE))
+                rows = session.execute(query).mappings().all()
+        except WriteForbidden as error:
+            self._give_up_positions(error)
+            return ()
+        return [WatchPosition(row["executor"], server, row["namespace"] or None, row["version"]) for row in rows]
 
     def _has_position_table(self) -> bool:
         if self._positions_stored is None:
             try:
-                make_tables()
+                make_tables(POSITIONS)
                 self._positions_stored = True
-            except DBAPIError as error:
-                with create_session(scoped=False) as session:
-                    session.execute(select(1))  # raises if the database is down: then the table may still be created
-                self._positions_stored = False
-                log.warning(
-                    "The table %s cannot be created, so a scheduler that follows this one lists its pods instead of"
-                    " continuing its watches. Give the database's user the right to create tables. (%s)",
-                    POSITIONS.name,
-                    error.orig,
-                )
-        return self._positions_stored
+            except WriteForbidden as error:
+                self._give_up_positions(error)
+        return bool(self._positions_stored)
+
+    def _give_up_positions(self, error: WriteForbidden) -> None:
+        self._positions_stored = False
+        log.warning("A scheduler that follows this one lists its pods instead of continuing its watches: %s", error)
 
     def write_task_log(self, workload: Workload, message: str) -> None:
         """Add a line to the task's own log in ``[logging] base_log_folder``."""

@@ -25,9 +25,6 @@ from crosswind.engine.pod_history import EndedPod, PodRecord, detail_json, pod_r
 from crosswind.provider.row_writer import RowWriter
 from crosswind.provider.tables import (
     METADATA,
-    WriteForbidden,
-    cause_of,
-    database_answers,
     insert_rows,
     make_tables,
     read_rows,
@@ -89,7 +86,7 @@ class DatabasePodHistory:
     # --- in the writer's thread ---------------------------------------------------------------------------------------
 
     def _insert(self, session: Session, pods: Sequence[EndedPod]) -> None:
-        _make_table()
+        make_tables(PODS)
         records = {record.pod: record for record in map(pod_record, pods)}
         times = _task_times(session, {record.ti_id for record in records.values() if record.ti_id})
         # A pod that two schedulers followed, one after the other, has one row: the later one's.
@@ -105,18 +102,6 @@ class DatabasePodHistory:
         session.execute(delete(PODS).where(PODS.c.pod.in_(old)))
         if len(old) < _CLEAN_BATCH:  # otherwise the next write deletes further rows
             self._cleaned_at = time.monotonic()
-
-
-def _make_table() -> None:
-    try:
-        make_tables()
-    except Exception as error:
-        if not database_answers():  # nothing is forbidden: the rows wait, and the writer tries again
-            raise
-        raise WriteForbidden(
-            f"the table {PODS.name} cannot be made: {cause_of(error)}. Grant the database's user the right to create"
-            " tables, or create it by hand"
-        ) from error
 
 
 def _row(record: PodRecord, known: Mapping[str, float]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from airflow.utils.session import create_session
 from sqlalchemy import Column, Float, String, Table, Text, delete, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from crosswind.provider.tables import METADATA, make_tables, read_rows
+from crosswind.provider.tables import METADATA, explained_errors, make_tables, read_rows
 
 __all__ = ["VIEWS", "DatabasePodViews", "look_at", "read_details"]
 
@@ -46,10 +46,10 @@ class DatabasePodViews:
 
     def viewed(self) -> Collection[str]:
         """Return the unique ids of pods that were looked at a moment ago, the latest first."""
-        make_tables()
+        make_tables(VIEWS)
         now = time.time()
         own = VIEWS.c.executor == self._executor
-        with create_session(scoped=False) as session:
+        with explained_errors(VIEWS), create_session(scoped=False) as session:
             if now - self._forgot_at > _FORGET_AFTER_S:
                 session.execute(delete(VIEWS).where(VIEWS.c.viewed_at < now - _FORGET_AFTER_S))
                 self._forgot_at = now
@@ -58,7 +58,7 @@ class DatabasePodViews:
 
     def answer(self, details: Mapping[str, Mapping[str, Any]]) -> None:
         """Store the description of each pod."""
-        with create_session(scoped=False) as session:
+        with explained_errors(VIEWS), create_session(scoped=False) as session:
             for unique_id, detail in details.items():
                 text = json.dumps(detail)
                 if len(text) <= _MOST_BYTES:

@@ -6,10 +6,11 @@ them, and a table whose columns change gets a new name.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -44,10 +45,8 @@ __all__ = [
     "Blob",
     "DatabaseUnavailable",
     "WriteForbidden",
-    "cause_of",
-    "database_answers",
+    "explained_errors",
     "insert_rows",
-    "is_forbidden",
     "is_transient",
     "make_tables",
     "read_rows",
@@ -68,12 +67,20 @@ _ROW_ATTEMPTS, _ROW_RETRY_S = 3, 0.5
 """Attempts to write one row when a lock, a deadlock or a lost connection may be the cause, and seconds in between."""
 
 
+_GRANT_RIGHTS = "Grant the database's user the rights to read and write it"
+
 _MYSQL_DENIED = (1044, 1142, 1143)
 """MySQL's errors for want of a right on a database, a table or a column; the drivers raise them as OperationalError."""
 
+_POSTGRESQL_WRITES_NOTHING = ("25006", "53100", "53300")
+"""PostgreSQL's codes for a read-only server (a replica that is not promoted yet), a full disk, too many connections."""
+
+_MYSQL_WRITES_NOTHING = (1021, 1040, 1114, 1203, 1290, 1792, 1836)
+"""MySQL's errors for a full disk or table space, too many connections, and a read-only server or transaction."""
+
 
 class DatabaseUnavailable(Exception):
-    """The metadata database does not answer. The rows were not at fault: write them again later."""
+    """The metadata database does not answer. The rows were not at fault: try again later."""
 
 
 class WriteForbidden(Exception):
@@ -92,15 +99,13 @@ def write_rows(
     try:
         with create_session(scoped=False) as session:
             write(session, rows)
-    except WriteForbidden:
+    except (DatabaseUnavailable, WriteForbidden):
         raise
     except Exception as error:
         if is_forbidden(error):
-            raise WriteForbidden(
-                f"{cause_of(error)}. Grant the database's user the rights to read and write it"
-            ) from error
-        if is_transient(error) and not database_answers():
-            raise DatabaseUnavailable(str(error)) from error
+            raise WriteForbidden(f"{_cause_of(error)}. {_GRANT_RIGHTS}") from error
+        if is_outage(error):
+            raise DatabaseUnavailable(_cause_of(error)) from error
     else:
         rows.clear()
     while rows:
@@ -115,11 +120,13 @@ def _write_row(row: Row, write: Callable[[Session, Sequence[Row]], None]) -> Exc
         try:
             with create_session(scoped=False) as session:
                 write(session, [row])
+        except (DatabaseUnavailable, WriteForbidden):
+            raise
         except Exception as error:
+            if is_outage(error):
+                raise DatabaseUnavailable(_cause_of(error)) from error
             if not is_transient(error):
                 return error
-            if not database_answers():
-                raise DatabaseUnavailable(str(error)) from error
             # The row itself may look transient: MySQL closes the connection when one exceeds max_allowed_packet.
             if not attempts_left:
                 return error
@@ -158,21 +165,33 @@ def is_transient(error: Exception) -> bool:
     )
 
 
+def is_outage(error: Exception) -> bool:
+    """Whether the database does not answer, or writes no row at all for now: the rows are not at fault."""
+    state, number, message = _driver_error(error)
+    if state in _POSTGRESQL_WRITES_NOTHING or number in _MYSQL_WRITES_NOTHING or "disk is full" in message:
+        return True
+    return is_transient(error) and not _answers()
+
+
 def is_forbidden(error: Exception) -> bool:
     """Whether the database's user lacks a right, for any row: only a person can help."""
+    state, number, message = _driver_error(error)
+    return state == "42501" or number in _MYSQL_DENIED or "readonly database" in message
+
+
+def _driver_error(error: Exception) -> tuple[str, object, str]:
+    """Return PostgreSQL's code, MySQL's number and the message of a driver's error, each empty for another error."""
     cause = getattr(error, "orig", None)
-    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
-    number = next(iter(getattr(cause, "args", ())), None)
-    return state == "42501" or number in _MYSQL_DENIED or "readonly database" in str(cause)
+    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or ""
+    return state, next(iter(getattr(cause, "args", ())), None), str(cause or "")
 
 
-def cause_of(error: Exception) -> str:
-    """Return the driver's own message, without SQLAlchemy's statement and link, and PostgreSQL's line break."""
-    return str(getattr(error, "orig", error)).strip()
+def _cause_of(error: Exception) -> str:
+    """Return the first line of the driver's own message: the statement, and SQLAlchemy's link, come after it."""
+    return str(getattr(error, "orig", error)).strip().partition("\n")[0]
 
 
-def database_answers() -> bool:
-    """Whether the database answers ``SELECT 1``."""
+def _answers() -> bool:
     try:
         with create_session(scoped=False) as session:
             session.execute(select(1))
@@ -181,33 +200,54 @@ def database_answers() -> bool:
     return True
 
 
-_databases_with_tables: set[str] = set()
+_known_tables: dict[str, set[str]] = {}
+"""Names of the tables of ours that exist, by the address of their database."""
+
 _creation_lock = threading.Lock()
 
 
-def make_tables() -> None:
-    """Create the tables that are missing; costs nothing when this process has done it before. Blocks.
+def make_tables(*needed: Table) -> None:
+    """Create those of our tables that are missing; costs nothing once this process knows that ``needed`` exist. Blocks.
 
-    Raises SQLAlchemy's errors, for example when the database's user may not create tables.
+    ``needed``: the tables that the caller works with; by default all. Raises ``DatabaseUnavailable`` when the database
+    does not answer, and ``WriteForbidden`` when one of them is missing and cannot be created. A table that exists can
+    be used although another one is missing: a new version may need one more than a person has created.
     """
     with create_session(scoped=False) as session:
         engine = session.get_bind()
         assert isinstance(engine, Engine)
     with _creation_lock:
-        if str(engine.url) in _databases_with_tables:
+        known = _known_tables.setdefault(str(engine.url), set())
+        names = {table.name for table in needed or METADATA.tables.values()}
+        if names <= known:
             return
         try:
             METADATA.create_all(engine)
-        except DBAPIError:
+            known.update(table.name for table in METADATA.tables.values())
+        except SQLAlchemyError as error:
+            if is_outage(error):
+                raise DatabaseUnavailable(_cause_of(error)) from error
             # Two schedulers that start at once both find a table missing; the second CREATE TABLE fails.
-            if not _all_exist(engine):
-                raise
-        _databases_with_tables.add(str(engine.url))
+            known.update(inspect(engine).get_table_names(schema=METADATA.schema))
+            if missing := sorted(names - known):
+                raise WriteForbidden(
+                    f"the table {missing[0]} cannot be created: {_cause_of(error)}. Grant the database's user the right"
+                    " to create tables, or create it by hand"
+                ) from error
 
 
-def _all_exist(engine: Engine) -> bool:
-    existing = set(inspect(engine).get_table_names(schema=METADATA.schema))
-    return {table.name for table in METADATA.tables.values()} <= existing
+@contextlib.contextmanager
+def explained_errors(table: Table) -> Iterator[None]:
+    """Raise ``WriteForbidden`` or ``DatabaseUnavailable`` where an error of a write to ``table`` means that."""
+    try:
+        yield
+    except Exception as error:
+        if is_forbidden(error):
+            message = f"the table {table.name} cannot be written: {_cause_of(error)}. {_GRANT_RIGHTS}"
+            raise WriteForbidden(message) from error
+        if is_outage(error):
+            raise DatabaseUnavailable(_cause_of(error)) from error
+        raise
 
 
 def read_rows(query: Select[Any], table: Table) -> Sequence[RowMapping]:
