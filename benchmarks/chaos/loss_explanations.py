@@ -31,7 +31,7 @@ _QUERIES = {
 def explanations(
     records: Sequence[PodRecord], tries: Tries, engine: sqlalchemy.Engine, home: Path, marks: Sequence[Path]
 ) -> Iterator[str]:
-    """Yield lines about tasks that failed, called back, ran twice at once, or waited long for their next try."""
+    """Yield lines about tasks that failed, called back, ran twice at once or waited long, and sensors without loss."""
     lost = lost_pods(records, tries)
     texts = {mark.name: mark.read_text() for mark in marks}
     yield from (f"{name}: {text}" for name, text in texts.items())
@@ -43,6 +43,11 @@ def explanations(
             reasons[each.pod.task_id] = f"its next try came {_delay(each):.1f} s after the end of base"
     called = {match[0] for text in texts.values() for match in re.finditer(r"(work|work_real|sense)_\d+", text)}
     reasons |= dict.fromkeys(called, "it called back")
+    reasons |= {
+        task_id: "it lost no poke"
+        for task_id in tries.rows
+        if task_id.startswith("sense_") and not tries.losses.get(task_id)
+    }
     reasons |= {row.task_id: "it failed" for row in tries.rows.values() if row.state == "failed"}
     log = (home / "scheduler.log").read_text(errors="replace").splitlines()
     for task_id, reason in list(reasons.items())[-_MOST_TASKS:]:

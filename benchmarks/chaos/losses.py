@@ -60,6 +60,9 @@ _HEARTBEAT_S = 15.0
 _REAL_CPU = "900m"
 """Requested by each worker that is a process: two at a time on a node of two cores. A start costs some 5 s of CPU, and
 all forty at once would measure how long they wait for each other."""
+_SENSOR_CPU = "50m"
+"""Requested by each poke: two workers leave it on a node. A poke that waited for them could begin after the timeout of
+its sensor, which then has no later poke to lose."""
 
 _DAG = """\
 import time
@@ -69,6 +72,7 @@ from airflow.providers.standard.sensors.python import PythonSensor
 from airflow.sdk import DAG
 
 REAL = {{"pod_template_file": {real!r}}}
+POKE = {{"pod_template_file": {poke!r}}}
 
 def mark(context):
     ti, path = context["ti"], Path({marks!r}, "callback-" + str(time.time()))
@@ -86,7 +90,7 @@ with DAG({dag_id!r}, schedule=None, default_args=arguments):
         BashOperator(task_id=f"work_real_{{number}}", bash_command="sleep {seconds}; true", executor_config=REAL)
     for number in range({sensors}):
         PythonSensor(task_id=f"sense_{{number}}", python_callable=poke, mode="reschedule", poke_interval=2,
-                     timeout={timeout}, soft_fail=True, executor_config=REAL)
+                     timeout={timeout}, soft_fail=True, executor_config=POKE)
 """
 _MAIL = """\
 import os, pathlib, time
@@ -259,11 +263,13 @@ def _write_files(plan: LossPlan, home: Path) -> None:
     simulated = template(small, simulated=True)
     simulated["metadata"]["labels"] = {"simulated": "true"}
     (home / "template.yaml").write_text(yaml.safe_dump(simulated))
-    (home / "real.yaml").write_text(yaml.safe_dump(_real_template(home)))
+    for name, cpu in (("real", _REAL_CPU), ("poke", _SENSOR_CPU)):
+        (home / f"{name}.yaml").write_text(yaml.safe_dump(_real_template(home, cpu)))
     (home / "dags" / "whole.py").write_text(
         _DAG.format(
             dag_id=DAG_ID,
             real=str(home / "real.yaml"),
+            poke=str(home / "poke.yaml"),
             marks=str(home / "marks"),
             simulated=plan.simulated,
             real_tasks=plan.real,
@@ -274,7 +280,7 @@ def _write_files(plan: LossPlan, home: Path) -> None:
     )
 
 
-def _real_template(home: Path) -> Any:
+def _real_template(home: Path, cpu: str) -> Any:
     """Return the template of pods that are processes, with the folders of the DAGs and of the callbacks' marks."""
     bundles = [
         {
@@ -293,7 +299,7 @@ def _real_template(home: Path) -> Any:
     folders = {"dags": str(home / "dags"), "marks": str(home / "marks"), "home": "/opt/airflow"}
     base = {
         "image": "apache/airflow:3.3.2",
-        "resources": {"requests": {"cpu": _REAL_CPU, "memory": "100Mi"}},
+        "resources": {"requests": {"cpu": cpu, "memory": "100Mi"}},
         "env": [{"name": name, "value": value} for name, value in values.items()],
         "volumeMounts": [{"name": name, "mountPath": path} for name, path in folders.items()],
     }
