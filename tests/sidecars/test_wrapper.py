@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import itertools
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -20,7 +22,7 @@ import pytest
 
 from crosswind.sidecars.catalog import KNOWN
 from crosswind.sidecars.scripts import helm_values, shell
-from crosswind.sidecars.wrapper import WrapSettings, quit_endpoints
+from crosswind.sidecars.wrapper import ReadyEndpoint, WrapSettings, quit_endpoints, request
 from deadlines import scaled
 from kubelocal.injection import sidecar_program
 
@@ -95,6 +97,60 @@ def test_without_a_mesh_it_neither_hangs_nor_complains(address: str) -> None:
     done = wrap(address, "--", "sh", "-c", "exit 4")
     assert (done.returncode, done.stderr) == (4, "")
     assert time.monotonic() - began < scaled(10)
+
+
+@pytest.mark.parametrize("after", ["before the command", "after the command"])
+def test_messages_that_nobody_can_read_change_no_exit_code(address: str, after: str) -> None:
+    sidecars = {"before the command": ["--mesh", "istio"], "after the command": ["--mesh", "none", "--quit", ":1/x"]}
+    command = [
+        *WRAP,
+        "--address",
+        address,
+        *sidecars[after],
+        "--wait-timeout",
+        "0.2",
+        "--",
+        "sh",
+        "-c",
+        "echo ran; exit 7",
+    ]
+    reader, writer = os.pipe()
+    os.close(reader)
+    closed = "import os, sys; os.close(2); os.execv(sys.argv[1], sys.argv[1:])"
+    with open("/dev/full", "w") as full:
+        for prefix, stderr in (([], full), ([], writer), ([sys.executable, "-c", closed], None)):
+            done = subprocess.run(
+                [*prefix, *command], stdout=subprocess.PIPE, stderr=stderr, text=True, timeout=scaled(25), check=False
+            )
+            assert (done.returncode, done.stdout) == (7, "ran\n")
+    os.close(writer)
+
+
+def test_a_parent_that_ignores_its_children_does_not_hang_the_wrapper(address: str) -> None:
+    ignore = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    command = [*WRAP, "--address", address, "--mesh", "none", "--", "sh", "-c", "exit 3"]
+    done = subprocess.run([sys.executable, "-c", ignore, *command], timeout=scaled(25), check=False)
+    assert done.returncode == 3
+
+
+@pytest.mark.parametrize("missing", [errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENETUNREACH])
+def test_an_address_that_the_pod_does_not_have_is_no_sidecar(missing: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pod without IPv6, as AWS' CNI can make it."""
+    connect = socket.create_connection
+
+    def without_ipv6(target: tuple[str, int], **options: Any) -> socket.socket:
+        if ":" in target[0]:
+            raise OSError(missing, os.strerror(missing))
+        return connect(target, **options)
+
+    monkeypatch.setattr(socket, "create_connection", without_ipv6)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nothing = ReadyEndpoint("istio", "GET", free.getsockname()[1], "/ready")
+        with pytest.raises(ConnectionRefusedError):
+            request("localhost", nothing)
 
 
 def test_a_named_mesh_that_does_not_come_is_waited_for_and_reported(address: str) -> None:

@@ -11,6 +11,7 @@ system calls, and no handler interrupts a request.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -45,6 +46,9 @@ _SI_KERNEL = 0x80  # si_code of a signal from the terminal: the kernel sent it t
 _TERMINATING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _FORWARDED = (*_TERMINATING, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT, signal.SIGWINCH, signal.SIGALRM)
 _BLOCKED = {*_FORWARDED, signal.SIGCHLD}
+_LOOPBACK = ("127.0.0.1", "::1")
+_NOT_LISTENING = {errno.ECONNREFUSED, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.ENETUNREACH, errno.EHOSTUNREACH}
+"""Nothing accepts connections at the address, or the pod has no such address: ``::1`` where IPv6 is off."""
 
 AnyEndpoint = TypeVar("AnyEndpoint", bound="_SidecarEndpoint")
 
@@ -120,7 +124,9 @@ def _unique(endpoints: Iterable[AnyEndpoint]) -> list[AnyEndpoint]:
 
 def run(command: Sequence[str], settings: WrapSettings, *, known: Iterable[KnownSidecar] = KNOWN) -> int:
     """Run the command and return its exit code: 128 + n for signal n, 126 and 127 as a shell has them."""
-    # before anything else, so that no signal is lost and no child ends unnoticed
+    # Before anything else, so that no signal is lost and no child ends unnoticed: the kernel reports no children to a
+    # process that has inherited SIGCHLD as ignored.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
     mesh = _Mesh(settings, known)
     number = mesh.await_ready()
@@ -131,7 +137,10 @@ def run(command: Sequence[str], settings: WrapSettings, *, known: Iterable[Known
 
 
 def _warn(text: str) -> None:
-    print(f"crosswind wrap: {text}", file=sys.stderr, flush=True)
+    if sys.stderr is None:  # closed by the parent
+        return
+    with contextlib.suppress(OSError):  # a full disk, a reader that has gone: no reason not to run the command
+        print(f"crosswind wrap: {text}", file=sys.stderr, flush=True)
 
 
 class _Mesh:
@@ -292,10 +301,25 @@ def request(address: str, endpoint: _SidecarEndpoint) -> int:
     deadline = time.monotonic() + _REQUEST_TIMEOUT_S
     headers = {"Host": "localhost", "Connection": "close", "Content-Length": "0", **dict(endpoint.headers)}
     head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    with socket.create_connection((address, endpoint.port), timeout=_REQUEST_TIMEOUT_S) as connection:
+    with _connect(address, endpoint.port) as connection:
         connection.sendall(f"{endpoint.method} {endpoint.path} HTTP/1.1\r\n{head}\r\n".encode())
         words = _first_line(connection, lambda: deadline - time.monotonic()).split()
     return int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
+
+
+def _connect(address: str, port: int) -> socket.socket:
+    """Connect to a sidecar. Raises ``ConnectionRefusedError`` when nothing listens, else ``OSError``.
+
+    ``localhost`` is both loopback addresses, without a resolver: where it knows an address that the pod does not have,
+    the error of that address would hide that nothing listens at the other one.
+    """
+    failures: list[OSError] = []
+    for candidate in _LOOPBACK if address == "localhost" else (address,):
+        try:
+            return socket.create_connection((candidate, port), timeout=_REQUEST_TIMEOUT_S)
+        except OSError as error:
+            failures.append(error)
+    raise next((error for error in failures if error.errno not in _NOT_LISTENING), ConnectionRefusedError(port))
 
 
 def _first_line(connection: socket.socket, left: Callable[[], float]) -> bytes:
