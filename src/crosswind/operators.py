@@ -17,7 +17,8 @@ import pendulum
 from airflow.providers.cncf.kubernetes.callbacks import ExecutionMode
 from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import PodLaunchFailedException
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator as StockOperator
-from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException, conf
+from airflow.providers.cncf.kubernetes.utils.pod_manager import OnKillAction
+from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException, TaskDeferred, conf
 from kubernetes.client import ApiException
 from urllib3.exceptions import HTTPError
 
@@ -37,7 +38,7 @@ from crosswind.provider.hook_client import to_plain_json
 from crosswind.provider.pod_follower import PodFollower
 from crosswind.provider.pod_launcher import PodLauncher
 from crosswind.provider.redaction import is_secret_name
-from crosswind.triggers import PodTrigger
+from crosswind.triggers import PodTrigger, server_time
 from crosswind.types import Manifest, Pod
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class KubernetesPodOperator(PodLauncher):
         # Core executes a shallow copy of the operator, so what one execution changes is created there.
         self._follower: PodFollower | None = None
         self._wanted = FollowOptions()
-        self._was_killed = False
+        self._was_killed = self._is_late = False
         self._failure: AirflowException | None = None
 
     # --- launch ---------------------------------------------------------------------------------------------------
@@ -187,9 +188,15 @@ class KubernetesPodOperator(PodLauncher):
         self._follow_to_end()
 
     def execute_async(self, context: Context) -> None:
-        """Launch the pod and wait for its end in the triggerer."""
-        self._launch(context)
-        self._defer(context)
+        """Launch the pod and wait for its end in the triggerer. A pod that cannot be waited for is cleaned up."""
+        try:
+            self._launch(context)
+            self._defer(context)
+        except TaskDeferred:
+            raise
+        except BaseException:  # a signal too, as in execute_sync
+            self._finish(context, None)
+            raise
 
     def _defer(self, context: Context) -> None:
         if "context" in inspect.signature(self.invoke_defer_method).parameters:
@@ -205,7 +212,7 @@ class KubernetesPodOperator(PodLauncher):
             started = context["ti"].start_date or datetime.now().astimezone()
             remaining = max(0.0, (started + self.execution_timeout - datetime.now().astimezone()).total_seconds())
             # By the API server's clock, because those of worker and triggerer may differ.
-            deadline = self._call_api(lambda client: client.now()) + remaining
+            deadline = self._call_api(server_time) + remaining
             timeout = timedelta(seconds=remaining + _DEFER_MARGIN_S)
         style = LogStyle(self.container_name_log_prefix_enabled, self.log_formatter)
         follows_logs = bool(self.get_logs and self.logging_interval)
@@ -256,6 +263,7 @@ class KubernetesPodOperator(PodLauncher):
             self._announce_start(context)
             self._follow_to_end()
             if is_late:
+                self._give_up_late_pod()
                 raise AirflowException(event["message"])
             is_lost = self._gives_up_lost_pod()
             if not is_lost:
@@ -266,8 +274,19 @@ class KubernetesPodOperator(PodLauncher):
             if not is_lost:  # else the next pod's end is the task's
                 self._finish(context, result)
         if is_lost:
-            self.execute_async(context)
+            # Not execute_async: in this process a subclass' ``execute`` has not yet set the arguments of the pod.
+            self.execute(context)
         return result
+
+    def _give_up_late_pod(self) -> None:
+        """Have the clean-up treat a pod that runs on as ``on_kill`` does where the worker waits for it."""
+        seen = self._seen
+        if seen is None or seen.deleted or seen.verdict.over:
+            return
+        if self.on_kill_action is OnKillAction.KEEP_POD:
+            self._was_killed = True  # nothing is deleted or labelled: the next try attaches to the pod
+        else:
+            self._is_late = True
 
     def _resume_from(self, event: Mapping[str, Any]) -> None:
         """Take the pod's state from the event: it is all there is if the pod has been deleted since."""
@@ -369,11 +388,11 @@ class KubernetesPodOperator(PodLauncher):
         self._run_callbacks("on_pod_teardown", context, pod=pod)
         if seen.verdict.succeeded:
             return self._fetch_xcom(pod) if self.do_xcom_push else None
+        self._push_xcom_of_failed_task(context, seen, pod)  # also where the task is skipped, as stock does
         if seen.verdict.exit_code is not None and seen.verdict.exit_code in self.skip_on_exit_code:
             name = pod.metadata.name
             self._failure = AirflowSkipException(f"Pod {name} returned exit code {seen.verdict.exit_code}. Skipping.")
             return None
-        self._push_xcom_of_failed_task(context, seen, pod)
         self._failure = AirflowException(self._failure_text(seen))
         return None
 

@@ -32,7 +32,7 @@ from crosswind.pods.fields import containers_of, init_containers_of, metadata_of
 from crosswind.settings import KubeSettings
 from crosswind.types import Manifest, Pod
 
-__all__ = ["PodTrigger"]
+__all__ = ["PodTrigger", "server_time"]
 
 _DEFAULT_CONNECTION = "kubernetes_default"
 _SERVICE_ACCOUNT_TOKEN_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105  # a path
@@ -134,7 +134,7 @@ class PodTrigger(BaseTrigger):
         try:
             async with asyncio.timeout(None) as limit, shared_informers().watch(settings, self._namespace) as shared:
                 if self._deadline is not None:
-                    left = self._deadline - await _now(shared.client)
+                    left = self._deadline - await server_time(shared.client)
                     limit.reschedule(asyncio.get_running_loop().time() + left)
                 await self._follow(shared)
         except TimeoutError:
@@ -227,7 +227,7 @@ def kube_settings(arguments: Mapping[str, Any], extras: Mapping[str, Any]) -> Ku
     )
 
 
-async def _now(client: Client) -> float:
+async def server_time(client: Client) -> float:
     """Return the time by the API server's clock, or by this machine's if the server does not answer."""
     try:
         return await client.now()

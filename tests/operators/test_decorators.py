@@ -6,6 +6,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException
 from airflow.sdk import DAG, task
 from benchmarks.operator_cells import execute
+from tests.operators.test_lost_pods import Taker, evict
 
 from crosswind.errors import ConfigError
 
@@ -43,6 +44,21 @@ def add(first: int, second: int = 2) -> dict[str, int]:
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_a_function_runs_in_a_pod_and_its_value_is_the_task_s(runner: Any, deferrable: bool) -> None:
     assert run(runner, add, 5, do_xcom_push=True, deferrable=deferrable) == {"sum": 7}
+
+
+def count_in_the_second_pod(number: int) -> int:
+    import os
+    import time
+
+    while not os.environ["HOSTNAME"].endswith("-1"):  # its name ends with the number of losses
+        time.sleep(0.2)
+    return number + 1
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_the_pod_after_a_loss_runs_the_function_too(runner: Any, deferrable: bool) -> None:
+    with Taker(runner, evict(runner)):
+        assert run(runner, count_in_the_second_pod, 5, do_xcom_push=True, deferrable=deferrable) == 6
 
 
 def test_arguments_may_be_pickled_with_dill(runner: Any) -> None:

@@ -11,7 +11,10 @@ import pytest
 from airflow.providers.cncf.kubernetes.callbacks import KubernetesPodOperatorCallback
 from airflow.providers.common.compat.sdk import AirflowException
 
+from crosswind.errors import CrosswindError, Forbidden, ServerError
+from crosswind.kube.client import Client
 from crosswind.kube.resources import NODES, PODS
+from crosswind.podrun.reattach import CHECKED
 from deadlines import scaled
 
 pytestmark = pytest.mark.cluster
@@ -168,15 +171,49 @@ def test_an_image_that_comes_late_starts_no_pod_that_was_given_up(runner: Any) -
     assert all_pods(runner) == []
 
 
-def test_an_error_before_the_pod_was_looked_at_leaves_none_that_could_start(runner: Any) -> None:
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_an_error_before_the_pod_was_looked_at_leaves_none_that_could_start(runner: Any, deferrable: bool) -> None:
     class Bad(KubernetesPodOperatorCallback):
         @staticmethod
         def on_pod_creation(**_: Any) -> None:
             raise RuntimeError("callback")
 
     with pytest.raises(RuntimeError, match="callback"):
-        runner.run("true", callbacks=Bad, node_selector={"no-such": "node"}, on_finish_action="keep_pod")
+        runner.run(
+            "true",
+            callbacks=Bad,
+            node_selector={"no-such": "node"},
+            on_finish_action="keep_pod",
+            deferrable=deferrable,
+        )
     assert all_pods(runner) == []
+
+
+@pytest.mark.parametrize("error", [Forbidden("no /version", status=403), ServerError("a new leader", status=503)])
+def test_a_server_that_does_not_tell_the_time_stops_no_deferral(
+    runner: Any, error: CrosswindError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def now(_: Any) -> float:
+        raise error
+
+    monkeypatch.setattr(Client, "now", now)
+    options = {"deferrable": True, "do_xcom_push": True, "execution_timeout": datetime.timedelta(minutes=5)}
+    assert runner.run("echo 7 > /airflow/xcom/return.json", **options) == 7
+
+
+@pytest.mark.parametrize("action", ["keep_pod", "delete_succeeded_pod", "delete_pod"])
+@pytest.mark.parametrize("on_kill", ["delete_pod", "keep_pod"])
+def test_a_pod_that_runs_when_the_deferred_task_s_time_is_up_is_treated_as_on_kill_treats_it(
+    runner: Any, action: str, on_kill: str
+) -> None:
+    options = {"on_finish_action": action, "on_kill_action": on_kill, "deferrable": True}
+    with pytest.raises(AirflowException, match="execution_timeout"):
+        runner.run("sleep 600", execution_timeout=datetime.timedelta(seconds=4), **options)
+    pods = [pod for pod in all_pods(runner) if "deletionTimestamp" not in pod["metadata"]]
+    if on_kill == "delete_pod":
+        assert pods == []
+    else:  # it runs on, and the next try attaches to it
+        assert [CHECKED in pod["metadata"]["labels"] for pod in pods] == [False]
 
 
 def test_labels_of_the_author_s_own_narrow_the_search(runner: Any) -> None:

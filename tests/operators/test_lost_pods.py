@@ -15,6 +15,7 @@ from tests.operators.test_later_tries import Store, all_pods, base_of, until
 
 from crosswind.errors import ConfigError
 from crosswind.kube.resources import PODS
+from crosswind.operators import KubernetesPodOperator
 from crosswind.podrun.relaunch import losses_before, name_after_losses
 from crosswind.provider.hook_client import to_plain_json
 from deadlines import scaled
@@ -76,6 +77,22 @@ def test_an_evicted_pod_is_launched_again_and_its_xcom_is_the_task_s(runner: Any
     assert runner.instance.pushed["pod_name"] == f"{first['metadata']['name']}-1" or deferrable
     assert runner.instance.pushed["pod_name"] != first["metadata"]["name"]
     assert runner.pods() == []
+
+
+class SetsItsProgram(KubernetesPodOperator):
+    """Sets what its pod runs where many subclasses do."""
+
+    def execute(self, context: Any) -> Any:
+        self.cmds = ["sh", "-c", ONCE.format(XCOM)]
+        return super().execute(context)
+
+
+@pytest.mark.cluster
+@both
+def test_the_pod_after_a_loss_runs_what_execute_has_set(runner: Any, deferrable: bool) -> None:
+    with Taker(runner, evict(runner)):
+        value = runner.run("true", kind=SetsItsProgram, deferrable=deferrable, do_xcom_push=True)
+    assert value == {"rows": 7}
 
 
 @pytest.mark.cluster

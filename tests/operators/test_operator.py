@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 from airflow.providers.cncf.kubernetes.callbacks import KubernetesPodOperatorCallback
+from airflow.providers.cncf.kubernetes.operators import pod as stock_module
 from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException
 from benchmarks.chaos.proxying import Proxy
 from kubernetes.client import models as k8s
@@ -82,9 +83,12 @@ def test_an_image_that_is_not_there_fails_at_once(runner: Any, deferrable: bool)
     assert time.monotonic() - began < scaled(10)
 
 
-def test_the_exit_code_may_skip_the_task(runner: Any) -> None:
+@both
+def test_the_exit_code_may_skip_the_task_whose_xcom_is_pushed(runner: Any, deferrable: bool) -> None:
+    options = {"skip_on_exit_code": [9], "do_xcom_push": True, "deferrable": deferrable}
     with pytest.raises(AirflowSkipException, match="exit code 9"):
-        runner.run("exit 9", skip_on_exit_code=[9])
+        runner.run("echo 5 > /airflow/xcom/return.json; exit 9", **options)
+    assert runner.instance.pushed["return_value"] == 5
     assert runner.pods() == []
 
 
@@ -301,6 +305,28 @@ def test_labels_are_fit_for_a_mesh(runner: Any) -> None:
     assert len(pod.metadata.name) <= 63
     own = runner.operator("true", labels={"app": "mine"}).build_pod_request_obj(runner.context)
     assert "app.kubernetes.io/name" not in own.metadata.labels
+
+
+@pytest.mark.parametrize("xcom_sidecar", ["native", "stock"])
+def test_the_mutation_hook_of_the_deployment_has_the_last_word(
+    runner: Any, xcom_sidecar: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hook(pod: k8s.V1Pod) -> None:
+        containers = [*(pod.spec.init_containers or []), *pod.spec.containers]
+        for container in containers:
+            container.image = f"registry.internal/{container.image}"
+        pod.spec.tolerations = None
+        pod.metadata.labels = {"mine": str(len(containers))}
+        pod.metadata.annotations = {}
+
+    monkeypatch.setattr(stock_module, "pod_mutation_hook", hook)
+    operator = runner.operator("true", do_xcom_push=True, xcom_sidecar=xcom_sidecar)
+    pod = operator.build_pod_request_obj(runner.context)
+    images = [container.image for container in [*(pod.spec.init_containers or []), *pod.spec.containers]]
+    assert len(images) == 2
+    assert all(image.startswith("registry.internal/") for image in images)
+    assert (pod.spec.tolerations, pod.metadata.labels, pod.metadata.annotations) == (None, {"mine": "2"}, {})
+    assert stock_module.pod_mutation_hook is hook
 
 
 def test_numbers_and_dicts_that_stock_takes_are_taken(runner: Any) -> None:

@@ -6,11 +6,14 @@ pod to its end.
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from airflow.providers.cncf.kubernetes.kubernetes_helper_functions import generic_api_retry
+from airflow.providers.cncf.kubernetes.operators import pod as stock_module
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator as StockOperator
 from airflow.providers.cncf.kubernetes.utils.pod_manager import OnFinishAction, OnKillAction
 from airflow.providers.common.compat.sdk import AirflowException, conf
@@ -50,6 +53,30 @@ _LABEL_TIMEOUT_S = 5.0
 """For the label that a killed task puts on its pod: Airflow gives ``on_kill`` little time."""
 
 
+_stock_module: Any = stock_module  # it imports the hook, and exports it to nobody
+_building = threading.RLock()
+
+
+@contextlib.contextmanager
+def _before_mutation_hook(change: Callable[[V1Pod], None]) -> Iterator[None]:
+    """Have stock's operator call ``change`` with the pod it has built, before the deployment's ``pod_mutation_hook``.
+
+    The hook has the last word on the whole pod. Stock calls it at the end of the one method that builds the pod.
+    """
+    with _building:  # the name belongs to the process, and a process may build pods in several threads
+        hook: Callable[[V1Pod], None] = _stock_module.pod_mutation_hook
+
+        def change_first(pod: V1Pod) -> None:
+            change(pod)
+            hook(pod)
+
+        _stock_module.pod_mutation_hook = change_first
+        try:
+            yield
+        finally:
+            _stock_module.pod_mutation_hook = hook
+
+
 class PodLauncher(StockOperator):
     """Builds the pod, attaches to the pod of an earlier try, or creates one; deletes or keeps pods.
 
@@ -62,6 +89,8 @@ class PodLauncher(StockOperator):
     _used_pods = UsedPods()
     _losses = 0
     """How many pods of this try the cluster took before the present one."""
+    _is_late = False
+    """Whether the task's time is up while its pod runs on."""
 
     # --- the pod's manifest ---------------------------------------------------------------------------------------
 
@@ -70,9 +99,13 @@ class PodLauncher(StockOperator):
         adds_native_sidecar = self.do_xcom_push and self.xcom_sidecar == "native"
         pushes_xcom, self.do_xcom_push = self.do_xcom_push, self.do_xcom_push and not adds_native_sidecar
         try:  # without do_xcom_push stock adds no sidecar of its own
-            pod = super().build_pod_request_obj(context, dry_run=dry_run)
+            with _before_mutation_hook(lambda pod: self._complete(pod, adds_native_sidecar)):
+                return super().build_pod_request_obj(context, dry_run=dry_run)
         finally:
             self.do_xcom_push = pushes_xcom
+
+    def _complete(self, pod: V1Pod, adds_native_sidecar: bool) -> None:
+        """Give stock's pod our labels, annotations, tolerations and the XCom sidecar."""
         pod.metadata.name = dns_label(pod.metadata.name, self.name or self.task_id)
         labels, annotations = pod.metadata.labels or {}, pod.metadata.annotations or {}
         pod.metadata.labels = labels | mesh_labels(labels, _APP_LABEL)
@@ -81,7 +114,6 @@ class PodLauncher(StockOperator):
         if adds_native_sidecar:
             self._add_xcom_sidecar(pod.spec)
         self._tolerate_node_loss(pod.spec)
-        return pod
 
     @staticmethod
     def _get_ti_pod_labels(context: Context | None = None, include_try_number: bool = True) -> dict[str, str]:
@@ -344,9 +376,12 @@ class PodLauncher(StockOperator):
     def _deletes(self, seen: StateChange) -> bool:
         """Whether the pod is to be deleted.
 
-        A pod that could still start is deleted in any case: its program would run beside that of the next try.
+        A pod that could still start is deleted in any case: its program would run beside that of the next try. So is
+        one that runs when the task's time is up, as ``on_kill`` deletes it where the worker waits for it.
         """
         if seen.pod is not None and could_start(seen.pod, seen.verdict):
+            return True
+        if self._is_late and not seen.verdict.over:  # its program would run on, beside that of the next try
             return True
         match self.on_finish_action:
             case OnFinishAction.DELETE_POD:
