@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import pytest
 
+from crosswind.deploy.tree import render
 from crosswind.deploy.values_file import read_values, shared_namespace
 from crosswind.errors import ConfigError
 
 IMAGE = "image: example.com/airflow:1\n"
+DAGS_OF_A_CLASS = "dags: {source: pvc, volume: {storageClass: efs-sc}}\n"
+SHARED_LOGS = ("{claim: my-logs}", "{efs: {fileSystem: fs-0a}}")
+"""Volumes of logs that every namespace can have."""
 
 
 @pytest.mark.parametrize(
@@ -58,6 +62,13 @@ IMAGE = "image: example.com/airflow:1\n"
             IMAGE + "workers: {namespaces: [other]}\nlogs: {to: volume}\n",
             "v.yaml:1: the file needs one volume in several namespaces, which a storage class cannot provide",
         ),
+        *(
+            (
+                IMAGE + DAGS_OF_A_CLASS + f"logs: {{to: volume, volume: {logs}}}\nworkers: {{namespaces: [w1]}}\n",
+                "v.yaml:1: the file needs one volume in several namespaces, which a storage class cannot provide",
+            )
+            for logs in SHARED_LOGS
+        ),
         ("- 1\n", "v.yaml:1: the file is [1]; "),
         ("", "v.yaml: the file is empty; crosswind init writes one to begin with"),
         ("a: [", "v.yaml:2: not readable as YAML: "),
@@ -90,6 +101,7 @@ def test_only_the_image_must_be_given() -> None:
         ("# One deployment of Airflow. All keys: docs/deploy.md. Then:\n" + IMAGE, ("airflow",)),
         (IMAGE + "logs: {to: volume, volume: {storageClass: nfs}}\n", ("airflow",)),
         (IMAGE + "logs: {to: volume, volume: {claim: logs}}\n", ("airflow-workers",)),
+        (IMAGE + DAGS_OF_A_CLASS, ("airflow",)),
     ],
 )
 def test_workers_are_apart_from_airflows_secrets_unless_an_earlier_file_or_a_volume_keeps_them_there(
@@ -100,3 +112,15 @@ def test_workers_are_apart_from_airflows_secrets_unless_an_earlier_file_or_a_vol
     warned = "workers: {namespaces: [airflow-workers]}" in shared_namespace(values)
     assert warned is (namespaces == ("airflow",))
     assert values.with_workers_apart(False).worker_namespaces[0] in (*namespaces, values.namespace)
+
+
+@pytest.mark.parametrize("logs", SHARED_LOGS)
+def test_the_volume_of_dags_keeps_workers_beside_it_whatever_volume_the_logs_have(logs: str) -> None:
+    values = read_values(IMAGE + DAGS_OF_A_CLASS + f"logs: {{to: volume, volume: {logs}}}\n", "v.yaml")
+    claims = [
+        manifest["metadata"]["namespace"]
+        for manifest in (rendered.manifest for rendered in render(values))
+        if manifest["kind"] == "PersistentVolumeClaim" and manifest["metadata"]["name"] == "airflow-dags"
+    ]
+    assert values.worker_namespaces == ("airflow",)
+    assert claims == ["airflow"]

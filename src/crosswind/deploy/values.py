@@ -31,6 +31,8 @@ from crosswind.deploy.value_sections import (
     Text,
     TriggererValues,
     ValuesSection,
+    VolumeDags,
+    VolumeLogs,
     WebValues,
     WorkersValues,
 )
@@ -171,8 +173,9 @@ class Values(ValuesSection):
         return self
 
     def _volume_for_one_namespace(self) -> bool:
-        volume = getattr(self.logs, "volume", None) or getattr(self.dags, "volume", None)
-        return volume is not None and volume.claim is None and (volume.efs is None or volume.efs.dynamic)
+        parts = (self.dags, self.logs)
+        volumes = [part.volume for part in parts if isinstance(part, VolumeDags | VolumeLogs)]
+        return any(volume.claim is None and (volume.efs is None or volume.efs.dynamic) for volume in volumes)
 
     @model_validator(mode="after")
     def _volumes_are_shared(self) -> Values:
