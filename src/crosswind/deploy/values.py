@@ -37,6 +37,7 @@ from crosswind.deploy.value_sections import (
     WorkersValues,
 )
 from crosswind.engine.queues import parse_queues
+from crosswind.errors import ConfigError
 
 __all__ = ["Values"]
 
@@ -91,10 +92,19 @@ class Values(ValuesSection):
 
         With ``apart`` False they share the namespace of all other objects, as in releases up to 0.1. They also do
         if they mount a volume that only one namespace can have.
+
+        Raises ``ConfigError`` if ``workers.admissionPolicy`` would then apply to the namespace of Airflow's own pods.
         """
         values = self.model_copy()
         values._workers_apart = apart and not self._volume_for_one_namespace() and len(self.namespace) <= 55
+        # Only here is the layout final: a validator does not know yet whether workers are apart.
+        values._refuse_policy_for_own_pods()
         return values
+
+    @property
+    def separate_namespace(self) -> str:
+        """A valid namespace for the workers alone, for messages: not longer than a ``Name`` may be."""
+        return f"{self.namespace[:22].rstrip('-')}-workers"
 
     @property
     def namespaces(self) -> tuple[str, ...]:
@@ -108,6 +118,20 @@ class Values(ValuesSection):
         With ordinary sidecars, init containers have no network, because the sidecars start after them.
         """
         return self.mesh.kind != "none" and self.mesh.sidecars == "ordinary"
+
+    def _refuse_policy_for_own_pods(self) -> None:
+        """Raise ``ConfigError`` if the admission policy demands the workers' service account of Airflow's programs."""
+        if not self.workers.admission_policy or self.namespace not in self.worker_namespaces:
+            return
+        others = [name for name in self.workers.namespaces if name != self.namespace]
+        fix = f"write workers: {{namespaces: [{', '.join(others or [self.separate_namespace])}]}}"
+        if self._volume_for_one_namespace():
+            fix += ", and for dags and logs an EFS file system, or a claim that you create in each namespace"
+        elif others == [*self.workers.namespaces] and self.namespace in self._queue_namespaces():
+            fix = "name another namespace for that queue in [crosswind] queues"
+        raise ConfigError(
+            f"workers.admissionPolicy would refuse Airflow's own pods in namespace {self.namespace}; {fix}"
+        )
 
     def _queue_namespaces(self) -> list[str]:
         """Return the namespaces of ``[crosswind] queues``. Raises ``ValueError`` if the executor would refuse it."""

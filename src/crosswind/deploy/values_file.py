@@ -39,9 +39,13 @@ def read_values(text: str, where: str) -> Values:
         raise ConfigError(document.describe(document.repeated_keys))
     try:
         values = Values.model_validate(document.content)
-        return values.with_workers_apart(not text.startswith(FIRST_LINE))
     except ValidationError as error:
         raise ConfigError("\n".join(_lines(error, document))) from error
+    try:
+        return values.with_workers_apart(not text.startswith(FIRST_LINE))
+    except ConfigError as error:
+        line = document.line_of(("workers", "admissionPolicy"))
+        raise ConfigError(f"{where}:{line}: {error}") from None
 
 
 def shared_namespace(values: Values) -> str:
@@ -50,7 +54,7 @@ def shared_namespace(values: Values) -> str:
         return ""
     return (
         f"Workers run in namespace {values.namespace}, where the author of a DAG can read Airflow's own Secrets by a"
-        f" secretKeyRef. Add to the values file: workers: {{namespaces: [{values.namespace}-workers]}}"
+        f" secretKeyRef. Add to the values file: workers: {{namespaces: [{values.separate_namespace}]}}"
     )
 
 
