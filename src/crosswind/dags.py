@@ -18,8 +18,8 @@ import gc
 import importlib
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -173,9 +173,9 @@ def _schedule(plan: DagPlan) -> ScheduleArg:
 
 
 def _operator(task: TaskPlan) -> BaseOperator:
-    outlets = [Asset(table) for table in task.outlets]
     if task.broken:
-        return BrokenTask(task_id=task.task_id, problem=task.broken, outlets=outlets)
+        return BrokenTask(task_id=task.task_id, problem=task.broken, outlets=_accepted_assets(task.outlets))
+    outlets = [Asset(table) for table in task.outlets]
     options: dict[str, Any] = {key: value for key in ("pool", "queue") if (value := getattr(task, key))}
     if task.image or task.resources:
         options |= _container_options(task)
@@ -189,6 +189,15 @@ def _operator(task: TaskPlan) -> BaseOperator:
         **task.arguments,
     )
     return operator
+
+
+def _accepted_assets(tables: Iterable[str]) -> list[Asset]:
+    """Return the assets of the tables whose names Airflow accepts: another name may be the fault of the task."""
+    assets = []
+    for table in tables:
+        with suppress(ValueError):
+            assets.append(Asset(table))
+    return assets
 
 
 def _operator_class(path: str) -> type[BaseOperator]:

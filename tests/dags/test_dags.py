@@ -271,6 +271,24 @@ def test_a_dag_that_airflow_refuses_is_reported_and_others_load(bundle: Bundle) 
     assert "Airflow refuses DAG b" in bag.import_errors["files/b/crosswind.yaml"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "id: a b\nquery: orders.sql\ntables: []\n",
+        'id: a\nquery: "a\\0.sql"\ntables: []\n',
+        'id: a\nquery: no.sql\ntables: []\nproduces: ["airflow://x", " ", "a\\0"]\n',
+        "id: a\nquery: strange.sql\ntables: []\n",
+    ],
+)
+def test_a_file_that_airflow_would_refuse_is_one_import_error_and_its_dag_loads(bundle: Bundle, text: str) -> None:
+    bundle.write("files/a.yaml", text)
+    result = bundle.process()
+    assert result.import_errors is not None
+    assert result.import_errors.keys() == {"files/a.yaml"}
+    (dag,) = result.serialized_dags
+    assert {"orders", "daily"} <= {task["__var"]["task_id"] for task in dag.data["dag"]["tasks"]}
+
+
 def test_without_an_importer_errors_are_logged(bundle: Bundle, caplog: pytest.LogCaptureFixture) -> None:
     bundle.write("files/a.yaml", "id: a\n")
     assert set(load_tasks(bundle.path / "files", cache=bundle.path / "cache")) == {"files"}

@@ -57,7 +57,7 @@ class Cache:
     """
 
     def __init__(self, folder: Path | None, source: Path) -> None:
-        name = hashlib.sha256(str(source).encode()).hexdigest()[:16]
+        name = hashlib.sha256(os.fsencode(source)).hexdigest()[:16]
         self._file = folder / f"tasks-{name}.json" if folder else None
         self._known: dict[str, Json] = _read(self._file) if self._file else {}
         self._used: dict[str, Json] = {}

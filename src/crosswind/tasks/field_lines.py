@@ -6,13 +6,14 @@ twice, several documents in a file, more than 16 levels.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from crosswind.documents import Dialect, parse_document
 from crosswind.errors import DocumentError
 from crosswind.types import Json
 
-__all__ = ["MAX_BYTES", "FileFields", "read_fields"]
+__all__ = ["MAX_BYTES", "FileFields", "read_fields", "storable", "unstorable_texts"]
 
 MAX_BYTES = 64 * 1024
 """Of a task file or a ``crosswind.yaml``; the largest sensible one is a hundredth of it."""
@@ -47,6 +48,42 @@ def read_fields(data: bytes) -> FileFields:
     if not isinstance(document.content, dict):
         raise _error(1, "must hold fields, such as id: daily_revenue")
     return FileFields(document.content, {".".join(map(str, path)): line for path, line in document.lines.items()})
+
+
+def storable(text: str) -> bool:
+    """Return whether a file system, a database and a log can hold a text: no NUL, no half of a surrogate pair."""
+    return _unstorable_character(text) == ""
+
+
+def unstorable_texts(content: FileFields) -> Iterator[tuple[int, str]]:
+    """Yield line and message of each text that is not ``storable``. YAML can write them as escapes in quotes."""
+    yield from _unstorable(content.fields, "", content.lines)
+
+
+def _unstorable(value: Json, place: str, lines: dict[str, int]) -> Iterator[tuple[int, str]]:
+    if isinstance(value, str):
+        if character := _unstorable_character(value):
+            message = f"has the character {character!a}, which neither files nor databases can hold; remove it"
+            yield lines.get(place, 1), f"{place if storable(place) else ascii(place)} {message}"
+        return
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        below = f"{place}.{key}" if place else str(key)
+        if not storable(str(key)):
+            yield from _unstorable(str(key), below, lines)
+        yield from _unstorable(item, below, lines)
+
+
+def _unstorable_character(text: str) -> str:
+    if "\0" in text:
+        return "\0"
+    if text.isascii():
+        return ""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return text[error.start]
+    return ""
 
 
 def _error(line: int, problem: str) -> DocumentError:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from crosswind.documents import read_regular
 from crosswind.errors import ConfigError, DocumentError
 from crosswind.tasks.cache import Cache
-from crosswind.tasks.field_lines import MAX_BYTES, FileFields
-from crosswind.tasks.model import FolderSettings, TaskFile, errors_in
+from crosswind.tasks.field_lines import MAX_BYTES, FileFields, storable
+from crosswind.tasks.model import MAX_ID, FolderSettings, TaskFile, errors_in
+from crosswind.tasks.plain_names import plain_name
 from crosswind.tasks.problems import TaskFileProblem
 from crosswind.tasks.query_facts import QueryFacts
 from crosswind.types import Json
@@ -84,6 +86,18 @@ class _FileError(Exception):
     def __init__(self, *problems: tuple[int, str]) -> None:
         super().__init__(problems)
         self.problems = problems
+
+
+@contextmanager
+def _errors_of_one_file() -> Iterator[None]:
+    """Raise any error of the block as ``_FileError``: a file that no check has foreseen must not stop the others."""
+    try:
+        yield
+    except _FileError:
+        raise
+    except Exception as error:  # parsers of YAML, SQL, Jinja and cron expressions raise errors of any class
+        problem = f"cannot be read: {type(error).__name__}: {error}; simplify the file, and report this to Crosswind"
+        raise _FileError((0, problem)) from error
 
 
 def read_folder(root: Path, defaults: Mapping[str, Json], cache: Cache) -> TaskFolder:
@@ -176,8 +190,9 @@ class _FolderReader:
             return True
         path = _join(folder, SETTINGS_FILE)
         try:
-            content = self._read(path)
-            self._check(content)
+            with _errors_of_one_file():
+                content = self._read(path)
+                self._check(content)
         except _FileError as error:
             self._report(path, error)
             return False
@@ -198,10 +213,11 @@ class _FolderReader:
         """Read a task file; with ``only``, skip it unless it has that id."""
         path, settings, content = _join(folder, name), self.tree.settings[folder], None
         try:
-            content = self._read(path)
-            if only is not None and content.fields.get("id") != only:
-                return
-            self.tree.sources.append(self._source(path, folder, content, settings))
+            with _errors_of_one_file():
+                content = self._read(path)
+                if only is not None and content.fields.get("id") != only:
+                    return
+                self.tree.sources.append(self._source(path, folder, content, settings))
         except _FileError as error:
             self._report(path, error)
             if content is not None and isinstance(task_id := content.fields.get("id"), str) and task_id:
@@ -218,31 +234,33 @@ class _FolderReader:
 
     def _broken(self, path: str, folder: str, content: FileFields, settings: FolderSettings) -> BrokenTaskFile:
         produces = content.fields.get("produces") or content.fields["id"]
-        names = [name for name in (produces if isinstance(produces, list) else [produces]) if isinstance(name, str)]
-        facts = self._cache.facts("", names, settings.dialect, settings.default_schema)
-        return BrokenTaskFile(path, folder, content.fields["id"], facts.names, settings)
+        listed = produces if isinstance(produces, list) else [produces]
+        names = [name for name in listed if isinstance(name, str) and storable(name)]
+        try:
+            with _errors_of_one_file():
+                writes = self._cache.facts("", names, settings.dialect, settings.default_schema).names
+        except _FileError:  # the names may be the fault of the file
+            writes = ()
+        # Airflow refuses a whole DAG for one task whose id it does not accept.
+        return BrokenTaskFile(path, folder, plain_name(content.fields["id"], MAX_ID), writes, settings)
 
     def _query(self, folder: str, query: str, line: int) -> tuple[str, str]:
         """Return path and text of a query. The path with links resolved must be inside the root."""
+        named = f"query {query if query.isprintable() else ascii(query)}"
         real = self._real(os.path.join(self.root, folder, query))
         if real != self.root and not real.startswith(self._inside_root):
-            raise _FileError((line, f"query {query} leads out of the folder of task files; keep the file inside it"))
+            raise _FileError((line, f"{named} leads out of the folder of task files; keep the file inside it"))
+        path = real.removeprefix(self._inside_root).replace(os.sep, "/")
+        if not storable(path):  # the target of a link
+            raise _FileError((line, f"{named} is a link to a file whose name is not UTF-8; rename that file"))
         try:
             data = _bytes(real, MAX_SQL_BYTES)
         except OSError as error:
             reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
-            raise _FileError((line, f"query {query} {reason}; its path is relative to this file")) from None
+            raise _FileError((line, f"{named} {reason}; its path is relative to this file")) from None
         if len(data) > MAX_SQL_BYTES:
-            raise _FileError(
-                (line, f"query {query} is larger than {MAX_SQL_BYTES // 1024} KiB; load data by other means")
-            )
-        try:
-            sql = data.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            raise _FileError((line, f"query {query} is not UTF-8; save it in that encoding")) from None
-        if not sql.strip():
-            raise _FileError((line, f"query {query} is empty; write the SQL that the task runs"))
-        return real.removeprefix(self._inside_root).replace(os.sep, "/"), sql
+            raise _FileError((line, f"{named} is larger than {MAX_SQL_BYTES // 1024} KiB; load data by other means"))
+        return path, _sql(data, named, line)
 
     def _real(self, path: str) -> str:
         """Return the path of a file with links resolved; those of its folder are resolved once for all its files."""
@@ -270,6 +288,19 @@ class _FolderReader:
 
     def _report(self, path: str, error: _FileError) -> None:
         self.tree.problems += [TaskFileProblem(path, line, message) for line, message in error.problems]
+
+
+def _sql(data: bytes, named: str, line: int) -> str:
+    """Return the text of a query; ``named`` and ``line`` are for messages."""
+    try:
+        sql = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise _FileError((line, f"{named} is not UTF-8; save it in that encoding")) from None
+    if not storable(sql):  # UTF-16 without its mark is UTF-8 with a NUL beside each letter
+        raise _FileError((line, f"{named} has NUL characters; save it as UTF-8 without them"))
+    if not sql.strip():
+        raise _FileError((line, f"{named} is empty; write the SQL that the task runs"))
+    return sql
 
 
 def _is_task_file(name: str) -> bool:

@@ -12,20 +12,32 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails
 
 from crosswind.tasks import placeholders
-from crosswind.tasks.field_lines import FileFields
+from crosswind.tasks.field_lines import FileFields, unstorable_texts
 
-__all__ = ["External", "FolderSettings", "Resources", "RunSettings", "Sensor", "TaskFile", "errors_in", "json_schema"]
+__all__ = [
+    "MAX_ID",
+    "External",
+    "FolderSettings",
+    "Resources",
+    "RunSettings",
+    "Sensor",
+    "TaskFile",
+    "errors_in",
+    "json_schema",
+]
 
 SQL_OPERATOR = "airflow.providers.common.sql.operators.sql.SQLExecuteQueryOperator"
 POD_OPERATOR = "crosswind.operators.KubernetesPodOperator"
 
 _SQL_RUN = {"operator": SQL_OPERATOR, "arguments": {"sql": "${task.query}", "conn_id": "${task.connection}"}}
+MAX_ID = 200
+"""Characters of a task's id: Airflow allows 250, of which prefixes such as ``broken__`` take some."""
 _CLASS = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$"
 _DATE = r"^\d{4}-\d{2}-\d{2}$"
 _TASK_PLACEHOLDERS = frozenset(f"task.{name}" for name in placeholders.TASK_NAMES)
 _PRESETS = {"@once", "@continuous", "@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly"}
 
-Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$", max_length=200)]
+Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$", max_length=MAX_ID)]
 Text = Annotated[str, Field(min_length=1, max_length=1000)]
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
 
@@ -81,6 +93,17 @@ class TaskFile(_Overridable):
         None, description="Shared tables that it adds to or cleans up, and does not make; other tasks may, too."
     )
     image: Text | None = Field(None, description="Image in which the task runs.")
+
+    @field_validator("tables", "produces", "appends")
+    @classmethod
+    def check_tables(cls, names: str | list[str] | None) -> str | list[str] | None:
+        """Refuse names that cannot be Airflow assets, as every table is one: they would stop the task's whole DAG."""
+        for name in [names] if isinstance(names, str) else names or []:
+            if not name.strip():
+                raise ValueError("has a blank name; write the name of a table")
+            if name.strip().lower().startswith("airflow:"):
+                raise ValueError(f"has {name}, and Airflow reserves the scheme airflow; write another name")
+        return names
 
     def appended(self) -> list[str]:
         """Return the tables of ``appends``."""
@@ -200,6 +223,8 @@ def json_schema(kind: Literal["task", "crosswind"]) -> dict[str, Any]:
 
 def errors_in(model: type[Model], content: FileFields) -> tuple[Model | None, list[tuple[int, str]]]:
     """Return the model of a file's fields, or None and the problems with their lines."""
+    if problems := [*unstorable_texts(content)]:
+        return None, problems
     try:
         return model.model_validate(content.fields), []
     except ValidationError as error:

@@ -10,6 +10,7 @@ from crosswind.tasks.folder_reader import SETTINGS_FILE, TaskSource
 from crosswind.tasks.graph import Graph, TaskNode, find_loops, matches
 from crosswind.tasks.model import POD_OPERATOR, FolderSettings
 from crosswind.tasks.placeholders import fill
+from crosswind.tasks.plain_names import plain_name
 from crosswind.tasks.problems import TaskFileProblem
 from crosswind.types import Json
 
@@ -239,7 +240,7 @@ def _sensors(graph: Graph, node: TaskNode) -> Iterator[TaskPlan]:
             arguments = fill(rules.sensor.arguments, {"table": table})
             settings = node.settings
             yield TaskPlan(
-                f"wait_for_{re.sub(r'[^A-Za-z0-9_.-]', '_', table)}"[:250],
+                f"wait_for_{plain_name(table, 230)}",
                 node.path,
                 rules.sensor.operator,
                 arguments,

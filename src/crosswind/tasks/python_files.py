@@ -5,10 +5,10 @@ A broken task file becomes a Python file that raises, so that Airflow shows an i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 
 from crosswind.tasks.model import POD_OPERATOR
+from crosswind.tasks.plain_names import plain_name
 from crosswind.tasks.plans import DagPlan, TaskPlan
 
 __all__ = ["MARK", "dag_file", "error_file"]
@@ -25,8 +25,11 @@ def fail(problem):
 
 def error_file(path: str, text: str) -> tuple[str, str]:
     """Return name and text of the file that reports a broken task file."""
-    name = f"error__{re.sub(r'[^A-Za-z0-9_.-]', '_', path)}.py"
-    return name, f"{MARK}# An Airflow DAG file that reports an error.\n\nraise ImportError({text!r})\n"
+    # Shorter than the 255 bytes that file systems allow, because a file is written under a longer name first.
+    return (
+        f"error__{plain_name(path, 180)}.py",
+        f"{MARK}# An Airflow DAG file that reports an error.\n\nraise ImportError({text!r})\n",
+    )
 
 
 def dag_file(plan: DagPlan) -> tuple[str, str]:
