@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 
-from crosswind.errors import CrosswindError, NotFound, XComError
+from crosswind.errors import Conflict, CrosswindError, Forbidden, NotFound, XComError
 from crosswind.kube.client import Client
 from crosswind.kube.log_lines import LogCursor, moment
 from crosswind.kube.resources import PODS
@@ -35,10 +35,17 @@ each half second, on a busy node less often: it requests a thousandth of a CPU."
 _SHUTDOWN_TIMEOUT_S = 10.0
 """Limit for ending the sidecars of a pod that may be deleted; after that it is deleted."""
 _LOG_TIMEOUT_S = 15.0
+"""Limit for the kubelet to open the sidecar's log, and to end it."""
 _API_PATIENCE_S = 60.0
-"""Limit for an API server that is down while the only copy of a value is read."""
+"""Limit for an API server that is down while the only copy of a value is read, or its pod deleted."""
 _REPORT_MARGIN_S = 15.0
 """Time that the kubelet may take, after the grace period, to report the sidecar's end."""
+
+_UNDELETED = f"the pod cannot be deleted, which would make its sidecar {CONTAINER} deliver"
+_UNDELIVERED = (
+    f"neither the status nor the log of its sidecar {CONTAINER} had the value when the pod was deleted; check that the"
+    " node's kubelet answers requests for logs, and run the task again"
+)
 
 
 async def collect_xcom(
@@ -68,11 +75,25 @@ async def _is_gone(client: Client, pod: Pod) -> bool:
         )
     except NotFound:
         return True
+    except CrosswindError as error:
+        fix = _fix(error, "get pods")
+        raise XComError(f"The XCom of pod {_where(pod)} is lost: the pod cannot be read: {error}; {fix}") from error
     return bool(current["metadata"]["uid"] != metadata["uid"])
 
 
+def _where(pod: Pod) -> str:
+    return f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+
+
+def _fix(error: CrosswindError, permission: str) -> str:
+    """Return what the user does about a request that failed for good."""
+    if isinstance(error, Forbidden):
+        return f"allow the task to {permission}"
+    return "run the task again when the API server answers such requests"
+
+
 async def _content(client: Client, pod: Pod, delivery: XComDelivery | None) -> bytes:
-    where = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+    where = _where(pod)
     if delivery is None or delivery.problem:
         problem = delivery.problem if delivery else "its sidecar delivered nothing"
         raise XComError(f"The XCom of pod {where} is lost: {problem}")
@@ -146,19 +167,26 @@ def _finished(pod: Pod, base: str) -> str:
 
 
 async def _until_delivered(client: Client, pod: Pod) -> XComDelivery | None:
-    """Wait for the sidecar's end; None when it was not observed in time, or an ordinary container holds the pod."""
+    """Wait for the sidecar's end; None when it was not observed: in time, at all, or in the pod of this uid."""
     metadata, delivery = pod["metadata"], None
     # The kubelet ends native sidecars after the others, each with up to the whole grace period (KEP-753).
     grace = float(spec_of(pod).get("terminationGracePeriodSeconds") or 30)
-    with contextlib.suppress(TimeoutError):
+    try:
         async with (
             asyncio.timeout(grace + _REPORT_MARGIN_S),
             contextlib.aclosing(pod_states(client, metadata["name"], metadata["namespace"])) as states,
         ):
             async for state, gone in states:
+                # pod_states follows whichever pod has the name first: the value of another one is not ours
+                if state is not None and state["metadata"]["uid"] != metadata["uid"]:
+                    break
                 delivery = delivered(state)
                 if delivery is not None or gone:
                     break
+    except TimeoutError:
+        pass
+    except CrosswindError as error:  # the other ways remain, and _is_gone has the last word
+        log.info("The end of the XCom sidecar of pod %s cannot be observed: %s", metadata["name"], error)
     return delivery
 
 
@@ -179,33 +207,67 @@ async def _by_shutdown(
 
 
 async def _by_deletion(client: Client, pod: Pod) -> XComDelivery | None:
-    """Delete the pod while its sidecar's log is read.
+    """Delete the pod while its sidecar's log is read; None when somebody else had deleted it.
 
     The log stream must be open before the deletion: the pod is gone soon after the sidecar has printed the value.
     """
-    metadata, log_text, is_open = pod["metadata"], bytearray(), asyncio.Event()
+    log_text, is_open = bytearray(), asyncio.Event()
+    reader = asyncio.create_task(_read_to_end(client, pod, log_text, is_open))
+    try:
+        # A kubelet that does not answer costs only the value in the log: the termination message has a short one too.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOG_TIMEOUT_S):
+                await is_open.wait()
+        # SIGTERM makes the sidecar print the value (see xcom_delivery), into the stream that is open by now.
+        is_ours = await _delete(client, pod)
+        delivery = await _until_delivered(client, pod)
+        if delivery is not None and (delivery.value is not None or delivery.problem):
+            return delivery
+        # The stream ends with the container. A node that is lost leaves it open, hence the limit.
+        await asyncio.wait([reader], timeout=_LOG_TIMEOUT_S)
+    except Conflict:  # the name belongs to another pod by now, and the log that was read may be that pod's
+        return None
+    except CrosswindError as error:
+        return XComDelivery(problem=f"{_UNDELETED}: {error}; {_fix(error, 'delete pods')}")
+    finally:
+        reader.cancel()
+    value = printed_value(bytes(log_text), delivery.frame if delivery else None)
+    if value is not None:
+        return XComDelivery(value)
+    # After our own deletion the pod's absence is no news: without this problem the loss would pass for no value.
+    return XComDelivery(problem=_UNDELIVERED) if is_ours else None
+
+
+async def _read_to_end(client: Client, pod: Pod, log_text: bytearray, is_open: asyncio.Event) -> None:
+    """Append the sidecar's log to ``log_text`` until the sidecar has ended; set ``is_open`` at the first output.
+
+    A stream that breaks is read again from the log's start. What it brought before is kept, because the pod may be gone
+    by then: ``printed_value`` finds the last whole frame in any case.
+    """
+    metadata = pod["metadata"]
 
     async def read() -> None:
         chunks = client.follow_log(metadata["name"], namespace=metadata["namespace"], container=CONTAINER)
-        with contextlib.suppress(CrosswindError):
-            async with contextlib.aclosing(chunks):
-                async for chunk in chunks:
-                    log_text.extend(chunk)
-                    is_open.set()
-        is_open.set()
+        async with contextlib.aclosing(chunks):
+            async for chunk in chunks:
+                log_text.extend(chunk)
+                is_open.set()
 
-    reader = asyncio.create_task(read())
     try:
-        async with asyncio.timeout(_LOG_TIMEOUT_S):
-            await is_open.wait()
-        # SIGTERM makes the sidecar print the value (see xcom_delivery), into the stream that is open by now.
-        await client.delete(PODS, metadata["name"], namespace=metadata["namespace"], uid=metadata["uid"])
-        delivery = await _until_delivered(client, pod)
-        # The stream ends with the container. A node that is lost leaves it open, hence the limit.
-        await asyncio.wait([reader], timeout=_LOG_TIMEOUT_S)
-    finally:
-        reader.cancel()
-    if delivery is not None and (delivery.value is not None or delivery.problem):
-        return delivery
-    value = printed_value(bytes(log_text), delivery.frame if delivery else None)
-    return None if value is None else XComDelivery(value)
+        await retry_transient(read, _LOG_TIMEOUT_S)
+    except CrosswindError as error:
+        log.info("The log of %s in pod %s cannot be read: %s", CONTAINER, metadata["name"], error)
+    is_open.set()
+
+
+async def _delete(client: Client, pod: Pod) -> bool:
+    """Delete the pod; return False when it was gone. Raises ``Conflict`` when its name belongs to another pod."""
+    metadata = pod["metadata"]
+    try:
+        await retry_transient(
+            lambda: client.delete(PODS, metadata["name"], namespace=metadata["namespace"], uid=metadata["uid"]),
+            _API_PATIENCE_S,
+        )
+    except NotFound:  # also when the answer to an earlier attempt was lost: then the log has the value
+        return False
+    return True
