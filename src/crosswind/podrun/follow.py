@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -18,7 +20,7 @@ from crosswind.kube.client import Client
 from crosswind.kube.log_lines import LogCursor, LogLine
 from crosswind.kube.requests import LogSelection
 from crosswind.kube.resources import EVENTS, PODS
-from crosswind.kube.retry import is_transient, pause_after
+from crosswind.kube.retry import is_transient, pause_after, retry_transient
 from crosswind.pods.causes import why
 from crosswind.pods.field_names import OPERATOR_FIELDS
 from crosswind.pods.fields import as_events, as_pod, conditions_of, status_of
@@ -49,7 +51,10 @@ _POLL_INTERVAL_S = 2.0
 _API_PATIENCE_S = 900.0
 """Limit for an API server that is down while the pod runs on; an upgrade of a control plane takes minutes."""
 _FLUSH_TIMEOUT_S = 30.0
-"""Limit for reading the last lines of the logs after base has ended."""
+"""Time without a new line after which the last lines of a container that has ended are given up. It covers a restart of
+the kubelet or of the control plane's tunnel to the nodes (konnectivity)."""
+_FLUSH_PAUSE_S = 2.0
+"""The longest pause between attempts to read those lines: a task's end waits for them."""
 _LOG_RETRY_S = 0.2
 _BACKOFF_POLL_S = 30.0
 """Pause before the log of a container that waits for its restart is read again, in case its start is not observed."""
@@ -200,6 +205,27 @@ async def events_of(client: Client, pod: Pod) -> list[PodEvent]:
     )
 
 
+@dataclass(slots=True)
+class _LogReading:
+    """How far the log of one container is read."""
+
+    cursor: LogCursor
+    lines: int = 0
+    """New lines that were reported."""
+    quiet_since: float = -math.inf
+    """When the last new line was reported; infinite while lines are reported, for which the handler may take long."""
+    error: CrosswindError | None = None
+    """Why the last request failed; None when it did not."""
+
+    def restart_clock(self) -> None:
+        """Let the time without a line begin now."""
+        self.quiet_since = max(self.quiet_since, _now())
+
+    def time_left(self) -> float:
+        """Return the seconds until the rest of the log is given up, if no line comes."""
+        return self.quiet_since + _FLUSH_TIMEOUT_S - _now()
+
+
 class _Follower:
     """Follows one pod. The reader tasks wait for ``_changed``, which is set and cleared at each state."""
 
@@ -212,7 +238,7 @@ class _Follower:
         # condition without a lock.
         self._changed = asyncio.Event()
         self._readers: dict[str, asyncio.Task[None]] = {}
-        self._cursors: dict[str, LogCursor] = {}
+        self._readings: dict[str, _LogReading] = {}
         self._base_state: BaseState | None = None
         # Held while lines are fed and reported, so that _flush never cancels a reader between the two: those lines
         # would be lost or repeated.
@@ -295,7 +321,7 @@ class _Follower:
         for name in self._to_read():
             if name not in self._readers:
                 base = self._options.seen if name == self._options.base else None
-                self._cursors[name] = base or LogCursor()
+                self._readings[name] = _LogReading(base or LogCursor())
                 # Started once per container and kept: a reader follows its container through restarts by itself.
                 self._readers[name] = asyncio.create_task(self._read(name))
         if verdict.state is not self._base_state:
@@ -323,29 +349,31 @@ class _Follower:
         A state that says that the container has ended counts only if it was known before the read began: the read then
         saw the last line.
         """
-        cursor, failures, fruitless = self._cursors[container], 0, 0
+        reading, failures, fruitless, ended = self._readings[container], 0, 0, False
         while True:
+            if self._has_ended(container) and not ended:
+                reading.restart_clock()  # the container may have been silent for hours before its end
             # All three before the read: what changes during it calls for one more.
-            ended, starts, before = self._has_ended(container), self._starts(container), (cursor.last, cursor.count)
+            ended, starts, before = self._has_ended(container), self._starts(container), reading.lines
             try:
-                await self._read_once(container, cursor, follow=True)
-                failures = 0
+                await self._read_once(container, reading, follow=True)
+                failures, reading.error = 0, None
                 # A kubelet ends the stream of a container that waits for its restart at once, without an error.
-                fruitless = fruitless + 1 if before == (cursor.last, cursor.count) else 0
-            except (NotFound, Forbidden, BadRequest) as error:
-                # 400: the container waits to start. 404: the pod is gone. The next state decides whether to go on.
-                if ended or isinstance(error, Forbidden):
-                    log.warning("The log of %s in pod %s cannot be read: %s", container, self._name, error)
+                fruitless = fruitless + 1 if before == reading.lines else 0
+                if ended:
                     return
-                fruitless += 1
             except CrosswindError as error:
-                failures += 1
-                ended = ended and failures > 5  # the node may be lost, and the log with it
+                reading.error = error
                 log.debug("The log of %s in pod %s broke off: %s", container, self._name, error)
-            if ended:
-                return
+                if self._is_final(error, reading, ended):
+                    self._warn_of_missing_lines(container)
+                    return
+                # 400: the container waits to start. 404: the pod is gone. The next state decides whether to go on.
+                is_refused = isinstance(error, NotFound | BadRequest)
+                fruitless += is_refused
+                failures = (failures if before == reading.lines else 0) + (not is_refused)
             if self._has_ended(container):
-                await asyncio.sleep(pause_after(failures))  # one more read, at once, for the last lines
+                await asyncio.sleep(pause_after(failures, ceiling=_FLUSH_PAUSE_S))  # one more read, for the last lines
             else:
                 pause = max(_LOG_RETRY_S, pause_after(max(failures, fruitless)))
                 await self._until_worth_reading(container, starts, pause)
@@ -369,26 +397,47 @@ class _Follower:
         report = self._reports.get(container)
         return (report is not None and report.state is RuntimeState.RUNNING, report.restarts if report else 0)
 
-    async def _read_once(self, container: str, cursor: LogCursor, *, follow: bool) -> None:
+    @staticmethod
+    def _is_final(error: CrosswindError, reading: _LogReading, ended: bool) -> bool:
+        """Return whether a log is not read again after this error. ``ended``: the container had ended before the read.
+
+        A node or the tunnel to it may be away for a moment. A log that is gone (404) stays gone.
+        """
+        if isinstance(error, Forbidden):
+            return True
+        return ended and (not is_transient(error) or reading.time_left() <= 0)
+
+    def _warn_of_missing_lines(self, container: str) -> None:
+        error = self._readings[container].error or f"no line came for {_FLUSH_TIMEOUT_S:g} s"
+        log.warning("The log of %s in pod %s cannot be read to its end: %s", container, self._name, error)
+
+    async def _read_once(self, container: str, reading: _LogReading, *, follow: bool) -> None:
         """Read a container's log from the cursor on and report the new lines."""
+        cursor = reading.cursor
         cursor.begin()
         options = LogSelection(container=container, timestamps=True, since_time=cursor.since)
         if follow:
             stream = self._client.follow_log(self._name, namespace=self._namespace, **options)
             async with contextlib.aclosing(stream) as chunks:
                 async for chunk in chunks:
-                    async with self._handing_over:
-                        await self._report_lines(container, cursor.feed(chunk))
+                    await self._report_lines(container, reading, functools.partial(cursor.feed, chunk))
         else:
             chunk = await self._client.log(self._name, namespace=self._namespace, **options)
-            await self._report_lines(container, cursor.feed(chunk))
+            await self._report_lines(container, reading, functools.partial(cursor.feed, chunk))
         if self._has_ended(container):
             # A last line without line end is complete only when nothing can follow.
-            await self._report_lines(container, cursor.rest())
+            await self._report_lines(container, reading, cursor.rest)
 
-    async def _report_lines(self, container: str, lines: Iterable[LogLine]) -> None:
-        for line in lines:
-            await self._handle(ContainerLine(container, line.stamp, line.text))
+    async def _report_lines(
+        self, container: str, reading: _LogReading, take_lines: Callable[[], Iterable[LogLine]]
+    ) -> None:
+        before, quiet_since, reading.quiet_since = reading.lines, reading.quiet_since, math.inf
+        async with self._handing_over:
+            for line in take_lines():
+                await self._handle(ContainerLine(container, line.stamp, line.text))
+                # The kubelet's own lines have no stamp. Each attempt brings them again, so they are no progress.
+                reading.lines += bool(line.stamp)
+        reading.quiet_since = _now() if reading.lines > before else quiet_since
 
     def _has_ended(self, container: str) -> bool:
         if container == self._options.base:
@@ -398,20 +447,43 @@ class _Follower:
 
     async def _flush(self) -> None:
         """Wait for the last lines of containers that have ended; of sidecars that still run, read once what exists."""
-        ended = [task for name, task in self._readers.items() if self._has_ended(name)]
-        if ended:
-            # Bounded: a node that is lost with its pod never ends the stream.
-            _, late = await asyncio.wait(ended, timeout=_FLUSH_TIMEOUT_S)
-            if late:
-                log.warning("The last lines of the log of pod %s may be missing", self._name)
+        ended = [name for name in self._readers if self._has_ended(name)]
+        await self._await_last_lines(ended)
         for name, task in self._readers.items():
-            if task not in ended:
+            if name not in ended:
                 # under the lock the reader is not between feeding its cursor and reporting the lines
                 async with self._handing_over:
                     task.cancel()
                 await asyncio.wait([task])
-                with contextlib.suppress(CrosswindError):
-                    await self._read_once(name, self._cursors[name], follow=False)
+                await self._read_what_exists(name)
+
+    async def _await_last_lines(self, containers: Iterable[str]) -> None:
+        """Wait until the readers have ended; give up those that get no line for so long.
+
+        A node that is lost with its pod never ends the stream. The time as a whole has no limit: a long log, or a slow
+        handler, may take any.
+        """
+        for name in containers:
+            self._readings[name].restart_clock()
+        while reading := [name for name in containers if not self._readers[name].done()]:
+            left = max(self._readings[name].time_left() for name in reading)
+            if left <= 0:
+                break
+            # At most one limit at a time: while lines are reported, the time left is infinite.
+            await asyncio.wait([self._readers[name] for name in reading], timeout=min(left, _FLUSH_TIMEOUT_S))
+        for name in reading:
+            self._warn_of_missing_lines(name)
+            self._readers[name].cancel()  # now, or it could fail meanwhile, and warn again
+
+    async def _read_what_exists(self, container: str) -> None:
+        reading = self._readings[container]
+        try:
+            await retry_transient(lambda: self._read_once(container, reading, follow=False), _FLUSH_TIMEOUT_S)
+        except (NotFound, BadRequest) as error:  # deleted with its pod, or it waits for a restart
+            log.debug("The log of %s in pod %s is not there: %s", container, self._name, error)
+        except CrosswindError as error:
+            reading.error = error
+            self._warn_of_missing_lines(container)
 
     async def _report_events(self) -> None:
         """Report the pod's events until base runs."""
