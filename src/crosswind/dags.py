@@ -176,7 +176,8 @@ def _operator(task: TaskPlan) -> BaseOperator:
     if task.broken:
         return BrokenTask(task_id=task.task_id, problem=task.broken, outlets=_accepted_assets(task.outlets))
     outlets = [Asset(table) for table in task.outlets]
-    options: dict[str, Any] = {key: value for key in ("pool", "queue") if (value := getattr(task, key))}
+    own = {key: value for key in ("pool", "queue") if (value := getattr(task, key))}
+    options: dict[str, Any] = {**task.arguments, **own}
     if task.image or task.resources:
         options |= _container_options(task)
     operator: BaseOperator = _operator_class(task.operator)(
@@ -186,7 +187,6 @@ def _operator(task: TaskPlan) -> BaseOperator:
         retry_delay=timedelta(seconds=task.retry_delay),
         outlets=outlets,
         **options,
-        **task.arguments,
     )
     return operator
 
@@ -218,4 +218,5 @@ def _container_options(task: TaskPlan) -> dict[str, Any]:
     if task.operator == POD_OPERATOR:
         return {"container_resources": resources}
     base = k8s.V1Container(name="base", image=task.image, resources=resources)
-    return {"executor_config": {"pod_override": k8s.V1Pod(spec=k8s.V1PodSpec(containers=[base]))}}
+    override = {"pod_override": k8s.V1Pod(spec=k8s.V1PodSpec(containers=[base]))}
+    return {"executor_config": (task.arguments.get("executor_config") or {}) | override}

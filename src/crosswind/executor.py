@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID, uuid4
@@ -477,9 +477,14 @@ class KubernetesExecutor(BaseExecutor):
         """Return the origin of a running task's log, and its last lines. Works without ``start``."""
         return self.read_pod_log(ti, try_number, whole=False)
 
-    def read_pod_log(self, ti: Any, try_number: int, *, whole: bool = True) -> tuple[list[str], list[str]]:
-        """Return the same of a task in any state, as long as its pod exists; the last lines or the ``whole`` log."""
-        return read_task_log(self.conf, self.team_name, self._executor_id, ti, try_number, whole=whole)
+    def read_pod_log(
+        self, ti: Any, try_number: int, *, whole: bool = True, stored: Collection[str] = ()
+    ) -> tuple[list[str], list[str]]:
+        """Return the same of a task in any state, as long as its pod exists; the last lines or the ``whole`` log.
+
+        ``stored``: uids of pods whose log is in the archive.
+        """
+        return read_task_log(self.conf, self.team_name, self._executor_id, ti, try_number, whole=whole, stored=stored)
 
     def debug_dump(self) -> None:
         """Log the queued and running workloads, and the engine's figures."""

@@ -57,6 +57,11 @@ def test_a_secret_by_its_name_is_shown_nowhere(name: str) -> None:
     [
         ("postgresql+psycopg://airflow:s3cr3t@db:5432/x", "postgresql+psycopg://airflow:***@db:5432/x"),
         ("redis://:s3cr3t@redis:6379/0", "redis://:***@redis:6379/0"),
+        ("postgresql://app:ab/cd+ef==@db:5432/app", "postgresql://app:***@db:5432/app"),
+        ("redis://:se/cret@r:6379/0", "redis://:***@r:6379/0"),
+        ("postgresql://app:p@ss@db/app", "postgresql://app:***@db/app"),
+        ("A='x://a:b/c@d' B=\"y://e:f@g\"", "A='x://a:***@d' B=\"y://e:***@g\""),
+        ("https://example.com:8443/a@b and https://host/c:d@e", "https://example.com:8443/a@b and https://host/c:d@e"),
         ("curl -H 'Authorization: Bearer abcdef.123456' u", "curl -H 'Authorization: *** ***' u"),
         ("curl -H 'X: Basic dXNlcjpwYXNz' u", "curl -H 'X: Basic ***' u"),
         ("AccountName=x;AccountKey=abc==;End=core", "AccountName=x;AccountKey=***;End=core"),

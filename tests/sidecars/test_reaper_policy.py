@@ -224,6 +224,15 @@ def test_a_step_that_was_taken_only_has_the_rest_of_its_time() -> None:
     assert again[1:] == plan.targets[0].steps[1:]
 
 
+def test_the_steps_of_a_round_that_left_a_sidecar_are_taken_again_in_the_next_round() -> None:
+    plan = plan_shutdown(OVER, base="work")
+    notes = {step.note("istio-proxy"): 620.0 for step in plan.targets[0].steps}
+    assert resume_plan(plan, notes | {SIDECAR_STAYS: 620.0}) == plan
+    begun_again = resume_plan(plan, notes | {SIDECAR_STAYS: 620.0, plan.targets[0].steps[0].note("istio-proxy"): 1.0})
+    assert begun_again.targets[0].steps[0].way is StepKind.WAIT
+    assert begun_again.targets[0].steps[1:] == plan.targets[0].steps[1:]
+
+
 def test_steps_of_others_and_of_other_containers_do_not_count() -> None:
     plan = plan_shutdown(OVER, base="work")
     note = plan.targets[0].steps[0].note

@@ -13,8 +13,10 @@ from typing import Any
 import jsonschema
 import pytest
 
+from crosswind import dags
 from crosswind.errors import ConfigError
 from crosswind.tasks import compile_task
+from crosswind.tasks.python_files import dag_file
 
 YAML = "crosswind.yaml"
 GIVEN = {"connection": "warehouse"}
@@ -360,6 +362,72 @@ def test_dags_that_wait_for_each_other_are_reported_and_run_by_schedule(folder: 
     )
     assert [dag.assets for dag in compiled.dags] == [(), ()]
     assert list(folder.edges(group="connected")) == ["a.one"]
+
+
+def test_dags_that_wait_for_each_other_by_a_table_to_which_one_appends_are_reported(folder: Any) -> None:
+    folder.task("a/s")
+    folder.task("c/z", "s")
+    folder.task("b/feed", "z", sql="INSERT INTO s SELECT * FROM z", appends="s")
+    compiled = folder.compile()
+    (problem,) = [problem.describe() for problem in compiled.problems]
+    assert problem.startswith(f"b/{YAML}: the DAGs wait for each other: b → c → b, by the tables s, z; write")
+    assert [dag.assets for dag in compiled.dags] == [(), (), ()]
+
+
+PLATFORM = """run:
+  operator: airflow.providers.common.sql.operators.sql.SQLExecuteQueryOperator
+  arguments:
+    sql: ${task.query}
+    pool: default_pool
+    queue: general
+    parameters: {most: .inf, none: [-.inf, .nan]}
+    executor_config: {pod_template_file: /t.yaml}
+"""
+
+
+def test_the_written_files_have_the_tasks_and_arguments_of_load_tasks(folder: Any) -> None:
+    folder.write(YAML, PLATFORM)
+    folder.task("plain")
+    folder.task("own", pool="warehouse", queue="large", image="own:1", resources="{memory: 1Gi}")
+    compiled = folder.compile()
+    assert compiled.problems == []
+    (plan,) = compiled.dags
+    written: dict[str, Any] = {}
+    exec(compile(dag_file(plan)[1], "dag.py", "exec"), written)
+    loaded, file = dags._build(plan, []), written["task_0"].dag
+    for task_id in ("plain", "own"):
+        first, second = loaded.get_task(task_id), file.get_task(task_id)
+        assert (first.pool, first.queue) == (second.pool, second.queue)
+        assert first.executor_config == second.executor_config
+        assert repr(first.parameters) == repr(second.parameters)
+    own = loaded.get_task("own")
+    assert (own.pool, own.queue, sorted(own.executor_config)) == (
+        "warehouse", "large", ["pod_override", "pod_template_file"]
+    )  # fmt: skip
+    assert loaded.get_task("plain").queue == "general"
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ("arguments: {\"x=print('here'), y\": 1}", "which is no name of a Python argument"),
+        ("arguments: {class: 1}", "which is no name of a Python argument"),
+        ("arguments: {retries: 1}", "which Crosswind sets for each task; write the field retries"),
+        ("arguments: {task_id: a}", "write id in the task's file"),
+    ],
+)
+def test_arguments_that_python_or_crosswind_cannot_pass_are_problems(folder: Any, run: str, message: str) -> None:
+    folder.write(YAML, f"run:\n  operator: some.Operator\n  {run}\n")
+    folder.task("one")
+    (problem,) = folder.problems()
+    assert problem.startswith(f"{YAML}:")
+    assert message in problem
+
+
+def test_a_class_below_a_keyword_is_a_problem(folder: Any) -> None:
+    folder.write(YAML, "run:\n  operator: some.import.Operator\n  arguments: {}\n")
+    folder.task("one")
+    assert "has a keyword of Python in it" in folder.problems()[0]
 
 
 def test_a_task_of_another_schedule_gets_a_dag_of_that_schedule(folder: Any) -> None:

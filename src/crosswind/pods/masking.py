@@ -54,7 +54,12 @@ _MAPS = frozenset({"annotations", "labels", "volumeAttributes", "options", "data
 _NAMES = frozenset({"image", "name", "key", "secretName", "claimName", "mountPath", "serviceAccountName"})
 """Fields that hold names. A reader looks for them, and a colon in one (``image:tag``) separates no secret."""
 
-_URL = re.compile(r"(?P<before>(?<![\w+.-])[a-z][\w+.-]{0,30}://[^\s:/?#@]{0,200}:)[^\s/@]{1,500}(?=@)", re.IGNORECASE)
+# A password may hold slashes and at signs, as base64 does: it goes on to the last at sign, unless a port stands there.
+_URL = re.compile(
+    r"(?P<before>(?<![\w+.-])[a-z][\w+.-]{0,30}://[^\s:/?#@]{0,200}:)"
+    r"""(?!\d{1,5}(?:[/?#\s]|$))[^\s"'<>]{1,500}(?=@)""",
+    re.IGNORECASE,
+)
 _HEADER = re.compile(r"\b(bearer|basic|digest|negotiate)\s+[\w.~+/=-]{6,}", re.IGNORECASE)
 _KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 _VALUE = r"""(?:"(?:[^"\\]|\\.)*"|\\"[^"\\]*\\"|'[^']*'|[^\s"',;&|)}]+)"""

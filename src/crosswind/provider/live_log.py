@@ -29,11 +29,18 @@ _TIMEOUT_S = 20.0
 
 
 def read_task_log(
-    executor_conf: ExecutorConf, team: str | None, executor_id: str, ti: Any, try_number: int, *, whole: bool
+    executor_conf: ExecutorConf,
+    team: str | None,
+    executor_id: str,
+    ti: Any,
+    try_number: int,
+    *,
+    whole: bool,
+    stored: Collection[str] = (),
 ) -> tuple[list[str], list[str]]:
     """Return messages about the log's origin, and its text; the last lines or the ``whole`` log.
 
-    Errors become messages: Airflow shows them in place of the log.
+    ``stored``: uids of pods whose log need not be read. Errors become messages: Airflow shows them in place of the log.
     """
     try:
         settings = config.read_executor_settings(_conf_of_task(executor_conf, team, ti), executor_id)
@@ -47,7 +54,8 @@ def read_task_log(
         namespaces = _namespaces(settings, ti)
         unique_id, lines = ti.external_executor_id, None if whole else settings.log_lines
         messages, text = run_in_own_loop(
-            lambda: read_log(settings.kube, namespaces, labels, unique_id=unique_id, lines=lines), _TIMEOUT_S
+            lambda: read_log(settings.kube, namespaces, labels, unique_id=unique_id, lines=lines, stored=stored),
+            _TIMEOUT_S,
         )
     except (CrosswindError, TimeoutError) as error:
         return [f"The pod's log cannot be read: {error or 'no answer in time'}"], [""]
@@ -89,10 +97,11 @@ async def read_log(
     *,
     unique_id: str | None,
     lines: int | None,
+    stored: Collection[str] = (),
 ) -> tuple[list[str], str]:
     """Return messages about the log's origin, and its last lines (None: all); "" if there is no pod.
 
-    ``namespaces``: where to look; None is everywhere. Raises ``CrosswindError``.
+    ``namespaces``: where to look; None is everywhere. ``stored``: uids of pods to leave out. Raises ``CrosswindError``.
     """
     selector = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
     async with await Client.connect(kube) as client:
@@ -103,7 +112,7 @@ async def read_log(
                 pods += (await client.list(PODS, namespace=namespace, labels=selector)).items
             except (Forbidden, NotFound) as error:
                 problems.append(f"Pods cannot be listed: {error}")
-        pod = choose_pod(pods, unique_id)
+        pod = choose_pod([pod for pod in pods if pod["metadata"]["uid"] not in stored], unique_id)
         if pod is None:
             searched = ", ".join(str(namespace or "all namespaces") for namespace in namespaces)
             return [*problems, f"There is no pod of this task in {searched} (any more)"], ""

@@ -176,7 +176,12 @@ def recorded_steps(events: Iterable[PodEvent], now: datetime) -> dict[str, float
 
 
 def resume_plan(plan: ShutdownPlan, notes: Mapping[str, float]) -> ShutdownPlan:
-    """Replace steps that were taken already by a wait for the rest of their time."""
+    """Replace steps that were taken already by a wait for the rest of their time.
+
+    Those of a round that ended with a sidecar that stays are taken again.
+    """
+    round_ended = notes.get(SIDECAR_STAYS, float("inf"))
+    notes = {note: age for note, age in notes.items() if age < round_ended}
 
     def resumed(target: ShutdownTarget) -> ShutdownTarget:
         steps = (_rest_of(step, notes.get(step.note(target.container)[:1024])) for step in target.steps)

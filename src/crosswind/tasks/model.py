@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import keyword
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from crosswind.tasks import placeholders
@@ -33,6 +34,14 @@ _SQL_RUN = {"operator": SQL_OPERATOR, "arguments": {"sql": "${task.query}", "con
 MAX_ID = 200
 """Characters of a task's id: Airflow allows 250, of which prefixes such as ``broken__`` take some."""
 _CLASS = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$"
+_SET_FOR_EACH_TASK = {
+    "task_id": "write id in the task's file",
+    "outlets": "write produces or appends in the task's file",
+    "owner": "write the field owner",
+    "retries": "write the field retries",
+    "retry_delay": "write the field retry_delay",
+}
+"""Arguments that ``run.arguments`` cannot have, with what to write."""
 _DATE = r"^\d{4}-\d{2}-\d{2}$"
 _TASK_PLACEHOLDERS = frozenset(f"task.{name}" for name in placeholders.TASK_NAMES)
 _PRESETS = {"@once", "@continuous", "@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly"}
@@ -114,10 +123,28 @@ class TaskFile(_Overridable):
         return [self.produces] if isinstance(self.produces, str) else self.produces or []
 
 
+def _check_argument_names(arguments: Mapping[str, Any]) -> None:
+    """Refuse names that cannot be keyword arguments: ``crosswind tasks compile`` writes them into Python."""
+    for name in arguments:
+        if not name.isidentifier() or keyword.iskeyword(name):
+            raise ValueError(f"has the argument {name!r}, which is no name of a Python argument")
+        if name in _SET_FOR_EACH_TASK:
+            raise ValueError(f"has the argument {name}, which Crosswind sets for each task; {_SET_FOR_EACH_TASK[name]}")
+
+
+def _check_class(path: str) -> str:
+    if any(map(keyword.iskeyword, path.split("."))):
+        raise ValueError(f"is {path}, which has a keyword of Python in it, so that no class can be there")
+    return path
+
+
+ClassPath = Annotated[str, Field(pattern=_CLASS), AfterValidator(_check_class)]
+
+
 class RunSettings(_Strict):
     """How queries run: an operator with its arguments, or a pod with your own image."""
 
-    operator: Annotated[str, Field(pattern=_CLASS)] | None = Field(None, description="Import path of the class.")
+    operator: ClassPath | None = Field(None, description="Import path of the class.")
     image: Text | None = Field(None, description="Image of a pod, instead of an operator.")
     command: list[str] | None = Field(None, description="The pod's command; by default that of its image.")
     arguments: dict[str, Any] | list[str] | None = Field(
@@ -135,6 +162,8 @@ class RunSettings(_Strict):
             raise ValueError("with operator takes arguments by name; command, env and a list belong to image")
         if self.image and isinstance(self.arguments, dict):
             raise ValueError("with image takes arguments as a list")
+        if isinstance(self.arguments, dict):
+            _check_argument_names(self.arguments)
         texts = [self.image, self.command, self.arguments, self.env]
         if misspelt := placeholders.unknown(texts, _TASK_PLACEHOLDERS):
             raise ValueError(f"has {misspelt}; there are ${{task.…}} with {', '.join(placeholders.TASK_NAMES)}")
@@ -144,12 +173,13 @@ class RunSettings(_Strict):
 class Sensor(_Strict):
     """An operator that waits for a table that none of the task files makes."""
 
-    operator: Annotated[str, Field(pattern=_CLASS)]
+    operator: ClassPath
     arguments: dict[str, Any] = Field(default_factory=dict, description="By name, with the placeholder ${table}.")
 
     @model_validator(mode="after")
     def check(self) -> Sensor:
-        """Refuse misspelt placeholders."""
+        """Refuse misspelt placeholders, and names that are none of Python's."""
+        _check_argument_names(self.arguments)
         if misspelt := placeholders.unknown(self.arguments, frozenset({"table"})):
             raise ValueError(f"has {misspelt}; there is ${{table}}")
         return self

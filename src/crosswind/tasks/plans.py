@@ -86,7 +86,9 @@ def plan_dags(
 
 
 def _producing_dags(graph: Graph, tables: Iterable[str], dag_of: Mapping[str, str]) -> set[str]:
-    return {dag_of[task] for table in tables for task in graph.makers(table)}
+    """Return the DAGs that update the assets of the tables, also by appending to a table that another one makes."""
+    makers = {task for table in tables for task in (*graph.makers(table), *graph.appenders.get(table, ()))}
+    return {dag_of[task] for task in makers}
 
 
 def plan_one(source: TaskSource, dag_id: str, root_name: str) -> DagPlan | None:
@@ -256,6 +258,10 @@ def _task(node: TaskNode, upstream: Iterable[str]) -> TaskPlan:
         return TaskPlan(_plan_id(node), node.path, "", outlets=node.writes, broken=node.problem)
     resources = _value(node, "resources")
     operator, arguments, image = _call(node, source)
+    own = {"pool": _value(node, "pool"), "queue": _value(node, "queue")}
+    own["container_resources"] = resources if operator == POD_OPERATOR else None
+    # What the task's file or its folder sets counts, and not the same argument in run.arguments.
+    arguments = {name: value for name, value in arguments.items() if not own.get(name)}
     return TaskPlan(
         node.id,
         node.path,
@@ -264,8 +270,8 @@ def _task(node: TaskNode, upstream: Iterable[str]) -> TaskPlan:
         owner=_value(node, "owner"),
         retries=_value(node, "retries"),
         retry_delay=settings.retry_delay,
-        pool=_value(node, "pool"),
-        queue=_value(node, "queue"),
+        pool=own["pool"],
+        queue=own["queue"],
         image=image,
         resources=resources.quantities() if resources else {},
         upstream=tuple(upstream),

@@ -5,11 +5,13 @@ A broken task file becomes a Python file that raises, so that Airflow shows an i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 
 from crosswind.tasks.model import POD_OPERATOR
 from crosswind.tasks.plain_names import plain_name
 from crosswind.tasks.plans import DagPlan, TaskPlan
+from crosswind.types import Json
 
 __all__ = ["MARK", "dag_file", "error_file"]
 
@@ -124,13 +126,25 @@ def _arguments(task: TaskPlan) -> Iterator[tuple[str, str]]:
         yield "pool", repr(task.pool)
     if task.queue:
         yield "queue", repr(task.queue)
+    arguments = dict(task.arguments)
     if task.image or task.resources:
-        yield _container(task.operator, task.image, task.resources)
-    for key, value in task.arguments.items():
-        yield key, repr(value)
+        yield _container(task.operator, task.image, task.resources, arguments.pop("executor_config", None))
+    for key, value in arguments.items():
+        yield key, _literal(value)
 
 
-def _container(operator: str, image: str | None, resources: Mapping[str, str]) -> tuple[str, str]:
+def _literal(value: Json) -> str:
+    """Return a value of YAML as Python. ``repr`` writes infinity and not-a-number as names that Python lacks."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key!r}: {_literal(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_literal, value))}]"
+    return f"float({str(value)!r})" if isinstance(value, float) and not math.isfinite(value) else repr(value)
+
+
+def _container(
+    operator: str, image: str | None, resources: Mapping[str, str], executor_config: Json
+) -> tuple[str, str]:
     quantities = dict(resources)
     requirements = (
         f"k8s.V1ResourceRequirements(requests={quantities!r}, limits={quantities!r})" if resources else "None"
@@ -138,4 +152,5 @@ def _container(operator: str, image: str | None, resources: Mapping[str, str]) -
     if operator == POD_OPERATOR:
         return "container_resources", requirements
     base = f"k8s.V1Container(name='base', image={image!r}, resources={requirements})"
-    return "executor_config", f"{{'pod_override': k8s.V1Pod(spec=k8s.V1PodSpec(containers=[{base}]))}}"
+    others = f"**{_literal(executor_config)}, " if executor_config else ""
+    return "executor_config", f"{{{others}'pod_override': k8s.V1Pod(spec=k8s.V1PodSpec(containers=[{base}]))}}"
