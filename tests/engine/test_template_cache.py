@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from crosswind.documents import read_text
 from crosswind.engine import pod_composer
 from crosswind.engine.pod_composer import TemplateCache
 from crosswind.errors import TemplateError
@@ -79,3 +82,60 @@ async def test_a_hanging_file_system_blocks_one_thread_and_no_other_template(
     async with asyncio.timeout(scaled(20)):
         while not isinstance((await templates.load([str(stuck)]))[str(stuck)], dict):  # noqa: ASYNC110  # no event
             await asyncio.sleep(0.01)
+
+
+async def test_two_callers_that_load_the_same_changed_template_both_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The launcher and the warm pool load the same files, each on its own."""
+    path = tmp_path / "slow.yaml"
+    path.write_text(POD)
+    reads = []
+
+    def slow_read_text(path: str, *, what: str) -> str:
+        reads.append(path)
+        time.sleep(0.05)  # a slow file system
+        return read_text(path, what=what)
+
+    monkeypatch.setattr(pod_composer, "read_text", slow_read_text)
+    templates = TemplateCache()
+    first, second = await asyncio.gather(templates.load([str(path)]), templates.load([str(path)]))
+    assert isinstance(first[str(path)], dict)
+    assert first == second
+    assert reads == [str(path)]
+
+
+async def test_two_callers_that_load_the_same_bad_template_both_get_its_error(tmp_path: Path) -> None:
+    path = str(tmp_path / "missing.yaml")
+    templates = TemplateCache()
+    for loaded in await asyncio.gather(templates.load([path]), templates.load([path])):
+        assert "No such file" in str(loaded[path])
+
+
+async def test_the_outcome_of_a_read_that_everybody_gave_up_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a session that failed: by the time of the next one the file may be another."""
+    path = tmp_path / "late.yaml"
+    path.write_text("no: pod")
+    began, goes_on = threading.Event(), threading.Event()
+
+    def late_read_text(path: str, *, what: str) -> str:
+        text = read_text(path, what=what)
+        began.set()
+        goes_on.wait(60)
+        return text
+
+    monkeypatch.setattr(pod_composer, "read_text", late_read_text)
+    templates = TemplateCache()
+    load = asyncio.create_task(templates.load([str(path)]))
+    async with asyncio.timeout(scaled(20)):
+        await asyncio.to_thread(began.wait, 60)
+        load.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await load
+        (reading,) = asyncio.all_tasks() - {asyncio.current_task()}
+        goes_on.set()
+        await asyncio.wait([reading])
+        path.write_text(POD)
+        assert isinstance((await templates.load([str(path)]))[str(path)], dict)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -39,7 +40,8 @@ class TemplateCache:
     def __init__(self) -> None:
         self._parsed: dict[str, tuple[_Version, Manifest]] = {}
         self._snapshot: dict[str, Manifest | TemplateError] | None = None
-        self._reading: dict[str, asyncio.Future[Manifest]] = {}
+        self._reading: dict[str, tuple[asyncio.Future[Manifest], float]] = {}
+        """The reads that are under way, and their deadlines, by path."""
 
     def get(self, path: str) -> Manifest:
         """Return the template, which must not be changed. Raises ``TemplateError`` with file, field and fix."""
@@ -81,21 +83,37 @@ class TemplateCache:
         return templates | dict(zip(new, await asyncio.gather(*map(self._read_in_thread, new)), strict=True))
 
     async def _read_in_thread(self, path: str) -> Manifest | TemplateError:
-        """Read in a thread, with a deadline. While a thread still hangs on a file, no second one is started for it."""
-        reading, timeout = self._reading.get(path), 0.0
-        if reading is None:
-            reading, timeout = asyncio.ensure_future(asyncio.to_thread(self._read, path)), _READ_TIMEOUT_S
-            self._reading[path] = reading
-        done, _ = await asyncio.wait([reading], timeout=timeout)  # unlike wait_for, it does not cancel at the deadline
+        """Read in a thread, with a deadline. While a thread still hangs on a file, no second one is started for it.
+
+        The launcher and the warm pool read the same files: who comes second waits for the rest of the first one's time.
+        """
+        reading, deadline = self._reading_of(path)
+        # Unlike wait_for, it does not cancel the read at the deadline.
+        done, _ = await asyncio.wait([reading], timeout=max(0.0, deadline - asyncio.get_running_loop().time()))
         if not done:
             return TemplateError(
                 f"Pod template {path} cannot be read: its file system did not answer in {_READ_TIMEOUT_S:g} s"
             )
-        del self._reading[path]
         error = reading.exception()
         if error is None or isinstance(error, TemplateError):
             return error or reading.result()
         raise error
+
+    def _reading_of(self, path: str) -> tuple[asyncio.Future[Manifest], float]:
+        """Return the read of a file that is under way, else a new one, and its deadline."""
+        if (known := self._reading.get(path)) is not None:
+            return known
+        reading = asyncio.ensure_future(asyncio.to_thread(self._read, path))
+        # When the read ends, not when a caller has its result: none may be left to wait, and the next load must read
+        # the file as it is then.
+        reading.add_done_callback(functools.partial(self._forget_reading, path))
+        self._reading[path] = reading, asyncio.get_running_loop().time() + _READ_TIMEOUT_S
+        return self._reading[path]
+
+    def _forget_reading(self, path: str, reading: asyncio.Future[Manifest]) -> None:
+        del self._reading[path]
+        if not reading.cancelled():
+            reading.exception()  # asyncio logs an error that nobody has looked at
 
     def _unchanged(self, path: str) -> Manifest | None:
         cached = self._parsed.get(path)
