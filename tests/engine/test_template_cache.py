@@ -139,3 +139,25 @@ async def test_the_outcome_of_a_read_that_everybody_gave_up_is_forgotten(
         await asyncio.wait([reading])
         path.write_text(POD)
         assert isinstance((await templates.load([str(path)]))[str(path)], dict)
+
+
+async def test_a_thread_that_reads_a_template_outlasts_the_snapshot_in_which_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check of the templates at the start of a session, while the launcher composes: its error ends the session."""
+    path = tmp_path / "slow.yaml"
+    path.write_text(POD)
+    began, goes_on = threading.Event(), threading.Event()
+
+    def slow_read_text(path: str, *, what: str) -> str:
+        began.set()
+        goes_on.wait(60)
+        return read_text(path, what=what)
+
+    monkeypatch.setattr(pod_composer, "read_text", slow_read_text)
+    templates = TemplateCache()
+    with templates.snapshot():
+        checking = asyncio.create_task(asyncio.to_thread(templates.get, str(path)))
+        await asyncio.to_thread(began.wait, 60)
+    goes_on.set()
+    assert (await asyncio.wait_for(checking, scaled(20)))["kind"] == "Pod"

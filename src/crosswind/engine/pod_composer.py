@@ -45,11 +45,13 @@ class TemplateCache:
 
     def get(self, path: str) -> Manifest:
         """Return the template, which must not be changed. Raises ``TemplateError`` with file, field and fix."""
-        if self._snapshot is None:
+        # The check at the start of a session calls this in a thread, which may still read when the snapshot ends.
+        snapshot = self._snapshot
+        if snapshot is None:
             return self._read(path)
-        if path not in self._snapshot:
-            self._snapshot[path] = self._read(path)
-        template = self._snapshot[path]
+        if path not in snapshot:
+            snapshot[path] = self._read(path)
+        template = snapshot[path]
         if isinstance(template, TemplateError):
             raise TemplateError(str(template))  # a new error: one error raised twice collects both tracebacks
         return template
