@@ -214,3 +214,29 @@ async def test_runs_that_have_waited_too_long_for_a_session_fail_with_the_cause(
     assert run.stage is RunStage.WAITING
     lifecycle.fail_waiting("connection refused", patience=0.0)
     assert run.message == "No pod could be created: connection refused"
+
+
+@pytest.mark.parametrize("result", [FAILURE, RunResult(failed=False)])
+async def test_a_run_whose_slot_was_released_ends_by_the_settings_without_a_report(result: RunResult) -> None:
+    lifecycle = RecordedLifecycle()
+    run = a_run(lifecycle)
+    lifecycle.release_slot(run)
+    lifecycle.registry.send_event(run, "pod waits", "for a node")
+    lifecycle.revoke("key")  # of a later run under the same key
+    assert run.disposition is PodDisposition.BY_POLICY
+    assert (run.revoked, lifecycle.cleaned_up) == (False, [])
+    lifecycle.end(run, result)
+    assert (lifecycle.cleaned_up, lifecycle.ended) == ([run], [])
+    assert list(lifecycle.registry.outbox) == [SlotReleased(run.workload)]
+    lifecycle.pod_removed(run)
+    assert lifecycle.registry.runs == {}
+
+
+async def test_a_run_whose_slot_was_released_is_forgotten_when_no_trace_of_its_pod_exists() -> None:
+    lifecycle = RecordedLifecycle()
+    run = a_run(lifecycle, RunStage.ADOPTING)
+    lifecycle.release_slot(run)
+    run.mark_pod_gone()
+    lifecycle.end(run, RunResult(failed=True, reason="PodLost", lost=True))
+    assert lifecycle.registry.runs == {}
+    assert lifecycle.ended == []

@@ -71,10 +71,13 @@ class RefusingLogs:
     def __init__(self, inner: Transport) -> None:
         self._inner = inner
         self.log_errors: list[CrosswindError] = []
+        self.log_requests = 0
 
     async def open(self, request: Request, authorization: str | None) -> Reply:
-        if request.subject == "pods/log" and self.log_errors:
-            raise self.log_errors.pop(0)
+        if request.subject == "pods/log":
+            self.log_requests += 1
+            if self.log_errors:
+                raise self.log_errors.pop(0)
         return await self._inner.open(request, authorization)
 
 
@@ -91,6 +94,13 @@ class Place:
 
     async def ended(self, name: str, script: str, ti_id: str = "ti") -> WorkerRun:
         """Run a pod to its end; return its run."""
+        run = await self.created(name, script, ti_id)
+        await until(lambda: self.phase(name), "Succeeded")
+        run.stage, run.report = RunStage.ENDED, ReportState.SETTLED
+        return run
+
+    async def created(self, name: str, script: str, ti_id: str = "ti", **spec: Any) -> WorkerRun:
+        """Create a pod; return its run, which was not seen to start."""
         manifest = {
             "metadata": {
                 "name": name,
@@ -101,14 +111,12 @@ class Place:
                 "restartPolicy": "Never",
                 "terminationGracePeriodSeconds": 0,
                 "containers": [{"name": "base", "image": self.image, "command": ["sh", "-c", script]}],
+                **spec,
             },
         }
         made = await self.client.create(PODS, manifest, namespace=self.namespace)
-        await until(lambda: self.phase(name), "Succeeded")
         task = WorkerTask("dag", name, "run", 1, name, ti_id=ti_id)
-        run = WorkerRun(
-            Workload(name, task, 1.0, None), task, RunTimes(0.0), stage=RunStage.ENDED, report=ReportState.SETTLED
-        )
+        run = WorkerRun(Workload(name, task, 1.0, None), task, RunTimes(0.0), stage=RunStage.CREATED)
         run.uid = made["metadata"]["uid"]
         self.registry.add(run)
         self.registry.set_pod(run, self.namespace, name)
@@ -158,6 +166,30 @@ async def test_a_log_is_stored_before_its_pod_is_deleted(place: Place) -> None:
     (row,) = place.database.rows.values()
     assert (row.pod, row.ti_id, row.name, row.size) == (run.uid, "ti", f"{place.namespace}/one", 5)
     assert await place.names() == set()
+
+
+async def test_the_log_of_a_pod_that_is_given_up_after_it_ran_unseen_is_stored(place: Place) -> None:
+    run = await place.created("unseen", "echo said")
+    await until(lambda: place.phase("unseen"), "Succeeded")
+    run.revoke()
+    place.archiver.put(run)
+    await place.archiver.wait_until_empty()
+    assert place.database.lines() == ["said"]
+    assert await place.names() == set()
+
+
+async def test_pods_that_are_given_up_while_they_wait_cost_one_request_each_and_no_waiting(place: Place) -> None:
+    nowhere = {"nodeSelector": {"disk": "of-unobtainium"}}
+    runs = [await place.created(f"waits-{number}", "echo said", **nowhere) for number in range(5)]
+    runs += [await place.created("no-image", "echo said", volumes=[{"name": "v", "configMap": {"name": "missing"}}])]
+    for run in runs:
+        run.revoke()
+        place.archiver.put(run)
+    async with asyncio.timeout(scaled(10)):
+        await place.archiver.wait_until_empty()
+    assert await place.names() == set()
+    assert place.database.calls == []
+    assert place.transport.log_requests == len(runs)
 
 
 async def test_many_logs_are_stored_together(place: Place) -> None:

@@ -9,9 +9,10 @@ import pytest
 from tests.engine.recording import RecordedLifecycle
 
 from crosswind.engine.database import DatabaseState
-from crosswind.engine.state import RunStage, RunTimes, WorkerRun, Workload
+from crosswind.engine.state import ReportState, RunStage, RunTimes, SlotReleased, WorkerRun, Workload
 from crosswind.engine.unstarted_pods import UnstartedPodReconciler, decide_unstarted
 from crosswind.engine.worker_pod import WorkerTask
+from crosswind.event_loop import BlockingCallThread
 from deadlines import scaled
 
 
@@ -29,18 +30,26 @@ def a_run(stage: RunStage = RunStage.CREATED, name: str = "u1", **fields: Any) -
         (a_run(), DatabaseState.QUEUED, "keep"),
         (a_run(), DatabaseState.RUNNING, "keep"),
         (a_run(), DatabaseState.SETTLED, "drop"),
+        (a_run(), DatabaseState.SETTLED_AFTER_START, "release"),
         (a_run(), DatabaseState.DELETED, "drop"),
         (a_run(), DatabaseState.RESTARTING, "restart"),
         (a_run(), DatabaseState.UNSERIALIZED, "restart"),
         (a_run(RunStage.WAITING), DatabaseState.SETTLED, "drop"),
+        (a_run(RunStage.WAITING), DatabaseState.SETTLED_AFTER_START, "drop"),
         (a_run(RunStage.WAITING), DatabaseState.RESTARTING, "restart"),
         (a_run(RunStage.ADOPTING), DatabaseState.SETTLED, "drop"),
+        (a_run(RunStage.ADOPTING), DatabaseState.SETTLED_AFTER_START, "release"),
         (a_run(RunStage.ADOPTING), DatabaseState.RESTARTING, "keep"),
         (a_run(RunStage.RUNNING), DatabaseState.SETTLED, "keep"),
+        (a_run(RunStage.RUNNING), DatabaseState.SETTLED_AFTER_START, "keep"),
         (a_run(RunStage.RUNNING), DatabaseState.RESTARTING, "keep"),
         (a_run(RunStage.RUNNING), DatabaseState.DELETED, "drop"),
         (a_run(RunStage.ENDED), DatabaseState.DELETED, "keep"),
         (a_run(revoked=True), DatabaseState.SETTLED, "keep"),
+        (a_run(failed_claims=("claimed before",)), DatabaseState.SETTLED_AFTER_START, "drop"),
+        (a_run(report=ReportState.SETTLED), DatabaseState.SETTLED_AFTER_START, "keep"),
+        (a_run(report=ReportState.SETTLED), DatabaseState.SETTLED, "keep"),
+        (a_run(report=ReportState.SETTLED), DatabaseState.DELETED, "drop"),
     ],
 )
 def test_the_decision_on_an_unstarted_pod_follows_from_its_row(
@@ -50,16 +59,17 @@ def test_the_decision_on_an_unstarted_pod_follows_from_its_row(
 
 
 class Database:
-    """A database in which every row is settled; the first query fails."""
+    """A database in which every row has the same state; the first query fails."""
 
-    def __init__(self) -> None:
+    def __init__(self, state: DatabaseState = DatabaseState.SETTLED) -> None:
+        self.state = state
         self.asked: list[list[str]] = []
 
     def workload_states(self, workloads: Collection[Workload]) -> Mapping[Workload, DatabaseState]:
         self.asked.append([str(workload.key) for workload in workloads])
         if len(self.asked) == 1:
             raise OSError("away")
-        return dict.fromkeys(workloads, DatabaseState.SETTLED)
+        return dict.fromkeys(workloads, self.state)
 
 
 async def test_waiting_runs_are_compared_until_the_database_answers() -> None:
@@ -83,3 +93,19 @@ async def test_waiting_runs_are_compared_until_the_database_answers() -> None:
     assert database.asked[:2] == [["waits"], ["waits"]]
     assert lifecycle.cleaned_up == [runs[0]]
     assert runs[0].revoked
+
+
+async def test_a_task_that_ended_unseen_frees_its_slot_once_and_keeps_its_pod() -> None:
+    lifecycle, database = RecordedLifecycle(), Database(DatabaseState.SETTLED_AFTER_START)
+    runs = [a_run(name="created"), a_run(RunStage.ADOPTING, "adopting")]
+    for run in runs:
+        lifecycle.registry.add(run)
+    reconciler = UnstartedPodReconciler(database, lifecycle, 0.0)  # type: ignore[arg-type]
+    thread = BlockingCallThread("test")
+    for _ in range(3):
+        await reconciler.compare(thread)
+    thread.close()
+    assert len(database.asked) == 3
+    assert list(lifecycle.registry.outbox) == [SlotReleased(run.workload) for run in runs]
+    assert lifecycle.cleaned_up == []
+    assert [run.revoked for run in runs] == [False, False]

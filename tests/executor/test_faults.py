@@ -88,6 +88,24 @@ def test_events_missed_by_a_cut_watch_are_found_by_the_next_list(faulty: Any) ->
     assert "deleted" in faulty.failure(key)
 
 
+def test_the_pod_of_a_task_that_ran_unseen_is_kept_and_its_slot_is_free_at_once(faulty: Any) -> None:
+    """Its worker reached Airflow while the scheduler could not see pods."""
+    faulty.script("echo said")
+    faulty.set("kubernetes_executor", delete_worker_pods="False")
+    faulty.proxy.fault = lambda method, path: 500 if method == "GET" and "/pods" in path else None
+    faulty.start()
+    faulty.queue()
+    faulty.until(lambda: [pod for pod in faulty.pods() if pod["status"].get("phase") == "Succeeded"])
+    columns = "state = 'success', hostname = 'pod', queued_dttm = ?, last_heartbeat_at = ?"
+    faulty.database(f"update task_instance set {columns}", "2030-01-01 00:00:00.000000", "2030-01-01 00:00:05.000000")
+    faulty.until(lambda: not faulty.executor.running)
+    faulty.proxy.fault = lambda method, path: None
+    faulty.until(faulty.is_empty, 60)
+    (pod,) = faulty.pods()
+    assert pod["metadata"]["labels"]["airflow_executor_done"] == "True"
+    assert faulty.events == {}
+
+
 def test_deletions_are_retried_after_transient_errors(faulty: Any) -> None:
     left = itertools.count(2, -1)
     faulty.proxy.fault = lambda method, path: 429 if method == "DELETE" and next(left) > 0 else None

@@ -115,6 +115,56 @@ def test_each_row_is_read_as_it_stands_and_a_missing_one_is_told(session: Sessio
     assert AirflowMetadataDatabase(ME).workload_states([*asked, deleted]) == asked | {deleted: DatabaseState.DELETED}
 
 
+QUEUED_AT = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
+BEFORE, AFTER = QUEUED_AT - datetime.timedelta(minutes=5), QUEUED_AT + datetime.timedelta(seconds=5)
+QUEUED = {"queued_dttm": QUEUED_AT}
+STARTED = {**QUEUED, "hostname": "pod", "start_date": AFTER, "last_heartbeat_at": AFTER}
+EARLIER_TRY = {"hostname": "earlier-pod", "start_date": BEFORE, "last_heartbeat_at": BEFORE}
+
+
+@pytest.mark.parametrize(
+    ("columns", "settled"),
+    [
+        (STARTED, DatabaseState.SETTLED_AFTER_START),
+        ({**STARTED, "end_date": AFTER}, DatabaseState.SETTLED_AFTER_START),
+        ({**EARLIER_TRY, **QUEUED, "last_heartbeat_at": AFTER}, DatabaseState.SETTLED_AFTER_START),  # after a deferral
+        (QUEUED, DatabaseState.SETTLED),
+        ({**QUEUED, **EARLIER_TRY}, DatabaseState.SETTLED),
+        # Core sets the missing times of a row that never started when it is marked, and when it is adopted.
+        ({**QUEUED, "hostname": "", "start_date": AFTER, "end_date": AFTER}, DatabaseState.SETTLED),
+        ({**QUEUED, "hostname": "", "last_heartbeat_at": AFTER}, DatabaseState.SETTLED),
+        ({**STARTED, "queued_dttm": None}, DatabaseState.SETTLED),  # core takes back a task that is stuck in queued
+        ({**STARTED, "external_executor_id": "another"}, DatabaseState.SETTLED),
+    ],
+)
+def test_a_settled_row_shows_whether_a_worker_has_started_it(
+    session: Session, columns: dict[str, Any], settled: DatabaseState
+) -> None:
+    states = ("success", "failed", "skipped", "deferred", "scheduled", "up_for_reschedule", None)
+    rows = [row(state) | columns for state in states]
+    add_tasks(session, rows)
+    asked = [task(one) for one in rows]
+    assert AirflowMetadataDatabase(ME).workload_states(asked) == dict.fromkeys(asked, settled)
+
+
+@pytest.mark.parametrize(
+    ("columns", "settled"),
+    [
+        ({**STARTED, "state": "up_for_retry"}, DatabaseState.SETTLED_AFTER_START),
+        ({**STARTED, "state": "scheduled", "try_number": 2}, DatabaseState.SETTLED_AFTER_START),
+        ({**STARTED, "state": None, "external_executor_id": None}, DatabaseState.SETTLED_AFTER_START),  # cleared later
+        ({**QUEUED, "state": None, "external_executor_id": None}, DatabaseState.SETTLED),  # cleared while it waited
+        ({**STARTED, "state": "running", "external_executor_id": "another", "try_number": 2}, DatabaseState.SETTLED),
+    ],
+)
+def test_a_row_under_its_next_id_shows_whether_a_worker_has_started_the_try_before(
+    session: Session, columns: dict[str, Any], settled: DatabaseState
+) -> None:
+    add_tasks(session, [row("failed") | {"map_index": -1} | columns])
+    workload = task({"id": uuid.uuid4()})
+    assert AirflowMetadataDatabase(ME).workload_states([workload]) == {workload: settled}
+
+
 @pytest.fixture
 def serialized(session: Session) -> Iterator[None]:
     with DAG("dag", schedule=None) as dag:
@@ -386,7 +436,9 @@ def test_only_running_schedulers_that_beat_are_alive(session: Session) -> None:
 
 
 TASK_QUERY = """SELECT task_instance.id, task_instance.state, task_instance.external_executor_id, \
-task_instance.queued_by_job_id, task_instance.try_number FROM task_instance WHERE task_instance.id IN (%s, %s)"""
+task_instance.queued_by_job_id, task_instance.try_number, task_instance.hostname != %s AND \
+task_instance.last_heartbeat_at >= task_instance.queued_dttm AS started FROM task_instance \
+WHERE task_instance.id IN (%s, %s)"""
 KEY_QUERY = """(task_instance.dag_id, task_instance.task_id, task_instance.run_id, task_instance.map_index) \
 IN ((%s, %s, %s, %s), (%s, %s, %s, %s))"""
 CALLBACK_QUERY = "SELECT callback.id, callback.state FROM callback WHERE callback.id IN (%s)"

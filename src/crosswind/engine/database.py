@@ -21,6 +21,8 @@ class DatabaseState(enum.Enum):
 
     SETTLED = "settled"
     """It has ended there too, is deferred, or belongs to another pod by now: no report is needed."""
+    SETTLED_AFTER_START = "settled after start"
+    """As SETTLED, and a worker has started it: its pod has run, and holds a log."""
     QUEUED = "queued"
     RUNNING = "running"
     RESTARTING = "restarting"

@@ -182,18 +182,19 @@ class RunLifecycle:
         A success frees its slot now. A failure frees it after the database was asked what the failure means.
         """
         self._finish(run, result)
-        if self.outcomes is not None:
+        if self.outcomes is not None and not run.settled:
             self.outcomes.put(run)
         if self.parts is not None:
             self.parts.quota_freed(run.namespace)
             self._clean_up(run)
+        self.forget_if_done(run)  # one whose slot was released before, and whose pod is gone
 
     def _finish(self, run: WorkerRun, result: RunResult) -> None:
         run.mark_ended(result, _now())
         if not run.revoked:
             if result.failed:
                 self.metrics.count("crosswind.pod_failures", result.reason or "Unknown")
-            else:
+            elif not run.settled:
                 self.registry.outbox.append(SlotReleased(run.workload))
         self.release_secret(run)
         self._not_newest(run)
@@ -217,10 +218,9 @@ class RunLifecycle:
         """Forget a run whose pod another executor has adopted."""
         run.recorded_elsewhere = True
         run.mark_pod_gone()
-        run.settle()
         if run.stage is not RunStage.ENDED:
             self._finish(run, RunResult(failed=False, message="adopted"))
-        self.forget_if_done(run)
+        self.settle(run)
 
     # --- give up ------------------------------------------------------------------------------------------------------
 
@@ -231,8 +231,18 @@ class RunLifecycle:
 
     def drop(self, run: WorkerRun) -> None:
         """Free the slot of a run that its task no longer needs, and delete its pod."""
-        self.registry.outbox.append(SlotReleased(run.workload))
+        self.release_slot(run)
         self._abandon(run)
+
+    def release_slot(self, run: WorkerRun) -> None:
+        """Free the slot of a run that has not ended as far as its pod was seen, but whose task needs no report.
+
+        The run stays until its pod's end is seen: the log is stored then, and the settings decide about the pod.
+        """
+        if not run.settled:
+            self.registry.outbox.append(SlotReleased(run.workload))
+        run.settle()
+        self._not_newest(run)
 
     def restart(self, run: WorkerRun) -> None:
         """Delete the pod of a task that was cleared before it began, so that the end of the run can be reported."""

@@ -158,7 +158,9 @@ class LogArchiver:
 
     def _has_log(self, run: WorkerRun) -> bool:
         """Return whether a run may have a log that only its pod holds."""
-        started = run.stage in (RunStage.RUNNING, RunStage.ENDED)
+        # A pod that is given up before it was seen to start may have started unseen, while the watch was silent.
+        unseen = run.revoked and run.stage is RunStage.CREATED
+        started = run.stage in (RunStage.RUNNING, RunStage.ENDED) or unseen
         return bool(run.task.ti_id) and started and not (run.log_on_volume and self._settings.spare)
 
     async def _archive(self, run: WorkerRun) -> None:

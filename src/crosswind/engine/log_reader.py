@@ -12,7 +12,7 @@ import logging
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 
-from crosswind.engine.state import PodDisposition, WorkerRun
+from crosswind.engine.state import PodDisposition, RunStage, WorkerRun
 from crosswind.engine.worker_pod import BASE
 from crosswind.errors import BadRequest, CrosswindError, Forbidden, NotFound
 from crosswind.kube.client import Client
@@ -62,16 +62,22 @@ class LogReader:
         """Return a run's log, or the part of it that can be read.
 
         The pod of a revoked run is being deleted: its log is followed for ``timeout`` seconds, with what its worker
-        prints while it ends.
+        prints while it ends. One that was not seen to start is asked first whether it has a log: thousands that wait
+        for a node may be given up at once.
         """
+        kept: KeptLog | None = None
+        if run.revoked and run.stage is RunStage.CREATED:
+            kept = await self._read_ended(run)
+            if not kept.size:
+                return kept
         if run.revoked:
-            kept = KeptLog(self._limit)
+            followed = KeptLog(self._limit)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
-                    await self._follow(run, kept)
-            if kept.size:
-                return kept
-        return await self._read_ended(run)
+                    await self._follow(run, followed)
+            if followed.size:
+                return followed
+        return await self._read_ended(run) if kept is None else kept
 
     async def _read_ended(self, run: WorkerRun) -> KeptLog:
         if run in self._followed:

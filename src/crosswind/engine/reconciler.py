@@ -62,7 +62,7 @@ def decide_outcome(run: WorkerRun, state: DatabaseState, settings: EngineSetting
     may have begun, so that it needs another try.
     """
     match state:
-        case DatabaseState.SETTLED | DatabaseState.DELETED:
+        case DatabaseState.SETTLED | DatabaseState.SETTLED_AFTER_START | DatabaseState.DELETED:
             return "settled"
         case DatabaseState.RESTARTING:
             return FinalState.SUCCESS  # Airflow then runs it again; FAILED would add the retry delay

@@ -1,6 +1,9 @@
 """Compares runs that have not started with the database: a pending pod cannot notice that its task was cleared.
 
 A worker that has started learns from its heartbeats that its task was cleared, marked or deleted, and ends by itself.
+While the watch is silent, such a worker may start and end unseen. Then the database shows that it has started, and its
+pod stays: it holds the log, and the settings decide what happens to it.
+
 ``UnstartedPodReconciler.run`` is one loop with a thread for its queries; both end when it is cancelled.
 """
 
@@ -28,22 +31,30 @@ _RUNS_PER_QUERY = 500
 _UNSTARTED = RunStage.ADOPTING, RunStage.WAITING, RunStage.CREATED
 
 
-def decide_unstarted(run: WorkerRun, state: DatabaseState) -> Literal["keep", "drop", "restart"]:
+def decide_unstarted(run: WorkerRun, state: DatabaseState) -> Literal["keep", "drop", "release", "restart"]:
     """Decide what happens to a run that has not ended, given what the database says.
 
-    ``drop``: delete the pod, report nothing. ``restart``: delete the pod, then report that the cleared task has ended.
+    ``drop``: delete the pod, report nothing. ``release``: free the slot, and leave the pod to the watch. ``restart``:
+    delete the pod, then report that the cleared task has ended.
     """
     if run.revoked or run.stage is RunStage.ENDED:
         return "keep"
     if state is DatabaseState.DELETED:
         return "drop"  # also if it has started: a worker that hangs sends no heartbeats
-    if run.stage not in _UNSTARTED:
+    if run.stage not in _UNSTARTED or run.settled:
         return "keep"
-    if state is DatabaseState.SETTLED:
+    if state is DatabaseState.SETTLED_AFTER_START and _may_have_started(run):
+        return "release"
+    if state in (DatabaseState.SETTLED, DatabaseState.SETTLED_AFTER_START):
         return "drop"
     if state in (DatabaseState.RESTARTING, DatabaseState.UNSERIALIZED) and run.stage is not RunStage.ADOPTING:
         return "restart"
     return "keep"
+
+
+def _may_have_started(run: WorkerRun) -> bool:
+    """Whether it may be the run's own pod that started the task: there is one, and no other pod has had the task."""
+    return run.stage is not RunStage.WAITING and not run.failed_claims
 
 
 class UnstartedPodReconciler:
@@ -95,5 +106,8 @@ class UnstartedPodReconciler:
         if decision == "drop":
             log.info("Pod %s is deleted: its task was cleared, marked or deleted", run.pod_path)
             self._lifecycle.drop(run)
+        elif decision == "release":
+            log.info("The task of pod %s has ended before the pod was seen to start", run.pod_path)
+            self._lifecycle.release_slot(run)
         elif decision == "restart":
             self._lifecycle.restart(run)

@@ -26,7 +26,7 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.utils.session import create_session
 from airflow.utils.sqlalchemy import UtcDateTime
 from airflow.utils.state import CallbackState, TaskInstanceState
-from sqlalchemy import Column, Row, Select, String, Table, delete, insert, select, tuple_, update
+from sqlalchemy import Column, Row, Select, String, Table, and_, delete, insert, select, tuple_, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import InstrumentedAttribute, Session, lazyload
 
@@ -70,6 +70,10 @@ _COLUMNS = (
     TaskInstance.external_executor_id,
     TaskInstance.queued_by_job_id,
     TaskInstance.try_number,
+    # Whether a worker has started it since it was queued last. Core leaves the columns of an earlier try in the row, so
+    # that their values alone show nothing. ``start_date`` is no evidence: marking sets it, too, and a try that resumes
+    # after a deferral keeps it. An adoption sets a missing ``last_heartbeat_at``, but never ``hostname``.
+    and_(TaskInstance.hostname != "", TaskInstance.last_heartbeat_at >= TaskInstance.queued_dttm).label("started"),
 )
 
 
@@ -81,18 +85,26 @@ class CallbackRef:
 
 
 def database_state_of(
-    ref: TaskInstanceRef, job_id: int | None, state: str | None, external_id: str | None, queued_by: int | None
+    ref: TaskInstanceRef,
+    job_id: int | None,
+    state: str | None,
+    external_id: str | None,
+    queued_by: int | None,
+    started: bool | None = False,
 ) -> DatabaseState:
     """Return what a task instance's row says about the pod of ``ref``.
+
+    ``started``: a worker has started the row since it was queued last.
 
     A row that belongs to another pod (queued again after a deferral, which changes the external id) or to another
     scheduler is settled for this pod. So a pod that lost the race to start the task instance is never reported.
     """
     if None not in (ref.external_id, external_id) and ref.external_id != external_id:
         return DatabaseState.SETTLED
+    settled = DatabaseState.SETTLED_AFTER_START if started else DatabaseState.SETTLED
     if None not in (job_id, queued_by) and queued_by not in (job_id, ref.former_job):
-        return DatabaseState.SETTLED
-    return _DATABASE_STATES.get(TaskInstanceState(state), DatabaseState.SETTLED) if state else DatabaseState.SETTLED
+        return settled
+    return _DATABASE_STATES.get(TaskInstanceState(state), settled) if state else settled
 
 
 def _save_position(position: WatchPosition, session: Session) -> None:
@@ -130,6 +142,8 @@ class _TaskRow(Protocol):
     external_executor_id: str | None
     queued_by_job_id: int | None
     try_number: int
+    started: bool | None
+    """None where a column that decides is NULL."""
 
 
 class AirflowMetadataDatabase:
@@ -188,8 +202,10 @@ class AirflowMetadataDatabase:
             if row is None:
                 return DatabaseState.DELETED
             if not _was_cleared_while_running(row, workload):
-                return DatabaseState.SETTLED
-        return database_state_of(ref, self._job_id, row.state, row.external_executor_id, row.queued_by_job_id)
+                # Of a try that ended or was cleared: until the next one is queued, the row has the times of this one.
+                return database_state_of(ref, None, None, row.external_executor_id, None, row.started)
+        queued_by = row.queued_by_job_id
+        return database_state_of(ref, self._job_id, row.state, row.external_executor_id, queued_by, row.started)
 
     def _callback_states(self, workloads: list[Workload]) -> dict[Workload, DatabaseState]:
         ids = [workload.ref.callback_id for workload in workloads]
