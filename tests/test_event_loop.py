@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -10,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from crosswind import event_loop
 from crosswind.event_loop import BackgroundStream, BlockingCallThread, LoopThread, call_blocking, run_in_own_loop
+from crosswind.podrun.follow import ContainerLine, PodNews, memory_of
 from deadlines import scaled
 
 
@@ -81,12 +84,38 @@ def test_a_stream_gives_items_in_order_and_ends_with_its_work() -> None:
         for number in range(30_000):  # more than may wait
             await put(number)
 
-    with BackgroundStream(count) as stream:
+    with BackgroundStream(count, sys.getsizeof) as stream:
         assert list(stream) == list(range(30_000))
 
 
+def test_long_lines_wait_when_the_buffer_has_its_bytes() -> None:
+    count, line = 1000, ContainerLine("base", "", "x" * 100_000)
+    at_rest, buffered = threading.Event(), 0
+
+    async def produce(put: Callable[[PodNews], Awaitable[None]]) -> None:
+        nonlocal buffered
+        lines_put = 0
+
+        async def put_all() -> None:
+            nonlocal lines_put
+            for _ in range(count):
+                await put(line)
+                lines_put += 1
+
+        producer = asyncio.create_task(put_all())
+        await asyncio.wait([producer], timeout=scaled(0.5))
+        buffered = lines_put * memory_of(line)
+        at_rest.set()
+        await producer
+
+    with BackgroundStream(produce, memory_of) as stream:
+        assert at_rest.wait(scaled(20))
+        assert 0 < buffered <= event_loop._MAX_BUFFERED_BYTES + memory_of(line)
+        assert sum(1 for _ in stream) == count
+
+
 def take(work: Callable[[Put], Coroutine[Any, Any, None]], act: Callable[[BackgroundStream[int], int], object]) -> None:
-    with BackgroundStream(work) as stream:
+    with BackgroundStream(work, sys.getsizeof) as stream:
         for item in stream:
             act(stream, item)
 

@@ -37,6 +37,9 @@ _START_TIMEOUT_S = 30.0
 _MAX_BUFFERED_ITEMS = 10_000
 """Items, most of them log lines, that a ``BackgroundStream`` buffers for a slow caller before its work waits."""
 
+_MAX_BUFFERED_BYTES = 16 * 1024 * 1024
+"""The same in bytes: a log line may have a MiB. Ten thousand ordinary lines have one or two."""
+
 _BUFFER_POLL_S = 0.01
 
 _CANCELLATION_WAIT_S = 0.5
@@ -288,15 +291,21 @@ def _resolve(loop: asyncio.AbstractEventLoop, result: asyncio.Future[Any], value
 class BackgroundStream(Generic[T]):
     """Items that a coroutine in a thread of its own produces, and a synchronous caller iterates over.
 
-    ``work`` gets a function that puts one item, and waits there while the caller is far behind. The iteration ends when
-    ``work`` returns, and raises what ``work`` raises. To leave the ``with`` block cancels ``work``, also when an
-    exception of a signal handler leaves it.
+    ``work`` gets a function that puts one item, and waits there while the caller is far behind. ``size_of``: the bytes
+    of an item. The iteration ends when ``work`` returns, and raises what ``work`` raises. To leave the ``with`` block
+    cancels ``work``, also when an exception of a signal handler leaves it.
     """
 
-    def __init__(self, work: Callable[[Callable[[T], Awaitable[None]]], Coroutine[Any, Any, None]]) -> None:
-        self._work = work
+    def __init__(
+        self,
+        work: Callable[[Callable[[T], Awaitable[None]]], Coroutine[Any, Any, None]],
+        size_of: Callable[[T], int],
+    ) -> None:
+        self._work, self._size_of = work, size_of
+        # Each is written by one thread alone, so that no item needs a lock; their difference is what the buffer holds.
+        self._bytes_put = self._bytes_taken = 0
         # Signal handlers put into it: SimpleQueue.put is reentrant, Queue.put would deadlock.
-        self._items: queue.SimpleQueue[T | _End] = queue.SimpleQueue()
+        self._items: queue.SimpleQueue[tuple[T, int] | _End] = queue.SimpleQueue()
         self._thread = LoopThread("crosswind-stream", self._run)
 
     def __enter__(self) -> Self:
@@ -308,11 +317,13 @@ class BackgroundStream(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         while True:
-            item = self._items.get()
-            if not isinstance(item, _End):
+            entry = self._items.get()
+            if not isinstance(entry, _End):
+                item, size = entry
+                self._bytes_taken += size
                 yield item
-            elif item.error is not None:
-                raise item.error
+            elif entry.error is not None:
+                raise entry.error
             else:
                 return
 
@@ -329,10 +340,15 @@ class BackgroundStream(Generic[T]):
             self.end()
 
     async def _put(self, item: T) -> None:
-        # The caller is a thread that reads a plain queue, so there is no event to wait for.
-        while self._items.qsize() > _MAX_BUFFERED_ITEMS:  # noqa: ASYNC110
+        # Asked before the item is put, so one that is larger than the limit still gets in. The caller is a thread that
+        # reads a plain queue, so there is no event to wait for.
+        while (  # noqa: ASYNC110
+            self._items.qsize() > _MAX_BUFFERED_ITEMS or self._bytes_put - self._bytes_taken > _MAX_BUFFERED_BYTES
+        ):
             await asyncio.sleep(_BUFFER_POLL_S)
-        self._items.put(item)
+        size = self._size_of(item)
+        self._bytes_put += size
+        self._items.put((item, size))
 
 
 class _End:

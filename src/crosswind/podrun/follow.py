@@ -38,6 +38,7 @@ __all__ = [
     "StateChange",
     "events_of",
     "follow_pod",
+    "memory_of",
     "pod_states",
 ]
 
@@ -58,6 +59,9 @@ _FLUSH_PAUSE_S = 2.0
 _LOG_RETRY_S = 0.2
 _BACKOFF_POLL_S = 30.0
 """Pause before the log of a container that waits for its restart is read again, in case its start is not observed."""
+
+_STATE_BYTES = 64 * 1024
+"""An ordinary pod in memory. Not measured, because a pod has a handful of states, and to walk through it costs more."""
 
 ContainerNames: TypeAlias = Literal[True] | Collection[str]
 """Names of containers; True is all of them."""
@@ -111,6 +115,15 @@ PodNews: TypeAlias = ContainerLine | EventMessage | StateChange
 NewsHandler: TypeAlias = Callable[[PodNews], Awaitable[None]]
 PodStates: TypeAlias = AsyncGenerator[tuple[Pod | None, bool]]
 """The states of a pod, each with whether it is gone."""
+
+
+def memory_of(news: PodNews) -> int:
+    """Return the bytes of memory that an item of news takes: an upper bound for a text, an estimate for a state."""
+    if isinstance(news, StateChange):
+        return _STATE_BYTES
+    # Four bytes a character are Python's widest form of a text. sys.getsizeof is exact, but costs as much again as the
+    # line's way through the buffer.
+    return len(news.text) if news.text.isascii() else 4 * len(news.text)
 
 
 async def follow_pod(

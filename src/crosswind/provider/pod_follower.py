@@ -15,7 +15,7 @@ from kubernetes.client import CoreV1Api
 
 from crosswind.errors import CrosswindError, PodTimeout
 from crosswind.event_loop import BackgroundStream
-from crosswind.podrun.follow import FollowOptions, PodNews, StateChange, follow_pod
+from crosswind.podrun.follow import FollowOptions, PodNews, StateChange, follow_pod, memory_of
 from crosswind.provider.hook_client import borrow_client
 
 __all__ = ["PodFollower"]
@@ -53,7 +53,7 @@ class PodFollower:
             async with await borrow_client(api) as client:
                 await follow_pod(client, name, namespace, wanted, hand)
 
-        feed = BackgroundStream(work)
+        feed = BackgroundStream(work, memory_of)
         feed.__enter__()
         self._feed, self._news = feed, iter(feed)
 
