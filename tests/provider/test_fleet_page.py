@@ -10,10 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from airflow import settings
 from sqlalchemy import Engine, insert, update
-from sqlalchemy.orm import Session, sessionmaker
-from tests.databases import DATABASES_AND_MARIADB
+from sqlalchemy.orm import Session
+from tests.databases import DATABASES_AND_MARIADB, use_as_airflows
 
 from crosswind.engine.fleet_snapshot import PodInFlight, SnapshotChanges
 from crosswind.provider import fleet_page, fleet_rows
@@ -35,8 +34,7 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(autouse=True)
 def session(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
-    maker = sessionmaker(engine, expire_on_commit=False)
-    monkeypatch.setattr(settings, "NonScopedSession", maker)
+    maker = use_as_airflows(engine, monkeypatch)
     make_tables()
     fleet_page.forget_recent()
     with maker() as session:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Collection
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tests.databases import sqlite, use_as_airflows
 
 from crosswind.engine.log_archiver import PodLog
 from crosswind.pods.kept_logs import KeptLog
-from crosswind.provider import log_handler, log_store
 from crosswind.provider.log_handler import ArchiveTaskHandler
+from crosswind.provider.log_store import DatabaseLogStore
 
 NOW = datetime.datetime.now(datetime.UTC)
 LONG_AGO = NOW - datetime.timedelta(days=1)
@@ -39,6 +41,15 @@ class Pods:
         return ([f"pod {left[-1]}"], [self.texts[left[-1]]]) if left else (["There is no pod"], [""])
 
 
+class Handler(ArchiveTaskHandler):
+    def __init__(self, executor: Pods) -> None:
+        super().__init__("/nowhere")
+        self._executor = executor
+
+    def _executor_of(self, ti: Any) -> Pods:
+        return self._executor
+
+
 @pytest.mark.parametrize(
     ("state", "ended", "kept", "pods", "lines"),
     [
@@ -58,13 +69,15 @@ def test_each_pod_of_a_try_is_shown_once_from_the_archive_or_from_the_pod(
     kept: list[str],
     pods: dict[str, str],
     lines: list[list[str]],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    executor = Pods(**pods)
-    loader = SimpleNamespace(get_default_executor=lambda: executor)
-    monkeypatch.setattr(log_handler, "ExecutorLoader", loader)
-    monkeypatch.setattr(log_store, "read_logs", lambda _: [archived(pod, f"poke {pod}") for pod in kept])
-    ti: Any = SimpleNamespace(id="ti", state=state, end_date=ended, executor=None)
-    sources, logs = ArchiveTaskHandler("/nowhere")._read_remote_logs(ti, 1)
+    with sqlite(tmp_path) as engine:
+        use_as_airflows(engine, monkeypatch)
+        for pod in kept:
+            DatabaseLogStore().store([archived(pod, f"poke {pod}")])
+        ti: Any = SimpleNamespace(id="ti", state=state, end_date=ended)
+        sources, logs = Handler(Pods(**pods))._read_remote_logs(ti, 1)
+        engine.dispose()
     assert [list(log) for log in logs] == lines
     assert len(sources) == len(lines)

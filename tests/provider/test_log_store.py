@@ -32,7 +32,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def engine(server: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
     """A database without our tables, as Airflow's own."""
     METADATA.drop_all(server)
-    monkeypatch.setattr(tables, "_known_tables", {})
+    tables._known_tables.clear()
     use_as_airflows(server, monkeypatch)
     return server
 

@@ -6,10 +6,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from airflow import settings
 from sqlalchemy import Engine, create_engine, update
-from sqlalchemy.orm import Session, sessionmaker
-from tests.databases import DATABASES_AND_MARIADB
+from sqlalchemy.orm import Session
+from tests.databases import DATABASES_AND_MARIADB, use_as_airflows
 
 from crosswind.provider.pod_views import VIEWS, DatabasePodViews, look_at, read_details
 from crosswind.provider.tables import make_tables
@@ -24,8 +23,7 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(autouse=True)
 def session(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
-    maker = sessionmaker(engine, expire_on_commit=False)
-    monkeypatch.setattr(settings, "NonScopedSession", maker)
+    maker = use_as_airflows(engine, monkeypatch)
     make_tables()
     with maker() as session:
         yield session
@@ -71,7 +69,7 @@ def test_a_description_that_no_column_takes_is_left_out() -> None:
 
 def test_a_page_is_shown_although_no_scheduler_has_made_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     empty = create_engine("sqlite://")
-    monkeypatch.setattr(settings, "NonScopedSession", sessionmaker(empty))
+    use_as_airflows(empty, monkeypatch)
     look_at({"a": "7"})
     assert read_details(["a"]) == {}
     empty.dispose()

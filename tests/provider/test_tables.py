@@ -36,7 +36,7 @@ def engine(server: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
     """A database with our tables, all empty, which no process has seen yet."""
     METADATA.drop_all(server)
     METADATA.create_all(server)
-    monkeypatch.setattr(tables, "_known_tables", {})
+    tables._known_tables.clear()
     use_as_airflows(server, monkeypatch)
     return server
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from crosswind.engine.column_text import storable
+from crosswind.engine.outage_log import OutageLog
 from crosswind.engine.state import RunStage, WorkerRun
 from crosswind.event_loop import BlockingCallThread
 
@@ -162,7 +163,7 @@ class SnapshotReporter:
     ) -> None:
         self._runs, self._store, self._gauges = runs, store, gauges
         self._stored: dict[str, _Seen] = {}
-        self._failing = False
+        self._outage = OutageLog(log)
 
     async def run(self) -> None:
         """Report until cancelled."""
@@ -184,9 +185,8 @@ class SnapshotReporter:
         try:
             await thread.call(self._store.apply, changes, dict(self._gauges()))
         except Exception as error:
-            level = logging.DEBUG if self._failing else logging.WARNING  # one line per outage, not one per attempt
-            log.log(level, "The snapshot of the pods in flight is not stored: %s", error)
-            self._failing = True
+            self._outage.failed("The snapshot of the pods in flight is not stored: %s", error)
             return False
-        self._stored, self._failing = current, False
+        self._outage.worked()
+        self._stored = current
         return True

@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Protocol
 
 from crosswind.engine.lifecycle import RunLifecycle
+from crosswind.engine.outage_log import OutageLog
 from crosswind.engine.pod_history import pod_detail
 from crosswind.engine.state import WorkerRun
 from crosswind.errors import CrosswindError
@@ -59,19 +60,17 @@ class PodInspector:
     async def run(self) -> None:
         """Work until cancelled."""
         thread = BlockingCallThread("crosswind-views", _DATABASE_TIMEOUT_S)
-        failing = False
+        outage = OutageLog(log)
         try:
             while True:
                 await asyncio.sleep(_LOOK_EVERY_S)
                 try:
                     await self._answer(thread)
                 except Exception as error:  # a page that stays without its details is worth less than the session
-                    level = logging.DEBUG if failing else logging.WARNING  # one line per outage, not one per attempt
-                    log.log(level, "Pods that somebody looks at are not described: %s", error)
-                    failing = True
+                    outage.failed("Pods that somebody looks at are not described: %s", error)
                     await asyncio.sleep(_PAUSE_S)
                 else:
-                    failing = False
+                    outage.worked()
         finally:
             thread.close()
 

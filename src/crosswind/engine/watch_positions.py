@@ -9,6 +9,7 @@ import asyncio
 import logging
 
 from crosswind.engine.database import MetadataDatabase, WatchPosition
+from crosswind.engine.outage_log import OutageLog
 from crosswind.engine.watcher import WorkerWatcher
 from crosswind.event_loop import call_blocking
 from crosswind.pods.naming import label_value
@@ -38,7 +39,7 @@ class WatchPositions:
         self._database = database
         self._watcher = watcher
         self._saved: dict[str | None, str] = {}
-        self._failing = False
+        self._outage = OutageLog(log)
 
     async def run(self) -> None:
         """Save until cancelled."""
@@ -64,9 +65,7 @@ class WatchPositions:
         try:
             await call_blocking(self._database.save_positions, positions)
         except Exception as error:
-            level = logging.DEBUG if self._failing else logging.WARNING  # one line per outage, not one per attempt
-            log.log(level, "The positions of watches could not be saved, trying again: %s", error)
-            self._failing = True
+            self._outage.failed("The positions of watches could not be saved, trying again: %s", error)
         else:
             self._saved |= changed
-            self._failing = False
+            self._outage.worked()

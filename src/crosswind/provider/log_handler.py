@@ -56,10 +56,13 @@ class ArchiveTaskHandler(FileTaskHandler):
         logs = [lines_of(pod.content) for pod in archived]
         # A try has several pods where it was deferred or rescheduled: that of the last one may not be stored yet.
         if ti.state not in _UNFINISHED and (not archived or _ended_lately(ti)):
-            pod_sources, pod_logs = _read_pod(ti, try_number, {pod.pod for pod in archived})
+            pod_sources, pod_logs = _read_pod(self._executor_of(ti), ti, try_number, {pod.pod for pod in archived})
             if pod_logs or not archived:
                 sources, logs = sources + pod_sources, logs + pod_logs
         return sources, logs
+
+    def _executor_of(self, ti: TaskInstance) -> object:
+        return ExecutorLoader.load_executor(ti.executor) if ti.executor else ExecutorLoader.get_default_executor()
 
 
 def _read_archive(ti: TaskInstance) -> tuple[list[str], list[PodLog]]:
@@ -78,12 +81,11 @@ def _ended_lately(ti: TaskInstance) -> bool:
     return ti.end_date is None or datetime.datetime.now(datetime.UTC) - ti.end_date < _STORED_AFTER
 
 
-def _read_pod(ti: TaskInstance, try_number: int, stored: Collection[str]) -> SourcesAndLogs:
+def _read_pod(executor: object, ti: TaskInstance, try_number: int, stored: Collection[str]) -> SourcesAndLogs:
     """Read the log of a pod that still exists, through the task's executor if that is Crosswind's.
 
     ``stored``: uids of pods whose log is in the archive.
     """
-    executor = ExecutorLoader.load_executor(ti.executor) if ti.executor else ExecutorLoader.get_default_executor()
     # The method is looked up by name: an import of our executor would load the whole engine into an API server whose
     # tasks another executor runs.
     read_pod_log = getattr(executor, "read_pod_log", None)

@@ -21,6 +21,7 @@ from crosswind.provider.tables import (
     explained_errors,
     is_transient,
     make_tables,
+    read_rows,
 )
 
 __all__ = ["DatabaseLogStore", "read_logs"]
@@ -112,5 +113,5 @@ def _store_errors() -> Iterator[None]:
 def read_logs(ti_id: UUID | str) -> list[PodLog]:
     """Return the logs of a task instance's pods, in the order in which they ended. Raises SQLAlchemy's errors."""
     query = select(_LOGS).where(_LOGS.c.ti_id == str(ti_id)).order_by(_LOGS.c.stored_at)
-    with create_session(scoped=False) as session:
-        return [PodLog(row.pod, row.ti_id, row.name, row.size, row.content) for row in session.execute(query)]
+    rows = read_rows(query, _LOGS)
+    return [PodLog(row["pod"], row["ti_id"], row["name"], row["size"], row["content"]) for row in rows]
