@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from crosswind.engine.database import DatabaseState, MetadataDatabase, WatchPosition
 from crosswind.engine.housekeeping import Housekeeper
@@ -58,6 +59,10 @@ _FIRST_LABEL_RETRY_S, _MAX_LABEL_RETRY_S = 2.0, 60.0
 _RETRY_S = 5.0
 _UNLISTED_S = 60.0
 """Seconds without a list of pods until the database is asked which tasks have ended meanwhile."""
+_FIRST_SEARCH_RETRY_S, _MAX_SEARCH_RETRY_S = 2.0, 60.0
+"""Seconds until all pods are searched again: one search lists the pods of whole namespaces."""
+_ALIVE_EVERY_S = 10.0
+"""Seconds between two questions whether an executor is alive after all."""
 _OUTDATED_HEARTBEAT_S = 40.0
 """Seconds after which a scheduler that was killed no longer counts as alive: Airflow's default threshold is 30."""
 _WATCH_AHEAD_S = 900.0
@@ -200,6 +205,31 @@ def _untrimmed(pod: Manifest) -> Manifest:
     return pod
 
 
+@dataclass(slots=True)
+class _Adoption:
+    """How far the adoption of one executor's pods has come. Times in monotonic seconds."""
+
+    watch: OrphanWatch
+    began: float
+    adopted: bool = False
+    """Whether there were runs to adopt."""
+    released_at: float = 0.0
+    """When the database was last asked which of the tasks have ended."""
+    alive_asked_at: float = -math.inf
+    search_at: float = -math.inf
+    """No search among all pods before."""
+    failed_searches: int = 0
+    """In a row."""
+
+    def postpone_search(self, error: Exception, now: float) -> int:
+        """Count a failed search, and set the time of the next one. Return the log level: a warning per outage."""
+        self.failed_searches += 1
+        self.search_at = now + pause_after(
+            self.failed_searches, error, first=_FIRST_SEARCH_RETRY_S, ceiling=_MAX_SEARCH_RETRY_S
+        )
+        return logging.WARNING if self.failed_searches == 1 else logging.DEBUG
+
+
 class PodAdopter:
     """Finds out what became of the runs at ADOPTING.
 
@@ -284,49 +314,52 @@ class PodAdopter:
             for position in await self._load_positions(_MAX_POSITION_AGE_S)
             if position.executor == watch.owner
         }
-        began = asked = _now()
-        adopted = False
+        adoption = _Adoption(watch, began=_now(), released_at=_now())
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(watch.run(dict.fromkeys(self._settings.namespaces, "") | saved))
-            while not await self._is_done(watch, adopted, _now() - began):
+            while not await self._is_done(adoption):
                 if watch.listed:
-                    adopted = await self._adopt_known(watch) or adopted
-                elif _now() - asked > _UNLISTED_S:
-                    asked = _now()
+                    await self._adopt_known(adoption)
+                elif _now() - adoption.released_at > _UNLISTED_S:
+                    adoption.released_at = _now()
                     await self._release_settled(watch.owner)
                 await asyncio.sleep(_POLL_S)
             watching.cancel()
-        if adopted:
+        if adoption.adopted:
             self._housekeeper.sweep_soon()
 
-    async def _is_done(self, watch: OrphanWatch, adopted: bool, age: float) -> bool:
+    async def _is_done(self, adoption: _Adoption) -> bool:
         """Return whether the executor needs no watch any more: after adoption, or when it is alive after all.
 
         Until Airflow requests the adoption, its pods are watched, so that the last state of none is missed.
         """
-        runs = self._registry.runs.values()
-        if any(run.adoption is not None and run.adoption.owner == watch.owner for run in runs):
+        owner, runs = adoption.watch.owner, self._registry.runs.values()
+        if any(run.adoption is not None and run.adoption.owner == owner for run in runs):
             return False
-        if adopted or age > _WATCH_AHEAD_S:
+        age = _now() - adoption.began
+        if adoption.adopted or age > _WATCH_AHEAD_S:
             return True
-        if age < _OUTDATED_HEARTBEAT_S:
+        if age < _OUTDATED_HEARTBEAT_S or _now() - adoption.alive_asked_at < _ALIVE_EVERY_S:
             return False
-        return watch.owner in map(label_value, await call_blocking(self._database.live_executors))
+        adoption.alive_asked_at = _now()
+        return owner in map(label_value, await call_blocking(self._database.live_executors))
 
     def _adopting(self, owner: str) -> dict[str, WorkerRun]:
         """Return the runs at ADOPTING of a dead executor, by the task instance's id."""
         runs = self._registry.at(RunStage.ADOPTING)
         return {run.adoption.ti_id: run for run in runs if run.adoption is not None and run.adoption.owner == owner}
 
-    async def _adopt_known(self, watch: OrphanWatch) -> bool:
-        """Adopt the runs that have a pod, or had one, and end the others. Return whether there were any."""
+    async def _adopt_known(self, adoption: _Adoption) -> None:
+        """Adopt the runs that have a pod, or had one, and end the others."""
+        watch = adoption.watch
         runs = self._adopting(watch.owner)
         if not runs:
-            return False
+            return
+        adoption.adopted = True
         await self._adopt_matching(runs, watch.pods(), watch.pod, watch)
-        if remaining := {ti_id: run for ti_id, run in runs.items() if run.stage is RunStage.ADOPTING}:
-            await self._search_all_pods(remaining, watch)
-        return True
+        remaining = {ti_id: run for ti_id, run in runs.items() if run.stage is RunStage.ADOPTING}
+        if remaining and _now() >= adoption.search_at:
+            await self._search_all_pods(remaining, adoption)
 
     async def _adopt_matching(
         self,
@@ -342,17 +375,19 @@ class PodAdopter:
             if number % _PODS_PER_TURN == 0:
                 await asyncio.sleep(0)
 
-    async def _search_all_pods(self, runs: Mapping[str, WorkerRun], watch: OrphanWatch) -> None:
+    async def _search_all_pods(self, runs: Mapping[str, WorkerRun], adoption: _Adoption) -> None:
         """Search among all worker pods: a pod may carry the label of an executor that died while it adopted."""
         pods = PackedObjects()
         labels = ",".join(f"{key}={value}" for key, value in WORKER_LABEL.items())
         try:
-            for namespace in watch.namespaces:
+            for namespace in adoption.watch.namespaces:
                 await self._client.list_mapped(PODS, pods.add, namespace=namespace, labels=labels)
         except CrosswindError as error:
-            log.warning("The pods of adopted tasks could not be listed, trying again: %s", error)
+            level = adoption.postpone_search(error, _now())
+            log.log(level, "The pods of adopted tasks could not be listed, trying again: %s", error)
             return
-        await self._adopt_matching(runs, map(as_pod, pods.values()), lambda uid: as_pod(pods[uid]), watch)
+        adoption.failed_searches = 0
+        await self._adopt_matching(runs, map(as_pod, pods.values()), lambda uid: as_pod(pods[uid]), adoption.watch)
         for run in runs.values():
             self._lose(run)
 
