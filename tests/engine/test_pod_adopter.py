@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +15,7 @@ from tests.engine.recording import RecordedLifecycle
 from crosswind import errors
 from crosswind.engine import adoption
 from crosswind.engine.adoption import PodAdopter
-from crosswind.engine.database import WatchPosition
+from crosswind.engine.database import DatabaseState, WatchPosition
 from crosswind.engine.state import WORKER_LABEL, AdoptionRequest, RunStage, WorkerRun, Workload
 from crosswind.engine.watcher import WorkerWatcher
 from crosswind.engine.worker_pod import WorkerTask, worker_name
@@ -71,12 +71,17 @@ class Database:
     def __init__(self) -> None:
         self.positions: list[WatchPosition] = []
         self.failures: list[Exception] = []
-        self.alive_questions = 0
+        self.state = DatabaseState.RUNNING
+        self.alive_questions = self.state_questions = 0
 
     def load_positions(self, _: str, __: float) -> list[WatchPosition]:
         if self.failures:
             raise self.failures.pop(0)
         return self.positions
+
+    def workload_states(self, workloads: Collection[Workload]) -> dict[Workload, DatabaseState]:
+        self.state_questions += 1
+        return dict.fromkeys(workloads, self.state)
 
     def live_executors(self) -> list[str]:
         self.alive_questions += 1
@@ -156,6 +161,57 @@ async def test_during_an_outage_searches_are_rare_and_one_line_of_the_log(caplog
         del api.failures[ALL_WORKERS]
         await until(lambda: run.stage is RunStage.ENDED)
     assert run.reason == "PodLost"
+
+
+async def test_a_namespace_that_refuses_does_not_stop_the_adoption_in_the_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    there, lost = a_task("there"), a_task("lost")
+    api = Api(pod_of(there, "a"))
+    api.failures["b"] = errors.Forbidden("pods is forbidden", status=403)
+    async with adopting(api, Database(), "a", "b") as former:
+        found, missing = former.request(there), former.request(lost)
+        await until(lambda: adopted(found))
+        assert api.pods[0]["metadata"]["labels"]["airflow-worker"] == NEW
+        await until(lambda: "may be in namespaces that could not be searched: b: pods is forbidden" in caplog.text)
+        assert missing.stage is RunStage.ADOPTING
+
+
+async def test_a_namespace_of_a_former_watch_that_refuses_does_not_stop_the_adoption() -> None:
+    task, database = a_task("task"), Database()
+    database.positions = [WatchPosition(FORMER, Api.host, namespace, "") for namespace in ("gone", None)]
+    api = Api(pod_of(task, "a"))
+    api.failures = {name: errors.Forbidden("pods is forbidden", status=403) for name in ("gone", None)}
+    async with adopting(api, database, "a") as former:
+        run = former.request(task)
+        await until(lambda: adopted(run))
+
+
+async def test_no_task_is_lost_while_a_namespace_gives_no_answer() -> None:
+    task = a_task("task")
+    api = Api(pod_of(task, "b"))
+    api.failures["b"] = errors.ServerError("etcd leader changed", status=503)
+    async with adopting(api, Database(), "a", "b") as former:
+        run = former.request(task)
+        await until(lambda: len([place for place, _ in api.lists if place == "b"]) > 2)
+        assert run.stage is RunStage.ADOPTING
+        del api.failures["b"]
+        await until(lambda: adopted(run))
+
+
+async def test_a_task_that_ends_while_its_pod_may_not_be_looked_for_frees_its_slot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(adoption, "_UNLISTED_S", 0.5)
+    api, database = Api(), Database()
+    api.failures["b"] = errors.Forbidden("pods is forbidden", status=403)
+    async with adopting(api, database, "a", "b") as former:
+        run = former.request(a_task("task"))
+        await until(lambda: database.state_questions)
+        assert run.stage is RunStage.ADOPTING
+        database.state = DatabaseState.SETTLED
+        await until(lambda: run.stage is RunStage.ENDED)
+    assert not run.failed
 
 
 async def test_the_database_is_seldom_asked_whether_an_executor_without_tasks_is_alive(

@@ -16,7 +16,9 @@ from crosswind import errors
 from crosswind.engine.housekeeping import Housekeeper
 from crosswind.engine.log_archiver import LogArchiver
 from crosswind.engine.pod_cleanup import PodCleaner
+from crosswind.engine.state import RunStage, Workload
 from crosswind.engine.sweep import LeftoverSweep
+from crosswind.engine.worker_pod import WorkerTask
 from crosswind.engine.workload_secrets import SECRET_LABELS
 from crosswind.kube.client import Client
 from crosswind.settings import ArchiveSettings, EngineSettings
@@ -167,6 +169,22 @@ async def test_a_namespace_that_may_not_be_read_does_not_stop_the_others() -> No
         await sweep.sweep()
     assert api.listed.count("b") == 3  # orphans, Secrets and pods of our own
     assert [run.name for run in put] == ["pod-0"]
+
+
+async def test_a_callback_that_is_being_adopted_gets_no_second_run() -> None:
+    class Callbacks(Database):
+        def orphaned_workloads(self, pods: Any) -> dict[str, Any]:
+            task = WorkerTask("dag", "callback", "c", 1, "c")
+            return {uid: Workload("callback c", task, 0.0, None, exit_decides=True) for uid in pods}
+
+    lifecycle = RecordedLifecycle()
+    sweep = LeftoverSweep(
+        Api(), lifecycle, EngineSettings("7", namespaces=("a",)), Callbacks(), SimpleNamespace(put=id)
+    )  # type: ignore[arg-type]
+    for _ in range(3):
+        await sweep.sweep()
+    (run,) = lifecycle.registry.runs.values()
+    assert run.stage is RunStage.ADOPTING
 
 
 async def test_a_sweep_that_fails_is_repeated_soon_and_ever_later() -> None:

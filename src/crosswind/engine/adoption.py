@@ -13,6 +13,7 @@ import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from crosswind.engine.database import DatabaseState, MetadataDatabase, WatchPosition
 from crosswind.engine.housekeeping import Housekeeper
@@ -149,12 +150,19 @@ class OrphanWatch:
         self._registry = registry
         self._watcher = watcher
         self._informers: dict[str | None, Informer] = {}
-        self._gone = PackedObjects()
+        self._gone: dict[str | None, PackedObjects] = {}
 
     @property
-    def listed(self) -> bool:
-        """Whether all pods are known by now."""
-        return bool(self._informers) and all(informer.listed.is_set() for informer in self._informers.values())
+    def listed(self) -> frozenset[str | None]:
+        """The namespaces whose pods are all known by now; None: the whole cluster."""
+        return frozenset(namespace for namespace, informer in self._informers.items() if informer.listed.is_set())
+
+    @property
+    def settled(self) -> bool:
+        """Whether each namespace is listed or refuses: a wait for those that are left would have no end."""
+        return bool(self._informers) and all(
+            informer.listed.is_set() or _refuses(informer.trouble) for informer in self._informers.values()
+        )
 
     @property
     def namespaces(self) -> Collection[str | None]:
@@ -163,42 +171,55 @@ class OrphanWatch:
 
     async def run(self, positions: Mapping[str | None, str]) -> None:
         """Watch until cancelled. ``positions``: where to continue in each namespace (None: all), "" if not known."""
-        watched = {place: version for place, version in positions.items() if place is None or None not in positions}
         labels = f"kubernetes_executor=True,airflow-worker={self.owner}"
-        self._informers = {
-            namespace: Informer(self._client, PODS, namespace=namespace, labels=labels, trim=_untrimmed)
-            for namespace in watched
-        }
         async with asyncio.TaskGroup() as group:
-            for namespace, informer in self._informers.items():
-                group.create_task(informer.run(self._on_event, version=watched[namespace] or None))
+            for namespace, version in positions.items():
+                informer = Informer(self._client, PODS, namespace=namespace, labels=labels, trim=_untrimmed)
+                gone = PackedObjects()
+                self._informers[namespace], self._gone[namespace] = informer, gone
+                group.create_task(informer.run(partial(self._on_event, gone), version=version or None))
 
     def pods(self) -> Iterator[Pod]:
-        """Yield all pods, deleted ones too. Each is unpacked on its own: thousands do not fill the memory at once."""
-        for informer in self._informers.values():
-            yield from map(as_pod, informer.objects.values())
-        yield from map(as_pod, self._gone.values())
+        """Yield the pods of the listed namespaces, deleted ones too.
+
+        A namespace that is not listed yet may still report a later pod of the same task. Each pod is unpacked on its
+        own: thousands do not fill the memory at once.
+        """
+        for namespace in self.listed:
+            yield from map(as_pod, self._informers[namespace].objects.values())
+            yield from map(as_pod, self._gone[namespace].values())
 
     def pod(self, uid: str) -> Pod:
         """Return the newest state of a pod, the last one if it was deleted; KeyError for an unknown uid."""
         existing = (informer.objects.get(uid) for informer in self._informers.values())
-        return as_pod(next(filter(None, existing), None) or self._gone[uid])
+        pod = next(filter(None, existing), None) or self._deleted(uid)
+        if pod is None:
+            raise KeyError(uid)
+        return as_pod(pod)
 
     def last_state(self, uid: str) -> Pod | None:
         """Return the last state of a pod that is deleted or has another label; None for one that still exists."""
-        state = self._gone.get(uid)
+        state = self._deleted(uid)
         return None if state is None else as_pod(state)
 
-    def _on_event(self, event: InformerEvent) -> None:
+    def _deleted(self, uid: str) -> Manifest | None:
+        return next(filter(None, (gone.get(uid) for gone in self._gone.values())), None)
+
+    def _on_event(self, gone: PackedObjects, event: InformerEvent) -> None:
         metadata = as_pod(event.object)["metadata"]
         if event.type == "DELETED":
-            self._gone[metadata["uid"]] = event.object
+            gone[metadata["uid"]] = event.object
         run = self._registry.pods.get((metadata["namespace"], metadata["name"]))
         if run is None or run.adoption is None or run.uid != metadata["uid"]:
             return
         # Our own relabelling, too, ends in DELETED here, without a deletionTimestamp: the watcher then has the pod.
         if event.type != "DELETED" or "deletionTimestamp" in metadata:
             self._watcher.on_event(event)
+
+
+def _refuses(error: CrosswindError | None) -> bool:
+    """Return whether a namespace may not be read: its Role is missing, or the namespace itself."""
+    return error is not None and not is_transient(error)
 
 
 def _untrimmed(pod: Manifest) -> Manifest:
@@ -213,6 +234,8 @@ class _Adoption:
     began: float
     adopted: bool = False
     """Whether there were runs to adopt."""
+    matched: tuple[frozenset[str | None], frozenset[str]] | None = None
+    """The listed namespaces and the runs of the last comparison."""
     released_at: float = 0.0
     """When the database was last asked which of the tasks have ended."""
     alive_asked_at: float = -math.inf
@@ -221,7 +244,16 @@ class _Adoption:
     failed_searches: int = 0
     """In a row."""
 
-    def postpone_search(self, error: Exception, now: float) -> int:
+    def is_new(self, listed: frozenset[str | None], runs: Iterable[str]) -> bool:
+        """Return whether runs and listed namespaces must be compared.
+
+        A run may wait for one namespace while another one is listed. To compare all pods at each poll would cost the
+        event loop more than everything else.
+        """
+        before, self.matched = self.matched, (listed, frozenset(runs))
+        return bool(listed) and self.matched != before
+
+    def postpone_search(self, error: Exception | None, now: float) -> int:
         """Count a failed search, and set the time of the next one. Return the log level: a warning per outage."""
         self.failed_searches += 1
         self.search_at = now + pause_after(
@@ -316,13 +348,9 @@ class PodAdopter:
         }
         adoption = _Adoption(watch, began=_now(), released_at=_now())
         async with asyncio.TaskGroup() as group:
-            watching = group.create_task(watch.run(dict.fromkeys(self._settings.namespaces, "") | saved))
+            watching = group.create_task(watch.run(_starts(self._settings.namespaces, saved)))
             while not await self._is_done(adoption):
-                if watch.listed:
-                    await self._adopt_known(adoption)
-                elif _now() - adoption.released_at > _UNLISTED_S:
-                    adoption.released_at = _now()
-                    await self._release_settled(watch.owner)
+                await self._adopt_known(adoption)
                 await asyncio.sleep(_POLL_S)
             watching.cancel()
         if adoption.adopted:
@@ -350,16 +378,19 @@ class PodAdopter:
         return {run.adoption.ti_id: run for run in runs if run.adoption is not None and run.adoption.owner == owner}
 
     async def _adopt_known(self, adoption: _Adoption) -> None:
-        """Adopt the runs that have a pod, or had one, and end the others."""
+        """Adopt the runs whose pod is known by now, and end those that have none in any namespace."""
         watch = adoption.watch
-        runs = self._adopting(watch.owner)
-        if not runs:
-            return
-        adoption.adopted = True
-        await self._adopt_matching(runs, watch.pods(), watch.pod, watch)
-        remaining = {ti_id: run for ti_id, run in runs.items() if run.stage is RunStage.ADOPTING}
-        if remaining and _now() >= adoption.search_at:
+        runs, listed = self._adopting(watch.owner), watch.listed
+        adoption.adopted = adoption.adopted or bool(runs and listed)
+        if adoption.is_new(listed, runs):
+            await self._adopt_matching(runs, watch.pods(), watch.pod, watch)
+        remaining = _still_adopting(runs)
+        if remaining and listed and watch.settled and _now() >= adoption.search_at:
             await self._search_all_pods(remaining, adoption)
+            remaining = _still_adopting(remaining)
+        if remaining and _now() - adoption.released_at > _UNLISTED_S:
+            adoption.released_at = _now()
+            await self._release_settled(remaining, adoption)
 
     async def _adopt_matching(
         self,
@@ -376,20 +407,46 @@ class PodAdopter:
                 await asyncio.sleep(0)
 
     async def _search_all_pods(self, runs: Mapping[str, WorkerRun], adoption: _Adoption) -> None:
-        """Search among all worker pods: a pod may carry the label of an executor that died while it adopted."""
-        pods = PackedObjects()
+        """Search among all worker pods: a pod may carry the label of an executor that died while it adopted.
+
+        Ends the runs that have no pod, unless it may be in a namespace that refuses to be listed.
+        """
+        pods, refused = PackedObjects(), dict[str | None, CrosswindError]()
         labels = ",".join(f"{key}={value}" for key, value in WORKER_LABEL.items())
-        try:
-            for namespace in adoption.watch.namespaces:
+        for namespace in sorted(adoption.watch.namespaces, key=str):
+            try:
                 await self._client.list_mapped(PODS, pods.add, namespace=namespace, labels=labels)
-        except CrosswindError as error:
-            level = adoption.postpone_search(error, _now())
-            log.log(level, "The pods of adopted tasks could not be listed, trying again: %s", error)
+            except CrosswindError as error:
+                if is_transient(error):
+                    level = adoption.postpone_search(error, _now())
+                    log.log(level, "The pods of adopted tasks could not be listed, trying again: %s", error)
+                    return
+                refused[namespace] = error
+        await self._adopt_matching(runs, map(as_pod, pods.values()), lambda uid: as_pod(pods[uid]), adoption.watch)
+        if refused:
+            self._keep(_still_adopting(runs), adoption, refused)
             return
         adoption.failed_searches = 0
-        await self._adopt_matching(runs, map(as_pod, pods.values()), lambda uid: as_pod(pods[uid]), adoption.watch)
         for run in runs.values():
             self._lose(run)
+
+    def _keep(self, runs: Collection[str], adoption: _Adoption, refused: Mapping[str | None, CrosswindError]) -> None:
+        """Keep runs whose pods may be where this executor may not look: a second pod would run the task twice.
+
+        Airflow ends a task without a worker by itself, by its heartbeat or ``task_queued_timeout``.
+        """
+        if not runs:
+            return
+        level = adoption.postpone_search(None, _now())
+        places = "; ".join(f"{namespace or 'all namespaces'}: {error}" for namespace, error in refused.items())
+        log.log(
+            level,
+            "No pods were found of %d tasks of the former scheduler %s. They are not scheduled again, because their "
+            "pods may be in namespaces that could not be searched: %s",
+            len(runs),
+            adoption.watch.owner,
+            places,
+        )
 
     def _adopt(self, run: WorkerRun, pod: Pod, attempt: int, *, gone: bool) -> None:
         if run.stage is not RunStage.ADOPTING:
@@ -418,31 +475,32 @@ class PodAdopter:
 
     def _lose(self, run: WorkerRun) -> None:
         """End a run without a trace of a pod."""
+        self._end(run, RunResult(failed=True, reason="PodLost", message=_LOST_MESSAGE, lost=True))
+
+    def _end(self, run: WorkerRun, result: RunResult) -> None:
+        """End a run for which no pod is looked for any longer."""
         if run.stage is not RunStage.ADOPTING:
             return
         run.adoption = None
         run.mark_pod_gone()
         if run.revoked:
             self._lifecycle.forget_if_done(run)
-            return
-        self._lifecycle.end(run, RunResult(failed=True, reason="PodLost", message=_LOST_MESSAGE, lost=True))
+        else:
+            self._lifecycle.end(run, result)
 
-    async def _release_settled(self, owner: str) -> None:
-        """Free the slots of tasks that have ended while their pods cannot be listed."""
-        log.warning("The pods of the former scheduler %s cannot be listed; its tasks are not touched meanwhile", owner)
-        runs = self._adopting(owner).values()
+    async def _release_settled(self, runs: Mapping[str, WorkerRun], adoption: _Adoption) -> None:
+        """Free the slots of tasks that have ended while their pods could not be looked for."""
+        owner = adoption.watch.owner
+        if not adoption.watch.settled:
+            log.warning("The pods of the former scheduler %s cannot be listed; its tasks are kept", owner)
         try:
-            states = await call_blocking(self._database.workload_states, [run.workload for run in runs])
+            states = await call_blocking(self._database.workload_states, [run.workload for run in runs.values()])
         except Exception as error:
             log.warning("The metadata database could not be asked about adopted tasks: %s", error)
             return
-        for run in runs:
-            state = states.get(run.workload, DatabaseState.SETTLED)
-            if run.stage is RunStage.ADOPTING and state is DatabaseState.SETTLED:
-                run.adoption = None
-                run.mark_pod_gone()
-                message = "ended while its pod could not be looked for"
-                self._lifecycle.end(run, RunResult(failed=False, message=message))
+        for run in runs.values():
+            if states.get(run.workload, DatabaseState.SETTLED) in (DatabaseState.SETTLED, DatabaseState.DELETED):
+                self._end(run, RunResult(failed=False, message="ended while its pod could not be looked for"))
 
     async def _relabel(self, run: WorkerRun) -> None:
         """Set our label. The patch names the uid, so that it never labels a new pod of the same name."""
@@ -468,6 +526,21 @@ class PodAdopter:
             return _MAX_LABEL_RETRY_S
         failures = self._relabelling.failures(run)
         return pause_after(failures, error, first=_FIRST_LABEL_RETRY_S, ceiling=_MAX_LABEL_RETRY_S)
+
+
+def _starts(configured: Collection[str | None], saved: Mapping[str | None, str]) -> dict[str | None, str]:
+    """Return the namespaces to watch (None: all), each with the version to continue from, "" to list first.
+
+    A former executor may have watched the whole cluster, which this one may not: the namespaces of the configuration
+    are watched in any case.
+    """
+    if None in configured:
+        return {None: saved.get(None, "")}
+    return dict.fromkeys(configured, "") | dict(saved)
+
+
+def _still_adopting(runs: Mapping[str, WorkerRun]) -> dict[str, WorkerRun]:
+    return {ti_id: run for ti_id, run in runs.items() if run.stage is RunStage.ADOPTING}
 
 
 def _now() -> float:

@@ -174,12 +174,18 @@ class LeftoverSweep:
         workloads = await call_blocking(self._database.orphaned_workloads, annotations)
         for uid, orphan in orphans.items():
             if (workload := workloads.get(uid)) is not None:
-                self._lifecycle.request_adoption([_adoption_request(workload, orphan.owner)])
+                if not self._is_adopting(workload):
+                    self._lifecycle.request_adoption([_adoption_request(workload, orphan.owner)])
             elif orphan.over:
                 self._hand_over(uid, orphan.run)
             elif uid in workloads and not orphan.started:
                 orphan.run.delete_in_any_case()
                 self._hand_over(uid, orphan.run)
+
+    def _is_adopting(self, workload: Workload) -> bool:
+        # The registry does not know its pod before the adopter has found it, which may take minutes.
+        run = self._registry.newest.get(workload.key)
+        return run is not None and run.stage is RunStage.ADOPTING
 
     def _orphan(self, pod: Manifest) -> _Orphan | None:
         """Return what matters of a dead executor's pod; None for one whose task runs, or that is adopted by now."""
