@@ -4,26 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from kubernetes.client import models as k8s
 from tests.engine.recording import RecordedLifecycle
 
 from crosswind import errors
 from crosswind.engine import adoption
-from crosswind.engine.adoption import PodAdopter
+from crosswind.engine.adoption import PodAdopter, may_have_pod
 from crosswind.engine.database import DatabaseState, WatchPosition
+from crosswind.engine.pod_composer import PodComposer
+from crosswind.engine.queues import QueueSettings
 from crosswind.engine.state import WORKER_LABEL, AdoptionRequest, RunStage, WorkerRun, Workload
 from crosswind.engine.watcher import WorkerWatcher
-from crosswind.engine.worker_pod import WorkerTask, worker_name
+from crosswind.engine.worker_namespaces import WorkerNamespaces
+from crosswind.engine.worker_pod import WorkerSettings, WorkerTask, worker_name
 from crosswind.settings import EngineSettings
 from deadlines import scaled
 
 FORMER, NEW = "5", "7"
 FORMER_PODS = f"kubernetes_executor=True,airflow-worker={FORMER}"
+FORBIDDEN = errors.Forbidden("pods is forbidden", status=403)
+BASE_POD = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "any"},
+    "spec": {"containers": [{"name": "base", "image": "airflow"}]},
+}
 ALL_WORKERS = ",".join(f"{key}={value}" for key, value in WORKER_LABEL.items())
 
 
@@ -71,6 +84,8 @@ class Database:
     def __init__(self) -> None:
         self.positions: list[WatchPosition] = []
         self.failures: list[Exception] = []
+        self.configs: dict[str, Mapping[str, object]] = {}
+        """By the task's name."""
         self.state = DatabaseState.RUNNING
         self.alive_questions = self.state_questions = 0
 
@@ -78,6 +93,9 @@ class Database:
         if self.failures:
             raise self.failures.pop(0)
         return self.positions
+
+    def executor_configs(self, workloads: Collection[Workload]) -> dict[Workload, Mapping[str, object] | None]:
+        return {workload: self.configs.get(workload.task.task_id) for workload in workloads}
 
     def workload_states(self, workloads: Collection[Workload]) -> dict[Workload, DatabaseState]:
         self.state_questions += 1
@@ -91,12 +109,16 @@ class Database:
 class Adopting:
     """An adopter that runs, and what is around it."""
 
-    def __init__(self, api: Api, database: Database, *namespaces: str | None) -> None:
+    def __init__(
+        self, api: Api, database: Database, *namespaces: str | None, composer: PodComposer | None = None
+    ) -> None:
         self.api, self.database, self.lifecycle = api, database, RecordedLifecycle()
         settings = EngineSettings(NEW, namespaces=namespaces)
         watcher = WorkerWatcher(api, self.lifecycle, settings)  # type: ignore[arg-type]
         housekeeper: Any = SimpleNamespace(sweep_soon=lambda: None)
-        self.adopter = PodAdopter(api, self.lifecycle, settings, database, watcher, housekeeper)  # type: ignore[arg-type]
+        composer = composer or composing()
+        places = WorkerNamespaces(api.host, settings, composer, database)  # type: ignore[arg-type]
+        self.adopter = PodAdopter(api, self.lifecycle, settings, database, watcher, housekeeper, places)  # type: ignore[arg-type]
 
     def request(self, task: WorkerTask) -> WorkerRun:
         """Request the adoption of a task of the former executor; return its run."""
@@ -109,8 +131,10 @@ class Adopting:
 
 
 @contextlib.asynccontextmanager
-async def adopting(api: Api, database: Database, *namespaces: str | None) -> AsyncIterator[Adopting]:
-    made = Adopting(api, database, *namespaces)
+async def adopting(
+    api: Api, database: Database, *namespaces: str | None, composer: PodComposer | None = None
+) -> AsyncIterator[Adopting]:
+    made = Adopting(api, database, *namespaces, composer=composer)
     working = asyncio.create_task(made.adopter.run())
     yield made
     working.cancel()
@@ -123,8 +147,17 @@ async def until(happened: Callable[[], Any]) -> None:
             await asyncio.sleep(0.005)
 
 
-def a_task(name: str) -> WorkerTask:
-    return WorkerTask("dag", name, "run", 1, f"unique-{name}", ti_id=f"ti-{name}")
+def composing(template: Mapping[str, Any] = BASE_POD, **more: Any) -> PodComposer:
+    """Return a composer whose pods are in namespace a unless ``template`` or more says something else."""
+    return PodComposer(WorkerSettings(namespace="a"), template=None, fallback=dict(template), **more)
+
+
+def in_namespace(name: str) -> dict[str, Any]:
+    return {"pod_override": k8s.V1Pod(metadata=k8s.V1ObjectMeta(namespace=name))}
+
+
+def a_task(name: str, queue: str = "default") -> WorkerTask:
+    return WorkerTask("dag", name, "run", 1, f"unique-{name}", ti_id=f"ti-{name}", queue=queue)
 
 
 def pod_of(task: WorkerTask, namespace: str) -> dict[str, Any]:
@@ -166,22 +199,24 @@ async def test_during_an_outage_searches_are_rare_and_one_line_of_the_log(caplog
 async def test_a_namespace_that_refuses_does_not_stop_the_adoption_in_the_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    there, lost = a_task("there"), a_task("lost")
-    api = Api(pod_of(there, "a"))
-    api.failures["b"] = errors.Forbidden("pods is forbidden", status=403)
-    async with adopting(api, Database(), "a", "b") as former:
-        found, missing = former.request(there), former.request(lost)
+    there, here, elsewhere = a_task("there"), a_task("here"), a_task("elsewhere")
+    api, database = Api(pod_of(there, "a")), Database()
+    api.failures["b"], database.configs["elsewhere"] = FORBIDDEN, in_namespace("b")
+    async with adopting(api, database, "a", "b") as former:
+        found, lost, kept = former.request(there), former.request(here), former.request(elsewhere)
         await until(lambda: adopted(found))
         assert api.pods[0]["metadata"]["labels"]["airflow-worker"] == NEW
+        await until(lambda: lost.stage is RunStage.ENDED)
         await until(lambda: "may be in namespaces that could not be searched: b: pods is forbidden" in caplog.text)
-        assert missing.stage is RunStage.ADOPTING
+    assert lost.reason == "PodLost"
+    assert kept.stage is RunStage.ADOPTING
 
 
 async def test_a_namespace_of_a_former_watch_that_refuses_does_not_stop_the_adoption() -> None:
     task, database = a_task("task"), Database()
     database.positions = [WatchPosition(FORMER, Api.host, namespace, "") for namespace in ("gone", None)]
     api = Api(pod_of(task, "a"))
-    api.failures = {name: errors.Forbidden("pods is forbidden", status=403) for name in ("gone", None)}
+    api.failures = {"gone": FORBIDDEN, None: FORBIDDEN}
     async with adopting(api, database, "a") as former:
         run = former.request(task)
         await until(lambda: adopted(run))
@@ -204,7 +239,7 @@ async def test_a_task_that_ends_while_its_pod_may_not_be_looked_for_frees_its_sl
 ) -> None:
     monkeypatch.setattr(adoption, "_UNLISTED_S", 0.5)
     api, database = Api(), Database()
-    api.failures["b"] = errors.Forbidden("pods is forbidden", status=403)
+    api.failures["b"], database.configs["task"] = FORBIDDEN, in_namespace("b")
     async with adopting(api, database, "a", "b") as former:
         run = former.request(a_task("task"))
         await until(lambda: database.state_questions)
@@ -212,6 +247,77 @@ async def test_a_task_that_ends_while_its_pod_may_not_be_looked_for_frees_its_sl
         database.state = DatabaseState.SETTLED
         await until(lambda: run.stage is RunStage.ENDED)
     assert not run.failed
+
+
+def elsewhere_by_hook(pod: dict[str, Any]) -> dict[str, Any]:
+    return {**pod, "metadata": {**pod["metadata"], "namespace": "elsewhere"}}
+
+
+ELSEWHERE = {**BASE_POD, "metadata": {"name": "any", "namespace": "elsewhere"}}
+
+
+@pytest.mark.parametrize(
+    ("composer", "config"),
+    [
+        (composing(), in_namespace("elsewhere")),
+        (composing(), {"crosswind": {"after_losses": {"1": ELSEWHERE}}}),
+        (composing(ELSEWHERE), None),
+        (composing(queues={"default": QueueSettings(namespace="elsewhere")}), None),
+        (composing(mutate=elsewhere_by_hook), None),
+    ],
+    ids=["pod_override", "after_losses", "template", "queue", "hook"],
+)
+async def test_a_pod_in_a_namespace_that_no_configuration_and_no_position_names_is_adopted(
+    composer: PodComposer, config: Mapping[str, object] | None
+) -> None:
+    task, database = a_task("task"), Database()
+    database.configs = {"task": config} if config else {}
+    async with adopting(Api(pod_of(task, "elsewhere")), database, "a", composer=composer) as former:
+        run = former.request(task)
+        await until(lambda: adopted(run))
+
+
+async def test_a_database_that_does_not_answer_with_positions_delays_the_adoption() -> None:
+    task, database = a_task("task"), Database()
+    database.positions = [WatchPosition(FORMER, Api.host, "elsewhere", "")]
+    database.failures = [OSError("the database is away")] * 2
+    async with adopting(Api(pod_of(task, "elsewhere")), database, "a") as former:
+        run = former.request(task)
+        await until(lambda: not database.failures)
+        await until(lambda: adopted(run))
+
+
+async def test_a_task_whose_namespace_cannot_be_determined_is_not_lost(tmp_path: Path) -> None:
+    template, database = tmp_path / "pod.yaml", Database()
+    database.configs["task"] = {"pod_template_file": str(template)}
+    api = Api()
+    async with adopting(api, database, "a") as former:
+        run = former.request(a_task("task"))
+        await until(api.searches)
+        assert run.stage is RunStage.ADOPTING
+        template.write_text(json.dumps(BASE_POD))
+        await until(lambda: run.stage is RunStage.ENDED)
+    assert run.reason == "PodLost"
+
+
+@pytest.mark.parametrize(
+    ("own", "searched", "refused", "former", "may"),
+    [
+        ({"a"}, {"a", "b"}, set(), {"a", "b"}, False),
+        ({"a"}, {"a"}, {"b"}, {"a", "b"}, False),  # it belongs into a, in which it is not
+        ({"b"}, {"a"}, {"b"}, {"a"}, True),
+        ({"a", "b"}, {"a"}, {"b"}, set(), True),
+        ({"a"}, {"a", "b"}, {"z"}, {"z"}, True),  # the configuration has changed: it may be in z
+        ({"a"}, {"a", "b"}, {None}, {None}, True),
+        ({"a"}, {"a", "b"}, {"y"}, set(), False),
+        (None, {"a", "b"}, set(), set(), True),
+        (None, {None}, set(), {"z"}, False),
+    ],
+)
+def test_a_task_is_lost_when_it_has_no_pod_where_its_pod_may_be(
+    own: set[str] | None, searched: set[str | None], refused: set[str | None], former: set[str | None], may: bool
+) -> None:
+    assert may_have_pod(own, searched, refused, {"a", "b"}, former) is may
 
 
 async def test_the_database_is_seldom_asked_whether_an_executor_without_tasks_is_alive(

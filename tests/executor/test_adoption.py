@@ -12,8 +12,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.models.taskinstance import TaskInstance
+from airflow.utils.session import create_session
 from benchmarks.chaos.proxying import Proxy
 from kubernetes.client import models as k8s
+from sqlalchemy import update
 
 from crosswind.engine.workload_secrets import SHIM_KEY
 from crosswind.executor import KubernetesExecutor
@@ -220,8 +223,9 @@ def test_pods_of_a_scheduler_that_died_while_it_adopted_are_found_under_their_fo
     assert after.executor.running == {key}
 
 
-def test_pods_in_namespaces_that_the_configuration_does_not_name_are_found(after: Any) -> None:
-    elsewhere = after.namespace + "-b"
+@pytest.mark.parametrize("positions", [True, False])
+def test_pods_in_namespaces_that_the_configuration_does_not_name_are_found(after: Any, positions: bool) -> None:
+    elsewhere = f"{after.namespace}-{positions}".lower()
     body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": elsewhere}}
     after.ask(lambda client: client.create(NAMESPACES, body))
     after.script("sleep 60")
@@ -230,6 +234,12 @@ def test_pods_in_namespaces_that_the_configuration_does_not_name_are_found(after
     key = after.orphan("task", "running", config={"pod_override": there})
     found = lambda: after.ask(lambda client: client.list(PODS, namespace=elsewhere)).items  # noqa: E731
     after.until(found)
+    after.end()
+    if not positions:  # the task's own config says where its pod is
+        after.database("delete from crosswind_watch_position")
+        with create_session(scoped=False) as session:
+            row = update(TaskInstance).where(TaskInstance.id == uuid.UUID(after.ids[key]))
+            session.execute(row.values(executor_config={"pod_override": there}))
     after.scheduler(NEW)
     after.adopt(key)
     after.until(lambda: found()[0]["metadata"]["labels"]["airflow-worker"] == str(NEW))

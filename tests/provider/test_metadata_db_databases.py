@@ -24,6 +24,7 @@ from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG
 from airflow.serialization.serialized_objects import LazyDeserializedDAG
 from airflow.utils.db import import_all_models
+from kubernetes.client import models as k8s
 from sqlalchemy import Engine, delete, event, insert, select, update
 from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import Session
@@ -328,6 +329,34 @@ def test_owners_tell_the_job_the_try_and_the_queue(session: Session) -> None:
         mine["id"]: (ME, 3, "gpu"),
         nobodys["id"]: (None, 1, "default"),
     }
+
+
+def test_configs_are_read_by_id_or_key_and_one_that_is_broken_is_left_out(session: Session) -> None:
+    override = {"pod_override": k8s.V1Pod(metadata=k8s.V1ObjectMeta(namespace="elsewhere"))}
+    rows = [row("running") | {"executor_config": config} for config in (override, None, {}, override)]
+    add_tasks(session, rows)
+    session.execute(update(TaskInstance).where(TaskInstance.id == rows[2]["id"]).values(executor_config=BROKEN))
+    session.commit()
+    asked = [task(one) for one in rows[:3]]
+    cleared = task({"id": uuid.uuid4()})
+    cleared = replace(cleared, task=replace(cleared.task, map_index=3))
+    callback, deleted = workload(CallbackRef(uuid.uuid4())), task({"id": uuid.uuid4()})
+    configs = AirflowMetadataDatabase(ME).executor_configs([*asked, cleared, callback, deleted])
+    assert configs.keys() == {*asked[:2], cleared, callback}
+    assert (configs[asked[1]], configs[callback]) == (None, None)
+    for found in (configs[asked[0]], configs[cleared]):
+        assert found is not None
+        assert found["pod_override"].metadata.namespace == "elsewhere"  # type: ignore[attr-defined]
+
+
+class Broken:
+    """What an author has pickled, and what cannot be unpickled here."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return divmod, (1, 0)
+
+
+BROKEN = {"other": Broken()}
 
 
 def states(session: Session) -> dict[int, Any]:

@@ -11,42 +11,41 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from dataclasses import dataclass, field, replace
 
-from crosswind.engine.database import DatabaseState, MetadataDatabase, WatchPosition
+from crosswind.engine.database import DatabaseState, MetadataDatabase
 from crosswind.engine.housekeeping import Housekeeper
 from crosswind.engine.lifecycle import RunLifecycle
+from crosswind.engine.orphan_watch import OrphanWatch
 from crosswind.engine.request_queue import AimdLimit, RequestQueue
 from crosswind.engine.state import (
     WORKER_LABEL,
     AdoptionRequest,
     PodClaim,
-    RunRegistry,
     RunResult,
     RunStage,
     WorkerRun,
     attempt_unique_id,
 )
 from crosswind.engine.warm_claim_patch import CLAIM_LABEL
-from crosswind.engine.watch_positions import position_server
 from crosswind.engine.watcher import WorkerWatcher
+from crosswind.engine.worker_namespaces import WorkerNamespaces
 from crosswind.engine.worker_pod import worker_name
 from crosswind.engine.workload_secrets import mounted_workload
 from crosswind.errors import Conflict, CrosswindError, NotFound
 from crosswind.event_loop import call_blocking
 from crosswind.kube.client import Client
-from crosswind.kube.informer import Informer, InformerEvent
+from crosswind.kube.informer import InformerEvent
 from crosswind.kube.packed_json import PackedObjects
 from crosswind.kube.resources import PODS
 from crosswind.kube.retry import is_transient, pause_after
 from crosswind.pods.fields import annotations_of, as_pod
 from crosswind.pods.naming import label_value
 from crosswind.settings import EngineSettings
-from crosswind.types import Manifest, Pod
+from crosswind.types import Pod
 
-__all__ = ["OrphanWatch", "PodAdopter", "match_pods"]
+__all__ = ["PodAdopter", "match_pods", "may_have_pod"]
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +68,6 @@ _OUTDATED_HEARTBEAT_S = 40.0
 _WATCH_AHEAD_S = 900.0
 """Seconds for which the pods of an executor are watched though no adoption is requested: Airflow looks for orphaned
 tasks every 300 seconds by default."""
-_MAX_POSITION_AGE_S = 86_400.0
 _LOST_MESSAGE = (
     "The scheduler that queued it ended, and there is no trace of its pod: scheduled once more, at no cost of a retry"
 )
@@ -95,6 +93,24 @@ def match_pods(pods: Iterable[Pod], requests: Iterable[AdoptionRequest]) -> list
         if request.ti_id not in best or rank > best[request.ti_id][0]:
             best[request.ti_id] = rank, request, metadata["uid"], attempt
     return [(request, uid, attempt) for _, request, uid, attempt in best.values()]
+
+
+def may_have_pod(
+    own: Set[str] | None,
+    searched: Set[str | None],
+    refused: Set[str | None],
+    configured: Set[str | None],
+    former: Set[str | None],
+) -> bool:
+    """Return whether a task of which no pod was found may have one nevertheless. None is the whole cluster.
+
+    ``own``: where its pod belongs, None if that is not known. ``searched``, ``refused``: the namespaces that were
+    listed, and those that may not be. ``configured``: those of this executor. ``former``: those that the dead one
+    watched. If the configuration no longer names one of them, it has changed, and the pod may be there.
+    """
+    if None in searched:
+        return False
+    return own is None or not own <= searched or bool((former & refused) - configured)
 
 
 def _request_of(
@@ -137,100 +153,15 @@ def _task_key(annotations: Mapping[str, str]) -> tuple[str, str, str, int, int]:
     return dag_id, task_id, run_id, number("try_number", 0), number("map_index", -1)
 
 
-class OrphanWatch:
-    """Watches the pods of one dead executor, and remembers the last state of each that was deleted since it stopped.
-
-    Passes changes of pods that are adopted, but do not carry our label yet, to ``watcher``.
-    """
-
-    def __init__(self, client: Client, registry: RunRegistry, watcher: WorkerWatcher, owner: str) -> None:
-        self.owner = owner
-        """The dead executor, as the label ``airflow-worker`` names it."""
-        self._client = client
-        self._registry = registry
-        self._watcher = watcher
-        self._informers: dict[str | None, Informer] = {}
-        self._gone: dict[str | None, PackedObjects] = {}
-
-    @property
-    def listed(self) -> frozenset[str | None]:
-        """The namespaces whose pods are all known by now; None: the whole cluster."""
-        return frozenset(namespace for namespace, informer in self._informers.items() if informer.listed.is_set())
-
-    @property
-    def settled(self) -> bool:
-        """Whether each namespace is listed or refuses: a wait for those that are left would have no end."""
-        return bool(self._informers) and all(
-            informer.listed.is_set() or _refuses(informer.trouble) for informer in self._informers.values()
-        )
-
-    @property
-    def namespaces(self) -> Collection[str | None]:
-        """The namespaces that are watched; None: all of them."""
-        return self._informers.keys()
-
-    async def run(self, positions: Mapping[str | None, str]) -> None:
-        """Watch until cancelled. ``positions``: where to continue in each namespace (None: all), "" if not known."""
-        labels = f"kubernetes_executor=True,airflow-worker={self.owner}"
-        async with asyncio.TaskGroup() as group:
-            for namespace, version in positions.items():
-                informer = Informer(self._client, PODS, namespace=namespace, labels=labels, trim=_untrimmed)
-                gone = PackedObjects()
-                self._informers[namespace], self._gone[namespace] = informer, gone
-                group.create_task(informer.run(partial(self._on_event, gone), version=version or None))
-
-    def pods(self) -> Iterator[Pod]:
-        """Yield the pods of the listed namespaces, deleted ones too.
-
-        A namespace that is not listed yet may still report a later pod of the same task. Each pod is unpacked on its
-        own: thousands do not fill the memory at once.
-        """
-        for namespace in self.listed:
-            yield from map(as_pod, self._informers[namespace].objects.values())
-            yield from map(as_pod, self._gone[namespace].values())
-
-    def pod(self, uid: str) -> Pod:
-        """Return the newest state of a pod, the last one if it was deleted; KeyError for an unknown uid."""
-        existing = (informer.objects.get(uid) for informer in self._informers.values())
-        pod = next(filter(None, existing), None) or self._deleted(uid)
-        if pod is None:
-            raise KeyError(uid)
-        return as_pod(pod)
-
-    def last_state(self, uid: str) -> Pod | None:
-        """Return the last state of a pod that is deleted or has another label; None for one that still exists."""
-        state = self._deleted(uid)
-        return None if state is None else as_pod(state)
-
-    def _deleted(self, uid: str) -> Manifest | None:
-        return next(filter(None, (gone.get(uid) for gone in self._gone.values())), None)
-
-    def _on_event(self, gone: PackedObjects, event: InformerEvent) -> None:
-        metadata = as_pod(event.object)["metadata"]
-        if event.type == "DELETED":
-            gone[metadata["uid"]] = event.object
-        run = self._registry.pods.get((metadata["namespace"], metadata["name"]))
-        if run is None or run.adoption is None or run.uid != metadata["uid"]:
-            return
-        # Our own relabelling, too, ends in DELETED here, without a deletionTimestamp: the watcher then has the pod.
-        if event.type != "DELETED" or "deletionTimestamp" in metadata:
-            self._watcher.on_event(event)
-
-
-def _refuses(error: CrosswindError | None) -> bool:
-    """Return whether a namespace may not be read: its Role is missing, or the namespace itself."""
-    return error is not None and not is_transient(error)
-
-
-def _untrimmed(pod: Manifest) -> Manifest:
-    return pod
-
-
 @dataclass(slots=True)
 class _Adoption:
     """How far the adoption of one executor's pods has come. Times in monotonic seconds."""
 
     watch: OrphanWatch
+    configured: Set[str | None]
+    """The namespaces of this executor's configuration; None: the whole cluster."""
+    former: Set[str | None]
+    """Those that the dead executor has watched, as far as it could save them."""
     began: float
     adopted: bool = False
     """Whether there were runs to adopt."""
@@ -243,6 +174,8 @@ class _Adoption:
     """No search among all pods before."""
     failed_searches: int = 0
     """In a row."""
+    own: dict[WorkerRun, Set[str] | None] = field(default_factory=dict)
+    """The namespaces where the pod of a run belongs; None: they could not be determined."""
 
     def is_new(self, listed: frozenset[str | None], runs: Iterable[str]) -> bool:
         """Return whether runs and listed namespaces must be compared.
@@ -256,6 +189,7 @@ class _Adoption:
     def postpone_search(self, error: Exception | None, now: float) -> int:
         """Count a failed search, and set the time of the next one. Return the log level: a warning per outage."""
         self.failed_searches += 1
+        self.own = {run: own for run, own in self.own.items() if own is not None}  # a template may be there next time
         self.search_at = now + pause_after(
             self.failed_searches, error, first=_FIRST_SEARCH_RETRY_S, ceiling=_MAX_SEARCH_RETRY_S
         )
@@ -276,6 +210,7 @@ class PodAdopter:
         database: MetadataDatabase,
         watcher: WorkerWatcher,
         housekeeper: Housekeeper,
+        namespaces: WorkerNamespaces,
     ) -> None:
         self._client = client
         self._lifecycle = lifecycle
@@ -284,6 +219,7 @@ class PodAdopter:
         self._database = database
         self._watcher = watcher
         self._housekeeper = housekeeper
+        self._namespaces = namespaces
         self._requested = asyncio.Event()
         self._watches: dict[str, OrphanWatch] = {}
         self._relabelling = RequestQueue[WorkerRun](
@@ -304,8 +240,8 @@ class PodAdopter:
                     self._relabelling.put(run)
             # Watch before Airflow requests an adoption: etcd's compaction, by default every five minutes, makes a
             # resourceVersion too old to watch from, and the last state of pods that were deleted meanwhile is lost.
-            for position in await self._load_positions(_WATCH_AHEAD_S):
-                self._adopt_from(position.executor, group)
+            for owner in await self._recent_owners():
+                self._adopt_from(owner, group)
             self.wake()
             while True:
                 await self._requested.wait()
@@ -313,16 +249,14 @@ class PodAdopter:
                 for owner in {run.adoption.owner for run in self._registry.at(RunStage.ADOPTING) if run.adoption}:
                     self._adopt_from(owner, group)
 
-    async def _load_positions(self, max_age: float) -> Collection[WatchPosition]:
-        """Return the positions that other executors than this one have saved in the last seconds."""
-        server = position_server(self._client.host, self._settings)
+    async def _recent_owners(self) -> set[str]:
+        """Return the executors other than this one that have watched in the last minutes."""
         try:
-            positions = await call_blocking(self._database.load_positions, server, max_age)
-        except Exception as error:
+            positions = await self._namespaces.saved(_WATCH_AHEAD_S)
+        except Exception as error:  # the watch begins with Airflow's request then
             log.warning("The watch positions of former schedulers could not be read: %s", error)
-            return ()
-        own = label_value(self._settings.executor_id)
-        return [position for position in positions if position.executor != own]
+            return set()
+        return {position.executor for position in positions} - {label_value(self._settings.executor_id)}
 
     def _adopt_from(self, owner: str, group: asyncio.TaskGroup) -> None:
         if owner not in self._watches:
@@ -341,14 +275,16 @@ class PodAdopter:
 
     async def _adopt_all(self, watch: OrphanWatch) -> None:
         """Watch an executor's pods until all its runs are adopted, or until it turns out to be alive."""
+        # An error is raised: without the positions, the namespaces of its pods may be unknown.
         saved = {
             position.namespace: position.version
-            for position in await self._load_positions(_MAX_POSITION_AGE_S)
+            for position in await self._namespaces.saved()
             if position.executor == watch.owner
         }
-        adoption = _Adoption(watch, began=_now(), released_at=_now())
+        configured = await self._namespaces.configured()
+        adoption = _Adoption(watch, configured, saved.keys(), began=_now(), released_at=_now())
         async with asyncio.TaskGroup() as group:
-            watching = group.create_task(watch.run(_starts(self._settings.namespaces, saved)))
+            watching = group.create_task(watch.run(_starts(configured, saved)))
             while not await self._is_done(adoption):
                 await self._adopt_known(adoption)
                 await asyncio.sleep(_POLL_S)
@@ -385,9 +321,11 @@ class PodAdopter:
         if adoption.is_new(listed, runs):
             await self._adopt_matching(runs, watch.pods(), watch.pod, watch)
         remaining = _still_adopting(runs)
-        if remaining and listed and watch.settled and _now() >= adoption.search_at:
-            await self._search_all_pods(remaining, adoption)
-            remaining = _still_adopting(remaining)
+        if remaining and watch.settled and _now() >= adoption.search_at:
+            await self._follow_own_namespaces(remaining, adoption)
+            if watch.settled and _now() >= adoption.search_at:
+                await self._search_all_pods(remaining, adoption)
+                remaining = _still_adopting(remaining)
         if remaining and _now() - adoption.released_at > _UNLISTED_S:
             adoption.released_at = _now()
             await self._release_settled(remaining, adoption)
@@ -406,14 +344,34 @@ class PodAdopter:
             if number % _PODS_PER_TURN == 0:
                 await asyncio.sleep(0)
 
+    async def _follow_own_namespaces(self, runs: Mapping[str, WorkerRun], adoption: _Adoption) -> None:
+        """Watch the namespaces where the pods of these runs belong: the configuration does not name those of all tasks.
+
+        Asked for runs without a pod alone: to compose the pods of thousands of tasks takes seconds.
+        """
+        unknown = [run for run in runs.values() if run not in adoption.own]
+        if not unknown or None in adoption.watch.listed:
+            return
+        seen = {run: run.adoption.namespace for run in unknown if run.adoption is not None and run.adoption.namespace}
+        try:
+            computed = await self._namespaces.of_workloads([run.workload for run in unknown if run not in seen])
+        except Exception as error:
+            level = adoption.postpone_search(error, _now())
+            log.log(level, "The namespaces of adopted tasks could not be read, trying again: %s", error)
+            return
+        for run in unknown:
+            adoption.own[run] = own = {seen[run]} if run in seen else computed.get(run.workload)
+            for namespace in own or ():
+                adoption.watch.follow(namespace)
+
     async def _search_all_pods(self, runs: Mapping[str, WorkerRun], adoption: _Adoption) -> None:
         """Search among all worker pods: a pod may carry the label of an executor that died while it adopted.
 
-        Ends the runs that have no pod, unless it may be in a namespace that refuses to be listed.
+        Ends the runs that have no pod, unless it may be where this executor may not look.
         """
-        pods, refused = PackedObjects(), dict[str | None, CrosswindError]()
+        pods, searched, refused = PackedObjects(), set[str | None](), dict[str | None, CrosswindError]()
         labels = ",".join(f"{key}={value}" for key, value in WORKER_LABEL.items())
-        for namespace in sorted(adoption.watch.namespaces, key=str):
+        for namespace in sorted(adoption.watch.namespaces, key=lambda name: name or ""):
             try:
                 await self._client.list_mapped(PODS, pods.add, namespace=namespace, labels=labels)
             except CrosswindError as error:
@@ -422,30 +380,36 @@ class PodAdopter:
                     log.log(level, "The pods of adopted tasks could not be listed, trying again: %s", error)
                     return
                 refused[namespace] = error
+            else:
+                searched.add(namespace)
+                if namespace is None:
+                    break
         await self._adopt_matching(runs, map(as_pod, pods.values()), lambda uid: as_pod(pods[uid]), adoption.watch)
-        if refused:
-            self._keep(_still_adopting(runs), adoption, refused)
-            return
-        adoption.failed_searches = 0
-        for run in runs.values():
-            self._lose(run)
+        kept = 0
+        for run in _still_adopting(runs).values():
+            if may_have_pod(adoption.own.get(run), searched, refused.keys(), adoption.configured, adoption.former):
+                kept += 1
+            else:
+                self._lose(run)
+        self._report_kept(kept, adoption, refused)
 
-    def _keep(self, runs: Collection[str], adoption: _Adoption, refused: Mapping[str | None, CrosswindError]) -> None:
-        """Keep runs whose pods may be where this executor may not look: a second pod would run the task twice.
+    def _report_kept(self, kept: int, adoption: _Adoption, refused: Mapping[str | None, CrosswindError]) -> None:
+        """Report runs whose pods may be where this executor may not look: a second pod would run the task twice.
 
         Airflow ends a task without a worker by itself, by its heartbeat or ``task_queued_timeout``.
         """
-        if not runs:
+        if not kept:
+            adoption.failed_searches = 0
             return
         level = adoption.postpone_search(None, _now())
-        places = "; ".join(f"{namespace or 'all namespaces'}: {error}" for namespace, error in refused.items())
+        places = [f"{namespace or 'all namespaces'}: {error}" for namespace, error in refused.items()]
         log.log(
             level,
             "No pods were found of %d tasks of the former scheduler %s. They are not scheduled again, because their "
             "pods may be in namespaces that could not be searched: %s",
-            len(runs),
+            kept,
             adoption.watch.owner,
-            places,
+            "; ".join(places) or "those of their executor_config, which cannot be determined",
         )
 
     def _adopt(self, run: WorkerRun, pod: Pod, attempt: int, *, gone: bool) -> None:

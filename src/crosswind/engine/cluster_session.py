@@ -25,6 +25,7 @@ from crosswind.engine.warm_claims import WarmClaims
 from crosswind.engine.warm_pool import WarmPool
 from crosswind.engine.watch_positions import WatchPositions, position_server
 from crosswind.engine.watcher import WorkerWatcher
+from crosswind.engine.worker_namespaces import WorkerNamespaces
 from crosswind.engine.workload_secrets import SecretBatch
 from crosswind.errors import ConfigError, CrosswindError
 from crosswind.kube.client import Client
@@ -59,6 +60,8 @@ class ClusterSession:
         self._settings = settings
         self._lifecycle = lifecycle
         self._watcher = WorkerWatcher(client, lifecycle, settings)
+        server = position_server(client.host, settings)
+        namespaces = WorkerNamespaces(server, settings, context.composer, database)
         self._pool = None
         if settings.warm is not None:
             self._pool = WarmPool(client, context.composer, lifecycle, settings, settings.warm, database)
@@ -74,10 +77,9 @@ class ClusterSession:
         if context.log_store is not None and settings.archive is not None:
             self._cleaner = self._archiver = LogArchiver(client, self._cleaner, context.log_store, settings.archive)
         self._housekeeper = Housekeeper(client, lifecycle, settings, database, self._watcher, self._cleaner)
-        self._adopter = PodAdopter(client, lifecycle, settings, database, self._watcher, self._housekeeper)
+        self._adopter = PodAdopter(client, lifecycle, settings, database, self._watcher, self._housekeeper, namespaces)
         views = context.pod_views
         self._inspector = None if views is None else PodInspector(client, lifecycle, views)
-        server = position_server(client.host, settings)
         self._positions = WatchPositions(server, settings, database, self._watcher)
 
     async def run(self) -> None:

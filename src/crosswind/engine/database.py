@@ -13,7 +13,10 @@ from typing import Protocol
 from crosswind.engine.losses import LostTry
 from crosswind.engine.state import Workload
 
-__all__ = ["DatabaseState", "MetadataDatabase", "WatchPosition"]
+__all__ = ["POSITION_MAX_AGE_S", "DatabaseState", "MetadataDatabase", "WatchPosition"]
+
+POSITION_MAX_AGE_S = 7 * 86_400.0
+"""Seconds after which a position is deleted. An API server forgets the version within minutes; the namespace counts."""
 
 
 class DatabaseState(enum.Enum):
@@ -86,6 +89,13 @@ class MetadataDatabase(Protocol):
 
         A workload: no other component reports its end, so its pod must be adopted. None: the pod need not start. Pods
         that are left out belong to somebody else.
+        """
+        ...
+
+    def executor_configs(self, workloads: Collection[Workload]) -> Mapping[Workload, Mapping[str, object] | None]:
+        """Return the ``executor_config`` of each workload; those are left out whose own cannot be read.
+
+        Callbacks have none.
         """
         ...
 

@@ -96,6 +96,8 @@ class AdoptionRequest:
     """The dead executor, as its pods' label ``airflow-worker`` names it."""
     unique_id: str = ""
     """The unique id that the database has for the pod; "" for a pod of the stock executor."""
+    namespace: str = ""
+    """Where its pod was seen; "" for one that must be searched."""
 
 
 class FinalState(enum.StrEnum):

@@ -175,7 +175,7 @@ class LeftoverSweep:
         for uid, orphan in orphans.items():
             if (workload := workloads.get(uid)) is not None:
                 if not self._is_adopting(workload):
-                    self._lifecycle.request_adoption([_adoption_request(workload, orphan.owner)])
+                    self._lifecycle.request_adoption([_adoption_request(workload, orphan)])
             elif orphan.over:
                 self._hand_over(uid, orphan.run)
             elif uid in workloads and not orphan.started:
@@ -248,11 +248,11 @@ def _worker_selector() -> str:
     return ",".join(f"{key}={value}" for key, value in WORKER_LABEL.items())
 
 
-def _adoption_request(workload: Workload, owner: str) -> AdoptionRequest:
+def _adoption_request(workload: Workload, orphan: _Orphan) -> AdoptionRequest:
     """Return a request for a workload whose pod exists; the adopter finds the pod by its annotations."""
     task = workload.task
     key = task.dag_id, task.task_id, task.run_id, task.try_number, task.map_index
-    return AdoptionRequest(task.run_id, key, workload, owner=owner)
+    return AdoptionRequest(task.run_id, key, workload, owner=orphan.owner, namespace=orphan.run.namespace)
 
 
 def belongs_to_live_dag_test(metadata: ObjectMeta) -> bool:

@@ -31,7 +31,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import InstrumentedAttribute, Session, lazyload
 
 from crosswind.engine.column_text import storable
-from crosswind.engine.database import DatabaseState, WatchPosition
+from crosswind.engine.database import POSITION_MAX_AGE_S, DatabaseState, WatchPosition
 from crosswind.engine.losses import LossPolicy, LostTry
 from crosswind.engine.state import WORKER_LABEL, Workload
 from crosswind.engine.worker_pod import WorkerTask
@@ -131,7 +131,7 @@ POSITIONS = Table(
 )
 """How far each executor's watches have come; namespace "" is one watch of all namespaces."""
 
-_POSITION_MAX_AGE = datetime.timedelta(days=7)
+_POSITION_MAX_AGE = datetime.timedelta(seconds=POSITION_MAX_AGE_S)
 
 
 class _TaskRow(Protocol):
@@ -320,6 +320,20 @@ class AirflowMetadataDatabase:
         key, ref = CallbackKey(run_id), CallbackRef(callback_id)
         return Workload(key, task, float("inf"), None, exit_decides=True, ref=ref, renew=renew)
 
+    def executor_configs(self, workloads: Collection[Workload]) -> Mapping[Workload, Mapping[str, object] | None]:
+        """Read the configs of task instances by id, and missing ones by key: a clear gives the row another id."""
+        configs: dict[Workload, Mapping[str, object] | None] = {
+            workload: None for workload in workloads if isinstance(workload.ref, CallbackRef)
+        }
+        by_id = {workload.ref.ti_id: workload for workload in workloads if isinstance(workload.ref, TaskInstanceRef)}
+        with create_session(scoped=False) as session:
+            known = _executor_configs(session, list(by_id))
+            missing = [workload for ti_id, workload in by_id.items() if ti_id not in known]
+            renewed = {row.id: key for key, row in _rows_by_key(session, missing).items()} if missing else {}
+            by_key = {renewed[ti_id]: config for ti_id, config in _executor_configs(session, list(renewed)).items()}
+        configs |= {by_id[ti_id]: config for ti_id, config in known.items()}
+        return configs | {workload: by_key[key_of(workload)] for workload in missing if key_of(workload) in by_key}
+
     def save_positions(self, positions: Collection[WatchPosition]) -> None:
         """Save positions. If the database's user may not, no further ones are saved, which is logged once."""
         if not self._has_position_table():
@@ -455,6 +469,23 @@ def _rows_by_key(session: Session, workloads: Sequence[Workload]) -> dict[TaskKe
     query = select(*_COLUMNS, *_KEY)
     rows = (row for batch in batches for row in session.execute(query.where(tuple_(*_KEY).in_(batch))))
     return {(row.dag_id, row.task_id, row.run_id, row.map_index): row for row in rows}
+
+
+def _executor_configs(session: Session, ids: Sequence[UUID]) -> dict[UUID, Mapping[str, object] | None]:
+    """Return the configs that can be read, by the task instance's id."""
+    query = select(TaskInstance.id, TaskInstance.executor_config)
+    try:
+        return {row[0]: row[1] for row in _rows(session, query, TaskInstance.id, ids)}
+    except SQLAlchemyError:
+        raise
+    except Exception as error:  # pickled by another version of the kubernetes package, say; the others can be read
+        if len(ids) == 1:
+            log.warning("The executor_config of task instance %s cannot be read: %s", ids[0], error)
+            return {}
+    configs: dict[UUID, Mapping[str, object] | None] = {}
+    for ti_id in ids:
+        configs |= _executor_configs(session, [ti_id])
+    return configs
 
 
 def _batches(ids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
