@@ -6,8 +6,22 @@ from typing import Any
 
 from crosswind.engine.lifecycle import RunLifecycle
 from crosswind.engine.metrics_reporter import RunMetrics
+from crosswind.engine.pod_composer import PodComposer
 from crosswind.engine.state import RunRegistry, WorkerRun
+from crosswind.engine.watcher import WorkerWatcher
+from crosswind.engine.worker_namespaces import WorkerNamespaces
+from crosswind.engine.worker_pod import WorkerSettings
 from crosswind.engine.workload_secrets import SecretBatch
+from crosswind.settings import EngineSettings
+
+
+def worker_namespaces(
+    settings: EngineSettings, database: Any, watcher: WorkerWatcher | None = None, composer: PodComposer | None = None
+) -> WorkerNamespaces:
+    """Return the namespaces of an executor whose pods have no namespace of their own."""
+    composer = composer or PodComposer(WorkerSettings(namespace=settings.namespaces[0] or "a"), template=None)
+    watcher = watcher or WorkerWatcher(None, RecordedLifecycle(), settings)  # type: ignore[arg-type]
+    return WorkerNamespaces("https://api", settings, composer, database, watcher)
 
 
 class RecordedLifecycle(RunLifecycle):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from tests.engine.recording import RecordedLifecycle
+from tests.engine.recording import RecordedLifecycle, worker_namespaces
 
 from crosswind.engine.housekeeping import Housekeeper
 from crosswind.engine.pod_cleanup import PodCleaner
@@ -34,6 +34,9 @@ class Database:
 
     def workload_states(self, workloads: Any) -> dict[Workload, Any]:
         return {}
+
+    def load_positions(self, *_: Any) -> list[Any]:
+        return []
 
     def live_executors(self) -> set[str]:
         return {"8"}
@@ -72,7 +75,8 @@ async def place(cluster: Cluster, namespace: str) -> AsyncIterator[Place]:
     async with await Client.connect(KubeSettings(kubeconfig=str(cluster.kubeconfig))) as client:
         watcher = WorkerWatcher(client, lifecycle, settings)
         cleaner = PodCleaner(client, lifecycle, settings, SidecarShutdown(client))
-        housekeeper = Housekeeper(client, lifecycle, settings, Database(), watcher, cleaner)
+        places = worker_namespaces(settings, Database(), watcher)
+        housekeeper = Housekeeper(client, lifecycle, settings, Database(), watcher, cleaner, places)
         working = asyncio.create_task(cleaner.run())
         yield Place(client, lifecycle.registry, housekeeper, cleaner, namespace, lifecycle.ended)
         working.cancel()

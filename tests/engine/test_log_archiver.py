@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from tests.engine.recording import RecordedLifecycle
+from tests.engine.recording import RecordedLifecycle, worker_namespaces
 
 from crosswind.engine import log_archiver
 from crosswind.engine.housekeeping import Housekeeper
@@ -53,6 +53,9 @@ class Database:
 
     def delete_older_than(self, days: float) -> None:
         self.cleaned.append(days)
+
+    def load_positions(self, *_: Any) -> list[Any]:
+        return []
 
     def live_executors(self) -> set[str]:
         """Return the executors that are alive, as the metadata database does."""
@@ -147,7 +150,8 @@ async def place(cluster: Cluster, namespace: str) -> AsyncIterator[Place]:
     cleaner = PodCleaner(client, lifecycle, settings, SidecarShutdown(client))
     archiver = LogArchiver(client, cleaner, database, settings.archive or ArchiveSettings())
     watcher = WorkerWatcher(client, lifecycle, settings)
-    housekeeper = Housekeeper(client, lifecycle, settings, database, watcher, archiver)  # type: ignore[arg-type]
+    places = worker_namespaces(settings, database, watcher)
+    housekeeper = Housekeeper(client, lifecycle, settings, database, watcher, archiver, places)  # type: ignore[arg-type]
     working = asyncio.create_task(archiver.run())
     await archiver.started.wait()
     yield Place(client, transport, lifecycle.registry, archiver, database, housekeeper, namespace, cluster.image)

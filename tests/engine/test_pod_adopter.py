@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from kubernetes.client import models as k8s
-from tests.engine.recording import RecordedLifecycle
+from tests.engine.recording import RecordedLifecycle, worker_namespaces
 
 from crosswind import errors
 from crosswind.engine import adoption
@@ -23,7 +23,6 @@ from crosswind.engine.pod_composer import PodComposer
 from crosswind.engine.queues import QueueSettings
 from crosswind.engine.state import WORKER_LABEL, AdoptionRequest, RunStage, WorkerRun, Workload
 from crosswind.engine.watcher import WorkerWatcher
-from crosswind.engine.worker_namespaces import WorkerNamespaces
 from crosswind.engine.worker_pod import WorkerSettings, WorkerTask, worker_name
 from crosswind.settings import EngineSettings
 from deadlines import scaled
@@ -117,7 +116,7 @@ class Adopting:
         watcher = WorkerWatcher(api, self.lifecycle, settings)  # type: ignore[arg-type]
         housekeeper: Any = SimpleNamespace(sweep_soon=lambda: None)
         composer = composer or composing()
-        places = WorkerNamespaces(api.host, settings, composer, database)  # type: ignore[arg-type]
+        places = worker_namespaces(settings, database, watcher, composer)
         self.adopter = PodAdopter(api, self.lifecycle, settings, database, watcher, housekeeper, places)  # type: ignore[arg-type]
 
     def request(self, task: WorkerTask) -> WorkerRun:

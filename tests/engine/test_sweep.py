@@ -10,15 +10,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.engine.recording import RecordedLifecycle
+from tests.engine.recording import RecordedLifecycle, worker_namespaces
 
 from crosswind import errors
+from crosswind.engine.database import WatchPosition
 from crosswind.engine.housekeeping import Housekeeper
 from crosswind.engine.log_archiver import LogArchiver
 from crosswind.engine.pod_cleanup import PodCleaner
+from crosswind.engine.pod_composer import PodComposer
 from crosswind.engine.state import RunStage, Workload
 from crosswind.engine.sweep import LeftoverSweep
-from crosswind.engine.worker_pod import WorkerTask
+from crosswind.engine.worker_pod import WorkerSettings, WorkerTask
 from crosswind.engine.workload_secrets import SECRET_LABELS
 from crosswind.kube.client import Client
 from crosswind.settings import ArchiveSettings, EngineSettings
@@ -26,6 +28,12 @@ from deadlines import scaled
 
 
 class Database:
+    def __init__(self, *places: str | None) -> None:
+        self.places = places
+
+    def load_positions(self, server: str, _: float) -> list[WatchPosition]:
+        return [WatchPosition("5", server, place, "1") for place in self.places]
+
     def live_executors(self) -> list[str]:
         return ["7"]
 
@@ -34,12 +42,14 @@ class Database:
 
 
 class Api:
-    """An API server with leftovers of a dead executor in each namespace; some namespaces may not be read."""
+    """An API server with leftovers of a dead executor in one namespace; some namespaces may not be read."""
 
-    def __init__(self, *, pods: int = 1, secrets: int = 0, refused: frozenset[str] = frozenset()) -> None:
-        self.refused = refused
-        self.pods = [leftover(f"pod-{number}", {"airflow-worker": "5"}) for number in range(pods)]
-        self.secrets = [leftover(f"secret-{number}", SECRET_LABELS) for number in range(secrets)]
+    def __init__(
+        self, *, pods: int = 1, secrets: int = 0, refused: frozenset[str] = frozenset(), place: str = "a"
+    ) -> None:
+        self.refused, self.place = refused, place
+        self.pods = [leftover(f"pod-{number}", {"airflow-worker": "5"}, place) for number in range(pods)]
+        self.secrets = [leftover(f"secret-{number}", SECRET_LABELS, place) for number in range(secrets)]
         self.listed: list[str] = []
         self.requests: Counter[tuple[str, str]] = Counter()
         self.failures: list[Exception] = []
@@ -50,6 +60,8 @@ class Api:
         if namespace in self.refused:
             raise errors.Forbidden("pods is forbidden", status=403)
         self.listed.append(namespace)
+        if namespace != self.place:
+            return SimpleNamespace(items=[])
         found = self.secrets if resource.plural == "secrets" else self.pods if "notin" in labels else []
         return SimpleNamespace(items=[take(item) for item in found])
 
@@ -70,10 +82,16 @@ class Api:
         yield b""
 
 
-def leftover(name: str, labels: dict[str, str]) -> dict[str, Any]:
+def leftover(name: str, labels: dict[str, str], place: str) -> dict[str, Any]:
     """Return a Secret, or a pod whose base container has failed."""
     ended = {"name": "base", "state": {"terminated": {"exitCode": 1}}}
-    metadata = {"name": name, "namespace": "a", "uid": name, "labels": labels, "annotations": {"task_instance_id": "t"}}
+    metadata = {
+        "name": name,
+        "namespace": place,
+        "uid": name,
+        "labels": labels,
+        "annotations": {"task_instance_id": "t"},
+    }
     status = {"phase": "Failed", "containerStatuses": [ended]}
     return {"metadata": metadata, "spec": {"containers": [{"name": "base"}]}, "status": status}
 
@@ -91,9 +109,18 @@ class Shutdown:
         return True
 
 
-def sweep_of(api: Api, cleaner: Any, *namespaces: str) -> LeftoverSweep:
-    settings = EngineSettings("7", namespaces=namespaces or ("a",))
-    return LeftoverSweep(api, RecordedLifecycle(), settings, Database(), cleaner)  # type: ignore[arg-type]
+def sweep_of(
+    api: Api,
+    cleaner: Any,
+    *namespaces: str,
+    database: Database | None = None,
+    composer: PodComposer | None = None,
+    watcher: Any = None,
+    lifecycle: RecordedLifecycle | None = None,
+) -> LeftoverSweep:
+    settings, database = EngineSettings("7", namespaces=namespaces or ("a",)), database or Database()
+    places = worker_namespaces(settings, database, watcher, composer)
+    return LeftoverSweep(api, lifecycle or RecordedLifecycle(), settings, database, cleaner, places)  # type: ignore[arg-type]
 
 
 @contextlib.asynccontextmanager
@@ -163,12 +190,68 @@ async def test_a_pod_whose_deletion_was_given_up_is_tried_again_by_the_next_swee
 
 
 async def test_a_namespace_that_may_not_be_read_does_not_stop_the_others() -> None:
-    api, put = Api(refused=frozenset("a")), []
+    api, put = Api(refused=frozenset("a"), place="b"), []
     sweep = sweep_of(api, SimpleNamespace(put=put.append), "a", "b")
     with pytest.raises(errors.Forbidden):
         await sweep.sweep()
     assert api.listed.count("b") == 3  # orphans, Secrets and pods of our own
     assert [run.name for run in put] == ["pod-0"]
+
+
+ELSEWHERE = {
+    "metadata": {"name": "any", "namespace": "elsewhere"},
+    "spec": {"containers": [{"name": "base", "image": "airflow"}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("database", "more"),
+    [
+        (Database("elsewhere", None), {}),
+        (Database(), {"composer": PodComposer(WorkerSettings(), template=None, fallback=ELSEWHERE)}),
+        (Database(), {"watcher": SimpleNamespace(namespaces=("a", "elsewhere"))}),
+    ],
+    ids=["stored position", "template", "own watch"],
+)
+async def test_leftovers_in_a_namespace_that_the_configuration_does_not_name_are_cleaned_up(
+    database: Database, more: dict[str, Any]
+) -> None:
+    api, put = Api(secrets=1, place="elsewhere"), dict[str, Any]()
+    cleaner = SimpleNamespace(put=lambda item: put.setdefault(item.name, item))
+    sweep = sweep_of(api, cleaner, database=database, **more)
+    await sweep.sweep()
+    assert put.keys() == {"pod-0"}
+    assert sweep.has_suspects
+    await sweep.sweep()
+    assert put.keys() == {"pod-0", "secret-0"}
+
+
+async def test_a_namespace_of_a_former_executor_that_may_not_be_read_costs_one_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    api, put = Api(secrets=1, place="elsewhere"), list[Any]()
+    database = Database("elsewhere")
+    sweep = sweep_of(api, SimpleNamespace(put=put.append), database=database)
+    await sweep.sweep()
+    api.refused = frozenset({"elsewhere"})
+    for _ in range(3):
+        await sweep.sweep()
+    assert caplog.messages == ["Leftovers in namespace elsewhere are not cleaned up: pods is forbidden"]
+    assert not sweep.has_suspects
+    assert api.listed.count("a") == 12
+
+
+async def test_a_sweep_that_fails_for_the_same_reason_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
+    api, settings = Api(refused=frozenset("a")), EngineSettings("7", namespaces=("a",))
+    watcher: Any = SimpleNamespace(take_strays=lambda: False)
+    places = worker_namespaces(settings, Database())
+    housekeeper = Housekeeper(api, RecordedLifecycle(), settings, Database(), watcher, SimpleNamespace(put=id), places)  # type: ignore[arg-type]
+    caplog.set_level("WARNING")
+    for refused in ("a", "a", "", "a"):
+        api.refused = frozenset(refused)
+        housekeeper.sweep_soon()
+        await housekeeper._attempt(housekeeper._sweep)
+    assert caplog.messages == ["Housekeeping (_sweep) is postponed: pods is forbidden"] * 2
 
 
 async def test_a_callback_that_is_being_adopted_gets_no_second_run() -> None:
@@ -178,9 +261,7 @@ async def test_a_callback_that_is_being_adopted_gets_no_second_run() -> None:
             return {uid: Workload("callback c", task, 0.0, None, exit_decides=True) for uid in pods}
 
     lifecycle = RecordedLifecycle()
-    sweep = LeftoverSweep(
-        Api(), lifecycle, EngineSettings("7", namespaces=("a",)), Callbacks(), SimpleNamespace(put=id)
-    )  # type: ignore[arg-type]
+    sweep = sweep_of(Api(), SimpleNamespace(put=id), database=Callbacks(), lifecycle=lifecycle)
     for _ in range(3):
         await sweep.sweep()
     (run,) = lifecycle.registry.runs.values()
@@ -192,7 +273,10 @@ async def test_a_sweep_that_fails_is_repeated_soon_and_ever_later() -> None:
     settings: Any = EngineSettings("7", namespaces=("a",))
     watcher: Any = SimpleNamespace(take_strays=lambda: False)
     client: Client = api  # type: ignore[assignment]
-    housekeeper = Housekeeper(client, RecordedLifecycle(), settings, Database(), watcher, SimpleNamespace(put=id))  # type: ignore[arg-type]
+    places = worker_namespaces(settings, Database())
+    housekeeper = Housekeeper(
+        client, RecordedLifecycle(), settings, Database(), watcher, SimpleNamespace(put=id), places
+    )  # type: ignore[arg-type]
     pauses = []
     for _ in range(9):
         housekeeper._sweep_at = -1.0

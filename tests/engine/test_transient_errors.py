@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.engine.recording import RecordedLifecycle
+from tests.engine.recording import RecordedLifecycle, worker_namespaces
 
 from crosswind import errors
 from crosswind.engine import pod_cleanup
@@ -322,7 +322,8 @@ async def test_a_pod_with_our_label_and_no_run_is_cleaned_up_by_the_second_sweep
     lifecycle.registry.set_pod(known, "default", "known")
     watcher = WorkerWatcher(client, lifecycle, settings)  # type: ignore[arg-type]
     watcher.on_event(InformerEvent("ADDED", client.pods[0], "watch"))
-    housekeeper = Housekeeper(client, lifecycle, settings, Database(), watcher, SimpleNamespace(put=put.append))  # type: ignore[arg-type]
+    places = worker_namespaces(settings, Database(), watcher)
+    housekeeper = Housekeeper(client, lifecycle, settings, Database(), watcher, SimpleNamespace(put=put.append), places)  # type: ignore[arg-type]
     for _ in range(2):
         assert put == []
         housekeeper.sweep_soon()
@@ -342,7 +343,7 @@ async def test_a_failed_token_renewal_is_retried_and_delays_no_other(caplog: pyt
             renewed.append(name)
 
     lifecycle, settings = RecordedLifecycle(), EngineSettings("1")
-    housekeeper = Housekeeper(Patches(), lifecycle, settings, None, None, None)  # type: ignore[arg-type]
+    housekeeper = Housekeeper(Patches(), lifecycle, settings, None, None, None, None)  # type: ignore[arg-type]
     now = asyncio.get_running_loop().time()
     bad, good = (
         SecretBatch(name, "ns", now - settings.token_lifetime / 2 - 1, {"u": lambda: b"payload"})
@@ -408,7 +409,7 @@ async def test_a_pod_whose_reason_to_wait_has_ever_new_words_sends_one_event(
 ) -> None:
     lifecycle, settings = RecordedLifecycle(), EngineSettings("7", wait_report_delay=0.0)
     watcher = WorkerWatcher(None, lifecycle, settings)  # type: ignore[arg-type]
-    housekeeper = Housekeeper(None, lifecycle, settings, None, watcher, None)  # type: ignore[arg-type]
+    housekeeper = Housekeeper(None, lifecycle, settings, None, watcher, None, None)  # type: ignore[arg-type]
     task = WorkerTask("dag", "task", "run", 1, "unique", executor_id="7")
     run = WorkerRun(Workload("key", task, 1.0, None), task, RunTimes(-1e6), stage=RunStage.CREATED)
     lifecycle.registry.add(run)

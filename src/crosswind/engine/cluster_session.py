@@ -61,7 +61,7 @@ class ClusterSession:
         self._lifecycle = lifecycle
         self._watcher = WorkerWatcher(client, lifecycle, settings)
         server = position_server(client.host, settings)
-        namespaces = WorkerNamespaces(server, settings, context.composer, database)
+        namespaces = WorkerNamespaces(server, settings, context.composer, database, self._watcher)
         self._pool = None
         if settings.warm is not None:
             self._pool = WarmPool(client, context.composer, lifecycle, settings, settings.warm, database)
@@ -76,7 +76,7 @@ class ClusterSession:
         self._archiver: LogArchiver | None = None
         if context.log_store is not None and settings.archive is not None:
             self._cleaner = self._archiver = LogArchiver(client, self._cleaner, context.log_store, settings.archive)
-        self._housekeeper = Housekeeper(client, lifecycle, settings, database, self._watcher, self._cleaner)
+        self._housekeeper = Housekeeper(client, lifecycle, settings, database, self._watcher, self._cleaner, namespaces)
         self._adopter = PodAdopter(client, lifecycle, settings, database, self._watcher, self._housekeeper, namespaces)
         views = context.pod_views
         self._inspector = None if views is None else PodInspector(client, lifecycle, views)

@@ -19,6 +19,7 @@ from crosswind.engine.lifecycle import RunLifecycle
 from crosswind.engine.state import RunStage, WaitReason, WorkerRun
 from crosswind.engine.sweep import Cleaner, LeftoverSweep
 from crosswind.engine.watcher import WorkerWatcher
+from crosswind.engine.worker_namespaces import WorkerNamespaces
 from crosswind.engine.workload_secrets import SecretBatch
 from crosswind.errors import CrosswindError, NotFound
 from crosswind.kube.client import Client
@@ -104,6 +105,7 @@ class Housekeeper:
         database: MetadataDatabase,
         watcher: WorkerWatcher,
         cleaner: Cleaner,
+        namespaces: WorkerNamespaces,
     ) -> None:
         self._client = client
         self._lifecycle = lifecycle
@@ -112,10 +114,12 @@ class Housekeeper:
         self._watcher = watcher
         self._cleaner = cleaner
         self._events = PodEvents(client, lifecycle, settings)
-        self._leftovers = LeftoverSweep(client, lifecycle, settings, database, cleaner)
+        self._leftovers = LeftoverSweep(client, lifecycle, settings, database, cleaner, namespaces)
         self._sweep_at = -math.inf
         self._failed_sweeps = 0
         self._requested = asyncio.Event()
+        self._sweep_error = ""
+        """Why the last sweep failed, as it was logged."""
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -139,12 +143,17 @@ class Housekeeper:
         self._requested.set()
 
     async def _attempt(self, duty: Callable[[], Awaitable[None]]) -> None:
+        name = getattr(duty, "__name__", str(duty))
         try:
             await duty()
         except CrosswindError as error:
-            log.warning("Housekeeping (%s) is postponed: %s", getattr(duty, "__name__", duty), error)
+            # A sweep without a permission fails in the same words for weeks.
+            repeated = duty == self._sweep and str(error) == self._sweep_error
+            level = logging.DEBUG if repeated else logging.WARNING
+            log.log(level, "Housekeeping (%s) is postponed: %s", name, error)
+            self._sweep_error = str(error) if duty == self._sweep else self._sweep_error
         except Exception:
-            log.exception("Housekeeping (%s) failed", getattr(duty, "__name__", duty))
+            log.exception("Housekeeping (%s) failed", name)
 
     async def _send_wait_events(self) -> None:
         """Report to the authors of tasks that have waited for some time what the tasks wait for."""
@@ -224,6 +233,7 @@ class Housekeeper:
             self._sweep_at = min(self._sweep_at, _now() + pause)
             raise
         self._failed_sweeps = 0
+        self._sweep_error = ""
 
 
 def _now() -> float:

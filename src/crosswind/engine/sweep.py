@@ -26,11 +26,14 @@ from crosswind.engine.state import (
     Workload,
 )
 from crosswind.engine.warm_requests import WarmRequests
+from crosswind.engine.worker_namespaces import WorkerNamespaces
 from crosswind.engine.worker_pod import WorkerTask
 from crosswind.engine.workload_secrets import SECRET_LABELS, SecretBatch, secrets_of
+from crosswind.errors import CrosswindError
 from crosswind.event_loop import call_blocking
 from crosswind.kube.client import Client
 from crosswind.kube.resources import PODS, SECRETS
+from crosswind.kube.retry import is_transient
 from crosswind.pods.fields import as_pod
 from crosswind.pods.kept_logs import log_outlives_pod
 from crosswind.pods.naming import label_value, team_label
@@ -65,7 +68,10 @@ class _Orphan:
 
 
 class LeftoverSweep:
-    """Sweeps the namespaces of an executor: pods and Secrets of dead executors, and stray ones of its own."""
+    """Sweeps the namespaces of an executor: pods and Secrets of dead executors, and stray ones of its own.
+
+    It also sweeps those that its configuration does not name and in which it, or an executor before it, had pods.
+    """
 
     def __init__(
         self,
@@ -74,6 +80,7 @@ class LeftoverSweep:
         settings: EngineSettings,
         database: MetadataDatabase,
         cleaner: Cleaner,
+        namespaces: WorkerNamespaces,
     ) -> None:
         self._client = client
         self._lifecycle = lifecycle
@@ -81,6 +88,9 @@ class LeftoverSweep:
         self._settings = settings
         self._database = database
         self._cleaner = cleaner
+        self._namespaces = namespaces
+        self._unreadable: set[str | None] = set()
+        """Namespaces that may not be read, each reported once."""
         self._waiting_pods: WarmRequests | None = None
         if settings.warm is None and settings.warm_secret:  # with ``warm`` on, ``WarmPool`` sweeps them
             scope = deployment_scope(settings.warm_secret, settings.team)
@@ -102,24 +112,62 @@ class LeftoverSweep:
         """Sweep once. Raises the first error of the API server or the database after all namespaces."""
         live = {label_value(executor) for executor in await call_blocking(self._database.live_executors)}
         siblings = live - {label_value(self._settings.executor_id)}
+        configured = await self._namespaces.configured()
+        others, errors = frozenset[str](), list[Exception]()
+        try:
+            others = await self._namespaces.visited() - configured if None not in configured else others
+        except Exception as error:
+            errors.append(error)
+        self._forget_suspects_outside(configured | others)
         self._found, strays = set(), dict[str, WorkerRun]()
-        parts: list[Callable[[], Awaitable[None]]] = []
-        for namespace in self._settings.namespaces:
-            parts.append(partial(self._sweep_orphans, namespace, live))
-            parts.append(partial(self._sweep_secrets, namespace, siblings))
-            parts.append(partial(self._find_strays, namespace, strays))
-            if self._waiting_pods is not None:
-                parts.append(partial(self._waiting_pods.sweep_dead, [namespace], live))
-        errors = []
-        for part in parts:  # what may not be read in one namespace is swept by nobody, all else is
-            try:
-                await part()
-            except Exception as error:
-                errors.append(error)
+        for namespace in (*configured, *others):
+            failures = await self._sweep_namespace(namespace, live, siblings, strays)
+            if namespace in configured:
+                errors += failures
+            else:
+                errors += self._note_refusal(namespace, failures)
         self._clean_up_strays(strays)
         if errors:
             raise errors[0]
         self._handed_over = {key: item for key, item in self._handed_over.items() if key in self._found}
+
+    async def _sweep_namespace(
+        self, namespace: str | None, live: set[str], siblings: set[str], strays: dict[str, WorkerRun]
+    ) -> list[Exception]:
+        """Sweep a namespace. Return the errors: what may not be read is swept by nobody, all else is."""
+        parts: list[Callable[[], Awaitable[None]]] = [
+            partial(self._sweep_orphans, namespace, live),
+            partial(self._sweep_secrets, namespace, siblings),
+            partial(self._find_strays, namespace, strays),
+        ]
+        if self._waiting_pods is not None:
+            parts.append(partial(self._waiting_pods.sweep_dead, [namespace], live))
+        errors: list[Exception] = []
+        for part in parts:
+            try:
+                await part()
+            except Exception as error:
+                errors.append(error)
+        return errors
+
+    def _note_refusal(self, namespace: str | None, failures: list[Exception]) -> list[Exception]:
+        """Report once that a namespace may not be read, which the configuration does not name; return other errors.
+
+        A former executor has left its name. Its Role may be removed by now, or the namespace itself.
+        """
+        refusals = [error for error in failures if isinstance(error, CrosswindError) and not is_transient(error)]
+        if not refusals:
+            self._unreadable.discard(namespace)
+        elif namespace not in self._unreadable:
+            self._unreadable.add(namespace)
+            log.warning("Leftovers in namespace %s are not cleaned up: %s", namespace, refusals[0])
+        return [error for error in failures if error not in refusals]
+
+    def _forget_suspects_outside(self, namespaces: frozenset[str | None]) -> None:
+        """Forget the suspects of namespaces that are not swept (any longer): each suspect has the next sweep hurry."""
+        swept = namespaces - self._unreadable
+        if None not in swept:
+            self._suspect_secrets = {secret for secret in self._suspect_secrets if secret[0] in swept}
 
     def _hand_over(self, key: Hashable, item: WorkerRun | SecretBatch) -> None:
         self._handed_over[key] = item

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import Collection
 from functools import partial
 
 from crosswind.engine.claim_outcome import unstarted_result
@@ -89,6 +90,11 @@ class WorkerWatcher:
             trim=essentials,
         )
         self._group.create_task(informer.run(self.on_event))
+
+    @property
+    def namespaces(self) -> Collection[str | None]:
+        """The namespaces that are watched; None: all of them."""
+        return self._informers.keys()
 
     def positions(self) -> dict[str | None, str]:
         """Return the resourceVersion up to which each namespace (None: all) is handled."""

@@ -15,6 +15,7 @@ from dataclasses import replace
 from crosswind.engine.database import POSITION_MAX_AGE_S, MetadataDatabase, WatchPosition
 from crosswind.engine.pod_composer import PodComposer
 from crosswind.engine.state import Workload
+from crosswind.engine.watcher import WorkerWatcher
 from crosswind.engine.worker_pod import worker_namespace
 from crosswind.engine.workload_secrets import SecretWorkload
 from crosswind.errors import ConfigError, TemplateError
@@ -35,12 +36,18 @@ class WorkerNamespaces:
     """Knows in which namespaces worker pods may be. ``server``: from ``position_server``."""
 
     def __init__(
-        self, server: str, settings: EngineSettings, composer: PodComposer, database: MetadataDatabase
+        self,
+        server: str,
+        settings: EngineSettings,
+        composer: PodComposer,
+        database: MetadataDatabase,
+        watcher: WorkerWatcher,
     ) -> None:
         self._server = server
         self._settings = settings
         self._composer = composer
         self._database = database
+        self._watcher = watcher
 
     async def configured(self) -> frozenset[str | None]:
         """Return the namespaces that the configuration, its templates and its queues name; None: the whole cluster.
@@ -61,6 +68,15 @@ class WorkerNamespaces:
                 else:
                     namespaces.add(worker_namespace(template, override, self._composer.settings))
         return frozenset(namespaces)
+
+    async def visited(self) -> frozenset[str]:
+        """Return the namespaces that an executor has watched for its pods, this one or one before it.
+
+        A stored watch of the whole cluster is left out: this executor's configuration decides whether it may look
+        everywhere. Raises the database's errors.
+        """
+        saved = {position.namespace for position in await self.saved()}
+        return frozenset(namespace for namespace in (*self._watcher.namespaces, *saved) if namespace is not None)
 
     async def saved(self, max_age: float = POSITION_MAX_AGE_S) -> Collection[WatchPosition]:
         """Return the positions that executors have saved in the last seconds. Raises the database's errors."""
