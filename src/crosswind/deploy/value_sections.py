@@ -6,14 +6,26 @@ Keys are in camelCase, like those of Kubernetes. Fields of type ``Manifest`` are
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from crosswind.deploy.config_rules import variable_problems
 from crosswind.deploy.secrecy import secret_assignments, secret_variable, urls_with_user
-from crosswind.types import Manifest
+from crosswind.documents import FieldProblem
+from crosswind.pods.fragment_shape import fragment_problems, without_nulls
+from crosswind.types import Json, Manifest
 
 __all__ = [
     "AdminValues",
@@ -28,6 +40,7 @@ __all__ = [
     "DatabaseValues",
     "DnsName",
     "EfsValues",
+    "FragmentError",
     "GcpAccount",
     "GitDags",
     "GitSyncDags",
@@ -63,13 +76,31 @@ __all__ = [
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", max_length=30)]
 """Short, so that no name or label derived from it exceeds 63 characters, the limit of labels."""
 
-DnsName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$", max_length=253)]
+DnsName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$", max_length=253),
+]
 Text = Annotated[str, StringConstraints(min_length=1)]
-Cidr = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F.:]+/\d{1,3}$")]
 GcpAccount = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+@[a-z0-9.:-]+\.iam\.gserviceaccount\.com$")]
 AzureClient = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")]
 AwsRole = Annotated[str, StringConstraints(pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$")]
 Setting = str | int | float | bool
+
+_CIDR = re.compile(r"[0-9a-fA-F.:]+/[0-9]{1,3}")
+
+
+def _cidr(text: str) -> str:
+    """Refuse what a network policy cannot hold. Python also reads a netmask, which Kubernetes does not."""
+    try:
+        if _CIDR.fullmatch(text):
+            ip_network(text, strict=False)
+            return text
+    except ValueError:
+        pass
+    raise ValueError(f"is {text!r}, which is no range of addresses; write one such as 10.0.0.0/16")
+
+
+Cidr = Annotated[str, AfterValidator(_cidr)]
 
 _SCP_FORM = re.compile(r"(?:[\w.-]+@)?(?:[\w.-]+|\[[0-9a-fA-F:]+\]):(?!//)")
 """``git@host:path``, the notation of scp, in which a number after the colon is part of the path."""
@@ -147,7 +178,7 @@ class VolumeValues(ValuesSection):
     """A volume that many nodes mount: an existing ``claim``, or a new one from a storage class or EFS file system."""
 
     claim: DnsName | None = None
-    size: Annotated[str, StringConstraints(pattern=r"^\d+(\.\d+)?([KMGTPE]i?)?$")] = "10Gi"
+    size: Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?([KMGTPE]i|[kMGTPE])?$")] = "10Gi"
     storage_class: DnsName | None = None
     efs: EfsValues | None = None
 
@@ -325,6 +356,38 @@ class NetworkValues(ValuesSection):
     cluster_domain: DnsName = "cluster.local"
 
 
+class FragmentError(ValueError):
+    """Problems in a fragment of a Pod, each with its path below the field that holds the fragment."""
+
+    def __init__(self, problems: list[FieldProblem]) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems = problems
+
+
+_FRAGMENTS = {
+    "env": "[EnvVar]",
+    "tolerations": "[Toleration]",
+    "volumes": "[Volume]",
+    "volume_mounts": "[VolumeMount]",
+    "resources": "ResourceRequirements",
+    "affinity": "Affinity",
+}
+"""The fields that are copied into pods, and their types in Kubernetes."""
+
+
+def _checked_fragment(field: str, value: Json) -> Json:
+    """Return a fragment without nulls; raises ``FragmentError``."""
+    fragment = [*value] if isinstance(value, tuple) else value
+    if problems := [*fragment_problems(_FRAGMENTS[field], fragment)]:
+        raise FragmentError(problems)
+    clean = without_nulls(_FRAGMENTS[field], fragment)
+    return tuple(clean) if isinstance(value, tuple) else clean
+
+
+def _as_text(value: Json) -> Json:
+    return value if value is None or isinstance(value, dict | list) else str(value)
+
+
 class PodValues(ValuesSection):
     """Settings of the pods of one component, or of all."""
 
@@ -341,12 +404,19 @@ class PodValues(ValuesSection):
     @classmethod
     def _env_is_safe(cls, env: tuple[Manifest, ...]) -> tuple[Manifest, ...]:
         for variable in env:
-            if reason := secret_variable(variable):
+            # First, and a number too: the message about its type repeats the value.
+            if reason := secret_variable({**variable, "value": _as_text(variable.get("value"))}):
                 fix = "refer to a Secret by valueFrom.secretKeyRef, or add plain: true if it is no secret"
                 raise ValueError(f"has {variable.get('name')} with a literal value and {reason}; {fix}")
             for problem in variable_problems(variable):
                 raise ValueError(problem)
-        return tuple({key: value for key, value in variable.items() if key != "plain"} for variable in env)
+        env = tuple({key: value for key, value in variable.items() if key != "plain"} for variable in env)
+        return tuple(_checked_fragment("env", env))
+
+    @field_validator(*(name for name in _FRAGMENTS if name != "env"), check_fields=False)
+    @classmethod
+    def _fragment_is_shaped(cls, value: Json, info: ValidationInfo) -> Json:
+        return _checked_fragment(str(info.field_name), value)
 
 
 class IdentityValues(PodValues):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from difflib import get_close_matches
 from types import UnionType
 from typing import Union, get_args, get_origin
@@ -10,6 +11,7 @@ from typing import Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from crosswind.deploy.value_sections import FragmentError
 from crosswind.deploy.values import Values
 from crosswind.documents import Document, FieldPath, dotted, parse_document
 from crosswind.errors import ConfigError
@@ -61,7 +63,12 @@ def shared_namespace(values: Values) -> str:
 def _lines(error: ValidationError, document: Document) -> Iterator[str]:
     for problem in error.errors(include_url=False):
         path = _in_document(problem["loc"], document.content)
-        yield f"{document.where}:{document.line_of(path)}: {_description(problem, path)}"
+        cause = problem.get("ctx", {}).get("error")
+        if isinstance(cause, FragmentError):
+            below = [replace(found, path=(*path, *found.path)) for found in cause.problems]
+            yield document.describe(below)
+        else:
+            yield f"{document.where}:{document.line_of(path)}: {_description(problem, path)}"
 
 
 def _in_document(loc: tuple[int | str, ...], content: Json) -> FieldPath:

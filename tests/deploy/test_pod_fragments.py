@@ -1,0 +1,206 @@
+"""Fragments of pods in the values file: what the API server would refuse is an error with its line and fix."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from deployments import containers
+
+from crosswind.deploy.explanations import explain, required_keys
+from crosswind.deploy.references import pod_spec
+from crosswind.deploy.tree import render
+from crosswind.deploy.values_file import read_values
+from crosswind.errors import ConfigError
+
+IMAGE = "image: example.com/airflow:1\n"
+SECRET = "has DB_PASSWORD with a literal value and the name of a secret"
+
+
+@pytest.mark.parametrize(
+    ("text", "messages"),
+    [
+        (
+            "scheduler:\n  env:\n  - {name: FOO, value: 5}\n  - {name: BAR, value: true}\n",
+            [
+                "v.yaml:4: scheduler.env[0].value is 5; put it into quotes",
+                "v.yaml:5: scheduler.env[1].value is true; put it into quotes",
+            ],
+        ),
+        (
+            "scheduler: {env: [{value: x}]}\n",
+            ["v.yaml:2: scheduler.env[0].name is missing; write name: with a value"],
+        ),
+        (
+            "scheduler: {env: [{name: D, value: 2026-01-02}]}\n",
+            ["v.yaml:2: scheduler.env[0].value is 2026-01-02; put it into quotes"],
+        ),
+        ("pods: {env: [{name: A, value: [x]}]}\n", ["v.yaml:2: pods.env[0].value is a list; write text"]),
+        (
+            "pods: {env: [{name: A, valuefrom: {}}]}\n",
+            ["v.yaml:2: pods.env[0].valuefrom is not a field of Kubernetes; write valueFrom"],
+        ),
+        ("pods: {env: [{name: DB_PASSWORD, value: 12345}]}\n", [f"v.yaml:2: pods.env {SECRET}; refer to a Secret by"]),
+        (
+            "workers: {admissionPolicy: true}\npods: {volumes: [{name: a, configMap: x}]}\n",
+            ["v.yaml:3: pods.volumes[0].configMap is 'x'; write a mapping of fields"],
+        ),
+        (
+            "migrations: {env: [{name: A, valueFrom: 5}]}\n",
+            ["v.yaml:2: migrations.env[0].valueFrom is 5; write a mapping of fields"],
+        ),
+        (
+            "migrations:\n  env:\n  - name: A\n    valueFrom:\n      secretKeyRef: {key: k}\n",
+            ["v.yaml:6: migrations.env[0].valueFrom.secretKeyRef.name is missing; write name: with a value"],
+        ),
+        (
+            "triggerer: {volumes: [{name: a, secret: {items: [{key: k}]}}]}\n",
+            [
+                "v.yaml:2: triggerer.volumes[0].secret.items[0].path is missing; write path: with a value",
+                "v.yaml:2: triggerer.volumes[0].secret.secretName is missing; write secretName: with a value",
+            ],
+        ),
+        (
+            "workers: {volumes: [{name: a, persistentVolumeClaim: {claimName: 5}}]}\n",
+            ["v.yaml:2: workers.volumes[0].persistentVolumeClaim.claimName is 5; put it into quotes"],
+        ),
+        (
+            "workers: {volumeMounts: [{name: a, mountPath: /a, readOnly: 'true'}]}\n",
+            ["v.yaml:2: workers.volumeMounts[0].readOnly is 'true'; write true or false, without quotes"],
+        ),
+        (
+            "pods: {volumeMounts: [{name: a}]}\n",
+            ["v.yaml:2: pods.volumeMounts[0].mountPath is missing; write mountPath: with a value"],
+        ),
+        (
+            "pods: {tolerations: [{key: spot, value: true, tolerationSeconds: '30'}]}\n",
+            [
+                "v.yaml:2: pods.tolerations[0].value is true; put it into quotes",
+                "v.yaml:2: pods.tolerations[0].tolerationSeconds is '30'; write a whole number, without quotes",
+            ],
+        ),
+        (
+            "workers: {resources: {requests: {cpu: true, memory: 1GB}, limits: 5}}\n",
+            [
+                "v.yaml:2: workers.resources.requests.cpu is true; write a quantity, such as 500m or 2Gi",
+                "v.yaml:2: workers.resources.requests.memory is '1GB'; write a quantity, such as 500m or 2Gi",
+                "v.yaml:2: workers.resources.limits is 5; write a mapping",
+            ],
+        ),
+        (
+            "apiServer: {affinity: {nodeAffinity: [x], podAntiAfinity: {}}}\n",
+            [
+                "v.yaml:2: apiServer.affinity.nodeAffinity is a list; write a mapping of fields",
+                "v.yaml:2: apiServer.affinity.podAntiAfinity is not a field of Kubernetes; write podAntiAffinity",
+            ],
+        ),
+        (
+            "reaper: {affinity: {podAffinity: {requiredDuringSchedulingIgnoredDuringExecution: "
+            "[{topologyKey: zone, labelSelector: {matchLabels: {app: 5}}}]}}}\n",
+            [
+                "v.yaml:2: reaper.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0]"
+                ".labelSelector.matchLabels.app is 5; put it into quotes"
+            ],
+        ),
+        ("pgbouncer: {env: [5]}\n", ["v.yaml:2: pgbouncer.env[0] is 5; input should be a valid dictionary"]),
+        (
+            'database: {cidrs: ["10.0.0.300/99"]}\n',
+            [
+                "v.yaml:2: database.cidrs[0] is '10.0.0.300/99', which is no range of addresses; "
+                "write one such as 10.0.0.0/16"
+            ],
+        ),
+        (
+            "network: {kubernetesApi: [10.0.0.1/33]}\n",
+            ["v.yaml:2: network.kubernetesApi[0] is '10.0.0.1/33', which is"],
+        ),
+        (
+            "database: {cidrs: [10.0.0.0/255.0.0.0]}\n",
+            ["v.yaml:2: database.cidrs[0] is '10.0.0.0/255.0.0.0', which is"],
+        ),
+        ("logs: {to: volume, volume: {size: 10K}}\n", ["v.yaml:2: logs.volume.size is '10K'; string should match"]),
+        ("database: {host: a..b}\n", ["v.yaml:2: database.host is 'a..b'; string should match pattern"]),
+    ],
+)
+def test_what_the_api_server_would_refuse_is_an_error_with_its_line_and_fix(text: str, messages: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_values(IMAGE + text, "v.yaml")
+    lines = str(caught.value).splitlines()
+    assert len(lines) == len(messages), caught.value
+    for line, message in zip(lines, messages, strict=True):
+        assert line.startswith(message)
+
+
+def test_a_secret_that_is_written_as_a_number_is_not_in_the_message() -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_values(f"{IMAGE}pods: {{env: [{{name: DB_PASSWORD, value: 31337}}]}}\n", "v.yaml")
+    assert "31337" not in str(caught.value)
+
+
+ACCEPTED = """
+image: example.com/airflow:1
+database: {cidrs: [10.0.0.1/16, "2001:db8::/32", 0.0.0.0/0, "::/0"]}
+pods:
+  env:
+  - {name: A, value: "5"}
+  - {name: EMPTY}
+  - {name: NULLS, value: null, valueFrom: {fieldRef: {fieldPath: metadata.name}, secretKeyRef: null}}
+  - {name: CPU, valueFrom: {resourceFieldRef: {resource: limits.cpu, divisor: 1}}}
+  - {name: SORT_KEY, value: id, plain: true}
+  tolerations: [{operator: Exists}, {key: spot, value: "true", effect: NoExecute, tolerationSeconds: 30}]
+  volumes:
+  - {name: nothing}
+  - {name: no-source, secret: null}
+  - {name: scratch, emptyDir: {sizeLimit: 2}}
+  - {name: files, configMap: {name: files, defaultMode: 0440, optional: true, items: [{key: a, path: b, mode: 420}]}}
+  - name: all
+    projected:
+      sources: [{secret: {name: s}}, {serviceAccountToken: {path: token, expirationSeconds: 600}}]
+  - name: claim
+    ephemeral: {volumeClaimTemplate: {spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}}
+  volumeMounts: [{name: scratch, mountPath: /scratch, readOnly: false, subPath: x}]
+workers:
+  resources: {requests: {cpu: 0.5, memory: 1e9, ephemeral-storage: 1073741824, nvidia.com/gpu: 1}, limits: {cpu: .5}}
+  volumes: [{name: later, aNewSource: {of: a newer Kubernetes}}]
+scheduler:
+  resources: {requests: {cpu: 250m, memory: 1.5Gi}, limits: null}
+  affinity:
+    nodeAffinity:
+      preferredDuringSchedulingIgnoredDuringExecution:
+      - weight: 1
+        preference: {matchExpressions: [{key: spot, operator: In, values: ["true"]}]}
+    podAntiAffinity:
+      requiredDuringSchedulingIgnoredDuringExecution:
+      - {topologyKey: zone, labelSelector: {matchLabels: {app: x}}}
+"""
+
+
+def test_what_kubernetes_accepts_is_rendered_without_nulls() -> None:
+    values = read_values(ACCEPTED, "v.yaml")
+    objects = render(values)
+    assert list(explain(values, objects))
+    assert required_keys(values, objects)
+    text = json.dumps([rendered.manifest for rendered in objects])
+    assert "null" not in text.replace("/dev/null", "")
+    for rendered in objects:
+        kubernetes_validate.validate(rendered.manifest, "1.36", strict=True)
+    (scheduler,) = (r.manifest for r in objects if r.path == "scheduler/deployment.yaml")
+    spec = pod_spec(scheduler)
+    assert spec is not None
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    assert volumes["no-source"] == {"name": "no-source"}
+    variables = {variable["name"]: variable for variable in containers({"spec": spec})[-1]["env"]}
+    assert variables["NULLS"] == {"name": "NULLS", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
+    assert variables["SORT_KEY"] == {"name": "SORT_KEY", "value": "id"}
+
+
+FRAGMENTS: dict[str, Any] = yaml.safe_load(ACCEPTED)
+
+
+@pytest.mark.parametrize("part", ["migrations", "triggerer", "dagProcessor", "apiServer", "reaper", "pgbouncer"])
+def test_each_component_takes_the_fragments_of_all_pods(part: str) -> None:
+    content = {"image": "a", part: {**FRAGMENTS["pods"], "resources": FRAGMENTS["workers"]["resources"]}}
+    assert read_values(yaml.safe_dump(content), "v.yaml")
