@@ -276,14 +276,18 @@ async def test_a_pod_in_a_namespace_that_no_configuration_and_no_position_names_
         await until(lambda: adopted(run))
 
 
-async def test_a_database_that_does_not_answer_with_positions_delays_the_adoption() -> None:
+async def test_a_database_that_does_not_answer_with_positions_delays_the_adoption(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     task, database = a_task("task"), Database()
     database.positions = [WatchPosition(FORMER, Api.host, "elsewhere", "")]
-    database.failures = [OSError("the database is away")] * 2
+    database.failures = [OSError("the database is away")] * 3  # the first is that of the look ahead of requests
     async with adopting(Api(pod_of(task, "elsewhere")), database, "a") as former:
         run = former.request(task)
         await until(lambda: not database.failures)
         await until(lambda: adopted(run))
+    assert caplog.text.count("could not be adopted, trying again") == 1
+    assert caplog.text.count("Traceback") == 1
 
 
 async def test_a_task_whose_namespace_cannot_be_determined_is_not_lost(tmp_path: Path) -> None:

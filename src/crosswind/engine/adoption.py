@@ -166,7 +166,7 @@ class _Adoption:
     adopted: bool = False
     """Whether there were runs to adopt."""
     matched: tuple[frozenset[str | None], frozenset[str]] | None = None
-    """The listed namespaces and the runs of the last comparison."""
+    """The listed namespaces and the unique ids of the runs, at the last comparison."""
     released_at: float = 0.0
     """When the database was last asked which of the tasks have ended."""
     alive_asked_at: float = -math.inf
@@ -222,6 +222,8 @@ class PodAdopter:
         self._namespaces = namespaces
         self._requested = asyncio.Event()
         self._watches: dict[str, OrphanWatch] = {}
+        self._failing: set[str] = set()
+        """Executors whose last attempt failed."""
         self._relabelling = RequestQueue[WorkerRun](
             self._relabel, self._relabel_failed, AimdLimit(ceiling=settings.max_requests)
         )
@@ -266,8 +268,12 @@ class PodAdopter:
     async def _attempt(self, watch: OrphanWatch) -> None:
         try:
             await self._adopt_all(watch)
+            self._failing.discard(watch.owner)
         except Exception:  # must not end the session: pods of other executors are adopted in the same task group
-            log.exception("The pods of the former scheduler %s could not be adopted, trying again", watch.owner)
+            level = logging.DEBUG if watch.owner in self._failing else logging.ERROR  # a traceback per outage
+            message = "The pods of the former scheduler %s could not be adopted, trying again"
+            log.log(level, message, watch.owner, exc_info=True)
+            self._failing.add(watch.owner)
             await asyncio.sleep(_RETRY_S)
         # Not before the pause: without its entry, the next request would start a second watch.
         del self._watches[watch.owner]
@@ -318,7 +324,7 @@ class PodAdopter:
         watch = adoption.watch
         runs, listed = self._adopting(watch.owner), watch.listed
         adoption.adopted = adoption.adopted or bool(runs and listed)
-        if adoption.is_new(listed, runs):
+        if adoption.is_new(listed, (run.unique_id for run in runs.values())):
             await self._adopt_matching(runs, watch.pods(), watch.pod, watch)
         remaining = _still_adopting(runs)
         if remaining and watch.settled and _now() >= adoption.search_at:
