@@ -384,6 +384,39 @@ async def test_probes_reach_the_pods_own_address(node: Node, action: str, ready:
         assert (await node.event_message("p", "Unhealthy")).endswith(":18081: connect: connection refused")
 
 
+UNCARRIED: dict[str, dict[str, Any]] = {
+    "header": {"httpGet": {"port": 18083, "httpHeaders": [{"name": "X-A", "value": "two\nlines\n"}]}},
+    "label": {"tcpSocket": {"port": 18083, "host": "a" * 64 + ".example.com"}},
+    "get label": {"httpGet": {"port": 18083, "host": "a" * 64 + ".example.com"}},
+}
+"""Actions that pass validation and that nothing can carry out."""
+
+
+@pytest.mark.parametrize("action", UNCARRIED)
+async def test_a_probe_that_cannot_be_carried_out_counts_as_failed(node: Node, action: str) -> None:
+    probe = {**UNCARRIED[action], "periodSeconds": 1, "failureThreshold": 1}
+    node.pod("p", container(UNTIL_TERM, livenessProbe=probe), restartPolicy="Always")
+    assert (await node.event_message("p", "Unhealthy")).startswith("Liveness probe failed: ")
+    await node.until("p", lambda pod: status_of(pod).get("restartCount"))
+
+
+@pytest.mark.parametrize("action", UNCARRIED)
+async def test_a_hook_that_cannot_be_carried_out_fails(node: Node, action: str) -> None:
+    node.pod("p", container(UNTIL_TERM, lifecycle={"postStart": UNCARRIED[action]}))
+    assert (await node.event_message("p", "FailedPostStartHook")).startswith("PostStartHook failed: ")
+    await node.ended("p")
+
+
+async def test_a_pod_on_which_the_kubelet_gives_up_fails_with_an_event(node: Node) -> None:
+    # The registry takes from the cluster's own parts what no client may send: here a host that is a number.
+    probe = {"tcpSocket": {"port": 18083, "host": 5}}
+    node.pod("p", container(UNTIL_TERM, livenessProbe=probe))
+    pod = await node.ended("p")
+    assert (pod["status"]["phase"], pod["status"]["reason"]) == ("Failed", "FailedSync")
+    assert state(pod)["terminated"]["reason"] == "ContainerStatusUnknown"
+    assert "TypeError" in await node.event_message("p", "FailedSync")
+
+
 async def test_two_pods_may_listen_on_the_same_port_of_their_localhost(node: Node) -> None:
     for name in ("a", "b"):
         serve = f"mkdir /www; echo {name} > /www/x; python3 -m http.server 18082 --bind localhost --directory /www"

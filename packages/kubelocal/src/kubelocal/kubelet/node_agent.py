@@ -1,7 +1,7 @@
 """The kubelet: watches the pods of its node, runs a worker for each, and opens streams into their containers.
 
 ``Kubelet.run`` owns all tasks, in one task group: a watch per kind, the relays of Services, and a worker per pod. It
-ends by cancellation alone; a worker that fails is logged and ends alone.
+ends by cancellation alone; a worker that fails is logged, and its pod fails alone.
 """
 
 from __future__ import annotations
@@ -105,10 +105,12 @@ class Kubelet:
     async def _work(self, uid: str, worker: PodWorker) -> None:
         try:
             await worker.run()
-        except Exception:
+        except Exception as problem:
             _log.exception("pod %s: the kubelet gave up on it", worker.pod["metadata"]["name"])
+            worker.give_up(_words(problem))
         finally:
-            # Only now: until its last process has ended, the pod's name and log are found here.
+            # Only now: until its last process has ended, the pod's name and log are found here. No await lies between
+            # the last status and this line: the change gets the failed pod a new worker, which waits for its deletion.
             del self._workers[uid]
 
     async def _watch_objects(self, kind: str) -> None:
@@ -219,6 +221,13 @@ class Kubelet:
         if run is None or run.exited.is_set():
             raise LookupError("container not found")
         return run
+
+
+def _words(problem: BaseException) -> str:
+    """Name the first cause of an error; task groups wrap it."""
+    while isinstance(problem, BaseExceptionGroup):
+        problem = problem.exceptions[0]
+    return f"{type(problem).__name__}: {problem}"
 
 
 def _listener(run: ContainerRun | None) -> Callable[[Callable[[], None]], AbstractContextManager[None]]:

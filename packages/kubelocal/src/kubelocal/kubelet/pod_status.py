@@ -49,7 +49,7 @@ def written_time(moment: float) -> str:
 def pod_status(pod: Manifest, seen: Mapping[str, ContainerRecord], outlook: Outlook) -> Manifest:
     """Return the whole status that the kubelet reports; conditions and fields of others are kept."""
     old = pod.get("status", {})
-    seen = settled(pod, seen) if outlook.over else {name: shown(sight) for name, sight in seen.items()}
+    seen = settled(pod, seen, outlook.now) if outlook.over else {name: shown(sight) for name, sight in seen.items()}
     phase = outlook.phase or phase_of(pod, seen, over=outlook.over)
     status: Manifest = {key: value for key, value in old.items() if key not in ("phase", "reason", "message")}
     status["phase"] = phase
@@ -87,10 +87,13 @@ def shown(sight: ContainerRecord) -> ContainerRecord:
     return replace(sight, state="ended", ended=sight.last, waiting=Waiting("ContainerCreating"))
 
 
-def settled(pod: Manifest, seen: Mapping[str, ContainerRecord]) -> dict[str, ContainerRecord]:
-    """Of a pod that is over, count as lost what waits for another start (``TerminatePod`` of the status manager)."""
+def settled(pod: Manifest, seen: Mapping[str, ContainerRecord], now: float) -> dict[str, ContainerRecord]:
+    """Of a pod that is over, count as lost what waits for another start (``TerminatePod`` of the status manager).
+
+    Also what runs as far as is known: its end was not seen, because the work of its pod has failed.
+    """
     begun = any(seen[container["name"]].state != "none" for container in pod["spec"]["containers"])
-    result = dict(seen)
+    result = {name: _unseen(sight, now) if sight.state == "running" else sight for name, sight in seen.items()}
     for container in pod["spec"]["containers"]:
         sight = seen[container["name"]]
         if begun and sight.state == "none":
@@ -99,6 +102,11 @@ def settled(pod: Manifest, seen: Mapping[str, ContainerRecord]) -> dict[str, Con
         elif sight.state == "ended":
             result[container["name"]] = replace(sight, waiting=None)
     return result
+
+
+def _unseen(sight: ContainerRecord, now: float) -> ContainerRecord:
+    ended = ContainerEnd(137, "ContainerStatusUnknown", LOST, sight.started_at, now, sight.container_id)
+    return replace(sight, state="ended", ended=ended, ready=False, starting=False)
 
 
 def phase_of(pod: Manifest, seen: Mapping[str, ContainerRecord], *, over: bool) -> str:

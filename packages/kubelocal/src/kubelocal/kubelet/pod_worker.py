@@ -173,6 +173,17 @@ class PodWorker:
         self._reporter.warn(reason, message)
         self.end(Ending("Failed", reason, message, grace=0))
 
+    def give_up(self, why: str) -> None:
+        """Fail a pod whose work has ended by an error of the kubelet, and whose containers are killed.
+
+        A real kubelet syncs the pod again. Here the tasks that know its containers have ended, so that the pod would
+        stay Running for ever.
+        """
+        message = f"error syncing pod, giving up: {why}"
+        self._reporter.warn("FailedSync", message)
+        self._ending = Ending("Failed", "FailedSync", message)
+        self._publish(over=True)
+
     def lose(self, *, dead: bool) -> None:
         """The node no longer reports. ``dead``: its processes end as well, and none starts."""
         self._lost, self._dead = True, dead

@@ -73,7 +73,7 @@ async def _get(action: Manifest, target: ProbeTarget) -> None:
     path = action.get("path") or "/"
     url = f"{scheme}://{host}:{port}{path if path.startswith('/') else '/' + path}"
     headers = {"User-Agent": "kube-probe/1.36", "Accept": "*/*"}
-    headers |= {one["name"]: one["value"] for one in action.get("httpHeaders") or ()}
+    headers |= {one["name"]: one.get("value") or "" for one in action.get("httpHeaders") or ()}
     try:
         async with (
             aiohttp.ClientSession() as session,
@@ -86,19 +86,20 @@ async def _get(action: Manifest, target: ProbeTarget) -> None:
     except aiohttp.ClientConnectorError as problem:
         reason = _words(problem.os_error)
         raise ProbeFailed(f'Get "{url}": dial tcp {host}:{port}: connect: {reason}') from problem
-    except (aiohttp.ClientError, OSError) as problem:
+    # ValueError: the pod's author wrote what HTTP or a name server cannot carry, such as a line break in a header.
+    except (aiohttp.ClientError, OSError, ValueError) as problem:
         raise ProbeFailed(f'Get "{url}": {problem or type(problem).__name__}') from problem
 
 
 async def _connect(action: Manifest, target: ProbeTarget) -> None:
-    port = _port(action["port"], target.spec)
+    host, port = action.get("host") or target.address(), _port(action["port"], target.spec)
     try:
         _, writer = await target.connect(action.get("host"), port)
         writer.close()
     except OSError as problem:
-        host = action.get("host") or target.address()
-        reason = _words(problem)
-        raise ProbeFailed(f"dial tcp {host}:{port}: connect: {reason}") from problem
+        raise ProbeFailed(f"dial tcp {host}:{port}: connect: {_words(problem)}") from problem
+    except ValueError as problem:  # a host that no name can be, such as one with a label over 63 characters
+        raise ProbeFailed(f"dial tcp: lookup {host}: {problem}") from problem
 
 
 def _words(problem: OSError) -> str:
@@ -140,7 +141,7 @@ async def _probe_once(probe: Manifest, target: ProbeTarget, warn: Callable[[str]
             await perform(probe, target)
     except TimeoutError:
         if "exec" in probe:
-            warn(f'command timed out: "{" ".join(probe["exec"]["command"])}" timed out after {seconds}s')
+            warn(f'command timed out: "{" ".join(probe["exec"].get("command") or ())}" timed out after {seconds}s')
         else:
             warn("context deadline exceeded (Client.Timeout exceeded while awaiting headers)")
         return False
