@@ -12,7 +12,8 @@ import orjson
 import pytest
 
 from kubelocal.api.app import Api, make_app
-from kubelocal.auth.rbac import BOOTSTRAP, Authorizer
+from kubelocal.auth.bootstrap_roles import BOOTSTRAP
+from kubelocal.auth.rbac import Authorizer
 from kubelocal.auth.service_account_tokens import TokenIssuer
 from kubelocal.registry.generic_registry import ClusterRegistry
 from kubelocal.storage.store import Store

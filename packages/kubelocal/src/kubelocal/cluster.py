@@ -24,9 +24,10 @@ from kubelocal import owned_paths
 from kubelocal.admission.plugins import ADMITTERS, mutators
 from kubelocal.api.app import make_app
 from kubelocal.api.server import ApiServer, listen
+from kubelocal.auth.bootstrap_roles import BOOTSTRAP
 from kubelocal.auth.certificates import issue
 from kubelocal.auth.kubeconfig_file import SIGNATURE, kubeconfig, remove_kubeconfig, write_kubeconfig
-from kubelocal.auth.rbac import BOOTSTRAP, Authorizer
+from kubelocal.auth.rbac import Authorizer
 from kubelocal.auth.service_account_tokens import TokenIssuer
 from kubelocal.controllers.cron_job_controller import CronJobController
 from kubelocal.controllers.endpoint_slice_controller import EndpointSliceController

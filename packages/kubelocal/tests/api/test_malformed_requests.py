@@ -19,7 +19,8 @@ from deadlines import scaled
 from example_objects import EXAMPLES
 from kubelocal.admission import plugins
 from kubelocal.api.app import Api, make_app
-from kubelocal.auth.rbac import BOOTSTRAP, Authorizer
+from kubelocal.auth.bootstrap_roles import BOOTSTRAP
+from kubelocal.auth.rbac import Authorizer
 from kubelocal.auth.users import User
 from kubelocal.codec.kinds import KINDS, SERVED, Kind
 from kubelocal.controllers.cron_job_controller import CronJobController

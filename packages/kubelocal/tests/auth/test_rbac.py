@@ -1,6 +1,7 @@
 import pytest
 
-from kubelocal.auth.rbac import BOOTSTRAP, Authorizer
+from kubelocal.auth.bootstrap_roles import BOOTSTRAP
+from kubelocal.auth.rbac import Authorizer
 from kubelocal.auth.users import ANONYMOUS, User
 from kubelocal.registry.generic_registry import ClusterRegistry
 from kubelocal.storage.store import Store
@@ -136,4 +137,105 @@ def test_an_aggregated_role_has_the_rules_of_the_roles_that_it_selects(registry)
     registry.create("ClusterRole", "", whole)
     reference = {"kind": "ClusterRole", "name": "r"}
     registry.create("ClusterRoleBinding", "", {"metadata": {"name": "b"}, "roleRef": reference, "subjects": [BY_NAME]})
+    assert may(registry, "get", "pods", name="x")
+
+
+def bind(registry, role, namespace="ns"):
+    reference = {"kind": "ClusterRole", "name": role}
+    binding = {"metadata": {"name": f"to-{role}"}, "roleRef": reference, "subjects": [BY_NAME]}
+    registry.create("RoleBinding", namespace, binding)
+
+
+@pytest.mark.parametrize("role", ["edit", "admin"])
+@pytest.mark.parametrize(
+    ("group", "resource"),
+    [
+        ("apps", "deployments"),
+        ("apps", "statefulsets"),
+        ("apps", "replicasets"),
+        ("apps", "daemonsets"),
+        ("batch", "cronjobs"),
+        ("networking.k8s.io", "ingresses"),
+        ("networking.k8s.io", "networkpolicies"),
+        ("policy", "poddisruptionbudgets"),
+    ],
+)
+def test_edit_and_admin_write_workloads_and_view_reads_them(registry, role, group, resource):
+    bind(registry, role)
+    assert may(registry, "create", resource, group=group)
+    assert may(registry, "list", resource, group=group)
+    for binding in registry.list("RoleBinding", "ns"):
+        registry.delete("RoleBinding", "ns", binding["metadata"]["name"])
+    bind(registry, "view")
+    assert may(registry, "list", resource, group=group)
+    assert not may(registry, "create", resource, group=group)
+
+
+@pytest.mark.parametrize(
+    ("role", "verb", "resource", "group", "allowed"),
+    [
+        ("view", "list", "endpointslices", "discovery.k8s.io", True),
+        ("view", "get", "secrets", "", False),
+        ("edit", "update", "deployments/scale", "apps", True),
+        ("edit", "update", "deployments/status", "apps", False),
+        ("edit", "get", "secrets", "", True),
+        ("edit", "create", "rolebindings", "rbac.authorization.k8s.io", False),
+        ("admin", "create", "rolebindings", "rbac.authorization.k8s.io", True),
+        ("admin", "update", "resourcequotas", "", False),
+    ],
+)
+def test_view_edit_and_admin_may_what_they_may_in_kubernetes(registry, role, verb, resource, group, allowed):
+    bind(registry, role)
+    assert may(registry, verb, resource, group=group) is allowed
+
+
+def part(name, *rules, **labels):
+    return {"metadata": {"name": name, "labels": labels}, "rules": list(rules)}
+
+
+@pytest.mark.parametrize(("role", "allowed"), [("edit", True), ("admin", True), ("view", False)])
+def test_a_labelled_role_adds_its_rules_to_edit_and_so_to_admin(registry, role, allowed):
+    labels = {"rbac.authorization.k8s.io/aggregate-to-edit": "true"}
+    registry.create("ClusterRole", "", part("more", rule(["widgets"], ["create"], ["example.com"]), **labels))
+    bind(registry, role)
+    assert may(registry, "create", "widgets", group="example.com") is allowed
+
+
+@pytest.mark.parametrize(
+    ("expression", "allowed"),
+    [
+        ({"key": "to", "operator": "In", "values": ["whole"]}, True),
+        ({"key": "to", "operator": "NotIn", "values": ["whole"]}, False),
+        ({"key": "never", "operator": "Exists"}, False),
+    ],
+)
+def test_the_expressions_of_an_aggregation_count(registry, expression, allowed):
+    for role in registry.list("ClusterRole"):
+        registry.delete("ClusterRole", "", role["metadata"]["name"])
+    registry.create("ClusterRole", "", part("part", rule(["pods"], ["get"]), to="whole"))
+    whole = {"metadata": {"name": "whole"}, "aggregationRule": {"clusterRoleSelectors": [expression_of(expression)]}}
+    registry.create("ClusterRole", "", whole)
+    bind(registry, "whole")
+    assert may(registry, "get", "pods", name="x") is allowed
+
+
+def expression_of(expression):
+    return {"matchExpressions": [expression]}
+
+
+def test_an_aggregation_by_expressions_alone_does_not_select_cluster_admin(registry):
+    selectors = [expression_of({"key": "example.com/team", "operator": "Exists"})]
+    whole = {"metadata": {"name": "whole"}, "aggregationRule": {"clusterRoleSelectors": selectors}}
+    registry.create("ClusterRole", "", whole)
+    bind(registry, "whole")
+    assert not may(registry, "delete", "secrets", name="x")
+
+
+def test_roles_that_select_each_other_end(registry):
+    for name, other in (("a", "b"), ("b", "a")):
+        selectors = [{"matchLabels": {"in": name}}]
+        manifest = {"metadata": {"name": name, "labels": {"in": other}}}
+        registry.create("ClusterRole", "", manifest | {"aggregationRule": {"clusterRoleSelectors": selectors}})
+    registry.create("ClusterRole", "", part("leaf", rule(["pods"], ["get"]), **{"in": "b"}))
+    bind(registry, "a")
     assert may(registry, "get", "pods", name="x")

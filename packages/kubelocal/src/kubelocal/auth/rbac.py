@@ -8,17 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from kubelocal.auth.bootstrap_roles import MASTERS
 from kubelocal.auth.users import User
 from kubelocal.codec.status_errors import StatusError
 from kubelocal.interfaces import Registry
+from kubelocal.storage.selectors import matches_labels
 from kubelocal.types import Manifest
 
-__all__ = ["BOOTSTRAP", "Authorizer"]
-
-RBAC = "rbac.authorization.k8s.io"
-MASTERS = "system:masters"
-OPEN_PATHS = ("/healthz", "/livez", "/readyz", "/version", "/version/")
-DISCOVERY_PATHS = ("/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*", *OPEN_PATHS)
+__all__ = ["Authorizer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +69,29 @@ class Authorizer:
             role = self._registry.get(kind, namespace if kind == "Role" else "", reference["name"])
         except StatusError:
             return ()
-        if selectors := (role.get("aggregationRule") or {}).get("clusterRoleSelectors"):
-            others = self._registry.list("ClusterRole")
-            return [
-                rule
-                for other in others
-                if any(_labelled(other, selector.get("matchLabels", {})) for selector in selectors)
-                for rule in other.get("rules", ())
-            ]
-        rules: Sequence[Manifest] = role.get("rules") or ()
-        return rules
+        return self._aggregated(role, set()) if role.get("aggregationRule") else role.get("rules") or ()
+
+    def _aggregated(self, role: Manifest, seen: set[str]) -> list[Manifest]:
+        """Return the rules of a ClusterRole and of those that its selectors find, which may be aggregated themselves.
+
+        Read at each question: so they are never behind the roles, as those are that a controller writes.
+        ``seen``: the names that have been followed, because two roles may select each other.
+        """
+        seen.add(role["metadata"]["name"])
+        selectors = (role.get("aggregationRule") or {}).get("clusterRoleSelectors") or ()
+        if not selectors:
+            return list(role.get("rules") or ())
+        return [
+            rule
+            for other in self._registry.list("ClusterRole")
+            if other["metadata"]["name"] not in seen and _selected(other, selectors)
+            for rule in self._aggregated(other, seen)
+        ]
 
 
-def _labelled(role: Manifest, value: dict[str, str]) -> bool:
-    return bool(value.items() <= role["metadata"].get("labels", {}).items())
+def _selected(role: Manifest, selectors: Sequence[Manifest]) -> bool:
+    labels = role["metadata"].get("labels") or {}
+    return any(matches_labels(selector, labels) for selector in selectors)
 
 
 def _is(user: User, subject: Manifest, namespace: str) -> bool:
@@ -123,78 +129,3 @@ def _has_resource(listed: Sequence[str], question: AccessAttributes) -> bool:
 
 def _path_matches(pattern: str, path: str) -> bool:
     return pattern in ("*", path) or (pattern.endswith("*") and path.startswith(pattern[:-1]))
-
-
-# ---------------------------------------------------------------------------------------------- bootstrap roles
-
-ALL, READ = ["*"], ["get", "list", "watch"]
-WRITE = ["create", "delete", "deletecollection", "patch", "update"]
-CORE = [
-    "configmaps",
-    "events",
-    "persistentvolumeclaims",
-    "pods",
-    "pods/attach",
-    "pods/ephemeralcontainers",
-    "pods/eviction",
-    "pods/exec",
-    "pods/portforward",
-    "secrets",
-    "serviceaccounts",
-    "services",
-]
-VIEWED = [name for name in CORE if name != "secrets" and "/" not in name]
-STATES = ["limitranges", "namespaces", "pods/log", "pods/status", "resourcequotas", "resourcequotas/status"]
-
-
-def _rule(groups: list[str], resources: list[str], verbs: list[str]) -> Manifest:
-    return {"apiGroups": groups, "resources": resources, "verbs": verbs}
-
-
-VIEW = [_rule([""], [*VIEWED, *STATES], READ), _rule(["batch"], ["jobs", "jobs/status"], READ)]
-EDIT = [
-    *VIEW,
-    _rule([""], ["secrets", *CORE], READ),
-    _rule([""], CORE, WRITE),
-    _rule([""], ["serviceaccounts/token"], ["create"]),
-    _rule(["batch"], ["jobs"], WRITE),
-    _rule(["coordination.k8s.io"], ["leases"], [*READ, *WRITE]),
-]
-ADMIN = [*EDIT, _rule([RBAC], ["roles", "rolebindings"], [*READ, *WRITE])]
-ROLES: dict[str, list[Manifest]] = {
-    "cluster-admin": [_rule(ALL, ALL, ALL), {"nonResourceURLs": ALL, "verbs": ALL}],
-    "admin": ADMIN,
-    "edit": EDIT,
-    "view": VIEW,
-    "system:basic-user": [
-        _rule(["authorization.k8s.io"], ["selfsubjectaccessreviews", "selfsubjectrulesreviews"], ["create"]),
-        _rule(["authentication.k8s.io"], ["selfsubjectreviews"], ["create"]),
-    ],
-    "system:discovery": [{"nonResourceURLs": list(DISCOVERY_PATHS), "verbs": ["get"]}],
-    "system:public-info-viewer": [{"nonResourceURLs": list(OPEN_PATHS), "verbs": ["get"]}],
-}
-ROLE_BINDINGS = {
-    "cluster-admin": (MASTERS,),
-    "system:basic-user": ("system:authenticated",),
-    "system:discovery": ("system:authenticated",),
-    "system:public-info-viewer": ("system:authenticated", "system:unauthenticated"),
-}
-
-
-def _bootstrap(name: str, kind: str) -> Manifest:
-    labels = {"kubernetes.io/bootstrapping": "rbac-defaults"}
-    return {"kind": kind, "apiVersion": f"{RBAC}/v1", "metadata": {"name": name, "labels": labels}}
-
-
-BOOTSTRAP: list[Manifest] = [
-    *({**_bootstrap(name, "ClusterRole"), "rules": rules} for name, rules in ROLES.items()),
-    *(
-        {
-            **_bootstrap(name, "ClusterRoleBinding"),
-            "roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": name},
-            "subjects": [{"apiGroup": RBAC, "kind": "Group", "name": group} for group in groups],
-        }
-        for name, groups in ROLE_BINDINGS.items()
-    ),
-]
-"""The cluster roles and bindings that every cluster creates when it starts."""
