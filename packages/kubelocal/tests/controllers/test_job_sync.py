@@ -117,6 +117,49 @@ def test_new_tries_wait_longer_with_each_failure(failures: int, pause: float) ->
     assert (plan.create, plan.wait) == ((), pause)
 
 
+def terminating(asked_ago: float, grace: int = 600, **more: Any) -> dict[str, Any]:
+    """A pod whose deletion was asked for, and which may run on until the end of its grace period."""
+    metadata = {"deletionTimestamp": stamp(asked_ago - grace), "deletionGracePeriodSeconds": grace}
+    spec = {"nodeName": "x"}
+    return pod("old", "Running", metadata=metadata | more.pop("metadata", {}), **{"spec": spec, **more})
+
+
+@pytest.mark.parametrize(("asked_ago", "created", "wait"), [(11, 1, None), (4, 0, 6.0)])
+def test_a_terminating_pod_is_replaced_after_the_back_off_and_not_after_its_grace_period(
+    asked_ago: float, created: int, wait: float | None
+) -> None:
+    plan = decide(job({"startTime": stamp(99)}), [terminating(asked_ago)], NOW)
+    assert (len(plan.create), plan.wait, plan.status["failed"]) == (created, wait, 1)
+
+
+def test_a_pod_whose_containers_have_not_all_ended_ended_when_it_was_no_longer_ready() -> None:
+    ended = [{"name": "a", "state": {"terminated": {"finishedAt": stamp(50)}}}, {"name": "b", "state": {"running": {}}}]
+    unready = [{"type": "Ready", "status": "False", "lastTransitionTime": stamp(3)}]
+    plan = decide(job({"startTime": stamp(99)}), [terminating(9, containerStatuses=ended, conditions=unready)], NOW)
+    assert (plan.create, plan.wait) == ((), 7.0)
+
+
+def test_a_job_that_replaces_failed_pods_alone_waits_for_a_terminating_one() -> None:
+    body = job({"startTime": stamp(99)}, podReplacementPolicy="Failed")
+    plan = decide(body, [terminating(11)], NOW)
+    assert (plan.create, plan.release) == ((), ())
+    assert [plan.status.get(key) for key in ("active", "failed", "terminating")] == [None, None, 1]
+    failed = decide(body, [pod("old", "Failed", ago=11, metadata={"deletionTimestamp": stamp()})], NOW)
+    assert (len(failed.create), failed.status["failed"]) == (1, 1)
+
+
+def test_a_terminating_pod_of_a_job_that_replaces_failed_pods_alone_keeps_its_index() -> None:
+    body = job({"startTime": stamp(99)}, podReplacementPolicy="Failed", completionMode="Indexed", completions=3)
+    body["spec"]["parallelism"] = 2
+    held = terminating(11, metadata={"annotations": {"batch.kubernetes.io/job-completion-index": "0"}})
+    assert [p["spec"]["hostname"] for p in decide(body, [held], NOW).create] == ["j-1"]
+
+
+def test_a_deleted_pod_that_had_no_node_holds_no_slot() -> None:
+    body = job({"startTime": stamp(99)}, podReplacementPolicy="Failed")
+    assert len(decide(body, [terminating(11, spec={})], NOW).create) == 1
+
+
 def test_success_makes_the_next_try_prompt() -> None:
     pods = [pod("a", "Failed", ago=30), pod("b", "Succeeded", ago=1)]
     assert len(decide(job({"startTime": stamp(99)}, completions=5), pods, NOW).create) == 1

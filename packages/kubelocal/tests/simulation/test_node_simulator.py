@@ -87,6 +87,15 @@ async def test_annotations_make_a_pod_fail_or_wait() -> None:
         assert await life(registry, "stays", "DELETED") == ["Running", "Failed", "DELETED"]
 
 
+async def test_a_pod_that_is_deleted_before_its_start_and_held_by_a_finalizer_has_a_final_phase() -> None:
+    async with simulated(simulated_start=60.0) as registry:
+        add(registry, "a")
+        await until(registry, "Pod", lambda pod: pod["spec"].get("nodeName"))
+        registry.update("Pod", "ns", "a", lambda pod: pod["metadata"].update(finalizers=["example.com/x"]))
+        registry.delete("Pod", "ns", "a")
+        assert await life(registry, "a", "Failed") == ["Pending", "Failed"]
+
+
 async def test_a_wrong_annotation_is_told_by_an_event() -> None:
     async with simulated() as registry:
         add(registry, "a", run_seconds="soon")

@@ -16,11 +16,17 @@ from kubelocal.types import Manifest
 
 __all__ = ["JobController"]
 
+OWN_NAME = "kubernetes.io/job-controller"
+"""``spec.managedBy`` of the Jobs that are this controller's, where it is set (KEP-4368)."""
+
 _log = logging.getLogger(__name__)
 
 
 class JobController:
-    """Keeps Jobs going: looks at a Job whenever it or one of its pods changes, or a time has come."""
+    """Keeps Jobs going: looks at a Job whenever it or one of its pods changes, or a time has come.
+
+    A Job whose ``managedBy`` names another controller is left alone; the field never changes.
+    """
 
     def __init__(
         self,
@@ -87,6 +93,8 @@ class JobController:
             for pod_name in self._pods.pop(uid, set()):
                 self._release(namespace, pod_name)
             return
+        if job["spec"].get("managedBy") not in (None, "", OWN_NAME):
+            return  # another controller's, such as Kueue's: its status, its pods, its finalizers
         pods = [pod for each in sorted(self._pods[uid]) if (pod := self._get("Pod", namespace, each))]
         plan = decide(job, pods, self._now(), self._backoff)
         wait = self._carry_out(job, plan)

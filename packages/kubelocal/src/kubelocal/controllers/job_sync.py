@@ -51,11 +51,12 @@ class JobPlan:
 
 @dataclass(frozen=True, slots=True)
 class _Pods:
-    """A Job's pods, sorted by what they mean to it."""
+    """A Job's pods, sorted by what they mean to it. ``ending``: terminating ones that hold their slots until then."""
 
     succeeded: list[Manifest] = field(default_factory=list)
     failed: list[Manifest] = field(default_factory=list)
     active: list[Manifest] = field(default_factory=list)
+    ending: list[Manifest] = field(default_factory=list)
 
     @property
     def uncounted(self) -> Iterator[Manifest]:
@@ -64,7 +65,7 @@ class _Pods:
 
 def decide(job: Manifest, pods: list[Manifest], now: datetime, backoff: float = 10.0) -> JobPlan:
     """Decide what a Job with these pods needs; ``backoff`` is in seconds, for the first new try."""
-    sorted_pods = _sort(pods)
+    sorted_pods = _sort(pods, only_failed=_replaces_only_failed(job))
     status = copy.deepcopy(job.get("status", {}))
     if ended := _finished(job):
         released = tuple(p["metadata"]["name"] for p in sorted_pods.uncounted)
@@ -82,17 +83,25 @@ def decide(job: Manifest, pods: list[Manifest], now: datetime, backoff: float = 
     return _supply(job, _resume(plan, now), sorted_pods, now, backoff)
 
 
-def _sort(pods: list[Manifest]) -> _Pods:
+def _sort(pods: list[Manifest], *, only_failed: bool) -> _Pods:
     result = _Pods()
     for pod in pods:
         phase = pod.get("status", {}).get("phase")
         if phase == "Succeeded":
             result.succeeded.append(pod)
-        elif phase == "Failed" or pod["metadata"].get("deletionTimestamp"):
+        elif phase == "Failed":
             result.failed.append(pod)
+        elif pod["metadata"].get("deletionTimestamp"):
+            # A pod without a node never gets a final phase here; in Kubernetes the pod garbage collector fails it.
+            (result.ending if only_failed and pod["spec"].get("nodeName") else result.failed).append(pod)
         else:
             result.active.append(pod)
     return result
+
+
+def _replaces_only_failed(job: Manifest) -> bool:
+    """Whether a pod is replaced only once its phase is final (KEP-3939); else as soon as it terminates."""
+    return bool(job["spec"].get("podReplacementPolicy") == "Failed")
 
 
 def _count(job: Manifest, status: Manifest, pods: _Pods) -> None:
@@ -231,7 +240,8 @@ def _supply(job: Manifest, plan: JobPlan, pods: _Pods, now: datetime, backoff: f
         surplus = sorted(pods.active, key=_worth)[:-missing]
         names = tuple(p["metadata"]["name"] for p in surplus)
         return replace(plan, delete=names, release=plan.release + names)
-    if missing == 0:
+    missing -= len(pods.ending)
+    if missing <= 0:
         return plan
     pause = _pause(pods, now, backoff)
     if pause > 0:
@@ -268,7 +278,7 @@ def _pause(pods: _Pods, now: datetime, backoff: float) -> float:
 def _slots(job: Manifest, status: Manifest, pods: _Pods, missing: int) -> list[int | None]:
     if not _indexed(job):
         return [None] * missing
-    taken = parse_indexes(status.get("completedIndexes", "")) | {_index(p) for p in pods.active}
+    taken = parse_indexes(status.get("completedIndexes", "")) | {_index(p) for p in (*pods.active, *pods.ending)}
     free: list[int | None] = [index for index in range(job["spec"]["completions"]) if index not in taken]
     return free[:missing]
 
@@ -362,11 +372,20 @@ def _restarts(pod: Manifest) -> int:
 
 
 def _ended_at(pod: Manifest) -> datetime:
+    """Return when a pod ended, by the best source there is (``getFinishedTime`` of the Job controller)."""
     statuses = pod.get("status", {}).get("containerStatuses", ())
-    ends = [s["state"]["terminated"].get("finishedAt") for s in statuses if "terminated" in s.get("state", {})]
+    ends = [str((s.get("state", {}).get("terminated") or {}).get("finishedAt") or "") for s in statuses]
+    if ends and all(ends):
+        return max(_moment(end) for end in ends)
+    conditions = pod.get("status", {}).get("conditions", [])
+    unready = (c.get("lastTransitionTime") for c in conditions if c["type"] == "Ready" and c["status"] == "False")
+    if since := next(unready, None):
+        return _moment(since)
     meta = pod["metadata"]
-    known = [end for end in ends if end] or [meta.get("deletionTimestamp") or meta["creationTimestamp"]]
-    return max(_moment(end) for end in known)
+    if deleted := meta.get("deletionTimestamp"):
+        # It names the end of the grace period, the asking for the deletion was that much earlier.
+        return _moment(deleted) - timedelta(seconds=meta.get("deletionGracePeriodSeconds") or 0)
+    return _moment(meta["creationTimestamp"])
 
 
 def _moment(text: str) -> datetime:

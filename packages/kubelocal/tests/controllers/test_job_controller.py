@@ -1,0 +1,43 @@
+"""Which Jobs the controller looks after."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import pytest
+
+from deadlines import scaled
+from kubelocal.controllers.job_controller import JobController
+from kubelocal.registry.generic_registry import ClusterRegistry
+from kubelocal.storage.store import Store
+
+OWN = "kubernetes.io/job-controller"
+
+
+def job(name: str, **spec: Any) -> dict[str, Any]:
+    template = {"spec": {"restartPolicy": "Never", "containers": [{"name": "base", "image": "a"}]}}
+    return {"metadata": {"name": name}, "spec": {"template": template, **spec}}
+
+
+@pytest.mark.parametrize(("managed_by", "owners"), [("example.com/other", ["last"]), (OWN, ["first", "last"])])
+async def test_a_job_of_another_controller_is_left_alone(managed_by: str, owners: list[str]) -> None:
+    registry = ClusterRegistry(Store())
+    registry.create("Namespace", "", {"metadata": {"name": "ns"}})
+    registry.create("Job", "ns", job("first", managedBy=managed_by))
+    registry.create("Job", "ns", job("last"))
+    controller = asyncio.create_task(JobController(registry).run())
+    try:
+        async with asyncio.timeout(scaled(5)):
+            with contextlib.closing(registry.watch("Job", "ns")) as changes:
+                async for change in changes:
+                    if change.object["metadata"]["name"] == "last" and change.object.get("status", {}).get("active"):
+                        break
+    finally:
+        controller.cancel()
+        await asyncio.wait({controller})
+    pods = registry.list("Pod", "ns")
+    assert sorted(pod["metadata"]["ownerReferences"][0]["name"] for pod in pods) == owners
+    status = registry.get("Job", "ns", "first").get("status", {})
+    assert bool(status) is ("first" in owners)
