@@ -5,6 +5,7 @@ import pytest
 
 from deadlines import scaled
 from kubelocal.admission import resource_quota
+from kubelocal.codec.kinds import KINDS
 from kubelocal.codec.status_errors import StatusError
 from kubelocal.controllers.quota_controller import QuotaController
 from kubelocal.registry.generic_registry import ClusterRegistry
@@ -114,6 +115,91 @@ def test_other_kinds_are_counted_too(registry):
     registry.create("Secret", "ns", {"metadata": {"name": "s"}})
     assert used(registry) == {"count/jobs.batch": "0", "secrets": "1", "requests.memory": "0"}
     registry.create("ConfigMap", "ns", {"metadata": {"name": "c"}})
+
+
+def claim(name="c", storage="2Gi", **spec):
+    resources = {"requests": {"storage": storage}}
+    return {"metadata": {"name": name}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": resources, **spec}}
+
+
+def service(name="s", type_="ClusterIP", ports=1, **spec):
+    numbered = [{"name": f"p{number}", "port": 80 + number} for number in range(ports)]
+    return {"metadata": {"name": name}, "spec": {"type": type_, "ports": numbered, **spec}}
+
+
+FAST = "fast.storageclass.storage.k8s.io"
+
+
+@pytest.mark.parametrize(
+    ("hard", "kind", "manifest", "requested"),
+    [
+        ({"requests.storage": "1Gi"}, "PersistentVolumeClaim", claim(), "requests.storage=2Gi"),
+        (
+            {f"{FAST}/requests.storage": "1Gi"},
+            "PersistentVolumeClaim",
+            claim(storageClassName="fast"),
+            f"{FAST}/requests.storage=2Gi",
+        ),
+        (
+            {f"{FAST}/persistentvolumeclaims": "0"},
+            "PersistentVolumeClaim",
+            claim(storageClassName="fast"),
+            f"{FAST}/persistentvolumeclaims=1",
+        ),
+        ({"services.loadbalancers": "0"}, "Service", service(type_="LoadBalancer"), "services.loadbalancers=1"),
+        ({"services.nodeports": "1"}, "Service", service(type_="LoadBalancer", ports=2), "services.nodeports=2"),
+        ({"services.nodeports": "1"}, "Service", service(type_="NodePort", ports=2), "services.nodeports=2"),
+    ],
+)
+def test_storage_and_types_of_services_are_limited(registry, hard, kind, manifest, requested):
+    limit(registry, "s", hard=hard)
+    (key, allowed), *_ = hard.items()
+    shortage = f"exceeded quota: s, requested: {requested}, used: {key}=0, limited: {key}={allowed}"
+    assert refusal(registry, manifest, kind).endswith(shortage)
+
+
+@pytest.mark.parametrize(
+    ("kind", "manifest"),
+    [
+        ("PersistentVolumeClaim", claim(storageClassName="slow")),
+        ("Service", service()),
+        ("Service", service(type_="LoadBalancer", allocateLoadBalancerNodePorts=False)),
+        ("Pod", pod()),
+    ],
+)
+def test_storage_of_other_classes_and_services_of_other_types_count_nothing(registry, kind, manifest):
+    hard = {f"{FAST}/requests.storage": "0", f"{FAST}/persistentvolumeclaims": "0", "services.nodeports": "0"}
+    limit(registry, hard=hard)
+    registry.create(kind, "ns", manifest)
+    assert used(registry) == dict.fromkeys(hard, "0")
+
+
+def test_the_usage_of_storage_and_services_is_counted(registry):
+    limit(registry, hard={"requests.storage": "9Gi", "services.loadbalancers": "2", "services.nodeports": "5"})
+    registry.create("PersistentVolumeClaim", "ns", claim("a"))
+    registry.create("PersistentVolumeClaim", "ns", claim("b", "500Mi"))
+    registry.create("Service", "ns", service("a", "LoadBalancer"))
+    registry.create("Service", "ns", service("b", "NodePort", 2))
+    assert used(registry) == {
+        "requests.storage": "2548Mi",
+        "services.loadbalancers": "1",
+        "services.nodeports": "3",
+    }
+
+
+def test_of_a_larger_claim_and_another_type_of_service_the_difference_counts(registry):
+    limit(registry, "s", hard={"requests.storage": "3Gi", "services.nodeports": "0"})
+    registry.create("PersistentVolumeClaim", "ns", claim())
+    registry.create("Service", "ns", service())
+
+    def revise(kind, name, new):
+        return registry.revise(KINDS[kind], "ns", name, lambda old: {**old, "spec": {**old["spec"], **new["spec"]}})
+
+    revise("PersistentVolumeClaim", "c", claim(storage="3Gi"))
+    with pytest.raises(StatusError, match=r"requests\.storage=1Gi, used: requests\.storage=3Gi, limited: "):
+        revise("PersistentVolumeClaim", "c", claim(storage="4Gi"))
+    with pytest.raises(StatusError, match=r"requested: services\.nodeports=1"):
+        revise("Service", "s", service(type_="NodePort"))
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,19 @@ COMPUTED = ("cpu", "memory", "ephemeral-storage")
 PLAIN_COUNTS = {kind.plural: kind for kind in KINDS.values() if kind.stored and kind.namespaced and not kind.group}
 COUNTS = {f"count/{kind.qualified}": kind for kind in KINDS.values() if kind.stored and kind.namespaced}
 TERMINAL = ("Succeeded", "Failed")
+CLASS_SUFFIX = ".storageclass.storage.k8s.io/"
+OLD_CLASS = "volume.beta.kubernetes.io/storage-class"
+GROWING = ("PersistentVolumeClaim", "Service")
+"""Kinds whose change may need more of a quota: a larger claim, another type of a Service."""
 
 
 def admit(manifest: Manifest, registry: Registry, old: Manifest | None = None) -> Sequence[str]:
-    """Refuse (403) a new object that would exceed a quota, and a pod without a request or limit that a quota counts."""
+    """Refuse (403) an object that would exceed a quota, and a pod without a request or limit that a quota counts.
+
+    Of a changed object only what it needs beyond its old state counts.
+    """
     namespace = manifest["metadata"].get("namespace", "")
-    if not namespace or old is not None:
+    if not namespace or (old is not None and manifest["kind"] not in GROWING):
         return ()
     kind, name = manifest["kind"], manifest["metadata"].get("name", "")
     for quota in registry.list("ResourceQuota", namespace):
@@ -37,7 +44,10 @@ def admit(manifest: Manifest, registry: Registry, old: Manifest | None = None) -
         if kind == "Pod" and (lacking := _unspecified(manifest, hard)):
             why = "; ".join(f"{key} for: {','.join(names)}" for key, names in lacking.items())
             raise forbidden(kind, name, f"failed quota: {quota['metadata']['name']}: must specify {why}")
-        needed = {key: value for key, value in _usage(manifest, hard).items() if value}
+        before = _usage(old, hard) if old is not None else {}
+        needed = {
+            key: more for key, value in _usage(manifest, hard).items() if (more := value - before.get(key, 0)) > 0
+        }
         if needed:
             _check(quota, needed, _total(registry, quota), kind, name)
     return ()
@@ -82,30 +92,29 @@ def _total(registry: Registry, quota: Manifest) -> dict[str, Fraction]:
 def limited_kinds(hard: Iterable[str]) -> set[str]:
     """Return the kinds whose objects a quota counts."""
     kinds = {(PLAIN_COUNTS.get(key) or COUNTS[key]).kind for key in hard if key in PLAIN_COUNTS or key in COUNTS}
-    if any(_resource(key) for key in hard):
-        kinds.add("Pod")
-    return kinds
+    return kinds | {kind for kind, (is_own, _) in USAGES.items() if any(map(is_own, hard))}
 
 
 def _usage(manifest: Manifest, hard: Iterable[str]) -> dict[str, Fraction]:
     """Return an object's usage of each limited resource."""
     kind = manifest["kind"]
     ended = kind == "Pod" and manifest.get("status", {}).get("phase") in TERMINAL
+    is_own, needs = USAGES.get(kind, (lambda _: False, _pod_usage))
     usage: dict[str, Fraction] = {}
     for key in hard:
         if key in COUNTS:
             usage[key] = Fraction(COUNTS[key].kind == kind)
         elif key in PLAIN_COUNTS:
             usage[key] = Fraction(PLAIN_COUNTS[key].kind == kind and not ended)
-        elif kind == "Pod" and not ended and (resource := _resource(key)):
-            usage[key] = pod_needs(manifest["spec"], *resource)
+        elif is_own(key) and not ended:
+            usage[key] = needs(manifest, key)
     return usage
 
 
 def _resource(key: str) -> tuple[str, str] | None:
     """Read ``requests.cpu``, ``limits.memory`` or ``cpu`` as the field and name of a resource."""
     field, dot, name = key.partition(".")
-    if dot and field in ("requests", "limits") and name != "storage":
+    if dot and field in ("requests", "limits") and name != "storage" and not _is_of_claims(key):
         return field, name
     return ("requests", key) if key in COMPUTED else None
 
@@ -125,6 +134,52 @@ def pod_needs(spec: Manifest, field: str, name: str) -> Fraction:
         else:
             peak = max(peak, sidecars + of(container))
     return max(peak, regular + sidecars) + amount(spec.get("overhead", {}).get(name, "0"))
+
+
+def _pod_usage(pod: Manifest, key: str) -> Fraction:
+    resource = _resource(key)
+    return pod_needs(pod["spec"], *resource) if resource else Fraction()
+
+
+def _is_of_claims(key: str) -> bool:
+    """Whether a resource is the storage of claims, or the claims of a storage class."""
+    of_class = key.endswith((f"{CLASS_SUFFIX}requests.storage", f"{CLASS_SUFFIX}persistentvolumeclaims"))
+    return of_class or key == "requests.storage"
+
+
+def _claim_usage(claim: Manifest, key: str) -> Fraction:
+    of_class, suffix, counted = key.partition(CLASS_SUFFIX)
+    annotations, spec = claim["metadata"].get("annotations") or {}, claim.get("spec") or {}
+    if suffix and of_class != (annotations.get(OLD_CLASS) or spec.get("storageClassName")):
+        return Fraction()
+    if counted == "persistentvolumeclaims":
+        return Fraction(1)
+    requests = (spec.get("resources") or {}).get("requests") or {}
+    return amount(requests.get("storage", "0"))
+
+
+def _is_of_services(key: str) -> bool:
+    return key in ("services.loadbalancers", "services.nodeports")
+
+
+def _service_usage(service: Manifest, key: str) -> Fraction:
+    """Return how many load balancers or node ports the type of a Service asks for, whether there are any or not."""
+    spec = service.get("spec") or {}
+    balanced = spec.get("type") == "LoadBalancer"
+    if key == "services.loadbalancers":
+        return Fraction(balanced)
+    ports = spec.get("ports") or ()
+    if balanced and spec.get("allocateLoadBalancerNodePorts") is False:
+        return Fraction(sum(bool(port.get("nodePort")) for port in ports))
+    return Fraction(len(ports) if balanced or spec.get("type") == "NodePort" else 0)
+
+
+USAGES: dict[str, tuple[Callable[[str], object], Callable[[Manifest, str], Fraction]]] = {
+    "Pod": (_resource, _pod_usage),
+    "PersistentVolumeClaim": (_is_of_claims, _claim_usage),
+    "Service": (_is_of_services, _service_usage),
+}
+"""By kind: which resources beside counts of objects are its own, and how much of one an object needs."""
 
 
 def _unspecified(pod: Manifest, hard: Iterable[str]) -> dict[str, list[str]]:
