@@ -26,6 +26,7 @@ from kubelocal.api.request_info import RequestInfo, check_verb, parse_path, path
 from kubelocal.api.request_metrics import RequestCounter
 from kubelocal.api.request_parsing import ApiRequest, as_json, read_body, read_headers, read_yaml, watch_options
 from kubelocal.auth.access_reviews import review
+from kubelocal.auth.escalation import escalation_guard
 from kubelocal.auth.rbac import Authorizer
 from kubelocal.auth.users import ANONYMOUS, Authenticator, User, impersonated
 from kubelocal.codec import decoder
@@ -43,7 +44,7 @@ from kubelocal.codec.status_errors import (
 )
 from kubelocal.interfaces import Runtime
 from kubelocal.registry.deletion import DeleteOptions, read_delete_options
-from kubelocal.registry.generic_registry import RETURNED, ClusterRegistry, OwnershipUpdate
+from kubelocal.registry.generic_registry import RETURNED, ClusterRegistry, Guard, OwnershipUpdate
 from kubelocal.registry.patches import APPLY, PATCHES, STRATEGIC
 from kubelocal.registry.server_side_apply import applied_object, apply, created_by, tracked
 from kubelocal.storage.list_pages import ListPage, check_version, list_page, read_list_options
@@ -173,6 +174,10 @@ class Api:
         if not self._authorizer.allowed_path(user, verb, path):
             raise path_forbidden(user, verb, path)
 
+    def _guard(self, request: ApiRequest) -> Guard | None:
+        info = request.info
+        return escalation_guard(self._authorizer, request.user, info.kind.kind, info.name)
+
     def _permit(self, connection: HTTPConnection, verb: str) -> None:
         """Raise 403 unless a stream's client may also use this verb; Kubernetes gives no reason here."""
         info = parse_path(connection.scope["path"])
@@ -241,6 +246,7 @@ class Api:
             dry_run=request.dry_run,
             warnings=request.warnings,
             own=lambda fresh: created_by(kind, fresh, writer),
+            guard=self._guard(request),
         )
         return self._object(request, entry, 201)
 
@@ -276,6 +282,7 @@ class Api:
             dry_run=request.dry_run,
             warnings=request.warnings,
             own=_owning(request),
+            guard=self._guard(request),
         )
         return self._object(request, entry, 201 if new else 200)
 
@@ -339,6 +346,7 @@ class Api:
             dry_run=request.dry_run,
             warnings=request.warnings,
             own=lambda fresh: fresh["metadata"].__setitem__("managedFields", owners),
+            guard=self._guard(request),
         )
         return self._object(request, entry, 201)
 
@@ -356,6 +364,7 @@ class Api:
             dry_run=request.dry_run,
             warnings=request.warnings,
             own=own or _owning(request),
+            guard=self._guard(request),
         )
 
     async def _delete(self, request: ApiRequest, receive: Receive) -> Response:

@@ -5,7 +5,8 @@ Source: ``plugin/pkg/auth/authorizer/rbac`` of Kubernetes 1.36.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kubelocal.auth.bootstrap_roles import MASTERS
@@ -53,6 +54,18 @@ class Authorizer:
             if any(_is(user, subject, within) for subject in binding.get("subjects", ())):
                 yield from self._rules(binding["roleRef"], within)
 
+    def missing(self, user: User, rules: Iterable[Manifest], namespace: str) -> list[Manifest]:
+        """Return what a user lacks of some rules, as rules of one verb on one resource or path each."""
+        held = list(self.rules(user, namespace))
+        parts = (part for rule in rules for part in _broken_down(rule))
+        return [part for part, question in parts if not any(_covers(rule, question) for rule in held)]
+
+    def rules_of(self, reference: Manifest, namespace: str) -> Sequence[Manifest]:
+        """Return the rules of the role that a binding of this namespace refers to; raise 404 for a missing one."""
+        kind = reference["kind"]
+        role = self._registry.get(kind, namespace if kind == "Role" else "", reference["name"])
+        return self._aggregated(role, set()) if role.get("aggregationRule") else role.get("rules") or ()
+
     def _decide(self, user: User, question: AccessAttributes) -> bool:
         return MASTERS in user.groups or any(_covers(rule, question) for rule in self.rules(user, question.namespace))
 
@@ -64,12 +77,10 @@ class Authorizer:
                 yield binding, namespace
 
     def _rules(self, reference: Manifest, namespace: str) -> Sequence[Manifest]:
-        kind = reference["kind"]
         try:
-            role = self._registry.get(kind, namespace if kind == "Role" else "", reference["name"])
+            return self.rules_of(reference, namespace)
         except StatusError:
             return ()
-        return self._aggregated(role, set()) if role.get("aggregationRule") else role.get("rules") or ()
 
     def _aggregated(self, role: Manifest, seen: set[str]) -> list[Manifest]:
         """Return the rules of a ClusterRole and of those that its selectors find, which may be aggregated themselves.
@@ -115,6 +126,19 @@ def _covers(rule: Manifest, question: AccessAttributes) -> bool:
         and _has_resource(rule.get("resources", ()), question)
         and (not names or question.name in names)
     )
+
+
+def _broken_down(rule: Manifest) -> Iterator[tuple[Manifest, AccessAttributes]]:
+    """Yield the smallest rules that a rule consists of, each with the question that only a rule covering it answers."""
+    verbs, names = rule.get("verbs") or (), rule.get("resourceNames") or ("",)
+    groups, resources = rule.get("apiGroups") or (), rule.get("resources") or ()
+    for group, resource, verb, name in itertools.product(groups, resources, verbs, names):
+        part = {"apiGroups": [group], "resources": [resource], "verbs": [verb]}
+        plural, _, subresource = resource.partition("/")
+        attributes = AccessAttributes(verb, group, plural, subresource, name=name)
+        yield (part | {"resourceNames": [name]} if name else part), attributes
+    for path, verb in itertools.product(rule.get("nonResourceURLs") or (), verbs):
+        yield {"nonResourceURLs": [path], "verbs": [verb]}, AccessAttributes(verb, path=path)
 
 
 def _has(listed: Sequence[str], value: str) -> bool:

@@ -37,13 +37,16 @@ from kubelocal.storage.store import Entry, Store
 from kubelocal.storage.watch_stream import FeedSubscription
 from kubelocal.types import Manifest
 
-__all__ = ["Admitter", "ClusterRegistry", "Mutator", "OwnershipUpdate"]
+__all__ = ["Admitter", "ClusterRegistry", "Guard", "Mutator", "OwnershipUpdate"]
 
 Mutator: TypeAlias = Callable[[Manifest, Registry], Manifest]
 """Mutates a new pod before validation and returns it."""
 
 Admitter: TypeAlias = Callable[[Manifest, Registry, Manifest | None], Sequence[str]]
 """Validates an object: raises ``StatusError`` or returns warnings. The last argument is the old state, if any."""
+
+Guard: TypeAlias = Callable[[Manifest, Manifest | None], None]
+"""Checks an object for one request, before the admitters do: raises ``StatusError``. The second is the old state."""
 
 OwnershipUpdate: TypeAlias = Callable[[Manifest, Manifest], Manifest]
 
@@ -118,10 +121,12 @@ class ClusterRegistry:
         dry_run: bool = False,
         warnings: builtins.list[str] | None = None,
         own: Callable[[Manifest], None] | None = None,
+        guard: Guard | None = None,
     ) -> Entry:
         """Do the same with an object that the caller gives up; ``dry_run`` stores nothing.
 
-        ``warnings``: receives the admission warnings. ``own``: records the creator in the object, in place.
+        ``warnings``: receives the admission warnings. ``own``: records the creator in the object, in place. ``guard``:
+        whether this client may store it.
         """
         fresh = self._begin(kind, namespace, manifest)
         apply_defaults(kind, fresh)
@@ -134,6 +139,8 @@ class ClusterRegistry:
         name = fresh["metadata"].get("name", "")
         if causes := validate(kind, fresh):
             raise invalid(kind.kind, name, causes)
+        if guard:
+            guard(fresh, None)
         self._admit(fresh, None, warnings)
         # After admission, as in Kubernetes: a create of an existing name that is forbidden is 403, not 409.
         if self.store.get(kind.kind, namespace, name):
@@ -213,11 +220,12 @@ class ClusterRegistry:
         dry_run: bool = False,
         warnings: builtins.list[str] | None = None,
         own: OwnershipUpdate | None = None,
+        guard: Guard | None = None,
     ) -> Entry:
         """Store the state that ``make`` returns for the present one, with the rules of a PUT or PATCH.
 
         ``make`` returns a fresh object. ``subresource``: "", status, ephemeralcontainers or finalize. ``own``: maps
-        the old and new states to the new one with its field owners.
+        the old and new states to the new one with its field owners. ``guard``: as for ``add``.
         """
         old = self.entry(kind.kind, namespace, name)
         submitted = make(old.object)
@@ -230,6 +238,8 @@ class ClusterRegistry:
             causes = [*validate(kind, new), *causes]
         if causes:
             raise invalid(kind.kind, name, causes)
+        if guard:
+            guard(new, old.object)
         if subresource in {"", "ephemeralcontainers"}:
             self._admit(new, old.object, warnings)
         if own:
@@ -247,6 +257,7 @@ class ClusterRegistry:
         dry_run: bool = False,
         warnings: builtins.list[str] | None = None,
         own: OwnershipUpdate | None = None,
+        guard: Guard | None = None,
     ) -> tuple[Entry, bool]:
         """Handle a PUT; return the new state and whether it created the object, which a few kinds allow."""
         metadata = manifest.setdefault("metadata", {})
@@ -255,7 +266,7 @@ class ClusterRegistry:
             raise bad_request(f"the name of the object ({name} based on URL) {why}")
         _check_identity(kind, {"name": name, "namespace": namespace}, metadata)
         if kind.kind in CREATED_BY_PUT and not subresource and not self.store.get(kind.kind, namespace, name):
-            return self.add(kind, namespace, manifest, dry_run=dry_run, warnings=warnings), True
+            return self.add(kind, namespace, manifest, dry_run=dry_run, warnings=warnings, guard=guard), True
         if kind.kind in NEEDS_VERSION and not metadata.get("resourceVersion"):
             detail = "Invalid value: 0: must be specified for an update"
             raise invalid(kind.kind, name, [Cause("FieldValueInvalid", detail, "metadata.resourceVersion")])
@@ -268,6 +279,7 @@ class ClusterRegistry:
             dry_run=dry_run,
             warnings=warnings,
             own=own,
+            guard=guard,
         )
         return entry, False
 
