@@ -384,6 +384,13 @@ async def test_probes_reach_the_pods_own_address(node: Node, action: str, ready:
         assert (await node.event_message("p", "Unhealthy")).endswith(":18081: connect: connection refused")
 
 
+async def test_a_grpc_probe_fails_with_the_reason(node: Node) -> None:
+    probe = {"grpc": {"port": 18084}, "periodSeconds": 1}
+    node.pod("p", container(UNTIL_TERM, readinessProbe=probe))
+    message = await node.event_message("p", "Unhealthy")
+    assert message == ("Readiness probe failed: kubelocal does not support gRPC probes; use exec, httpGet or tcpSocket")
+
+
 UNCARRIED: dict[str, dict[str, Any]] = {
     "header": {"httpGet": {"port": 18083, "httpHeaders": [{"name": "X-A", "value": "two\nlines\n"}]}},
     "label": {"tcpSocket": {"port": 18083, "host": "a" * 64 + ".example.com"}},

@@ -53,9 +53,11 @@ async def perform(action: Manifest, target: ProbeTarget) -> None:
         await _connect(action["tcpSocket"], target)
     elif "sleep" in action:
         await asyncio.sleep(action["sleep"]["seconds"])
+    elif "grpc" in action:
+        # It fails rather than succeeds, so that nobody takes a pod for ready that no probe has asked.
+        raise ProbeFailed("kubelocal does not support gRPC probes; use exec, httpGet or tcpSocket")
     else:
-        kind = next((key for key in action if not key.endswith(("Seconds", "Threshold"))), "none")
-        raise ProbeFailed(f"{kind} is not known to this kubelet")
+        raise ProbeFailed("the action has no handler")
 
 
 async def _exec(command: list[str], target: ProbeTarget) -> None:
