@@ -16,8 +16,8 @@ from crosswind.pods.kept_logs import KeptLog
 from crosswind.provider.log_handler import ArchiveTaskHandler
 from crosswind.provider.log_store import DatabaseLogStore
 
-NOW = datetime.datetime.now(datetime.UTC)
-LONG_AGO = NOW - datetime.timedelta(days=1)
+NOW, LONG_AGO = datetime.timedelta(), datetime.timedelta(days=1)
+"""How long ago a task ended: collected tests may run much later."""
 
 
 def archived(pod: str, line: str) -> PodLog:
@@ -51,7 +51,7 @@ class Handler(ArchiveTaskHandler):
 
 
 @pytest.mark.parametrize(
-    ("state", "ended", "kept", "pods", "lines"),
+    ("state", "ago", "kept", "pods", "lines"),
     [
         ("failed", NOW, ["a"], {"a": "poke a", "b": "the error"}, [["poke a"], ["the error"]]),
         ("up_for_reschedule", None, ["a"], {"b": "poke b"}, [["poke a"], ["poke b"]]),
@@ -65,7 +65,7 @@ class Handler(ArchiveTaskHandler):
 )
 def test_each_pod_of_a_try_is_shown_once_from_the_archive_or_from_the_pod(
     state: str,
-    ended: Any,
+    ago: datetime.timedelta | None,
     kept: list[str],
     pods: dict[str, str],
     lines: list[list[str]],
@@ -76,7 +76,9 @@ def test_each_pod_of_a_try_is_shown_once_from_the_archive_or_from_the_pod(
         use_as_airflows(engine, monkeypatch)
         for pod in kept:
             DatabaseLogStore().store([archived(pod, f"poke {pod}")])
-        ti: Any = SimpleNamespace(id="ti", state=state, end_date=ended)
+        ti: Any = SimpleNamespace(
+            id="ti", state=state, end_date=None if ago is None else datetime.datetime.now(datetime.UTC) - ago
+        )
         sources, logs = Handler(Pods(**pods))._read_remote_logs(ti, 1)
         engine.dispose()
     assert [list(log) for log in logs] == lines

@@ -478,7 +478,7 @@ class RunRegistry:
         Messages change more often than reasons: a quota's message names the pods in use, the scheduler's the nodes.
         """
         now, topic, sent = time.monotonic(), (event, reason), run.events_sent or {}
-        if not message or run.settled or sent.get(topic, -math.inf) > now - _REPEAT_EVENT_S:
+        if not message or run.revoked or run.settled or sent.get(topic, -math.inf) > now - _REPEAT_EVENT_S:
             return
         run.events_sent = {**sent, topic: now}
         self.outbox.append(TaskEvent(run.workload, event, message))

@@ -327,7 +327,7 @@ class Worker:
         """Return what is known now."""
         seconds = {"waited": self.waited, "imports": self.imported, "run": self.marks.run_seconds(time.monotonic())}
         seconds |= {name: self.marks.get(name) for name in ("bundle", "parse")}
-        rounded = {name: None if value is None else round(value, 3) for name, value in seconds.items()}
+        rounded = {name: None if value is None else round(value, 4) for name, value in seconds.items()}
         return {"reason": reason, **self.usage(), **rounded}
 
     def write_message(self, reason: str = "", code: int = 0) -> None:
