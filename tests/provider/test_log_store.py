@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import datetime
 import uuid
-from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import Engine, create_engine, inspect, update
 from sqlalchemy.dialects import mysql
 from sqlalchemy.schema import CreateTable
-from tests.databases import DATABASES_AND_MARIADB, read_only, use_as_airflows
+from tests.databases import read_only, use_as_airflows
 
 from crosswind.engine.log_archiver import LogStoreForbidden, LogStoreUnavailable, PodLog
 from crosswind.pods.kept_logs import KeptLog, lines_of
@@ -21,20 +20,9 @@ from crosswind.provider.tables import METADATA, WriteForbidden, make_tables
 _LOGS = METADATA.tables["crosswind_pod_log"]
 
 
-@pytest.fixture(scope="module", params=DATABASES_AND_MARIADB)
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    with request.param(tmp_path_factory.mktemp("database")) as engine:
-        yield engine
-        engine.dispose()
-
-
 @pytest.fixture
-def engine(server: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """A database without our tables, as Airflow's own."""
-    METADATA.drop_all(server)
-    tables._known_tables.clear()
-    use_as_airflows(server, monkeypatch)
-    return server
+def engine(without_our_tables: Engine) -> Engine:
+    return without_our_tables
 
 
 def pod_log(ti_id: str, words: str, pod: str = "") -> PodLog:

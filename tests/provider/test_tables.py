@@ -11,10 +11,9 @@ from collections.abc import Iterator, Sequence
 import pytest
 from sqlalchemy import Engine, create_engine, event, insert, text
 from sqlalchemy.orm import Session
-from tests.databases import DATABASES_AND_MARIADB, read_only, use_as_airflows
+from tests.databases import read_only, use_as_airflows
 
 from crosswind.engine.log_archiver import LogStoreUnavailable, PodLog
-from crosswind.provider import tables
 from crosswind.provider.log_store import DatabaseLogStore, read_logs
 from crosswind.provider.lost_tries import LOSSES
 from crosswind.provider.tables import METADATA, DatabaseUnavailable, WriteForbidden, make_tables, write_rows
@@ -24,21 +23,11 @@ LOG = PodLog("pod", "ti", "tasks/pod", 100_000, random.Random(1).randbytes(100_0
 """Too large for the free space in pages of SQLite that are in use."""
 
 
-@pytest.fixture(scope="module", params=DATABASES_AND_MARIADB)
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    with request.param(tmp_path_factory.mktemp("database")) as engine:
-        yield engine
-        engine.dispose()
-
-
 @pytest.fixture
-def engine(server: Engine, monkeypatch: pytest.MonkeyPatch) -> Engine:
+def engine(without_our_tables: Engine) -> Engine:
     """A database with our tables, all empty, which no process has seen yet."""
-    METADATA.drop_all(server)
-    METADATA.create_all(server)
-    tables._known_tables.clear()
-    use_as_airflows(server, monkeypatch)
-    return server
+    METADATA.create_all(without_our_tables)
+    return without_our_tables
 
 
 @contextlib.contextmanager

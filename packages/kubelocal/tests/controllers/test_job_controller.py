@@ -1,4 +1,4 @@
-"""Which Jobs the controller looks after."""
+"""Which Jobs the controller manages."""
 
 from __future__ import annotations
 
