@@ -233,8 +233,9 @@ async def test_no_task_is_lost_while_a_namespace_gives_no_answer() -> None:
         await until(lambda: adopted(run))
 
 
+@pytest.mark.parametrize("ended", [DatabaseState.SETTLED, DatabaseState.SETTLED_AFTER_START, DatabaseState.DELETED])
 async def test_a_task_that_ends_while_its_pod_may_not_be_looked_for_frees_its_slot(
-    monkeypatch: pytest.MonkeyPatch,
+    ended: DatabaseState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(adoption, "_UNLISTED_S", 0.5)
     api, database = Api(), Database()
@@ -243,7 +244,7 @@ async def test_a_task_that_ends_while_its_pod_may_not_be_looked_for_frees_its_sl
         run = former.request(a_task("task"))
         await until(lambda: database.state_questions)
         assert run.stage is RunStage.ADOPTING
-        database.state = DatabaseState.SETTLED
+        database.state = ended
         await until(lambda: run.stage is RunStage.ENDED)
     assert not run.failed
 

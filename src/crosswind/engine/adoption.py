@@ -468,8 +468,11 @@ class PodAdopter:
         except Exception as error:
             log.warning("The metadata database could not be asked about adopted tasks: %s", error)
             return
+        ended = {DatabaseState.SETTLED, DatabaseState.DELETED}
+        if adoption.watch.settled:  # its namespace refuses: there is no log to wait for, and the watch would not end
+            ended.add(DatabaseState.SETTLED_AFTER_START)
         for run in runs.values():
-            if states.get(run.workload, DatabaseState.SETTLED) in (DatabaseState.SETTLED, DatabaseState.DELETED):
+            if states.get(run.workload, DatabaseState.SETTLED) in ended:
                 self._end(run, RunResult(failed=False, message="ended while its pod could not be looked for"))
 
     async def _relabel(self, run: WorkerRun) -> None:
