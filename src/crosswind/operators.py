@@ -140,6 +140,8 @@ class KubernetesPodOperator(PodLauncher):
             result = self._conclude(context)
         finally:
             self._finish(context, result)
+        if self._failure is not None:  # a task that is killed now has still failed; its clean-up raises nothing
+            raise self._failure
         return result
 
     def _run_pod(self, context: Context) -> None:
@@ -239,6 +241,7 @@ class KubernetesPodOperator(PodLauncher):
             termination_grace_period=self.termination_grace_period,
             trigger_kwargs=self.trigger_kwargs,
             losses=self._losses,
+            pod_uid=self.pod.metadata.uid,
         )
         self.defer(trigger=trigger, method_name="trigger_reentry", timeout=timeout)
 
@@ -247,7 +250,7 @@ class KubernetesPodOperator(PodLauncher):
 
         If the cluster took the pod, launch it again and defer again.
         """
-        stub = {"metadata": {"name": event["name"], "namespace": event["namespace"]}}
+        stub = {"metadata": {"name": event["name"], "namespace": event["namespace"], "uid": event.get("uid")}}
         pod = self.pod = to_pod(event.get("pod") or stub)
         result, is_lost = None, False
         self._losses = int(event.get("losses") or 0)
@@ -281,12 +284,8 @@ class KubernetesPodOperator(PodLauncher):
     def _give_up_late_pod(self) -> None:
         """Have the clean-up treat a pod that runs on as ``on_kill`` does where the worker waits for it."""
         seen = self._seen
-        if seen is None or seen.deleted or seen.verdict.over:
-            return
-        if self.on_kill_action is OnKillAction.KEEP_POD:
-            self._was_killed = True  # nothing is deleted or labelled: the next try attaches to the pod
-        else:
-            self._is_late = True
+        if seen is not None and not (seen.deleted or seen.verdict.over):
+            self._is_late = self.on_kill_action is not OnKillAction.KEEP_POD
 
     def _resume_from(self, event: Mapping[str, Any]) -> None:
         """Take the pod's state from the event: it is all there is if the pod has been deleted since."""
@@ -305,6 +304,7 @@ class KubernetesPodOperator(PodLauncher):
             events_every=self.startup_check_interval_seconds if self.log_events_on_startup else None,
             seen=cursor,
             at_once=at_once,
+            uid=None if self.pod is None else self.pod.metadata.uid,
         )
 
     @property
@@ -415,6 +415,8 @@ class KubernetesPodOperator(PodLauncher):
         content = self._call_api(
             lambda client: collect_xcom(client, manifest, self.base_container_name, ending, may_delete=may_delete)
         )
+        if content is None and self._was_killed:  # on_kill has deleted the pod: a success without its value is none
+            raise AirflowException("The task was killed before its XCom was read")
         if content is None:
             self.log.warning("The pod was deleted before its XCom could be read")
             return None
@@ -475,7 +477,7 @@ class KubernetesPodOperator(PodLauncher):
         """Delete or keep the pod, as ``on_finish_action`` says, and raise the task's failure, if it failed."""
         if self._was_killed or not remote_pod:  # on_kill has deleted the pod
             return
-        self._dispose(self._final_state(remote_pod))
+        self._dispose(self._final_state(remote_pod), may_run_on=self.on_kill_action is OnKillAction.KEEP_POD)
         if context is not None:
             self._used_pods.write(context)
         if self._failure is not None:
@@ -504,7 +506,9 @@ class KubernetesPodOperator(PodLauncher):
         assert self.pod is not None
         if self.callbacks:
             try:
-                self.pod = self.hook.get_pod(self.pod.metadata.name, self.pod.metadata.namespace)
+                latest = self.hook.get_pod(self.pod.metadata.name, self.pod.metadata.namespace)
+                if self.pod.metadata.uid in (None, latest.metadata.uid):  # else another pod has taken the name
+                    self.pod = latest
             except ApiException as error:
                 if error.status != 404:
                     raise

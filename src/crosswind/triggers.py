@@ -47,7 +47,8 @@ class PodTrigger(BaseTrigger):
     The trigger's row names the connection (or the context and file of a kubeconfig) and holds no credentials. Times are
     in seconds. ``deadline``: seconds since 1970 by the API server's clock, because the clocks of worker and triggerer
     may differ. ``follow_logs``: print base's log to the triggerer's log while waiting, in the style of ``log_style``
-    (``LogStyle.to_json``). ``losses``: pods of this try that the cluster took before this one.
+    (``LogStyle.to_json``). ``losses``: pods of this try that the cluster took before this one. ``pod_uid``: None in the
+    rows of earlier versions.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class PodTrigger(BaseTrigger):
         termination_grace_period: int | None = None,
         trigger_kwargs: dict[str, Any] | None = None,
         losses: int = 0,
+        pod_uid: str | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's gap
         self._arguments: dict[str, Any] = {
@@ -88,8 +90,10 @@ class PodTrigger(BaseTrigger):
             "termination_grace_period": termination_grace_period,
             "trigger_kwargs": trigger_kwargs,
             "losses": losses,
+            "pod_uid": pod_uid,
         }
         self._name, self._namespace, self._base = pod_name, pod_namespace, base_container_name
+        self._uid = pod_uid
         self._deadline, self._follow_logs = deadline, follow_logs
         self._style = LogStyle()
         self._cursor = LogCursor()
@@ -118,6 +122,8 @@ class PodTrigger(BaseTrigger):
             return
         self.log.info("Deleting pod %s/%s", self._namespace, self._name)
         pod: Pod = {"metadata": {"name": self._name, "namespace": self._namespace}}
+        if self._uid:
+            pod["metadata"]["uid"] = self._uid
         if self._seen is not None and self._seen.pod is not None:
             pod = self._seen.pod
         async with shared_informers().watch(await self.settings(), self._namespace) as shared:
@@ -151,8 +157,10 @@ class PodTrigger(BaseTrigger):
             schedule_timeout=self._arguments["schedule_timeout"],
             startup_timeout=self._arguments["startup_timeout"],
             seen=self._cursor,
+            uid=self._uid,
         )
-        await follow_pod(shared.client, self._name, self._namespace, options, self._receive, shared.states(self._name))
+        states = shared.states(self._name, self._uid)
+        await follow_pod(shared.client, self._name, self._namespace, options, self._receive, states)
         if self._seen is not None and self._seen.verdict.succeeded and is_delivery_due(self._seen.pod, self._base):
             await self._await_xcom(shared)
 
@@ -184,7 +192,8 @@ class PodTrigger(BaseTrigger):
         """Wait for the XCom sidecar's termination message, for a short time: without it the worker reads the log."""
         assert self._seen is not None
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_XCOM_WAIT_S), contextlib.aclosing(shared.states(self._name)) as states:
+            states = shared.states(self._name, self._uid)
+            async with asyncio.timeout(_XCOM_WAIT_S), contextlib.aclosing(states):
                 async for pod, gone in states:
                     if pod is not None:
                         self._seen = StateChange(pod, self._seen.verdict)
@@ -193,7 +202,7 @@ class PodTrigger(BaseTrigger):
 
     def _event(self, status: str, message: str) -> dict[str, Any]:
         event: dict[str, Any] = {"status": status, "name": self._name, "namespace": self._namespace, "message": message}
-        event["losses"] = self._arguments["losses"]
+        event |= {"uid": self._uid, "losses": self._arguments["losses"]}
         if self._seen is not None and self._seen.pod is not None:
             event |= {"pod": _without_secrets(self._seen.pod), "deleted": self._seen.deleted}
         if self._follow_logs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import time
 from collections.abc import Callable
@@ -9,12 +10,15 @@ from typing import Any
 
 import pytest
 from airflow.providers.cncf.kubernetes.callbacks import KubernetesPodOperatorCallback
-from airflow.providers.common.compat.sdk import AirflowException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException, TaskDeferred
+from benchmarks.operator_cells import first_event
+from kubernetes.client import ApiClient, Configuration, CoreV1Api
 
-from crosswind.errors import CrosswindError, Forbidden, ServerError
+from crosswind.errors import CrosswindError, Forbidden, ServerError, Unreachable
 from crosswind.kube.client import Client
 from crosswind.kube.resources import NODES, PODS
 from crosswind.podrun.reattach import CHECKED
+from crosswind.provider.hook_client import run_with_client, to_plain_json
 from deadlines import scaled
 
 pytestmark = pytest.mark.cluster
@@ -144,8 +148,12 @@ def test_of_two_pods_the_living_one_is_followed_and_the_other_is_nobody_s(runner
 
 @pytest.mark.parametrize("action", ["keep_pod", "delete_succeeded_pod", "delete_active_pod", "delete_pod"])
 @pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferrable"])
-def test_a_pod_that_never_began_goes_whatever_on_finish_action_says(runner: Any, action: str, deferrable: bool) -> None:
+@pytest.mark.parametrize("on_kill", ["delete_pod", "keep_pod"])
+def test_a_pod_that_never_began_goes_whatever_on_finish_action_says(
+    runner: Any, action: str, deferrable: bool, on_kill: str
+) -> None:
     options = {"node_selector": {"no-such": "node"}, "schedule_timeout_seconds": 1, "deferrable": deferrable}
+    options["on_kill_action"] = on_kill
     with pytest.raises(AirflowException, match="schedule_timeout_seconds"):
         runner.run("true", on_finish_action=action, **options)
     assert all_pods(runner) == []
@@ -210,12 +218,77 @@ def test_a_pod_that_runs_when_the_deferred_task_s_time_is_up_is_treated_as_on_ki
     with pytest.raises(AirflowException, match="execution_timeout"):
         runner.run("sleep 600", execution_timeout=datetime.timedelta(seconds=4), **options)
     pods = [pod for pod in all_pods(runner) if "deletionTimestamp" not in pod["metadata"]]
-    if on_kill == "delete_pod":
+    if "delete_pod" in (on_kill, action):
         assert pods == []
     else:  # it runs on, and the next try attaches to it
         assert [CHECKED in pod["metadata"]["labels"] for pod in pods] == [False]
 
 
+@pytest.mark.parametrize("script", ["sleep 60", "true", "exit 3"])
+def test_a_pod_of_another_run_that_took_the_name_is_left_alone(runner: Any, printed: Any, script: str) -> None:
+    context = runner.context | {"task_state_store": Store()}
+    _, name = create(runner, script, context | {"run_id": "other"})
+    until(lambda: base_of(all_pods(runner)[0]))
+    assert next_try(runner, printed, context) != name
+    assert printed.lines() == ["my own program"]
+    (left,) = [pod["metadata"] for pod in all_pods(runner) if pod["metadata"]["name"] == name]
+    assert ("deletionTimestamp" in left, CHECKED in left["labels"]) == (False, False)
+
+
+def test_a_pod_that_took_the_name_of_a_deferred_one_is_left_alone(runner: Any, printed: Any) -> None:
+    with pytest.raises(TaskDeferred) as deferred:
+        runner.operator("true", deferrable=True).execute(runner.context)
+    event = asyncio.run(first_event(*deferred.value.trigger.serialize()))
+    name = event["name"]
+    runner.call_api(lambda client: client.delete(PODS, name, namespace=runner.namespace, grace_period=0))
+    until(lambda: not all_pods(runner))
+    other = runner.operator("echo of another task; sleep 60").build_pod_request_obj(runner.context)
+    other.metadata.name = name
+    taken = to_plain_json(other)
+    runner.call_api(lambda client: client.create(PODS, taken, namespace=runner.namespace))
+    until(lambda: base_of(all_pods(runner)[0]).get("running"))
+    assert runner.operator("true", deferrable=True).trigger_reentry(runner.context, event) is None
+    assert printed.lines() == []
+    (left,) = [pod["metadata"] for pod in all_pods(runner)]
+    assert ("deletionTimestamp" in left, CHECKED in left["labels"]) == (False, False)
+
+
+class KillsAtTeardown(KubernetesPodOperatorCallback):
+    """Airflow ends the task after its program has ended, and the pod is gone before anything more is read."""
+
+    @staticmethod
+    def on_pod_teardown(*, operator: Any, pod: Any, **_: Any) -> None:
+        operator.on_kill()
+        name, namespace = pod.metadata.name, pod.metadata.namespace
+        until(lambda: not operator.client.list_namespaced_pod(namespace, field_selector=f"metadata.name={name}").items)
+
+
+@pytest.mark.parametrize("deferrable", [False, True], ids=["sync", "deferrable"])
+@pytest.mark.parametrize(
+    ("script", "options", "error"),
+    [
+        ("exit 3", {}, AirflowException),
+        ("exit 3", {"skip_on_exit_code": 3}, AirflowSkipException),
+        ("echo 7 > /airflow/xcom/return.json", {"do_xcom_push": True}, AirflowException),
+    ],
+    ids=["failed", "skipped", "xcom"],
+)
+def test_a_task_that_is_killed_after_its_program_has_ended_is_no_success(
+    runner: Any, script: str, options: Any, error: type[Exception], deferrable: bool
+) -> None:
+    # the sidecar holds the value back until the deletion
+    options = options | {"full_pod_spec": runner.with_sidecar("sleep 60"), "deferrable": deferrable}
+    with pytest.raises(error) as raised:
+        runner.run(script, callbacks=KillsAtTeardown, **options)
+    assert type(raised.value) is error
+
+
 def test_labels_of_the_author_s_own_narrow_the_search(runner: Any) -> None:
     create(runner, "sleep 30", labels={"part": "one"})
     assert runner.operator("true", labels={"part": "two"}).find_pod(runner.namespace, runner.context) is None
+
+
+def test_requests_of_the_operator_that_take_for_ever_fail_with_a_sentence() -> None:
+    api = CoreV1Api(ApiClient(Configuration(host="http://127.0.0.1:1")))
+    with pytest.raises(Unreachable, match=r"did not answer all requests within 0\.1 s"):
+        run_with_client(api, lambda _: asyncio.sleep(60), timeout=0.1)

@@ -105,6 +105,7 @@ async def test_an_end_before_the_first_look_and_a_removal_are_reported(runner: A
         gone = await waiting
         assert (gone["status"], gone["deleted"]) == ("failed", True)
         assert "pod" not in await first(trigger(runner, "never-there"))
+        assert "pod" not in await first(trigger(runner, "quick", pod_uid="of-an-earlier-pod"))
 
 
 @pytest.mark.cluster

@@ -121,6 +121,23 @@ async def test_a_kubelet_that_is_away_for_a_while_costs_no_line(
     assert warnings() == []
 
 
+async def test_a_stream_whose_connection_died_silently_costs_no_line(
+    monkeypatch: pytest.MonkeyPatch, warnings: Callable[[], list[str]]
+) -> None:
+    monkeypatch.setattr(follow, "_STALE_STREAM_S", 0.1)
+
+    async def stream(reading: int) -> Stream:
+        for number in range(2 if reading == 1 else 5):
+            yield line(number)
+        if reading == 1:
+            await asyncio.Event().wait()
+
+    edge = Edge(stream)
+    assert await lines_of(edge, pod(OVER)) == ["0", "1", "2", "3", "4"]
+    assert warnings() == []
+    assert edge.readings == 2
+
+
 async def nothing(_: int) -> Stream:
     await asyncio.Event().wait()
     yield b""

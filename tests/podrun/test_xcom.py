@@ -139,6 +139,11 @@ async def test_a_pod_that_is_gone_has_no_value(may_delete: bool) -> None:
     assert await collect(Refusing(404), may_delete=may_delete) is None
 
 
+async def test_a_pod_that_is_gone_with_the_log_that_holds_the_value_has_none() -> None:
+    ended = pod_with({"terminated": {"exitCode": 0, "message": IN_LOG}})
+    assert await collect(Refusing(404), pod=ended) is None
+
+
 @pytest.mark.parametrize("message", [SHORT, IN_LOG], ids=["status", "log"])
 @pytest.mark.parametrize("refusals", [(503,), (429, 500)])
 async def test_a_deletion_that_is_refused_for_a_moment_brings_the_value(

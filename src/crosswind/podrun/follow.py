@@ -54,6 +54,9 @@ _API_PATIENCE_S = 900.0
 _FLUSH_TIMEOUT_S = 30.0
 """Time without a new line after which the last lines of a container that has ended are given up. It covers a restart of
 the kubelet or of the control plane's tunnel to the nodes (konnectivity)."""
+_STALE_STREAM_S = 5.0
+"""Time without a new line after which the log of a container that has ended is requested anew. A stream whose
+connection died silently, as behind a load balancer, never ends, while the kubelet answers a fresh request."""
 _FLUSH_PAUSE_S = 2.0
 """The longest pause between attempts to read those lines: a task's end waits for them."""
 _LOG_RETRY_S = 0.2
@@ -84,6 +87,8 @@ class FollowOptions:
     """Position from which base's log is read."""
     at_once: bool = False
     """Do not wait: report only what exists now."""
+    uid: str | None = None
+    """Uid of the pod, where it is known: another pod that has taken the name counts as the end of this one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +146,14 @@ async def follow_pod(
     server that do not pass.
     """
     follower = _Follower(client, name, namespace, options, handler)
-    await follower.run(states or pod_states(client, name, namespace))
+    await follower.run(states or pod_states(client, name, namespace, options.uid))
 
 
-async def pod_states(client: Client, name: str, namespace: str) -> PodStates:
+async def pod_states(client: Client, name: str, namespace: str, uid: str | None = None) -> PodStates:
     """Yield a pod's states, each with whether it is gone, until it is gone. Needs no permission to list.
 
     A watch that breaks is opened again. Without the permission to watch, the pod is polled every two seconds. A pod
-    that does not exist is (None, True).
+    that does not exist is (None, True). ``uid``: of the pod that is meant; None is the first that is found.
     """
     last: Manifest | None = None
     failures, reached_at = 0, _now()
@@ -157,7 +162,8 @@ async def pod_states(client: Client, name: str, namespace: str) -> PodStates:
         try:
             pod = await client.get(PODS, name, namespace=namespace)
             failures, reached_at = 0, _now()
-            if last is not None and pod["metadata"]["uid"] != last["metadata"]["uid"]:
+            uid = uid or pod["metadata"]["uid"]
+            if pod["metadata"]["uid"] != uid:
                 break  # another pod has taken the name: ours is gone
             last = pod
             yield as_pod(pod), False
@@ -229,6 +235,8 @@ class _LogReading:
     """When the last new line was reported; infinite while lines are reported, for which the handler may take long."""
     error: CrosswindError | None = None
     """Why the last request failed; None when it did not."""
+    _renewed: float = -math.inf
+    """``quiet_since`` when the stream was renewed last: once is enough until a line comes."""
 
     def restart_clock(self) -> None:
         """Let the time without a line begin now."""
@@ -237,6 +245,13 @@ class _LogReading:
     def time_left(self) -> float:
         """Return the seconds until the rest of the log is given up, if no line comes."""
         return self.quiet_since + _FLUSH_TIMEOUT_S - _now()
+
+    def renews_stream(self) -> bool:
+        """Return whether to request the log anew, once for each time without a line."""
+        if self._renewed == self.quiet_since or _now() - self.quiet_since < _STALE_STREAM_S:
+            return False
+        self._renewed = self.quiet_since
+        return True
 
 
 class _Follower:
@@ -278,12 +293,15 @@ class _Follower:
         our state may be old, because the API server was down.
         """
         while not await self._follow_to_end(states):
-            async with contextlib.aclosing(pod_states(self._client, self._name, self._namespace)) as again:
+            async with contextlib.aclosing(self._own_states()) as again:
                 pod, deleted = await anext(again)
             if not (deleted or _has_started(pod) or _is_scheduled(pod) > self._scheduled):
                 raise PodTimeout(await self._timeout_message(pod))
             # The given source is used up: it was closed at the time-out.
-            states = pod_states(self._client, self._name, self._namespace)
+            states = self._own_states()
+
+    def _own_states(self) -> PodStates:
+        return pod_states(self._client, self._name, self._namespace, self._options.uid)
 
     async def _follow_to_end(self, states: PodStates) -> bool:
         """Handle states until base is over; return False when the pod's start has taken too long.
@@ -355,14 +373,14 @@ class _Follower:
         names = self._options.init_logs if report.kind is ContainerKind.INIT else self._options.logs
         return names is True or report.name in names
 
-    async def _read(self, container: str) -> None:
+    async def _read(self, container: str, ended: bool = False) -> None:
         """Report a container's lines until it has ended, each once, however often the stream breaks.
 
         ``failures`` counts errors in a row, ``fruitless`` reads in a row that brought no line; both lengthen the pause.
         A state that says that the container has ended counts only if it was known before the read began: the read then
-        saw the last line.
+        saw the last line. ``ended``: whether it was known before this call.
         """
-        reading, failures, fruitless, ended = self._readings[container], 0, 0, False
+        reading, failures, fruitless = self._readings[container], 0, 0
         while True:
             if self._has_ended(container) and not ended:
                 reading.restart_clock()  # the container may have been silent for hours before its end
@@ -462,13 +480,17 @@ class _Follower:
         """Wait for the last lines of containers that have ended; of sidecars that still run, read once what exists."""
         ended = [name for name in self._readers if self._has_ended(name)]
         await self._await_last_lines(ended)
-        for name, task in self._readers.items():
+        for name in self._readers:
             if name not in ended:
-                # under the lock the reader is not between feeding its cursor and reporting the lines
-                async with self._handing_over:
-                    task.cancel()
-                await asyncio.wait([task])
+                await self._stop_reading(name)
                 await self._read_what_exists(name)
+
+    async def _stop_reading(self, container: str) -> None:
+        task = self._readers[container]
+        # under the lock the reader is not between feeding its cursor and reporting the lines
+        async with self._handing_over:
+            task.cancel()
+        await asyncio.wait([task])
 
     async def _await_last_lines(self, containers: Iterable[str]) -> None:
         """Wait until the readers have ended; give up those that get no line for so long.
@@ -482,8 +504,12 @@ class _Follower:
             left = max(self._readings[name].time_left() for name in reading)
             if left <= 0:
                 break
+            for name in reading:
+                if not self._readers[name].done() and self._readings[name].renews_stream():
+                    await self._stop_reading(name)
+                    self._readers[name] = asyncio.create_task(self._read(name, ended=True))
             # At most one limit at a time: while lines are reported, the time left is infinite.
-            await asyncio.wait([self._readers[name] for name in reading], timeout=min(left, _FLUSH_TIMEOUT_S))
+            await asyncio.wait([self._readers[name] for name in reading], timeout=min(left, _STALE_STREAM_S))
         for name in reading:
             self._warn_of_missing_lines(name)
             self._readers[name].cancel()  # now, or it could fail meanwhile, and warn again

@@ -13,21 +13,33 @@ from collections.abc import Collection, Iterable, Sequence
 from crosswind.pods.fields import (
     as_events,
     as_pod,
-    container_statuses_of,
     labels_of,
     mapping,
     metadata_of,
     number,
     status_of,
     text,
+    time_of_state,
 )
 from crosswind.pods.verdict import BaseState, Verdict, judge
 from crosswind.types import AnyPod, Pod, PodEvent
 
-__all__ = ["CHECKED", "EarlierPodState", "could_start", "earlier_pod_state", "preferred_pod", "was_stopped"]
+__all__ = [
+    "CHECKED",
+    "EarlierPodState",
+    "could_start",
+    "earlier_pod_state",
+    "is_of_same_task",
+    "preferred_pod",
+    "was_stopped",
+]
 
 CHECKED = "already_checked"
 """Stock's label on a pod whose result a try has used, or that a try has given up."""
+
+
+_TASK_LABELS = ("dag_id", "task_id", "run_id", "map_index")
+"""Stock's labels that say to which task instance a pod belongs."""
 
 
 class EarlierPodState(enum.IntEnum):
@@ -43,6 +55,15 @@ class EarlierPodState(enum.IntEnum):
     """It failed or can never start: the new try cleans it up."""
     USED = 4
     """A try has used its result or given it up: the new try ignores it."""
+
+
+def is_of_same_task(pod: AnyPod, request: AnyPod) -> bool:
+    """Return whether a pod may belong to the task instance that makes this request: no label of the two differs.
+
+    A pod without these labels may: a deployment's ``pod_mutation_hook`` can drop them.
+    """
+    labels, own = labels_of(as_pod(pod)), labels_of(as_pod(request))
+    return all(labels.get(name) in (None, own.get(name)) for name in _TASK_LABELS)
 
 
 def earlier_pod_state(pod: AnyPod, base: str, fatal: Collection[str], used: Collection[str] = ()) -> EarlierPodState:
@@ -101,18 +122,12 @@ def _ended_before_deletion(pod: Pod, base: str, seconds: int = 0) -> bool:
     ``deletionTimestamp`` is the end of the grace period. Both times are whole seconds.
     """
     metadata = metadata_of(pod)
-    deadline, ended = _time(metadata.get("deletionTimestamp")), _finished(pod, base)
+    deadline = _time(metadata.get("deletionTimestamp"))
+    ended = _time(time_of_state(pod, base, "terminated", "finishedAt"))
     if deadline is None or ended is None:
         return False
     grace = number(metadata.get("deletionGracePeriodSeconds")) or 0
     return ended <= deadline - datetime.timedelta(seconds=grace + seconds)
-
-
-def _finished(pod: Pod, base: str) -> datetime.datetime | None:
-    for status in container_statuses_of(pod):
-        if status.get("name") == base:
-            return _time(mapping(mapping(status.get("state")).get("terminated")).get("finishedAt"))
-    return None
 
 
 def _time(stamp: object) -> datetime.datetime | None:

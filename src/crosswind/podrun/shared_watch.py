@@ -69,7 +69,7 @@ class SharedPodInformer:
             asyncio.create_task(self._give_up_if_refused()),
         ]
 
-    async def states(self, name: str) -> PodStates:
+    async def states(self, name: str, uid: str | None = None) -> PodStates:
         """Yield a pod's states, each with whether it is gone, as ``follow.pod_states`` does."""
         queue: asyncio.Queue[_PodState | None] = asyncio.Queue()
         self._waiting[name].add(queue)  # before the first state is read, so that no change after it is missed
@@ -77,11 +77,13 @@ class SharedPodInformer:
             if await self._is_watched(name) and await self._has_first(name, queue):
                 # None comes from _give_up_if_refused alone. A trigger that is cancelled here leaves by the finally.
                 while (state := await queue.get()) is not None:
+                    if uid and state[0]["metadata"]["uid"] != uid:
+                        break  # of another pod that has, or had, this name; the request below says whether ours exists
                     yield state
                     if state[1]:
                         return
             # the informer does not report this pod, or was refused: watch the pod alone
-            async with contextlib.aclosing(pod_states(self.client, name, self._namespace)) as states:
+            async with contextlib.aclosing(pod_states(self.client, name, self._namespace, uid)) as states:
                 async for own_state in states:
                     yield own_state
         finally:

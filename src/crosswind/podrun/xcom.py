@@ -17,7 +17,7 @@ from crosswind.kube.resources import PODS
 from crosswind.kube.retry import retry_transient
 from crosswind.podrun.follow import pod_states
 from crosswind.podrun.xcom_delivery import CONTAINER, XComDelivery, delivered, early_delivery, printed_value
-from crosswind.pods.fields import container_statuses_of, mapping, spec_of
+from crosswind.pods.fields import spec_of, time_of_state
 from crosswind.pods.states import holding_containers
 from crosswind.sidecars.shutdown import ShutdownSettings, SidecarShutdown
 from crosswind.types import Pod
@@ -32,6 +32,8 @@ _POLL_TIMEOUT_S = 25.0
 _QUIET_S = 8.0
 """Time without output of the sidecar, after base's end, after which the file is complete. The sidecar checks the file
 each half second, on a busy node less often: it requests a thousandth of a CPU."""
+_KEPT_SHUTDOWN_TIMEOUT_S = 300.0
+"""Limit for ending the sidecars of a pod that is kept: the slowest known one needs 120 s."""
 _SHUTDOWN_TIMEOUT_S = 10.0
 """Limit for ending the sidecars of a pod that may be deleted; after that it is deleted."""
 _LOG_TIMEOUT_S = 15.0
@@ -92,7 +94,8 @@ def _fix(error: CrosswindError, permission: str) -> str:
     return "run the task again when the API server answers such requests"
 
 
-async def _content(client: Client, pod: Pod, delivery: XComDelivery | None) -> bytes:
+async def _content(client: Client, pod: Pod, delivery: XComDelivery | None) -> bytes | None:
+    """Return the value that was delivered, None when the pod was deleted with the log that holds it."""
     where = _where(pod)
     if delivery is None or delivery.problem:
         problem = delivery.problem if delivery else "its sidecar delivered nothing"
@@ -105,6 +108,8 @@ async def _content(client: Client, pod: Pod, delivery: XComDelivery | None) -> b
             _API_PATIENCE_S,
         )
     except CrosswindError as error:
+        if isinstance(error, NotFound) and await _is_gone(client, pod):
+            return None
         raise XComError(
             f"The XCom of pod {where} is in the log of {CONTAINER}, which cannot be read: {error}"
         ) from error
@@ -141,7 +146,7 @@ async def _beside_others(
 async def _by_log(client: Client, pod: Pod, base: str) -> XComDelivery | None:
     """Poll the log of the sidecar for the state of the file."""
     name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
-    finished, loop = _finished(pod, base), asyncio.get_running_loop()
+    finished, loop = time_of_state(pod, base, "terminated", "finishedAt"), asyncio.get_running_loop()
     last, since = b"", loop.time()
     # This way is an attempt: without the permission to read logs, or in time, the other ways remain.
     with contextlib.suppress(TimeoutError, CrosswindError):
@@ -159,13 +164,6 @@ async def _by_log(client: Client, pod: Pod, base: str) -> XComDelivery | None:
     return None
 
 
-def _finished(pod: Pod, base: str) -> str:
-    for status in container_statuses_of(pod):
-        if status.get("name") == base:
-            return str(mapping(mapping(status.get("state")).get("terminated")).get("finishedAt") or "")
-    return ""
-
-
 async def _until_delivered(client: Client, pod: Pod) -> XComDelivery | None:
     """Wait for the sidecar's end; None when it was not observed: in time, at all, or in the pod of this uid."""
     metadata, delivery = pod["metadata"], None
@@ -174,12 +172,9 @@ async def _until_delivered(client: Client, pod: Pod) -> XComDelivery | None:
     try:
         async with (
             asyncio.timeout(grace + _REPORT_MARGIN_S),
-            contextlib.aclosing(pod_states(client, metadata["name"], metadata["namespace"])) as states,
+            contextlib.aclosing(pod_states(client, metadata["name"], metadata["namespace"], metadata["uid"])) as states,
         ):
             async for state, gone in states:
-                # pod_states follows whichever pod has the name first: the value of another one is not ours
-                if state is not None and state["metadata"]["uid"] != metadata["uid"]:
-                    break
                 delivery = delivered(state)
                 if delivery is not None or gone:
                     break
@@ -197,7 +192,7 @@ async def _by_shutdown(
     finished = False
     try:
         # A pod that may be deleted need not be ended gently: the deletion below ends it for certain.
-        async with asyncio.timeout(_SHUTDOWN_TIMEOUT_S if may_delete else None):
+        async with asyncio.timeout(_SHUTDOWN_TIMEOUT_S if may_delete else _KEPT_SHUTDOWN_TIMEOUT_S):
             finished = await SidecarShutdown(client, base=base, settings=settings).end(pod)
     except TimeoutError:
         pass

@@ -155,6 +155,12 @@ def container_state(value: object) -> ContainerState:
     return state
 
 
+def time_of_state(pod: Pod, container: str, state: str, field: str) -> str:
+    """Return a time of a regular container's state, such as ``finishedAt`` of ``terminated``; "" when it is missing."""
+    states = (status.get("state") for status in container_statuses_of(pod) if status.get("name") == container)
+    return text(mapping(mapping(next(states, None)).get(state)).get(field))
+
+
 def conditions_of(pod: Pod) -> list[PodCondition]:
     """Return the pod's conditions."""
     return mappings(status_of(pod).get("conditions"))

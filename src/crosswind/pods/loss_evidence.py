@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import datetime
 
-from crosswind.pods.fields import as_pod, conditions_of, container_statuses_of, mapping, text
+from crosswind.pods.fields import as_pod, conditions_of, text, time_of_state
 from crosswind.pods.verdict import DISRUPTION_CONDITIONS, TERMINATED_BY_SIGNAL, BaseState, Verdict, node_is_unready
 from crosswind.pods.worker_report import TERMINATED
 from crosswind.types import AnyPod, Pod
@@ -64,21 +64,13 @@ def _ended_before_mark(pod: Pod, verdict: Verdict, base: str) -> bool:
     """
     if verdict.exit_code in _KILLED or (verdict.report is not None and verdict.report.reason == TERMINATED):
         return False
-    marked, ended = _marked_at(pod), _base_end(pod, base)
+    marked, ended = _marked_at(pod), _seconds(time_of_state(pod, base, "terminated", "finishedAt"))
     return marked is not None and ended is not None and ended < marked
 
 
 def _marked_at(pod: Pod) -> float | None:
     marks = (c for c in conditions_of(pod) if c.get("type") in DISRUPTION_CONDITIONS and c.get("status") == "True")
     return next((_seconds(text(mark.get("lastTransitionTime"))) for mark in marks), None)
-
-
-def _base_end(pod: Pod, base: str) -> float | None:
-    for status in container_statuses_of(pod):
-        if status.get("name") == base:
-            terminated = mapping(mapping(status.get("state")).get("terminated"))
-            return _seconds(text(terminated.get("finishedAt")))
-    return None
 
 
 def _seconds(stamp: str) -> float | None:

@@ -38,17 +38,23 @@ async def borrow_client(api: CoreV1Api) -> Client:
     return await Client.from_configuration(api.api_client.configuration, KubeSettings())
 
 
-def run_with_client(api: CoreV1Api, call: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
+def run_with_client(
+    api: CoreV1Api, call: Callable[[Client], Coroutine[Any, Any, T]], timeout: float = _CALL_TIMEOUT_S
+) -> T:
     """Run ``call`` with a client of its own in a fresh thread, and return its result.
 
-    A thread, because the caller may be on a running event loop. Raises what ``call`` raises, and ``TimeoutError``.
+    A thread, because the caller may be on a running event loop. Raises what ``call`` raises, and ``Unreachable`` after
+    ``timeout`` seconds.
     """
 
     async def connected() -> T:
         async with await borrow_client(api) as client:
             return await call(client)
 
-    return run_in_own_loop(connected, _CALL_TIMEOUT_S)
+    try:
+        return run_in_own_loop(connected, timeout)
+    except TimeoutError as error:
+        raise Unreachable(f"the cluster did not answer all requests within {timeout:g} s") from error
 
 
 def post_pod(api: CoreV1Api, manifest: Manifest, namespace: str) -> V1Pod:

@@ -26,7 +26,14 @@ from crosswind.kube.client import Client
 from crosswind.podrun import xcom_delivery
 from crosswind.podrun.cleanup import delete_pod, end_sidecars
 from crosswind.podrun.follow import OPERATOR_FATAL_REASONS, StateChange, events_of
-from crosswind.podrun.reattach import EarlierPodState, could_start, earlier_pod_state, preferred_pod, was_stopped
+from crosswind.podrun.reattach import (
+    EarlierPodState,
+    could_start,
+    earlier_pod_state,
+    is_of_same_task,
+    preferred_pod,
+    was_stopped,
+)
 from crosswind.podrun.relaunch import LOSSES, losses_before, name_after_losses
 from crosswind.pods.fields import as_pod, metadata_of
 from crosswind.pods.loss_evidence import loss_of
@@ -161,7 +168,7 @@ class PodLauncher(StockOperator):
     def get_or_create_pod(self, pod_request_obj: V1Pod, context: Context) -> V1Pod:
         """Return the pod of an earlier try that this try attaches to, or create one."""
         self._used_pods = UsedPods.read(context)
-        earlier = self._find_earlier_pod(pod_request_obj.metadata.namespace, context)
+        earlier = self._find_earlier_pod(pod_request_obj, context)
         if earlier is not None:
             self._persist_pod_identity_to_task_state_store(context, earlier)
             return earlier
@@ -179,7 +186,7 @@ class PodLauncher(StockOperator):
             self._persist_pod_identity_to_task_state_store(context, created)
         return created
 
-    def _find_earlier_pod(self, namespace: str, context: Context) -> V1Pod | None:
+    def _find_earlier_pod(self, request: V1Pod, context: Context) -> V1Pod | None:
         """Return the pod to attach to, of the one in core's task state store and the one that the labels select.
 
         The labels are searched even when the store names a pod, because that pod may be over while another lives.
@@ -187,9 +194,11 @@ class PodLauncher(StockOperator):
         if not self.reattach_on_restart:
             return None
         stored = self._get_pod_from_task_state_store(context)
+        if stored is not None and not is_of_same_task(to_plain_json(stored), to_plain_json(request)):
+            stored = None  # the name, which may be fixed, belongs to another task instance's pod by now
         if stored is not None and self._standing(stored) is EarlierPodState.ALIVE:
             return self._attached(stored)
-        pods = [pod for pod in (stored, self._search(namespace, context)) if pod is not None]
+        pods = [pod for pod in (stored, self._search(request.metadata.namespace, context)) if pod is not None]
         while pods:
             pod = pods.pop(self._preferred(pods))
             match self._standing(pod):
@@ -333,9 +342,10 @@ class PodLauncher(StockOperator):
             as_pod(pod), judge(pod, self.base_container_name, fatal=OPERATOR_FATAL_REASONS, restarts=True)
         )
 
-    def _dispose(self, seen: StateChange) -> None:
+    def _dispose(self, seen: StateChange, *, may_run_on: bool = False) -> None:
         """Delete the pod, or keep it, end its sidecars and label it, so that no later try attaches to it.
 
+        ``may_run_on``: a kept pod whose program runs stays unlabelled, so that the next try attaches to it.
         Errors are logged and fail no task: the task's own result is already decided.
         """
         pod = seen.pod
@@ -344,13 +354,14 @@ class PodLauncher(StockOperator):
         model = to_pod(pod)
         if self.process_pod_deletion(model, reraise=False):
             return
-        self.patch_already_checked(model, reraise=False)
+        if not (may_run_on and not seen.verdict.over):
+            self.patch_already_checked(model, reraise=False)
         if not seen.verdict.over:
             return
         base, settings = self.base_container_name, read_pod_settings(conf).ending
         try:
             self._call_api(lambda client: end_sidecars(client, pod, base, settings))
-        except (CrosswindError, TimeoutError) as error:
+        except CrosswindError as error:
             self.log.warning("The sidecars of pod %s may still run: %s", model.metadata.name, error)
 
     def process_pod_deletion(self, pod: V1Pod, *, reraise: bool = True) -> bool:
@@ -364,7 +375,7 @@ class PodLauncher(StockOperator):
             return False
         try:
             terminating = self._call_api(lambda client: delete_pod(client, manifest))
-        except (CrosswindError, TimeoutError) as error:
+        except CrosswindError as error:
             if reraise:
                 raise
             self.log.warning("Pod %s is not deleted: %s", pod.metadata.name, error)

@@ -25,14 +25,13 @@ from crosswind.kube.client import Client, Patch
 from crosswind.kube.resources import EVENTS, PODS
 from crosswind.kube.retry import is_transient, pause_after
 from crosswind.pods.fields import (
-    container_statuses_of,
     containers_of,
     init_containers_of,
     is_native,
-    mapping,
     number,
     spec_of,
     status_of,
+    time_of_state,
 )
 from crosswind.pods.states import RuntimeState, container_reports
 from crosswind.sidecars.catalog import KNOWN, KnownSidecar
@@ -452,9 +451,6 @@ def _age(watch: PodWatch, name: str, base: str) -> float:
 
 def _time(pod: Pod | None, name: str, state: str, field: str) -> datetime.datetime | None:
     """Return a time of a container's status, None if it is missing."""
-    for status in container_statuses_of(pod or {}):
-        if status.get("name") == name:
-            stamp = mapping(mapping(status.get("state")).get(state)).get(field)
-            with contextlib.suppress(ValueError):
-                return datetime.datetime.fromisoformat(stamp) if isinstance(stamp, str) else None
+    with contextlib.suppress(ValueError):
+        return datetime.datetime.fromisoformat(time_of_state(pod or {}, name, state, field))
     return None
