@@ -60,8 +60,8 @@ METRICS = (
     Metric(
         "crosswind.pods",
         "gauge",
-        "Pods by phase: `waiting` to be created, `pending` in the cluster, `running`, `ending` (base has ended, the pod"
-        " is still there).",
+        "Pods by phase: `waiting` to be created, `pending` in the cluster, `running`, `ending` (base has "
+        "terminated, the pod still exists).",
         "phase",
     ),
     Metric(
@@ -73,8 +73,8 @@ METRICS = (
     Metric(
         "crosswind.pod_phase",
         "timer",
-        "Time that a pod spent in a phase, emitted when it is deleted: `waiting` from queued to created, `pending`"
-        " until base runs, `running`, `ending` from base's end to the pod's.",
+        "Time that a pod spent in a phase, emitted when it is deleted: `waiting` from queued to created, `pending` "
+        "until base runs, `running`, `ending` from the end of base to the deletion of the pod.",
         "phase",
     ),
     Metric(
@@ -93,10 +93,15 @@ METRICS = (
     Metric(
         "crosswind.pushed_back",
         "counter",
-        "Requests that the API server pushed back, by status: `429`, `500` and above; `error` where no answer came.",
+        "Requests that the API server rejected as overloaded, by status: `429`, `500` and above; `error` where no "
+        "answer came.",
         "status",
     ),
-    Metric("crosswind.creation_pace", "gauge", "Creations that may be under way at once; it halves on push-back."),
+    Metric(
+        "crosswind.creation_pace",
+        "gauge",
+        "Maximum number of concurrent pod creations; it halves when the API server rejects a request as overloaded.",
+    ),
     Metric(
         "crosswind.watch_silence",
         "gauge",
@@ -124,11 +129,11 @@ METRICS = (
     ),
     Metric("crosswind.warm_claim", "timer", "Time from the decision to claim a pod to the API server's answer."),
     Metric("crosswind.warm_start", "timer", "Time from a task's launch to its state RUNNING, in a claimed pod."),
-    Metric("crosswind.warm_idle_seconds", "counter", "Seconds for which ready pods have waited, added up over all."),
+    Metric("crosswind.warm_idle_seconds", "counter", "Total seconds for which ready pods have waited."),
     Metric(
         "crosswind.tasks_held_back",
         "gauge",
-        "Tasks that wait because their queue has as many pods as it may (`max_pods`).",
+        "Tasks that wait because their queue has reached `max_pods`.",
     ),
 )
 """All metrics, in the order in which the documentation lists them."""

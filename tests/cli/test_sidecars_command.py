@@ -121,7 +121,7 @@ async def test_a_pod_of_a_cluster_is_planned_for_with_the_permissions_that_are_t
 
 def test_the_page_lists_every_sidecar_and_how_it_ends() -> None:
     for known in KNOWN:
-        (row,) = re.findall(rf"^\| {known.name} \|.*$", CATALOG.partition("\n## Tried\n")[0], re.M)
+        (row,) = re.findall(rf"^\| {known.name} \|.*$", CATALOG.partition("\n## Test results\n")[0], re.M)
         assert all(f"{ask.method} :{ask.port.default}{ask.path.default}" in row for ask in known.asks)
         assert known.note in row
 

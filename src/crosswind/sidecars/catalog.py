@@ -293,8 +293,10 @@ KNOWN: tuple[KnownSidecar, ...] = (
         shells=(),
         owner="the CSI driver of the node, when all other regular containers have ended",
         owner_wait=60.0,
-        note="Polls for the driver's exit file every 5 s, then flushes. Ended early, users of the mount get"
-        " 'Transport endpoint is not connected'. Native since GKE 1.29.3-gke.1093000.",
+        note=(
+            "Polls for the driver's exit file every 5 s, then flushes. If it ends early, users of the mount get "
+            "'Transport endpoint is not connected'. Native since GKE 1.29.3-gke.1093000."
+        ),
         sources=("GoogleCloudPlatform/gcs-fuse-csi-driver pkg/csi_driver/utils.go",),
     ),
     KnownSidecar(
@@ -462,7 +464,7 @@ KNOWN: tuple[KnownSidecar, ...] = (
         owner="the agent itself, when no other process is left",
         owner_wait=30.0,
         owner_in_jobs=True,
-        note="Has no endpoint. Leaves by itself in Jobs since the end of 2024, if it sees the other processes.",
+        note="Has no endpoint. Exits by itself in Jobs since the end of 2024 if it can see the other processes.",
         sources=("DataDog/datadog-agent pull request 31543",),
     ),
     KnownSidecar(
@@ -523,7 +525,7 @@ KNOWN: tuple[KnownSidecar, ...] = (
         Role.SHIPPER,
         shells=(),
         signal_code=0,
-        note="Has no endpoint, and nothing but itself in its image.",
+        note="Has no endpoint; its image contains only its own binary.",
         sources=("aws/aws-xray-daemon cmd/tracing/tracing.go, Dockerfile",),
     ),
     KnownSidecar(
@@ -550,7 +552,7 @@ KNOWN: tuple[KnownSidecar, ...] = (
         signal_code=0,
         owner="stock's KubernetesPodOperator, when it has read the result",
         owner_wait=60.0,
-        note="Its shell traps INT; TERM is lost on it.",
+        note="Its shell traps INT and ignores TERM.",
         sources=("apache-airflow-providers-cncf-kubernetes 10.25 utils/xcom_sidecar.py",),
     ),
     KnownSidecar(

@@ -135,7 +135,7 @@ class NodeContext:
                 why = str(problem)
         _log.warning(
             "containers get no namespaces of their own here (%s): they run as plain processes, and mount paths are "
-            "replaced in their commands and variables (docs/local-cluster.md)",
+            "replaced in their commands and variables (see Differences from a real cluster in its documentation)",
             why,
         )
         return "none"
