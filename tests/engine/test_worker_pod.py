@@ -301,7 +301,7 @@ def test_restart_policy_is_never_unless_the_author_sets_one() -> None:
             "name (base, shipper)",
         ),
         ({"spec": {"initContainers": [{"name": "base", "image": "x"}]}}, "two containers named 'base'; rename one"),
-        ({"metadata": {"labels": {"owner": "a" * 64}}}, "metadata.labels[owner] is"),
+        ({"metadata": {"labels": {"owner": "a" * 64}}}, "metadata.labels.owner is 'aaa"),
         ("base", "pod_override: the document is text, not a Pod"),
     ],
 )

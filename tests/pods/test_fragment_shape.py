@@ -9,7 +9,9 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
-from crosswind.pods.fragment_shape import FIELD_TYPES, fragment_problems, is_quantity, without_nulls
+from crosswind.pods.field_types import FIELD_TYPES
+from crosswind.pods.fragment_shape import fragment_problems, without_nulls
+from crosswind.pods.units import is_quantity
 
 SCHEMAS = Path(kubernetes_validate.__file__).parent / "kubernetes-json-schema"
 DEFINITIONS: dict[str, Any] = {
@@ -24,19 +26,21 @@ STRICTER = {
     ("ConfigMapProjection", "name"),
     ("SecretProjection", "name"),
     ("SecretVolumeSource", "secretName"),
+    ("ConfigMapEnvSource", "name"),
+    ("SecretEnvSource", "name"),
 }
 """Fields that the API server requires although its schema does not."""
-LAXER = {("ISCSIVolumeSource", "lun")}
-"""Required numbers, of which 0 is valid: the API server reads a missing one as 0."""
-NOT_CHECKED = {("ObjectMeta", "managedFields"), ("ObjectMeta", "ownerReferences")}
+LAXER = {("ISCSIVolumeSource", "lun"), ("PodSpec", "containers")}
+"""A number of which 0 is valid: the API server reads a missing one as 0. An override may have no containers."""
+NOT_CHECKED = {("ObjectMeta", "managedFields"), ("Pod", "status"), ("PodSpec", "ephemeralContainers")}
 
 
 def _kind(schema: dict[str, Any]) -> str:
     """Return the type of a field in the notation of the table."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition(".")[2]
-        if name in {"Quantity", "Time"}:
-            return {"Quantity": "quantity", "Time": "text"}[name]
+        if name in {"Quantity", "Time", "IntOrString"}:
+            return {"Quantity": "quantity", "Time": "text", "IntOrString": "port"}[name]
         return name if "properties" in DEFINITIONS[name] else "any"
     names = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     (name,) = (name for name in names if name != "null")
@@ -62,7 +66,7 @@ def test_the_table_is_that_of_kubernetes(name: str) -> None:
 
 
 def test_each_type_that_a_field_has_is_in_the_table() -> None:
-    scalars = {"text", "texts", "int", "bool", "quantity", "quantities", "map", "any"}
+    scalars = {"text", "texts", "int", "bool", "port", "quantity", "quantities", "map", "any"}
     kinds = {kind.strip("[]") for fields in FIELD_TYPES.values() for kind, _ in fields.values()}
     assert kinds - scalars <= FIELD_TYPES.keys()
 

@@ -123,10 +123,11 @@ def test_base_is_found_by_name_wherever_it_stands() -> None:
 
 
 def test_finalizers_and_owners_are_added_once() -> None:
-    owner = {"uid": "1", "name": "a"}
+    owner = {"uid": "1", "name": "a", "kind": "Job", "apiVersion": "batch/v1"}
+    other = {**owner, "uid": "2"}
     base = {"metadata": {"finalizers": ["x"], "ownerReferences": [owner]}}
-    merged = merge_pods(base, {"metadata": {"finalizers": ["x", "y"], "ownerReferences": [owner, {"uid": "2"}]}})
-    assert merged["metadata"] == {"finalizers": ["x", "y"], "ownerReferences": [owner, {"uid": "2"}]}
+    merged = merge_pods(base, {"metadata": {"finalizers": ["x", "y"], "ownerReferences": [owner, other]}})
+    assert merged["metadata"] == {"finalizers": ["x", "y"], "ownerReferences": [owner, other]}
 
 
 @pytest.mark.parametrize(
@@ -134,16 +135,16 @@ def test_finalizers_and_owners_are_added_once() -> None:
     [
         ("text", "pod_override: the document is text, not a Pod"),
         ({"kind": "Deployment"}, "kind is 'Deployment', not 'Pod'; write kind: Pod"),
-        ({"spec": []}, "spec is a list, not a mapping"),
-        ({"spec": {"containers": {"name": "base"}}}, "spec.containers is a mapping, not a list"),
-        ({"spec": {"containers": [{"image": "x"}]}}, "spec.containers[0].name is missing or no text; give it a name"),
+        ({"spec": []}, "spec is a list; write a mapping of fields"),
+        ({"spec": {"containers": {"name": "base"}}}, "spec.containers is a mapping; write a list"),
+        ({"spec": {"containers": [{"image": "x"}]}}, "spec.containers[0].name is missing; write name: with a value"),
         (_pod(volume_mounts=[]), "spec.containers[0].volume_mounts is not a field of Kubernetes; write volumeMounts"),
-        (_pod(env=[{"name": "A", "value": 1}]), "spec.containers[0].env[0].value is a number, Kubernetes wants text"),
-        (_pod(env=[{"value": "1"}]), "spec.containers[0].env[0].name is missing or no text; give it a name"),
-        (_pod(args="echo"), "spec.containers[0].args is text, not a list"),
-        (_pod(resources={"limits": []}), "spec.containers[0].resources.limits is a list, not a mapping"),
-        ({"metadata": {"labels": {"a": True}}}, "metadata.labels.a is a boolean, Kubernetes wants text; put quotes"),
-        ({"metadata": {"labels": ["a"]}}, "metadata.labels is a list, not a mapping"),
+        (_pod(env=[{"name": "A", "value": 1}]), "spec.containers[0].env[0].value is 1; put it into quotes"),
+        (_pod(env=[{"value": "1"}]), "spec.containers[0].env[0].name is missing; write name: with a value"),
+        (_pod(args="echo"), "spec.containers[0].args is 'echo'; write a list"),
+        (_pod(resources={"limits": []}), "spec.containers[0].resources.limits is a list; write a mapping"),
+        ({"metadata": {"labels": {"a": True}}}, "metadata.labels.a is true; put it into quotes"),
+        ({"metadata": {"labels": ["a"]}}, "metadata.labels is a list; write a mapping"),
         ({"metadata": {"uid": "1"}}, "metadata.uid cannot be overridden, the API server sets it; leave it out"),
         ({"status": {"phase": "Running"}}, "status cannot be overridden"),
         (

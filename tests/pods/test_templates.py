@@ -43,6 +43,11 @@ def test_fields_that_only_the_api_server_sets_are_dropped() -> None:
     assert "status" not in template
 
 
+def test_a_null_limit_is_none() -> None:
+    template = parse_template(GOOD + "      resources: {limits: {cpu: null, memory: 1Gi}}\n", "t.yaml")
+    assert template["spec"]["containers"][0]["resources"] == {"limits": {"memory": "1Gi"}}
+
+
 @pytest.mark.parametrize("name", ["dags_in_image", "dags_in_volume", "git_sync"])
 def test_airflows_own_example_templates_are_accepted(name: str) -> None:
     from airflow.providers.cncf import kubernetes
@@ -69,7 +74,7 @@ IMAGE = "image: apache/airflow:3.3.2"
         ("apiVersion: v1", "apiVersion: v2", "t.yaml:1: apiVersion is 'v2', not 'v1'; write apiVersion: v1"),
         ("  name: worker\n", "  labels: {}\n", "t.yaml:3: metadata.name is not set; give any name"),
         ("name: worker", "name:", "t.yaml:4: metadata.name is not set"),
-        ("name: worker", "name: 7", "t.yaml:4: metadata.name is a number, Kubernetes wants text; put quotes"),
+        ("name: worker", "name: 7", "t.yaml:4: metadata.name is 7; put it into quotes"),
         ("metadata:\n  name: worker\n", "", "metadata.name is not set"),
         ("name: base", "name: main", "t.yaml:6: spec.containers has no container named base, there is only main; name"),
         ("  containers:", "  initContainers:", "there is none (an init container does not count)"),
@@ -77,13 +82,25 @@ IMAGE = "image: apache/airflow:3.3.2"
         ("  containers:", "  container:", "t.yaml:6: spec.container is not a field of Kubernetes; write containers"),
         (IMAGE, "imagePullPolicy: Always", "t.yaml:7: spec.containers[0].image of container 'base' is not"),
         (IMAGE, 'image: " "', "t.yaml:8: spec.containers[0].image of container 'base' is"),
-        (IMAGE, "image: 3.3", "t.yaml:8: spec.containers[0].image is a number"),
-        ("    - name: base\n      image", "    - base\n    - image", "t.yaml:7: spec.containers[0] is text, not"),
+        (IMAGE, "image: 3.3", "t.yaml:8: spec.containers[0].image is 3.3; put it into quotes"),
+        (
+            "    - name: base\n      image",
+            "    - base\n    - image",
+            "t.yaml:7: spec.containers[0] is 'base'; write a mapping of fields",
+        ),
         ("name: worker", "name: worker\n  name: other", "t.yaml:5: metadata.name is given twice; keep one of them"),
         ("name: worker", "name: worker\n  labels: {on: yes}", "metadata.labels has the key True, which is not text"),
-        ("name: worker", "name: worker\n  labels: {ok: yes}", 'text; put quotes around it: "true"'),
-        ("spec:", "spec:\n  nodeSelector: [a]", "t.yaml:6: spec.nodeSelector is a list, not a mapping"),
-        ("spec:", "spec:\n  volumes:\n    - emptyDir: {}", "t.yaml:7: spec.volumes[0].name is missing or no text"),
+        (
+            "name: worker",
+            "name: worker\n  labels: {ok: yes}",
+            "t.yaml:5: metadata.labels.ok is true; put it into quotes",
+        ),
+        ("spec:", "spec:\n  nodeSelector: [a]", "t.yaml:6: spec.nodeSelector is a list; write a mapping"),
+        (
+            "spec:",
+            "spec:\n  volumes:\n    - emptyDir: {}",
+            "t.yaml:7: spec.volumes[0].name is missing; write name: with a value",
+        ),
     ],
 )
 def test_an_unusable_template_is_refused_with_line_and_fix(old: str, new: str, message: str) -> None:

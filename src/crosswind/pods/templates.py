@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 
 from crosswind.documents import FieldProblem, parse_document
 from crosswind.errors import ConfigError, TemplateError
-from crosswind.pods.shape import SERVER_METADATA, problems
+from crosswind.pods.fragment_shape import without_nulls
+from crosswind.pods.shape import SERVER_METADATA, problems, problems_of_references
 from crosswind.types import Json, Manifest
 
 __all__ = ["parse_template"]
@@ -19,8 +20,8 @@ __all__ = ["parse_template"]
 def parse_template(text: str, where: str) -> Manifest:
     """Return the pod that ``text`` (YAML, one document) describes.
 
-    Fields that only the API server sets (``status``, ``metadata.uid`` and the like, as ``kubectl get`` prints them) and
-    ``metadata.generateName`` are dropped. ``where``: the file's path or name, for messages.
+    Fields that only the API server sets (``status``, ``metadata.uid`` and the like, as ``kubectl get`` prints them),
+    ``metadata.generateName`` and nulls are dropped. ``where``: the file's path or name, for messages.
 
     Raises ``TemplateError``: ``FILE:LINE: FIELD the problem; the fix``, one line per problem.
     """
@@ -33,11 +34,11 @@ def parse_template(text: str, where: str) -> Manifest:
         raise TemplateError(f"{where}: the file is empty; write a Pod, or leave pod_template_file unset")
     errors = [*document.repeated_keys] or [*_missing_kind(template), *problems(template)]
     if not errors and isinstance(template, dict):
-        errors = [*_rules(template)]
+        errors = [*_rules(template), *problems_of_references(template.get("spec") or {}, ("spec",))]
     if errors:
         raise TemplateError(document.describe(errors))
     assert isinstance(template, dict)
-    return _without_server_fields(template)
+    return _without_server_fields(without_nulls("Pod", template))
 
 
 def _missing_kind(template: Json) -> Iterator[FieldProblem]:
