@@ -14,7 +14,11 @@ from kubelocal.registry.validation import validate
 
 
 def refusal(manifest: dict[str, Any]) -> str:
-    """Return why the API server refuses an object, "" if it accepts it."""
+    """Return why the API server refuses an object, or the pods of a Job; "" if it accepts it."""
+    if manifest["kind"] == "Job":  # its selector is the API server's
+        template = manifest["spec"]["template"]
+        metadata = {**template["metadata"], "name": manifest["metadata"]["name"]}
+        manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
     kind = KINDS[manifest["kind"]]
     try:
         decoded, _ = decode(kind, json.dumps(manifest).encode(), strict="Strict")

@@ -8,8 +8,9 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from deployments import containers
+from deployments import COMBINATIONS, NAMES, containers, pods
 
+from api_validation import refusal
 from crosswind.deploy.explanations import explain, required_keys
 from crosswind.deploy.references import pod_spec
 from crosswind.deploy.tree import render
@@ -122,6 +123,95 @@ SECRET = "has DB_PASSWORD with a literal value and the name of a secret"
             ["v.yaml:2: database.cidrs[0] is '10.0.0.0/255.0.0.0', which is"],
         ),
         ("logs: {to: volume, volume: {size: 10K}}\n", ["v.yaml:2: logs.volume.size is '10K'; string should match"]),
+        (
+            "scheduler: {resources: {requests: {cpu: 2, memroy: 1Gi}, limits: {cpu: 1500m}}}\n",
+            [
+                "v.yaml:2: scheduler.resources.requests.memroy is no resource; write memory",
+                "v.yaml:2: scheduler.resources.requests.cpu is 2, above the limit '1500m'; lower it, or raise the",
+            ],
+        ),
+        (
+            "scheduler: {resources: {limits: {cpu: '-1'}}}\n",
+            ["v.yaml:2: scheduler.resources.limits.cpu is '-1'; write 0 or more"],
+        ),
+        (
+            "workers: {resources: {requests: {nvidia.com/gpu: 1}}}\n",
+            ["v.yaml:2: workers.resources.limits.nvidia.com/gpu is missing beside the request, to which it must be"],
+        ),
+        (
+            "pods: {env: [{name: A=B, value: x}, {name: C, valueFrom: {}}]}\n",
+            [
+                "v.yaml:2: pods.env[0].name is 'A=B'; use printable ASCII characters without '='",
+                "v.yaml:2: pods.env[1].valueFrom has no content; write one of configMapKeyRef, fieldRef",
+            ],
+        ),
+        (
+            "pods: {env: [{name: A, value: x, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]}\n",
+            ["v.yaml:2: pods.env[0] has value and valueFrom; keep one of them"],
+        ),
+        (
+            "pods: {volumes: [{name: Ca_X, emptyDir: {}}, {name: b, emptyDir: {}, configMap: {name: x}}]}\n",
+            [
+                "v.yaml:2: pods.volumes[0].name is 'Ca_X'; use at most 63 lower-case letters",
+                "v.yaml:2: pods.volumes[1] has emptyDir and configMap; keep one of them",
+            ],
+        ),
+        (
+            "pods: {tolerations: [{key: a, operator: Exist}]}\n",
+            ["v.yaml:2: pods.tolerations[0].operator is 'Exist'; write Exists"],
+        ),
+        (
+            "reaper: {nodeSelector: {a b: c, d: e f}, annotations: {a b: c}}\n",
+            [
+                "v.yaml:2: reaper.nodeSelector has the key 'a b'; use letters, digits",
+                "v.yaml:2: reaper.nodeSelector.d is 'e f'; use at most 63 letters",
+                "v.yaml:2: reaper.annotations has the key 'a b'; use letters, digits",
+            ],
+        ),
+        (
+            "metrics: {alerts: true, alertLabels: {a b: c, d: e f}}\nweb: {annotations: {a b: c}}\n",
+            [
+                "v.yaml:3: web.annotations has the key 'a b'; use letters, digits",
+                "v.yaml:2: metrics.alertLabels has the key 'a b'; use letters, digits",
+                "v.yaml:2: metrics.alertLabels.d is 'e f'; use at most 63 letters",
+            ],
+        ),
+        (
+            "secrets: {database: {name: a, key: a/b c}, jwtSecret: {name: a, key: ..}}\n",
+            [
+                "v.yaml:2: secrets.database.key is 'a/b c'; string should match",
+                "v.yaml:2: secrets.jwtSecret.key is '..'; string should match",
+            ],
+        ),
+        ("metrics: {image: ' a b'}\n", ["v.yaml:2: metrics.image is ' a b'; string should match pattern"]),
+        ("airflowVersion: 3.3.2.\n", ["v.yaml:2: airflowVersion is '3.3.2.'; string should match pattern"]),
+        (
+            "pods: {volumes: [{name: logs, emptyDir: {}}], volumeMounts: [{name: logs, mountPath: /tmp/}]}\n",
+            [
+                "v.yaml:2: pods.volumes[0].name is 'logs' a second time (migrations/job.yaml); give each volume its",
+                "v.yaml:2: pods.volumeMounts[0].mountPath is '/tmp/' a second time (migrations/job.yaml); give",
+            ],
+        ),
+        (
+            "pods: {volumes: [{name: a, emptyDir: {}}]}\nscheduler:\n  volumes:\n  - {name: a, emptyDir: {}}\n",
+            ["v.yaml:5: scheduler.volumes[0].name is 'a' a second time (scheduler/deployment.yaml); give each volume"],
+        ),
+        (
+            "workers: {volumes: [{name: tmp, emptyDir: {}}]}\n",
+            ["v.yaml:2: workers.volumes[0].name is 'tmp' a second time (workers/pod-template.yaml); give each volume"],
+        ),
+        (
+            "dags: {source: pvc, volume: {claim: x}, path: /opt/airflow/logs}\n",
+            ["v.yaml:2: dags.path is '/opt/airflow/logs' a second time (dag-processor/deployment.yaml); give"],
+        ),
+        (
+            "scheduler: {volumeMounts: [{name: nope, mountPath: /x}]}\n",
+            ["v.yaml:2: scheduler.volumeMounts[0].name is 'nope', which is no volume of the pod (scheduler/"],
+        ),
+        (
+            "pods: {volumes: [{name: ca, hostPath: {path: /etc/ssl}}]}\n",
+            ["v.yaml:2: pods.volumes[0].hostPath is refused by Pod Security's level restricted (migrations/job.yaml)"],
+        ),
         ("database: {host: a..b}\n", ["v.yaml:2: database.host is 'a..b'; string should match pattern"]),
     ],
 )
@@ -163,7 +253,9 @@ pods:
     ephemeral: {volumeClaimTemplate: {spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}}
   volumeMounts: [{name: scratch, mountPath: /scratch, readOnly: false, subPath: x}]
 workers:
-  resources: {requests: {cpu: 0.5, memory: 1e9, ephemeral-storage: 1073741824, nvidia.com/gpu: 1}, limits: {cpu: .5}}
+  resources:
+    requests: {cpu: 0.5, memory: 1e9, ephemeral-storage: 1073741824, nvidia.com/gpu: 1}
+    limits: {cpu: .5, memory: null, nvidia.com/gpu: 1}
   volumes: [{name: later, aNewSource: {of: a newer Kubernetes}}]
 scheduler:
   resources: {requests: {cpu: 250m, memory: 1.5Gi}, limits: null}
@@ -187,6 +279,7 @@ def test_what_kubernetes_accepts_is_rendered_without_nulls() -> None:
     assert "null" not in text.replace("/dev/null", "")
     for rendered in objects:
         kubernetes_validate.validate(rendered.manifest, "1.36", strict=True)
+        assert not refusal(rendered.manifest)
     (scheduler,) = (r.manifest for r in objects if r.path == "scheduler/deployment.yaml")
     spec = pod_spec(scheduler)
     assert spec is not None
@@ -204,3 +297,25 @@ FRAGMENTS: dict[str, Any] = yaml.safe_load(ACCEPTED)
 def test_each_component_takes_the_fragments_of_all_pods(part: str) -> None:
     content = {"image": "a", part: {**FRAGMENTS["pods"], "resources": FRAGMENTS["workers"]["resources"]}}
     assert read_values(yaml.safe_dump(content), "v.yaml")
+
+
+@pytest.mark.parametrize(
+    "text", ["createNamespaces: false", "mesh: {kind: istio, cni: false}", "mesh: {kind: linkerd, cni: false}"]
+)
+def test_a_volume_of_the_node_is_accepted_where_pod_security_is_not_enforced(text: str) -> None:
+    volumes = "pods: {volumes: [{name: ca, hostPath: {path: /etc/ssl}}]}\n"
+    assert read_values(f"{IMAGE}{volumes}{text}\n", "v.yaml")
+
+
+def test_pgbouncer_mounts_the_volumes_of_all_pods() -> None:
+    text = f"{IMAGE}pods: {{volumes: [{{name: ca, emptyDir: {{}}}}], volumeMounts: [{{name: ca, mountPath: /ca}}]}}\n"
+    objects = render(read_values(f"{text}pgbouncer: {{config: c}}\n", "v.yaml"))
+    (pgbouncer,) = (rendered.manifest for rendered in objects if rendered.path == "pgbouncer/deployment.yaml")
+    assert not refusal(pgbouncer)
+    assert {"name": "ca", "mountPath": "/ca"} in containers(pgbouncer["spec"]["template"])[0]["volumeMounts"]
+
+
+@pytest.mark.parametrize("name", [*NAMES, *COMBINATIONS])
+def test_the_api_server_accepts_each_pod(name: str) -> None:
+    refusals = {pod["metadata"]["name"]: refusal(pod) for pod in pods(name)}
+    assert not any(refusals.values()), refusals

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from crosswind.deploy.objects import RenderedObject, labels
 from crosswind.deploy.values import Values
 
-__all__ = ["namespaces"]
+__all__ = ["enforces_restricted", "namespaces"]
 
 
 def namespaces(values: Values) -> Iterator[RenderedObject]:
@@ -22,9 +22,18 @@ def namespaces(values: Values) -> Iterator[RenderedObject]:
         )
 
 
+def enforces_restricted(values: Values) -> bool:
+    """Return whether our namespaces refuse pods that Pod Security's level restricted does not allow."""
+    return values.create_namespaces and not _needs_privileges(values)
+
+
+def _needs_privileges(values: Values) -> bool:
+    """Return whether pods have the mesh's init container, which without a CNI plug-in needs rights over iptables."""
+    return values.mesh.kind != "none" and not values.mesh.cni
+
+
 def _pod_security_labels(values: Values) -> dict[str, str]:
-    """Return Pod Security's labels. Without a CNI plug-in, the mesh's init container needs rights over iptables."""
-    enforced = "privileged" if values.mesh.kind != "none" and not values.mesh.cni else "restricted"
+    enforced = "privileged" if _needs_privileges(values) else "restricted"
     return {
         f"pod-security.kubernetes.io/{mode}": level for mode, level in (("enforce", enforced), ("warn", "restricted"))
     }

@@ -54,6 +54,7 @@ def _pod(values: Values, secret: str) -> Manifest:
         "volumeMounts": [
             {"name": "config", "mountPath": _FOLDER, "readOnly": True},
             {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - a folder in the pod
+            *values.pods.volume_mounts,
             *own.volume_mounts,
         ],
     }
@@ -71,6 +72,7 @@ def _pod(values: Values, secret: str) -> Manifest:
         "volumes": [
             {"name": "config", "secret": {"secretName": secret, "items": items}},
             {"name": "tmp", "emptyDir": {}},
+            *values.pods.volumes,
             *own.volumes,
         ],
     }

@@ -24,7 +24,8 @@ from pydantic.alias_generators import to_camel
 from crosswind.deploy.config_rules import variable_problems
 from crosswind.deploy.secrecy import secret_assignments, secret_variable, urls_with_user
 from crosswind.documents import FieldProblem
-from crosswind.pods.fragment_shape import fragment_problems, without_nulls
+from crosswind.pods.field_types import FIELD_TYPES
+from crosswind.pods.fragment_shape import field_problems, without_nulls
 from crosswind.types import Json, Manifest
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "GitDags",
     "GitSyncDags",
     "IdentityValues",
+    "Image",
     "ImageDags",
     "Logs",
     "MeshValues",
@@ -81,6 +83,10 @@ DnsName = Annotated[
     StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$", max_length=253),
 ]
 Text = Annotated[str, StringConstraints(min_length=1)]
+Image = Annotated[str, StringConstraints(pattern=r"^\S+$")]
+SecretDataKey = Annotated[
+    str, StringConstraints(pattern=r"^([-_a-zA-Z0-9]|\.[-_a-zA-Z0-9])[-._a-zA-Z0-9]*$", max_length=253)
+]
 GcpAccount = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+@[a-z0-9.:-]+\.iam\.gserviceaccount\.com$")]
 AzureClient = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")]
 AwsRole = Annotated[str, StringConstraints(pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$")]
@@ -129,7 +135,7 @@ class SecretKey(ValuesSection):
     """One key of one Secret. ``remote`` and ``property``: its place in the store of external secrets."""
 
     name: DnsName
-    key: Text
+    key: SecretDataKey
     remote: Text | None = None
     property: Text | None = None
 
@@ -233,7 +239,7 @@ class GitSyncDags(GitDags):
     source: Literal["git-sync"]
     period: Text = "60s"
     depth: int = Field(default=1, ge=0)
-    image: Text = "registry.k8s.io/git-sync/git-sync:v4.4.2"
+    image: Image = "registry.k8s.io/git-sync/git-sync:v4.4.2"
 
 
 class BundleDags(GitDags):
@@ -285,6 +291,38 @@ class AdminValues(ValuesSection):
     password: SecretKey
 
 
+class FragmentError(ValueError):
+    """Problems in a fragment of a Pod, each with its path below the field that holds the fragment."""
+
+    def __init__(self, problems: list[FieldProblem]) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems = problems
+
+
+_FRAGMENTS = {
+    "env": ("Container", "env"),
+    "node_selector": ("PodSpec", "nodeSelector"),
+    "tolerations": ("PodSpec", "tolerations"),
+    "annotations": ("ObjectMeta", "annotations"),
+    "volumes": ("PodSpec", "volumes"),
+    "volume_mounts": ("Container", "volumeMounts"),
+    "resources": ("Container", "resources"),
+    "affinity": ("PodSpec", "affinity"),
+    "alert_labels": ("ObjectMeta", "labels"),
+}
+"""The keys that are copied into objects, and the type and field of Kubernetes that they fill."""
+
+
+def _checked_fragment(key: str, value: Json) -> Json:
+    """Return a fragment without nulls; raises ``FragmentError``."""
+    kind, field = _FRAGMENTS[key]
+    fragment = [*value] if isinstance(value, tuple) else value
+    if problems := field_problems(kind, field, fragment):
+        raise FragmentError(problems)
+    clean = without_nulls(FIELD_TYPES[kind][field][0], fragment)
+    return tuple(clean) if isinstance(value, tuple) else clean
+
+
 class WebValues(ValuesSection):
     """Access to the UI. Without ``host`` it is reachable only inside the cluster."""
 
@@ -301,6 +339,12 @@ class WebValues(ValuesSection):
     """``fab``, ``simple`` (for trying out only) or the class path of an auth manager."""
     fab_config: str = "AUTH_TYPE = 1  # users and passwords in the database\n"
     """Python file of Flask AppBuilder. It must read secrets from environment variables."""
+
+    @field_validator("annotations")
+    @classmethod
+    def _keys_are_valid(cls, annotations: dict[str, str]) -> dict[str, str]:
+        checked: dict[str, str] = _checked_fragment("annotations", annotations)
+        return checked
 
     @field_validator("fab_config")
     @classmethod
@@ -332,13 +376,19 @@ class MetricsValues(ValuesSection):
     """Metrics for Prometheus."""
 
     statsd: bool = True
-    image: Text = "quay.io/prometheus/statsd-exporter:v0.30.0"
+    image: Image = "quay.io/prometheus/statsd-exporter:v0.30.0"
     from_namespace: DnsName | None = None
     """Namespace of Prometheus; None admits pods of all namespaces."""
     alerts: bool = False
     """Whether to render alert rules for the Prometheus operator (PrometheusRule)."""
     alert_labels: dict[str, str] = {}
     """Labels by which Prometheus selects rules, such as ``release: prometheus``."""
+
+    @field_validator("alert_labels")
+    @classmethod
+    def _labels_are_valid(cls, labels: dict[str, str]) -> dict[str, str]:
+        checked: dict[str, str] = _checked_fragment("alert_labels", labels)
+        return checked
 
     @model_validator(mode="after")
     def _alerts_need_metrics(self) -> MetricsValues:
@@ -354,34 +404,6 @@ class NetworkValues(ValuesSection):
     kubernetes_api: tuple[Cidr, ...] = ()
     """Addresses of the Kubernetes API (its Service and its endpoints); () allows any address at ports 443 and 6443."""
     cluster_domain: DnsName = "cluster.local"
-
-
-class FragmentError(ValueError):
-    """Problems in a fragment of a Pod, each with its path below the field that holds the fragment."""
-
-    def __init__(self, problems: list[FieldProblem]) -> None:
-        super().__init__("; ".join(map(str, problems)))
-        self.problems = problems
-
-
-_FRAGMENTS = {
-    "env": "[EnvVar]",
-    "tolerations": "[Toleration]",
-    "volumes": "[Volume]",
-    "volume_mounts": "[VolumeMount]",
-    "resources": "ResourceRequirements",
-    "affinity": "Affinity",
-}
-"""The fields that are copied into pods, and their types in Kubernetes."""
-
-
-def _checked_fragment(field: str, value: Json) -> Json:
-    """Return a fragment without nulls; raises ``FragmentError``."""
-    fragment = [*value] if isinstance(value, tuple) else value
-    if problems := [*fragment_problems(_FRAGMENTS[field], fragment)]:
-        raise FragmentError(problems)
-    clean = without_nulls(_FRAGMENTS[field], fragment)
-    return tuple(clean) if isinstance(value, tuple) else clean
 
 
 def _as_text(value: Json) -> Json:
@@ -413,7 +435,7 @@ class PodValues(ValuesSection):
         env = tuple({key: value for key, value in variable.items() if key != "plain"} for variable in env)
         return tuple(_checked_fragment("env", env))
 
-    @field_validator(*(name for name in _FRAGMENTS if name != "env"), check_fields=False)
+    @field_validator(*(key for key in _FRAGMENTS if key != "env"), check_fields=False)
     @classmethod
     def _fragment_is_shaped(cls, value: Json, info: ValidationInfo) -> Json:
         return _checked_fragment(str(info.field_name), value)
@@ -496,7 +518,7 @@ class PgBouncerValues(ComponentValues):
     """
 
     config: DnsName | None = None
-    image: Text = "apache/airflow:airflow-pgbouncer-2025.03.05-1.23.1"
+    image: Image = "apache/airflow:airflow-pgbouncer-2025.03.05-1.23.1"
     replicas: int = Field(default=2, ge=1)
     resources: Manifest = resources("100m", "128Mi")
 

@@ -16,6 +16,7 @@ from crosswind.deploy.value_sections import (
     Dags,
     DatabaseValues,
     DnsName,
+    Image,
     ImageDags,
     Logs,
     MeshValues,
@@ -52,11 +53,11 @@ class Values(ValuesSection):
     """openshift: the namespace's range determines users and groups of pods."""
     delivery: Literal["kubectl", "argocd", "flux"] = "kubectl"
     """The tool that applies the manifests. Argo CD gets sync waves and hooks, Flux a Job without a TTL."""
-    image: Text
+    image: Image
     """An image of Airflow 3.3 with crosswind installed; best with a digest."""
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     image_pull_secrets: tuple[DnsName, ...] = ()
-    airflow_version: Annotated[str, StringConstraints(pattern=r"^3\.\d+\.\d+[a-z0-9.]*$")] = "3.3.2"
+    airflow_version: Annotated[str, StringConstraints(pattern=r"^3\.\d+\.\d+([a-z0-9.]*[a-z0-9])?$")] = "3.3.2"
     executor: Text = "crosswind.executor.KubernetesExecutor"
     config: dict[str, dict[str, Setting]] = Field(default_factory=dict)
     """Further options of airflow.cfg, by section."""

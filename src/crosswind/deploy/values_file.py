@@ -11,6 +11,7 @@ from typing import Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from crosswind.deploy.composed_pods import composed_problems
 from crosswind.deploy.value_sections import FragmentError
 from crosswind.deploy.values import Values
 from crosswind.documents import Document, FieldPath, dotted, parse_document
@@ -44,10 +45,13 @@ def read_values(text: str, where: str) -> Values:
     except ValidationError as error:
         raise ConfigError("\n".join(_lines(error, document))) from error
     try:
-        return values.with_workers_apart(not text.startswith(FIRST_LINE))
+        values = values.with_workers_apart(not text.startswith(FIRST_LINE))
     except ConfigError as error:
         line = document.line_of(("workers", "admissionPolicy"))
         raise ConfigError(f"{where}:{line}: {error}") from None
+    if problems := composed_problems(values):
+        raise ConfigError(document.describe(problems))
+    return values
 
 
 def shared_namespace(values: Values) -> str:
