@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from crosswind.deploy.secrecy import SENSITIVE_OPTIONS, is_secret_option
+from crosswind.deploy.python_literals import secret_assignments
+from crosswind.deploy.secrecy import SENSITIVE_OPTIONS, is_secret_option, urls_with_user
 from crosswind.deploy.tree import files, render
 from crosswind.deploy.values import Values
 from crosswind.deploy.values_file import read_values
@@ -79,6 +80,26 @@ def test_options_are_judged_by_name_and_value(section: str, option: str, value: 
         {"apiServer": {"env": [{"name": "AIRFLOW__CORE__FERNET_KEY", "value": SECRET}]}},
         {"migrations": {"env": [{"name": "AIRFLOW__SMTP__SMTP_PASSWORD", "value": SECRET}]}},
         {"reaper": {"env": [{"name": "X_CREDENTIALS", "value": SECRET}]}},
+        {"pods": {"env": [{"name": "DATABASE_URL", "value": f"postgresql://u:{SECRET}/cd@h/db"}]}},
+        {"pods": {"env": [{"name": "DATABASE_URL", "value": f"postgresql://u:a'{SECRET}@h/db"}]}},
+        {"pods": {"env": [{"name": "PGPASSWORD", "value": SECRET}]}},
+        {"pods": {"env": [{"name": "githubToken", "value": SECRET}]}},
+        {"pods": {"env": [{"name": "AZURE_STORAGE_CONNECTION_STRING", "value": f"AccountKey={SECRET}"}]}},
+        {"pods": {"env": [{"name": "DB_PASSWORD", "literal": SECRET}]}},
+        {"pods": {"env": [{"name": "DB_PASSWORD", "valueFrom": SECRET}]}},
+        {"pods": {"annotations": {"a": f"see https://u:{SECRET}/x@example.org for it"}}},
+        {"dags": {"source": "bundle", "repo": f"https://u:${SECRET}@git.example.org/d.git"}},
+        {"config": {"core": {"pgpassword": SECRET}}},
+        {"web": {"fabConfig": f"AUTH_LDAP_BIND_PASSWORD = 'p#{SECRET}'"}},
+        {"web": {"fabConfig": f"X_PASSWORD: str = '{SECRET}'"}},
+        {"web": {"fabConfig": f"SECRET_KEY = ('a'\n  '{SECRET}')"}},
+        {"web": {"fabConfig": f"app.config['MAIL_PASSWORD'] = '{SECRET}'"}},
+        {"web": {"fabConfig": f"connect(password='{SECRET}')"}},
+        {"web": {"fabConfig": f"def connect(password='{SECRET}'): ..."}},
+        {"web": {"fabConfig": f"A, API_TOKEN = 1, b'{SECRET}'"}},
+        {"web": {"fabConfig": f"API_TOKEN = os.environ.get('API', '{SECRET}')"}},
+        {"web": {"fabConfig": f"API_TOKEN = os.environ['API'] or '{SECRET}'.strip()"}},
+        {"web": {"fabConfig": f"print 'a'\nX_PASSWORD: str = 'p#{SECRET}'"}},
     ],
     ids=str,
 )
@@ -108,6 +129,42 @@ def test_a_variable_that_is_no_secret_is_rendered(variable: dict[str, Any]) -> N
     text = rendered({"pods": {"env": [variable]}})
     assert f"name: {variable['name']}" in text
     assert "plain:" not in text
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://u:${TOKEN}@git.example.org/d.git",
+        "https://${TOKEN}@git.example.org/d.git@v1",
+        "https://u:$(TOKEN)@git.example.org/d.git",
+        "https://u:{token}@git.example.org/d.git",
+        "https://git.example.org/d.git@v1",
+        "https://git.example.org:8443/d.git@v1",
+        "https://git.example.org:${PORT}/d.git@v1",
+        "https://[2001:db8::1]:8443/d.git@v1",
+        "ssh://git@git.example.org/d.git",
+    ],
+)
+def test_an_address_without_a_literal_secret_is_accepted(url: str) -> None:
+    assert not [*urls_with_user([{"url": url}])]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "AUTH_LDAP_BIND_PASSWORD = os.environ['AUTH_LDAP_BIND_PASSWORD']\n",
+        "OAUTH_PROVIDERS = [{'client_secret': os.getenv('CLIENT_SECRET'), 'token_key': 'access_token'}]",
+        "API_TOKEN = open('/run/token').read()  # PASSWORD = 'example'",
+        "API_TOKEN = ''",
+        r"ACCESS_TOKEN_URL = '\w'",
+    ],
+)
+def test_a_file_of_the_ui_without_a_literal_secret_is_accepted(text: str) -> None:
+    assert secret_assignments(text) == []
+
+
+def test_a_literal_is_found_in_an_expression_of_any_depth() -> None:
+    assert secret_assignments("API_TOKEN = 'x'" + " + 'x'" * 5000) == ["API_TOKEN"]
 
 
 @pytest.mark.parametrize("section", ["core]\n[api", "core\nx = 1", "[core", ""])

@@ -22,7 +22,8 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from crosswind.deploy.config_rules import variable_problems
-from crosswind.deploy.secrecy import secret_assignments, secret_variable, urls_with_user
+from crosswind.deploy.python_literals import secret_assignments
+from crosswind.deploy.secrecy import secret_variable, urls_with_user
 from crosswind.documents import FieldProblem
 from crosswind.pods.field_types import FIELD_TYPES
 from crosswind.pods.fragment_shape import field_problems, without_nulls
