@@ -106,7 +106,7 @@ SECRET = "has DB_PASSWORD with a literal value and the name of a secret"
                 ".labelSelector.matchLabels.app is 5; put it into quotes"
             ],
         ),
-        ("pgbouncer: {env: [5]}\n", ["v.yaml:2: pgbouncer.env[0] is 5; input should be a valid dictionary"]),
+        ("pgbouncer: {env: [5]}\n", ["v.yaml:2: pgbouncer.env[0] is a number; write a mapping"]),
         (
             'database: {cidrs: ["10.0.0.300/99"]}\n',
             [

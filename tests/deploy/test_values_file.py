@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from traceback import format_exception
+
 import pytest
 
 from crosswind.deploy.tree import render
@@ -69,7 +71,7 @@ SHARED_LOGS = ("{claim: my-logs}", "{efs: {fileSystem: fs-0a}}")
             )
             for logs in SHARED_LOGS
         ),
-        ("- 1\n", "v.yaml:1: the file is [1]; "),
+        ("- 1\n", "v.yaml:1: the file is a list; write a mapping with image"),
         ("", "v.yaml: the file is empty; crosswind init writes one to begin with"),
         ("a: [", "v.yaml:2: not readable as YAML: "),
         (IMAGE + "---\n" + IMAGE, "v.yaml:2: the file holds more than one YAML document; keep the values"),
@@ -79,6 +81,50 @@ def test_a_problem_is_reported_with_its_line_and_fix(text: str, message: str) ->
     with pytest.raises(ConfigError) as caught:
         read_values(text, "v.yaml")
     assert any(line.startswith(message) for line in str(caught.value).splitlines()), caught.value
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ("secrets: {fernetKey: hunter2}", "secrets.fernetKey is text; write a mapping with name, key"),
+        (
+            "secrets: {database: 'postgresql://u:hunter2@h/db'}",
+            "secrets.database is text; write a mapping with name, key",
+        ),
+        (
+            "secrets: [hunter2]",
+            "secrets is a list; write a mapping with keys such as database, fernetKey, apiSecretKey",
+        ),
+        (
+            "web: {admin: {email: a@b.c, password: hunter2}}",
+            "web.admin.password is text; write a mapping with name, key",
+        ),
+        ("web: {admin: hunter2}", "web.admin is text; write a mapping with email, password"),
+        ("web: {fabConfig: [hunter2]}", "web.fabConfig is a list; write text"),
+        ("pods: {env: {DB_PASSWORD: hunter2}}", "pods.env is a mapping; write a list"),
+        ("pods: {env: [DB_PASSWORD=hunter2]}", "pods.env[0] is text; write a mapping"),
+        (
+            "pods: {env: [{name: A, valueFrom: {secretKeyRef: hunter2}}]}",
+            "pods.env[0].valueFrom.secretKeyRef is text; write a mapping of fields",
+        ),
+        ("config: {core: hunter2}", "config.core is text; write a mapping"),
+        ("config: {core: {a: [hunter2]}}", "config.core.a is a list; write text, a number, true or false"),
+        ("config: {core: {a: null}}", "config.core.a is empty; leave it out"),
+        ("config: {core: {1: hunter2}}", "config.core[1] is a key that is not text; put it into quotes"),
+        ("dags: hunter2", "dags is text; write a mapping with source"),
+        ("dags: {source: bundle, repo: x, secret: Hunter2_hunter2}", "dags.secret is text; string should match "),
+        ("logs: {to: remote, url: 'S3://u:hunter2@b'}", "logs.url is text; string should match pattern "),
+        ("pods:", "pods is empty; leave it out"),
+        ("web: {admin: {email: a@b.c, password: }}", "web.admin.password is empty; write a mapping with name, key"),
+        ("imagePullSecrets: hunter2", "imagePullSecrets is text; write a list"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_one_line_that_repeats_no_secret(values: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_values(f"{IMAGE}{values}\n", "v.yaml")
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"v.yaml:2: {message}")
+    assert "hunter2" not in "".join(format_exception(caught.value))
 
 
 def test_all_problems_are_reported_at_once() -> None:

@@ -121,7 +121,7 @@ def is_ssh(repo: str) -> bool:
 class ValuesSection(BaseModel):
     """The base of all sections: unknown keys and addresses with a password are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel)
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, hide_input_in_errors=True)
 
     @field_validator("*")
     @classmethod

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import date
 from difflib import get_close_matches
 from types import UnionType
 from typing import Union, get_args, get_origin
@@ -14,8 +15,9 @@ from pydantic_core import ErrorDetails
 from crosswind.deploy.composed_pods import composed_problems
 from crosswind.deploy.value_sections import FragmentError
 from crosswind.deploy.values import Values
-from crosswind.documents import Document, FieldPath, dotted, parse_document
+from crosswind.documents import Document, FieldPath, FieldProblem, dotted, parse_document
 from crosswind.errors import ConfigError
+from crosswind.pods.masking import is_sensitive
 from crosswind.types import Json
 
 __all__ = ["FIRST_LINE", "read_values", "shared_namespace"]
@@ -25,6 +27,15 @@ _DISCRIMINATORS = {"dags": "source", "logs": "to"}
 
 FIRST_LINE = "# One deployment of Airflow. All keys: docs/deploy.md. Then:"
 """The first line of the files that ``crosswind init`` wrote while workers shared the namespace of all other objects."""
+
+_MAY_HOLD_SECRETS = frozenset({"annotations", "config", "env", "fabConfig"})
+"""Keys below which no message repeats a value, beside those that are named like a secret."""
+
+_MAX_SHOWN = 100
+"""Characters of a value that a message repeats."""
+
+_FIXES = {"dict_type": "write a mapping", "tuple_type": "write a list"}
+_WANT_MAPPING = ("dict_type", "model_type", "model_attributes_type")
 
 
 def read_values(text: str, where: str) -> Values:
@@ -43,7 +54,7 @@ def read_values(text: str, where: str) -> Values:
     try:
         values = Values.model_validate(document.content)
     except ValidationError as error:
-        raise ConfigError("\n".join(_lines(error, document))) from error
+        raise ConfigError("\n".join(_lines(error, document))) from None  # the cause has the values
     try:
         values = values.with_workers_apart(not text.startswith(FIRST_LINE))
     except ConfigError as error:
@@ -65,14 +76,28 @@ def shared_namespace(values: Values) -> str:
 
 
 def _lines(error: ValidationError, document: Document) -> Iterator[str]:
+    problems_by_path: dict[FieldPath, list[ErrorDetails]] = {}
     for problem in error.errors(include_url=False):
-        path = _in_document(problem["loc"], document.content)
-        cause = problem.get("ctx", {}).get("error")
+        problems_by_path.setdefault(_in_document(problem["loc"], document.content), []).append(problem)
+    for path, problems in problems_by_path.items():
+        cause = problems[0].get("ctx", {}).get("error")
         if isinstance(cause, FragmentError):
             below = [replace(found, path=(*path, *found.path)) for found in cause.problems]
-            yield document.describe(below)
+            yield document.describe(_without_value(found, document.content) for found in below)
         else:
-            yield f"{document.where}:{document.line_of(path)}: {_description(problem, path)}"
+            yield f"{document.where}:{document.line_of(path)}: {_description(problems, path)}"
+
+
+def _without_value(problem: FieldProblem, content: Json) -> FieldProblem:
+    """Return the problem of a fragment without the text in the field, if that may be a secret."""
+    for part in problem.path:
+        fields: Mapping[str | int, Json] = content if isinstance(content, Mapping) else dict(enumerate(content))
+        content = fields.get(part)
+        if not isinstance(content, Mapping | list):
+            break
+    if not isinstance(content, str):
+        return problem
+    return replace(problem, description=problem.description.replace(repr(content), _shown(content, problem.path)))
 
 
 def _in_document(loc: tuple[int | str, ...], content: Json) -> FieldPath:
@@ -81,6 +106,8 @@ def _in_document(loc: tuple[int | str, ...], content: Json) -> FieldPath:
         loc = (loc[0], *loc[2:])
     path: list[str | int] = []
     for number, part in enumerate(loc):
+        if part == "[key]":  # the location of an error in the key itself
+            break
         here = content if isinstance(content, dict) else dict(enumerate(content)) if isinstance(content, list) else {}
         if part in here:
             content = here[part]
@@ -90,7 +117,9 @@ def _in_document(loc: tuple[int | str, ...], content: Json) -> FieldPath:
     return tuple(path)
 
 
-def _description(problem: ErrorDetails, path: FieldPath) -> str:
+def _description(problems: list[ErrorDetails], path: FieldPath) -> str:
+    """Return what is wrong with one value, for which a union of types has one problem for each type."""
+    problem = problems[0]
     name = dotted(path) if path else "the file"
     match problem["type"]:
         case "extra_forbidden":
@@ -104,7 +133,38 @@ def _description(problem: ErrorDetails, path: FieldPath) -> str:
             section = str(problem["loc"][0])
             tag = _DISCRIMINATORS[section]
             return f"{name} has no known {tag}; there are {', '.join(_choices(section, tag))}"
-    return f"{name} is {problem['input']!r}; {problem['msg'][0].lower()}{problem['msg'][1:]}"
+    if problem["type"] == "invalid_key" or problem["loc"][-1:] == ("[key]",):
+        return f"{name} is a key that is not text; put it into quotes"
+    # Text in place of a mapping may be the secret that the mapping should refer to.
+    shown = "text" if problem["type"] in _WANT_MAPPING and isinstance(problem["input"], str) else None
+    return f"{name} is {shown or _shown(problem['input'], path)}; {_fix(problems)}"
+
+
+def _fix(problems: list[ErrorDetails]) -> str:
+    kind, loc, value = problems[0]["type"], problems[0]["loc"], problems[0]["input"]
+    if value is None and not _is_required(loc):
+        return "leave it out"
+    if len(problems) > 1:
+        return "write text, a number, true or false"
+    if kind in ("model_type", "model_attributes_type"):
+        return f"write a mapping with {_keys_to_write(loc)}"
+    if kind == "string_type":
+        return "write text" if value is None or isinstance(value, Mapping | list) else "put it into quotes"
+    message = problems[0]["msg"]
+    return _FIXES.get(kind, f"{message[0].lower()}{message[1:]}")
+
+
+def _shown(value: Json, path: FieldPath) -> str:
+    """Return a value for a message. Lists, mappings, and text that may be a secret are only named."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float | str):
+        text, kind = repr(value), "text" if isinstance(value, str) else "a number"
+        hidden = any(str(part) in _MAY_HOLD_SECRETS or is_sensitive(str(part)) for part in path)
+        return kind if hidden or "@" in text or len(text) > _MAX_SHOWN else text
+    if isinstance(value, date):
+        return "a date"
+    return "empty" if value is None else "a mapping" if isinstance(value, Mapping) else "a list"
 
 
 def _choices(section: str, tag: str) -> Iterator[str]:
@@ -120,13 +180,31 @@ def _nearest(key: str, valid_keys: list[str]) -> str:
 
 def _valid_keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> Iterator[str]:
     """Yield the keys of the model at pydantic's location ``loc`` below ``model``."""
+    for candidate in _models_at(model, loc):
+        yield from (str(field.alias) for field in candidate.model_fields.values())
+
+
+def _keys_to_write(loc: tuple[int | str, ...]) -> str:
+    if len(loc) == 1 and loc[0] in _DISCRIMINATORS:
+        return _DISCRIMINATORS[str(loc[0])]
+    fields = [field for model in _models_at(Values, loc) for field in model.model_fields.values()]
+    required = [str(field.alias) for field in fields if field.is_required()]
+    return ", ".join(required) or f"keys such as {', '.join(str(field.alias) for field in fields[:3])}"
+
+
+def _is_required(loc: tuple[int | str, ...]) -> bool:
+    fields = [field for model in _models_at(Values, loc[:-1]) for field in model.model_fields.values()]
+    return any(field.alias == loc[-1] and field.is_required() for field in fields)
+
+
+def _models_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[type[BaseModel]]:
+    """Return the models that may be at a location: several if a union's branch is not chosen."""
     candidates: list[type[BaseModel]] = [model]
     for part in loc:
         inner = [inner_model for candidate in candidates for inner_model in _inner_models(candidate, part)]
         branches = [candidate for candidate in candidates if _is_branch(candidate, part)]
         candidates = inner or branches or candidates
-    for candidate in candidates:
-        yield from (str(field.alias) for field in candidate.model_fields.values())
+    return candidates
 
 
 def _is_branch(model: type[BaseModel], tag: int | str) -> bool:
