@@ -58,6 +58,26 @@ SHARED_LOGS = ("{claim: my-logs}", "{efs: {fileSystem: fs-0a}}")
             IMAGE + "secrets: {jwtSecret: {name: a, key: b, remote: c}}\n",
             "v.yaml:1: the file names remote secrets but no secrets.store; name the store that has them",
         ),
+        (
+            IMAGE + "secrets: {store: {name: s}, jwtSecret: {name: a, key: b, remote: c}}\n"
+            "dags: {source: bundle, repo: x, secret: a, remote: d}\n",
+            "v.yaml:1: the file fetches secrets.jwtSecret and dags.secret into one Secret; write another name for one",
+        ),
+        (
+            IMAGE + "secrets: {store: {name: s}, jwtSecret: {name: a, key: b, remote: c}, "
+            "fernetKey: {name: a, key: b, remote: d}}\n",
+            "v.yaml:1: the file fetches secrets.fernetKey and secrets.jwtSecret into one key of one Secret; write ",
+        ),
+        pytest.param(
+            IMAGE + f"config: {{crosswind: {{queues: '{'[' * 50_000}'}}}}\n",
+            "v.yaml:1: the file has [crosswind] queues that are no JSON: nested too deeply; use fewer levels",
+            id="nested queues",
+        ),
+        pytest.param(
+            IMAGE + f"config: {{core: {{x_kwargs: '{'[' * 50_000}'}}}}\n",
+            "v.yaml:2: config has [core] x_kwargs, which is secret",
+            id="nested arguments",
+        ),
         (IMAGE + "web: {auth: simple}\n", "v.yaml:1: the file has web.auth simple, whose passwords "),
         (IMAGE + "mesh: {gateway: a/b}\n", "v.yaml:1: the file has mesh.gateway, which needs "),
         (
@@ -125,6 +145,21 @@ def test_a_value_of_the_wrong_kind_is_one_line_that_repeats_no_secret(values: st
     (line,) = str(caught.value).splitlines()
     assert line.startswith(f"v.yaml:2: {message}")
     assert "hunter2" not in "".join(format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "reaper: {namespaces: [a, a]}",
+        "workers: {namespaces: [a, a]}",
+        "secrets: {store: {name: s}, jwtSecret: {name: a, key: b, remote: c}, fernetKey: {name: a, key: b, remote: c}}",
+        f"config: {{dag_processor: {{dag_bundle_config_list: '{'[' * 50_000}'}}}}",
+    ],
+    ids=lambda text: text[:40],
+)
+def test_repeated_and_unreadable_parts_do_not_stop_the_rendering(text: str) -> None:
+    objects = [rendered.path for rendered in render(read_values(f"{IMAGE}{text}\n", "v.yaml"))]
+    assert len(objects) == len({*objects})
 
 
 def test_all_problems_are_reported_at_once() -> None:

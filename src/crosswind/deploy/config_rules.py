@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from crosswind.deploy.addresses import port_number
 from crosswind.deploy.secrecy import is_secret_option
 from crosswind.types import Json
 
@@ -78,7 +79,7 @@ def _option_problems(section: str, option: str, value: Json) -> Iterator[str]:
 
 def _is_port(value: Json) -> bool:
     """Return whether an unprivileged process can listen at the port."""
-    return str(value).isdigit() and 1024 <= int(str(value)) <= 65535
+    return 1024 <= (port_number(str(value)) or 0) <= 65535
 
 
 def _text_problems(place: str, text: str) -> Iterator[str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
+from crosswind.deploy.addresses import is_ip
 from crosswind.deploy.airflow_config import api_port, trigger_log_port
 from crosswind.deploy.objects import RenderedObject, digest, named, new, selector
 from crosswind.deploy.values import Values
@@ -25,8 +27,11 @@ def istio(values: Values) -> Iterator[RenderedObject]:
         yield _logs_only(values)
     if values.mesh.gateway:
         yield _virtual_service(values, values.mesh.gateway)
-    for host in _external_hosts(values):
-        yield _service_entry(values, host)
+    hosts = [*_external_hosts(values)]
+    names = Counter(_entry_name(values, host) for host in hosts)
+    for host in hosts:
+        name = _entry_name(values, host)
+        yield _service_entry(values, host, _with_digest(name, host) if names[name] > 1 else name)
 
 
 def _encryption(values: Values) -> Iterator[RenderedObject]:
@@ -124,21 +129,33 @@ def _external_hosts(values: Values) -> Iterator[tuple[str, int]]:
         yield name, int(port)
 
 
-def _service_entry(values: Values, host: tuple[str, int]) -> RenderedObject:
-    name, number = host
-    encrypted = number == 443
-    # A database negotiates encryption inside its own protocol, so the proxy must handle it as plain TCP.
+def _entry_name(values: Values, host: tuple[str, int]) -> str:
+    name = named(values, f"{host[0].replace('.', '-')}-{host[1]}")
+    return _with_digest(name, host) if len(name) > 63 else name
+
+
+def _with_digest(name: str, host: tuple[str, int]) -> str:
+    """Return a name of its own for a host: those of ``a.b`` and ``a-b`` are else the same."""
+    return f"{name[:52].rstrip('-')}-{digest(host, 10)}"
+
+
+def _service_entry(values: Values, host: tuple[str, int], name: str) -> RenderedObject:
+    address, number = host
+    # A database negotiates encryption inside its own protocol, so the proxy must handle it as plain TCP. So it must
+    # where the caller names an IP address: without a name in TLS' first message, no TLS route applies.
+    encrypted = number == 443 and not is_ip(address)
     port = {
         "number": number,
         "name": f"{'tls' if encrypted else 'tcp'}-{number}",
         "protocol": "TLS" if encrypted else "TCP",
     }
-    spec = {"hosts": [name], "location": "MESH_EXTERNAL", "resolution": "DNS", "ports": [port]}
-    short = named(values, f"{name.replace('.', '-')}-{number}")
-    if len(short) > 63:
-        short = f"{short[:52].rstrip('-')}-{digest(host, 10)}"
+    spec: Manifest = {"hosts": [address], "location": "MESH_EXTERNAL", "resolution": "DNS", "ports": [port]}
+    if is_ip(address):
+        # An entry needs a host name, which an address is none of. RFC 2606 reserves .invalid: no caller resolves it.
+        unused = f"{address.replace('.', '-')}.invalid"
+        spec |= {"hosts": [unused], "addresses": [address], "resolution": "STATIC", "endpoints": [{"address": address}]}
     return RenderedObject(
-        f"istio/{short}.yaml",
-        f"Lets pods of the mesh call {name}:{number} where only registered hosts may be called.",
-        new(values, "networking.istio.io/v1/ServiceEntry", short, "mesh", spec=spec),
+        f"istio/{name}.yaml",
+        f"Lets pods of the mesh call {address}:{number} where only registered hosts may be called.",
+        new(values, "networking.istio.io/v1/ServiceEntry", name, "mesh", spec=spec),
     )

@@ -5,10 +5,10 @@ Manifests are stored in Git and read by many people; they refer to a Secret by n
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 
+from crosswind.deploy.json_values import parse_json
 from crosswind.types import Json
 
 __all__ = ["SENSITIVE_OPTIONS", "is_secret_name", "is_secret_option", "secret_variable", "urls_with_user"]
@@ -130,8 +130,8 @@ def _is_plain_url(value: str) -> bool:
 def _has_text(value: object) -> bool:
     if isinstance(value, str):
         try:
-            parsed: Json = json.loads(value)
-        except (ValueError, RecursionError):
+            parsed = parse_json(value)
+        except ValueError:
             return bool(value.strip())
         return _has_text(parsed) if not isinstance(parsed, str) else bool(parsed)
     if isinstance(value, Mapping):

@@ -6,7 +6,6 @@ Keys are in camelCase, like those of Kubernetes. Fields of type ``Manifest`` are
 from __future__ import annotations
 
 import re
-from ipaddress import ip_network
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -21,7 +20,9 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from crosswind.deploy.addresses import Cidr, Host, HostName, HostPort, valid_url
 from crosswind.deploy.config_rules import variable_problems
+from crosswind.deploy.json_values import json_problems
 from crosswind.deploy.python_literals import secret_assignments
 from crosswind.deploy.secrecy import secret_variable, urls_with_user
 from crosswind.documents import FieldProblem
@@ -36,7 +37,6 @@ __all__ = [
     "AwsRole",
     "AzureClient",
     "BundleDags",
-    "Cidr",
     "ComponentValues",
     "Dags",
     "DatabaseValues",
@@ -93,22 +93,6 @@ AzureClient = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-
 AwsRole = Annotated[str, StringConstraints(pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$")]
 Setting = str | int | float | bool
 
-_CIDR = re.compile(r"[0-9a-fA-F.:]+/[0-9]{1,3}")
-
-
-def _cidr(text: str) -> str:
-    """Refuse what a network policy cannot hold. Python also reads a netmask, which Kubernetes does not."""
-    try:
-        if _CIDR.fullmatch(text):
-            ip_network(text, strict=False)
-            return text
-    except ValueError:
-        pass
-    raise ValueError(f"is {text!r}, which is no range of addresses; write one such as 10.0.0.0/16")
-
-
-Cidr = Annotated[str, AfterValidator(_cidr)]
-
 _SCP_FORM = re.compile(r"(?:[\w.-]+@)?(?:[\w.-]+|\[[0-9a-fA-F:]+\]):(?!//)")
 """``git@host:path``, the notation of scp, in which a number after the colon is part of the path."""
 
@@ -116,6 +100,17 @@ _SCP_FORM = re.compile(r"(?:[\w.-]+@)?(?:[\w.-]+|\[[0-9a-fA-F:]+\]):(?!//)")
 def is_ssh(repo: str) -> bool:
     """Return whether the address of a Git repository uses SSH."""
     return repo.startswith(("ssh://", "git+ssh://")) or ("://" not in repo and _SCP_FORM.match(repo) is not None)
+
+
+def _without_dot_segments(path: str) -> str:
+    """Refuse a path that an Ingress refuses."""
+    if {".", ".."} & {*path.split("/")}:
+        raise ValueError(f"is {path!r}, which has a segment of dots; write the path without it")
+    return path
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
 
 
 class ValuesSection(BaseModel):
@@ -162,7 +157,7 @@ class SecretsValues(ValuesSection):
 class DatabaseValues(ValuesSection):
     """The metadata database's address for network policies and the mesh; the connection is in the Secret."""
 
-    host: DnsName | None = None
+    host: Host | None = None
     port: int = Field(default=5432, ge=1, le=65535)
     cidrs: tuple[Cidr, ...] = ()
 
@@ -215,7 +210,7 @@ class VolumeDags(ValuesSection):
 class GitDags(ValuesSection):
     """The keys that git-sync and Git bundles share. ``secret`` is the name of a Secret for private repositories."""
 
-    repo: Text
+    repo: Annotated[Text, AfterValidator(valid_url)]
     ref: Text = "main"
     subdir: str = "dags"
     secret: DnsName | None = None
@@ -263,7 +258,7 @@ class RemoteLogs(ValuesSection):
     """Task logs are in an object store: ``s3://bucket/path``, ``gs://...``, ``wasb-...``."""
 
     to: Literal["remote"]
-    url: Annotated[str, StringConstraints(pattern=r"^[a-z0-9+-]+://.+|^wasb.+")]
+    url: Annotated[str, StringConstraints(pattern=r"^[a-z0-9+-]+://.+|^wasb.+"), AfterValidator(valid_url)]
     connection: Text | None = None
 
 
@@ -318,7 +313,8 @@ def _checked_fragment(key: str, value: Json) -> Json:
     """Return a fragment without nulls; raises ``FragmentError``."""
     kind, field = _FRAGMENTS[key]
     fragment = [*value] if isinstance(value, tuple) else value
-    if problems := field_problems(kind, field, fragment):
+    # A field that Crosswind does not know may hold what only YAML has.
+    if problems := field_problems(kind, field, fragment) or [*json_problems(fragment)]:
         raise FragmentError(problems)
     clean = without_nulls(FIELD_TYPES[kind][field][0], fragment)
     return tuple(clean) if isinstance(value, tuple) else clean
@@ -327,8 +323,8 @@ def _checked_fragment(key: str, value: Json) -> Json:
 class WebValues(ValuesSection):
     """Access to the UI. Without ``host`` it is reachable only inside the cluster."""
 
-    host: DnsName | None = None
-    path: Annotated[str, StringConstraints(pattern=r"^(/[\w.-]+)*$")] = ""
+    host: HostName | None = None
+    path: Annotated[str, StringConstraints(pattern=r"^(/[\w.-]+)*$"), AfterValidator(_without_dot_segments)] = ""
     tls_secret: DnsName | None = None
     ingress_class: DnsName | None = None
     annotations: dict[str, str] = {}
@@ -368,7 +364,7 @@ class MeshValues(ValuesSection):
     revision: Name | None = None
     gateway: Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]+/[a-z0-9.-]+$")] | None = None
     """Istio Gateway (namespace/name) that serves the UI instead of an Ingress."""
-    external_hosts: tuple[Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]+:\d+$")], ...] = ()
+    external_hosts: tuple[HostPort, ...] = ()
     """Hosts outside the mesh (name:port) that pods call, for meshes that allow only registered hosts."""
     trust_domain: DnsName = "cluster.local"
 
@@ -500,7 +496,7 @@ class TriggererValues(ComponentValues):
 class ReaperValues(ComponentValues):
     """The reaper, which ends the sidecars of Jobs and other pods whose main container has ended."""
 
-    namespaces: tuple[Name, ...] = ()
+    namespaces: Annotated[tuple[Name, ...], AfterValidator(_distinct)] = ()
     """Namespaces whose pods it may touch; () leaves the reaper out."""
     selector: Text = "batch.kubernetes.io/job-name"
     """Label selector of those pods."""
@@ -527,7 +523,7 @@ class PgBouncerValues(ComponentValues):
 class WorkersValues(IdentityValues):
     """The task pods."""
 
-    namespaces: tuple[Name, ...] = ()
+    namespaces: Annotated[tuple[Name, ...], AfterValidator(_distinct)] = ()
     """Namespaces of task pods; the first is the default. (): NAMESPACE-workers, apart from Airflow's own Secrets: a
     pod can read every Secret of its namespace."""
     resources: Manifest = resources("250m", "1Gi")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+from itertools import combinations
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr, StringConstraints, field_validator, model_validator
 
+from crosswind.deploy.addresses import port_problems, split_url
 from crosswind.deploy.config_rules import config_problems
+from crosswind.deploy.json_values import parse_json
 from crosswind.deploy.value_sections import (
     ApiServerValues,
     ArchiveLogs,
@@ -16,6 +17,7 @@ from crosswind.deploy.value_sections import (
     Dags,
     DatabaseValues,
     DnsName,
+    GitDags,
     Image,
     ImageDags,
     Logs,
@@ -27,6 +29,7 @@ from crosswind.deploy.value_sections import (
     PodValues,
     ReaperValues,
     SchedulerValues,
+    SecretKey,
     SecretsValues,
     Setting,
     Text,
@@ -138,7 +141,7 @@ class Values(ValuesSection):
         """Return the namespaces of ``[crosswind] queues``. Raises ``ValueError`` if the executor would refuse it."""
         text = self.config.get("crosswind", {}).get("queues") or "{}"
         try:
-            settings_by_queue = json.loads(str(text))
+            settings_by_queue = parse_json(str(text))
         except ValueError as problem:
             raise ValueError(f"has [crosswind] queues that are no JSON: {problem}") from None
         if not isinstance(settings_by_queue, dict):
@@ -156,7 +159,7 @@ class Values(ValuesSection):
     @field_validator("config")
     @classmethod
     def _config_is_safe(cls, config: dict[str, dict[str, Setting]]) -> dict[str, dict[str, Setting]]:
-        if problems := [*config_problems(config)]:
+        if problems := [*config_problems(config), *port_problems(config)]:
             raise ValueError("; it ".join(problems))
         return config
 
@@ -173,16 +176,37 @@ class Values(ValuesSection):
                 f"has [dag_processor] dag_bundle_config_list beside dags of source {self.dags.source}; {fix}"
             )
         base_url = str(self.config.get("api", {}).get("base_url", ""))
-        if base_url and urlsplit(base_url).path.rstrip("/") != self.web.path:
+        parts = split_url(base_url)
+        if base_url and (parts is None or parts.path.rstrip("/") != self.web.path):
             raise ValueError("has [api] base_url with another path than web.path; write web.host and web.path")
         return self
 
     @model_validator(mode="after")
     def _remote_has_store(self) -> Values:
-        keys = [getattr(self.secrets, name) for name in type(self.secrets).model_fields if name != "store"]
-        remote = any(key.remote for key in keys) or bool(getattr(self.dags, "remote", None))
-        if remote and self.secrets.store is None:
+        if self.secrets.store is None and (self._remote_keys() or getattr(self.dags, "remote", None)):
             raise ValueError("names remote secrets but no secrets.store; name the store that has them")
+        return self
+
+    def _remote_keys(self) -> dict[str, SecretKey]:
+        """Return the keys that are fetched from the store, by their names in the values file."""
+        fields = type(self.secrets).model_fields.items()
+        keys = {f"secrets.{field.alias}": getattr(self.secrets, name) for name, field in fields if name != "store"}
+        return {name: key for name, key in keys.items() if key.remote}
+
+    @model_validator(mode="after")
+    def _remote_secrets_are_distinct(self) -> Values:
+        keys = self._remote_keys()
+        for (name, key), (other_name, other) in combinations(keys.items(), 2):
+            if (key.name, key.key) == (other.name, other.key) and key != other:
+                raise ValueError(
+                    f"fetches {name} and {other_name} into one key of one Secret; write another key for one"
+                )
+        if isinstance(self.dags, GitDags) and self.dags.remote:
+            for name, key in keys.items():
+                if key.name == self.dags.secret:
+                    raise ValueError(
+                        f"fetches {name} and dags.secret into one Secret; write another name for one of them"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -76,16 +76,17 @@ def shared_namespace(values: Values) -> str:
 
 
 def _lines(error: ValidationError, document: Document) -> Iterator[str]:
-    problems_by_path: dict[FieldPath, list[ErrorDetails]] = {}
+    problems: dict[FieldPath, ErrorDetails] = {}
     for problem in error.errors(include_url=False):
-        problems_by_path.setdefault(_in_document(problem["loc"], document.content), []).append(problem)
-    for path, problems in problems_by_path.items():
-        cause = problems[0].get("ctx", {}).get("error")
+        # A union of types has one problem for each type; the first one stands for all.
+        problems.setdefault(_in_document(problem["loc"], document.content), problem)
+    for path, problem in problems.items():
+        cause = problem.get("ctx", {}).get("error")
         if isinstance(cause, FragmentError):
             below = [replace(found, path=(*path, *found.path)) for found in cause.problems]
             yield document.describe(_without_value(found, document.content) for found in below)
         else:
-            yield f"{document.where}:{document.line_of(path)}: {_description(problems, path)}"
+            yield f"{document.where}:{document.line_of(path)}: {_description(problem, path)}"
 
 
 def _without_value(problem: FieldProblem, content: Json) -> FieldProblem:
@@ -95,7 +96,7 @@ def _without_value(problem: FieldProblem, content: Json) -> FieldProblem:
         content = fields.get(part)
         if not isinstance(content, Mapping | list):
             break
-    if not isinstance(content, str):
+    if not isinstance(content, str | bytes):
         return problem
     return replace(problem, description=problem.description.replace(repr(content), _shown(content, problem.path)))
 
@@ -117,9 +118,7 @@ def _in_document(loc: tuple[int | str, ...], content: Json) -> FieldPath:
     return tuple(path)
 
 
-def _description(problems: list[ErrorDetails], path: FieldPath) -> str:
-    """Return what is wrong with one value, for which a union of types has one problem for each type."""
-    problem = problems[0]
+def _description(problem: ErrorDetails, path: FieldPath) -> str:
     name = dotted(path) if path else "the file"
     match problem["type"]:
         case "extra_forbidden":
@@ -137,20 +136,20 @@ def _description(problems: list[ErrorDetails], path: FieldPath) -> str:
         return f"{name} is a key that is not text; put it into quotes"
     # Text in place of a mapping may be the secret that the mapping should refer to.
     shown = "text" if problem["type"] in _WANT_MAPPING and isinstance(problem["input"], str) else None
-    return f"{name} is {shown or _shown(problem['input'], path)}; {_fix(problems)}"
+    return f"{name} is {shown or _shown(problem['input'], path)}; {_fix(problem)}"
 
 
-def _fix(problems: list[ErrorDetails]) -> str:
-    kind, loc, value = problems[0]["type"], problems[0]["loc"], problems[0]["input"]
+def _fix(problem: ErrorDetails) -> str:
+    kind, loc, value = problem["type"], problem["loc"], problem["input"]
     if value is None and not _is_required(loc):
         return "leave it out"
-    if len(problems) > 1:
+    if loc[-1:] == ("str",):  # the first branch of a union
         return "write text, a number, true or false"
     if kind in ("model_type", "model_attributes_type"):
         return f"write a mapping with {_keys_to_write(loc)}"
     if kind == "string_type":
         return "write text" if value is None or isinstance(value, Mapping | list) else "put it into quotes"
-    message = problems[0]["msg"]
+    message = problem["msg"]
     return _FIXES.get(kind, f"{message[0].lower()}{message[1:]}")
 
 
@@ -162,9 +161,8 @@ def _shown(value: Json, path: FieldPath) -> str:
         text, kind = repr(value), "text" if isinstance(value, str) else "a number"
         hidden = any(str(part) in _MAY_HOLD_SECRETS or is_sensitive(str(part)) for part in path)
         return kind if hidden or "@" in text or len(text) > _MAX_SHOWN else text
-    if isinstance(value, date):
-        return "a date"
-    return "empty" if value is None else "a mapping" if isinstance(value, Mapping) else "a list"
+    kinds = {date: "a date", bytes: "binary data", set: "a set", Mapping: "a mapping", type(None): "empty"}
+    return next((name for kind, name in kinds.items() if isinstance(value, kind)), "a list")
 
 
 def _choices(section: str, tag: str) -> Iterator[str]:
