@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -31,6 +32,36 @@ def test_a_missing_package_is_reported_in_one_line_with_the_fix(command: str, pa
         " kubelocal-VERSION-py3-none-any.whl 'crosswind-VERSION-py3-none-any.whl[local]'\n"
     )
     assert (run.returncode, run.stdout, run.stderr) == (2, "", message)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "redirection", "code", "message"),
+    [
+        (
+            "render -",
+            "<&-",
+            2,
+            "values file - cannot be read: standard input is closed; correct the path, or mount the",
+        ),
+        ("render VALUES", ">/dev/full", 1, "the output cannot be written: No space left on device; redirect it"),
+        ("render VALUES --explain", ">/dev/full", 1, "the output cannot be written: No space left on device; redirect"),
+        ("completion bash", ">/dev/full", 1, "the output cannot be written: No space left on device; redirect it"),
+        ("render VALUES", ">&-", 1, "standard output is closed"),
+        ("init --image a:1 -o NEW", "<&-", 0, ""),
+        ("wrap --mesh none -- true", "<&- >&-", 0, ""),
+    ],
+)
+def test_a_stream_that_is_closed_or_full_is_one_line(
+    tmp_path: Path, arguments: str, redirection: str, code: int, message: str
+) -> None:
+    values, new = tmp_path / "values.yaml", tmp_path / "new.yaml"
+    values.write_text("image: example.com/airflow:1\n")
+    arguments = arguments.replace("VALUES", str(values)).replace("NEW", str(new))
+    command = f"exec '{sys.executable}' -m crosswind {arguments} {redirection}"
+    run = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=scaled(25), check=False)
+    lines = [f"crosswind: {message}"] if message else []
+    assert (run.returncode, len(run.stderr.splitlines())) == (code, len(lines))
+    assert all(map(str.startswith, run.stderr.splitlines(), lines))
 
 
 @pytest.mark.parametrize("family", ["doctor", "init", "pods", "reap", "render", "sidecars", "tasks", "wrap"])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 
 import click
 
+from crosswind.cli.standard_streams import discard_output, replace_closed
 from crosswind.errors import ConfigError, CrosswindError
 
 __all__ = ["main"]
@@ -28,6 +30,8 @@ _COMMANDS = (
 )
 """Each is a function of this name in the module of this name; other modules are shared by commands."""
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 class _LazyGroup(click.Group):
     """Imports a command's module when the command is called."""
@@ -42,9 +46,12 @@ class _LazyGroup(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command. Errors that Crosswind raises on purpose become one line and an exit code."""
+        """Run the command. Errors that Crosswind or the system raises become one line and an exit code."""
+        replace_closed()
         try:
-            return super().invoke(ctx)
+            result: object = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
         except CrosswindError as error:
             click.echo(f"crosswind: {error}", err=True)
             return ctx.exit(2 if isinstance(error, ConfigError) else 1)
@@ -56,6 +63,19 @@ class _LazyGroup(click.Group):
                 raise
             click.echo(f"crosswind: {_missing_package(error.name)}", err=True)
             return ctx.exit(2)
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # the reader of a pipe has seen enough; click ends the process quietly
+                raise
+            click.echo(f"crosswind: {_system_error(error)}", err=True)
+            return ctx.exit(1)
+
+
+def _system_error(error: OSError) -> str:
+    reason = error.strerror or str(error) or type(error).__name__
+    # Python drops what a full device did not accept, so that output may be the cause though none is left.
+    if discard_output() or (error.filename is None and error.errno in _FULL):
+        return f"the output cannot be written: {reason}; redirect it to another file"
+    return f"{error.filename}: {reason}" if error.filename else reason
 
 
 def _kubelocal_errors() -> tuple[type[Exception], ...]:
