@@ -35,6 +35,31 @@ def test_a_missing_package_is_reported_in_one_line_with_the_fix(command: str, pa
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ["wrap", "--wait-timeout", "nan", "--", "true"],
+        ["wrap", "--look", "inf", "--", "true"],
+        ["reap", "--retry", "nan"],
+        ["demo", "--time-limit", "nan"],
+    ],
+    ids=" ".join,
+)
+def test_a_number_without_end_is_refused(arguments: list[str]) -> None:
+    run = CliRunner().invoke(main, arguments)
+    assert run.exit_code == 2
+    assert "is no number that can be reached" in run.output
+
+
+@pytest.mark.parametrize(
+    "arguments", [["render", __file__, "-o", ""], ["init", "-o", ""], ["tasks", "check", ""]], ids=" ".join
+)
+def test_an_empty_path_is_refused(arguments: list[str]) -> None:
+    run = CliRunner().invoke(main, arguments)
+    assert run.exit_code == 2
+    assert "The path is empty" in run.output
+
+
+@pytest.mark.parametrize(
     ("arguments", "redirection", "code", "message"),
     [
         (

@@ -47,6 +47,8 @@ SHARED_LOGS = ("{claim: my-logs}", "{efs: {fileSystem: fs-0a}}")
             IMAGE + "apiServer: {replicas: two}\n",
             "v.yaml:2: apiServer.replicas is 'two'; input should be a valid integer",
         ),
+        (IMAGE + "apiServer: {replicas: true}\n", "v.yaml:2: apiServer.replicas is true; write a number"),
+        (IMAGE + "database: {port: true}\n", "v.yaml:2: database.port is true; write a number"),
         (IMAGE + "mesh: {kind: isto}\n", "v.yaml:2: mesh.kind is 'isto'; input should be 'none', 'istio' or 'linkerd'"),
         (IMAGE + "name: Airflow\n", "v.yaml:2: name is 'Airflow'; "),
         (IMAGE + IMAGE, "v.yaml:2: image is given twice; keep one of them"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from crosswind.cli.interrupts import run_until_interrupted
+from crosswind.cli.parameter_types import FiniteRange
 
 __all__ = ["demo"]
 
@@ -23,7 +24,7 @@ __all__ = ["demo"]
 @click.option("--parallelism", type=click.IntRange(min=1), default=4, show_default=True, help="Slots of the executor.")
 @click.option(
     "--time-limit",
-    type=click.FloatRange(min=10),
+    type=FiniteRange(min=10),
     metavar="SECONDS",
     help="Give up after this time; by default only when nothing has changed for five minutes.",
 )

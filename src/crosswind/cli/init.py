@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from crosswind.cli import output_files
+from crosswind.cli.parameter_types import NamedPath
 from crosswind.errors import ConfigError
 
 __all__ = ["init"]
@@ -35,7 +36,7 @@ _QUESTIONS: tuple[tuple[str, str, str, click.Choice[str] | None], ...] = (
 
 @click.command()
 @click.option(
-    "-o", "--output", default="values.yaml", show_default=True, type=click.Path(dir_okay=False, path_type=Path)
+    "-o", "--output", default="values.yaml", show_default=True, type=NamedPath(dir_okay=False, path_type=Path)
 )
 @click.option("--force", is_flag=True, help="Replace an existing file; links are not followed.")
 @click.option("--image", help="Image of Airflow 3.3 with crosswind.")

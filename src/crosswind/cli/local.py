@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from crosswind.cli.interrupts import run_until_interrupted
+from crosswind.cli.parameter_types import NamedPath
 
 __all__ = ["local"]
 
@@ -34,7 +35,7 @@ def local() -> None:
 
 
 @local.command()
-@click.argument("dags", metavar="DAGS_FOLDER", type=click.Path(path_type=Path))
+@click.argument("dags", metavar="DAGS_FOLDER", type=NamedPath(path_type=Path))
 @click.option("--inject", type=click.Choice(["istio"]), help="Inject this mesh's sidecar into each task pod.")
 @click.option(
     "--port",

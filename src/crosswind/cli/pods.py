@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from crosswind.cli import output_files
+from crosswind.cli.parameter_types import NamedPath
 from crosswind.cli.pod_delete import delete
 from crosswind.cli.pod_describe import describe
 from crosswind.cli.pod_list import list_pods
@@ -52,7 +53,7 @@ for _command in (list_pods, watch, describe, logs, warm, delete):
     "-o",
     "--output",
     "folder",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=NamedPath(file_okay=False, path_type=Path),
     help="Folder for files DAG/TASK.yaml; without it, print YAML. json: print JSON (name such a folder ./json).",
 )
 @click.pass_context

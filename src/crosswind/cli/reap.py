@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 import click
 
 from crosswind.cli.cluster_options import kube_settings, own_namespace
+from crosswind.cli.parameter_types import FiniteRange
 from crosswind.documents import read_text
 from crosswind.errors import ConfigError
 from crosswind.settings import ReapSettings
@@ -96,12 +97,10 @@ _FILE_PATH = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--may-fail", is_flag=True, help="Allow steps after which a successful pod counts as failed.")
 @click.option("--swap-image", default="", help="Image that may replace a sidecar's image.")
 @click.option("--delete/--keep", default=False, show_default=True, help="Delete a pod when no other step works.")
-@click.option(
-    "--rate", type=click.FloatRange(0.01), default=5.0, show_default=True, help="Pods to start with per second."
-)
+@click.option("--rate", type=FiniteRange(0.01), default=5.0, show_default=True, help="Pods to start with per second.")
 @click.option(
     "--retry",
-    type=click.FloatRange(1),
+    type=FiniteRange(1),
     default=600.0,
     show_default=True,
     help="Seconds until the next attempt on a pod.",
@@ -111,7 +110,7 @@ _FILE_PATH = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--lease", default="", help="[NAMESPACE/]NAME of the Lease that elects the active replica.")
 @click.option(
     "--lease-duration",
-    type=click.FloatRange(2),
+    type=FiniteRange(2),
     default=15.0,
     show_default=True,
     help="Seconds until another replica takes over.",

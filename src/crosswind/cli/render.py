@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from crosswind.cli import output_files
+from crosswind.cli.parameter_types import NamedPath
 from crosswind.documents import read_text
 from crosswind.errors import ConfigError, counted
 
@@ -25,7 +26,7 @@ __all__ = ["live_object", "read", "render"]
 MARK_LINE = "# Written by crosswind render. Changes are lost: change the values file.\n"
 MARK = output_files.line_mark("crosswind render", MARK_LINE)
 
-_FOLDER = click.Path(file_okay=False, path_type=Path)
+_FOLDER = NamedPath(file_okay=False, path_type=Path)
 
 
 @click.command()

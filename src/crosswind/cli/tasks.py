@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from crosswind.cli import output_files
+from crosswind.cli.parameter_types import NamedPath
 from crosswind.errors import counted
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ GRAPH_JSON = b'{\n  "crosswind": "tasks graph",'
 GRAPH_STARTS = (*(line.encode() for line in GRAPH_LINES.values()), GRAPH_JSON)
 GRAPH_MARK = output_files.FileMark("crosswind tasks graph", lambda content: content.startswith(GRAPH_STARTS))
 
-FOLDER = click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+FOLDER = click.argument("folder", type=NamedPath(file_okay=False, path_type=Path))
 
 
 @click.group()
@@ -49,12 +50,12 @@ def _print_problems(folder: Path, compiled: CompiledFolder) -> None:
 
 
 @tasks.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, type=NamedPath(path_type=Path))
 @click.option("--strict", is_flag=True, help="Fail on warnings, too.")
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option(
     "--root",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=NamedPath(file_okay=False, path_type=Path),
     help="Folder of task files to which single files belong.",
 )
 def check(paths: tuple[Path, ...], strict: bool, output: str, root: Path | None) -> None:
@@ -133,7 +134,7 @@ def _by_root(paths: Sequence[Path], root: Path | None) -> dict[Path, list[str] |
 )
 @click.option("--draw", is_flag=True, help="Draw in the terminal.")
 @click.option("--around", metavar="TASK", help="Show only this task with all its upstream and downstream tasks.")
-@click.option("-o", "--file", type=click.Path(dir_okay=False, path_type=Path), help="File to write.")
+@click.option("-o", "--file", type=NamedPath(dir_okay=False, path_type=Path), help="File to write.")
 def graph(folder: Path, form: str, draw: bool, around: str | None, file: Path | None) -> None:
     """Show the tables and tasks of FOLDER, by folder, in the order in which they run.
 
@@ -177,7 +178,7 @@ def _formatted(graph: Graph, form: str) -> str:
     "-o",
     "--output",
     "dags",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=NamedPath(file_okay=False, path_type=Path),
     required=True,
     help="DAG folder to write to.",
 )

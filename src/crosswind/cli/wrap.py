@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from crosswind.cli.parameter_types import FiniteRange
 from crosswind.sidecars.catalog import KNOWN
 from crosswind.sidecars.wrapper import LOOK_S, QuitEndpoint, WrapSettings, run
 
@@ -27,7 +28,7 @@ def _quit_endpoint(value: str) -> QuitEndpoint:
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option(
     "--wait-timeout",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=60.0,
     show_default=True,
     help="Seconds to wait for the sidecars to be ready; then the command runs in any case.",
@@ -44,7 +45,7 @@ def _quit_endpoint(value: str) -> QuitEndpoint:
 )
 @click.option(
     "--look",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     default=LOOK_S,
     show_default=True,
     help="Seconds after the start in which auto looks for sidecars that start late.",

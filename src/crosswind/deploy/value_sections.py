@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -93,6 +94,16 @@ AzureClient = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-
 AwsRole = Annotated[str, StringConstraints(pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/.+$")]
 Setting = str | int | float | bool
 
+
+def _no_boolean(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError(f"is {str(value).lower()}; write a number")
+    return value
+
+
+Integer = Annotated[int, BeforeValidator(_no_boolean)]
+"""A number. pydantic alone reads true as 1."""
+
 _SCP_FORM = re.compile(r"(?:[\w.-]+@)?(?:[\w.-]+|\[[0-9a-fA-F:]+\]):(?!//)")
 """``git@host:path``, the notation of scp, in which a number after the colon is part of the path."""
 
@@ -158,7 +169,7 @@ class DatabaseValues(ValuesSection):
     """The metadata database's address for network policies and the mesh; the connection is in the Secret."""
 
     host: Host | None = None
-    port: int = Field(default=5432, ge=1, le=65535)
+    port: Integer = Field(default=5432, ge=1, le=65535)
     cidrs: tuple[Cidr, ...] = ()
 
 
@@ -234,7 +245,7 @@ class GitSyncDags(GitDags):
 
     source: Literal["git-sync"]
     period: Text = "60s"
-    depth: int = Field(default=1, ge=0)
+    depth: Integer = Field(default=1, ge=0)
     image: Image = "registry.k8s.io/git-sync/git-sync:v4.4.2"
 
 
@@ -469,7 +480,7 @@ def resources(cpu: str, memory: str) -> Manifest:
 class ComponentValues(IdentityValues):
     """One of Airflow's long-running programs."""
 
-    replicas: int = Field(default=1, ge=1)
+    replicas: Integer = Field(default=1, ge=1)
     resources: Manifest = resources("500m", "1Gi")
     affinity: Manifest = {}
 
@@ -483,14 +494,14 @@ class SchedulerValues(ComponentValues):
 class ApiServerValues(ComponentValues):
     """The API servers: UI, REST API, and the execution API for workers."""
 
-    replicas: int = Field(default=2, ge=1)
+    replicas: Integer = Field(default=2, ge=1)
     resources: Manifest = resources("500m", "2Gi")
 
 
 class TriggererValues(ComponentValues):
     """The triggerers, for deferred tasks."""
 
-    replicas: int = Field(default=1, ge=0)
+    replicas: Integer = Field(default=1, ge=0)
 
 
 class ReaperValues(ComponentValues):
@@ -503,7 +514,7 @@ class ReaperValues(ComponentValues):
     permissions: Literal["A", "B", "C"] = "A"
     """A: calls quit endpoints over port-forward; B: also runs commands in pods; C: also patches and deletes pods
     (docs/guides/reaper.md)."""
-    replicas: int = Field(default=2, ge=1)
+    replicas: Integer = Field(default=2, ge=1)
     resources: Manifest = resources("50m", "256Mi")
 
 
@@ -516,7 +527,7 @@ class PgBouncerValues(ComponentValues):
 
     config: DnsName | None = None
     image: Image = "apache/airflow:airflow-pgbouncer-2025.03.05-1.23.1"
-    replicas: int = Field(default=2, ge=1)
+    replicas: Integer = Field(default=2, ge=1)
     resources: Manifest = resources("100m", "128Mi")
 
 
