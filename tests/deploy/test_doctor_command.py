@@ -54,6 +54,13 @@ def levels(ran: Result) -> dict[str, str]:
     return {finding["check"]: finding["level"] for finding in findings}
 
 
+@pytest.mark.parametrize("namespace", ["kube-system", "Not_A_Name"])
+def test_a_namespace_that_cannot_be_airflows_is_a_wrong_use(namespace: str) -> None:
+    ran = CliRunner().invoke(main, ["doctor", "-n", namespace])
+    assert ran.exit_code == 2
+    assert f"--namespace '{namespace}' cannot be Airflow's: " in ran.output
+
+
 def test_before_and_after_the_deployment(cluster: Cluster, tmp_path: Path) -> None:
     before = doctor(cluster, "--values", VALUES, "--output", "json")
     assert before.exit_code == 1

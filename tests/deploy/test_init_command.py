@@ -59,3 +59,36 @@ def test_an_answer_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     assert ran.exit_code == 2
     assert "namespace is 'Not_A_Name'" in ran.output
     assert not (tmp_path / "values.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    "namespace", ["a" * 22, "data-platform-production", "a" * 30, "a" * 55, "a" * 56, "a" * 63, "no", "null", "123"]
+)
+def test_every_namespace_that_kubernetes_allows_gives_a_file_that_renders(tmp_path: Path, namespace: str) -> None:
+    ran = init(tmp_path, "--image", "x", "--namespace", namespace)
+    assert ran.exit_code == 0, ran.output
+    values = read_values((tmp_path / "values.yaml").read_text(), "values.yaml")
+    assert values.namespace == namespace
+    names = [rendered.manifest["metadata"]["name"] for rendered in render(values) if "namespace" in rendered.path]
+    assert names == [namespace, *values.worker_namespaces]
+    assert all(len(name) <= 63 for name in names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--namespace", "a" * 64], "--namespace is"),
+        (["--namespace", "kube-system"], "--namespace has namespace kube-system, but kube- is reserved"),
+        (["--namespace", "a, b"], "--namespace is 'a, b'"),
+        (["--database-secret", "a}"], "--database-secret is 'a}'"),
+        (["--host", "A_B"], "--host is 'A_B'"),
+        (["--aws-role", "admin"], "--aws-role is 'admin'"),
+        (["--dags", "bundle", "--repo", "https://me:word@g/d.git"], "--repo has an address https://..."),
+        (["--logs", "remote", "--logs-url", "bucket"], "--logs-url is 'bucket'"),
+    ],
+)
+def test_a_problem_names_the_option_and_no_line_of_a_file(tmp_path: Path, arguments: list[str], problem: str) -> None:
+    ran = init(tmp_path, "--image", "x", *arguments)
+    assert (ran.exit_code, ran.output.startswith(f"crosswind: {problem}")) == (2, True), ran.output
+    assert "values.yaml" not in ran.output
+    assert not (tmp_path / "values.yaml").exists()

@@ -4,6 +4,7 @@ from traceback import format_exception
 
 import pytest
 
+from crosswind.deploy.explanations import missing_objects
 from crosswind.deploy.tree import render
 from crosswind.deploy.values_file import read_values, shared_namespace
 from crosswind.errors import ConfigError
@@ -92,6 +93,15 @@ SHARED_LOGS = ("{claim: my-logs}", "{efs: {fileSystem: fs-0a}}")
                 "v.yaml:1: the file needs one volume in several namespaces, which a storage class cannot provide",
             )
             for logs in SHARED_LOGS
+        ),
+        (IMAGE + "namespace: kube-system\n", "v.yaml:2: namespace has namespace kube-system, but kube- is reserved"),
+        (
+            IMAGE + "workers: {namespaces: [kube-public]}\n",
+            "v.yaml:2: workers.namespaces[0] has namespace kube-public, but kube- is reserved",
+        ),
+        (
+            IMAGE + 'config: {crosswind: {queues: \'{"a": {"namespace": "kube-system"}}\'}}\n',
+            "v.yaml:1: the file has namespace kube-system, but kube- is reserved",
         ),
         ("- 1\n", "v.yaml:1: the file is a list; write a mapping with image"),
         ("", "v.yaml: the file is empty; crosswind init writes one to begin with"),
@@ -207,3 +217,20 @@ def test_the_volume_of_dags_keeps_workers_beside_it_whatever_volume_the_logs_hav
     ]
     assert values.worker_namespaces == ("airflow",)
     assert claims == ["airflow"]
+
+
+def test_the_namespace_that_every_cluster_has_is_not_restricted_for_the_pods_of_others() -> None:
+    values = read_values(IMAGE + "namespace: default\n", "v.yaml")
+    objects = render(values)
+    manifests = [rendered.manifest for rendered in objects]
+    assert [m["metadata"]["name"] for m in manifests if m["kind"] == "Namespace"] == ["default-workers"]
+    assert ("Namespace", "", "default") not in missing_objects(values, objects)
+
+
+@pytest.mark.parametrize("length", [55, 56, 63])
+def test_a_long_namespace_gives_workers_one_of_their_own(length: int) -> None:
+    def workers_of(name: str) -> str:
+        return read_values(f"{IMAGE}namespace: {name}\n", "v.yaml").worker_namespaces[0]
+
+    assert len(workers_of("n" * length)) <= 63
+    assert workers_of("n" * length) != workers_of("n" * (length - 1) + "m")

@@ -48,7 +48,7 @@ LAYOUTS = [
             "image: a\nnamespace: a-namespace-of-thirty-letters\n"
             "workers:\n  namespaces: [a-namespace-of-thirty-letters]\n  admissionPolicy: true\n",
             f"v.yaml:5: {OWN_PODS.replace('airflow;', 'a-namespace-of-thirty-letters;')}"
-            "write workers: {namespaces: [a-namespace-of-thirty-workers]}",
+            "write workers: {namespaces: [a-namespace-of-thirty-letters-workers]}",
         ),
         (
             "image: a\nworkers: {admissionPolicy: true}\n"

@@ -34,9 +34,8 @@ def doctor(file: str | None, namespace: str, context: str | None, kubeconfig: st
     Each check is ok, warn or fail; a fail makes the exit code 1. Changes nothing in the cluster.
     """
     from crosswind.cli.render import read
-    from crosswind.deploy.values import Values
 
-    values = read(file) if file else Values.model_validate({"image": "unknown", "namespace": namespace})
+    values = read(file) if file else _values_of(namespace)
     results = asyncio.run(_examine(values, context, kubeconfig, has_values=file is not None))
     if output == "json":
         click.echo(json.dumps([_as_json(finding) for finding in results], indent=2))
@@ -47,6 +46,19 @@ def doctor(file: str | None, namespace: str, context: str | None, kubeconfig: st
             if finding.fix:
                 click.echo(f"      {finding.fix}")
     click.get_current_context().exit(1 if any(finding.level == "fail" for finding in results) else 0)
+
+
+def _values_of(namespace: str) -> Values:
+    """Return values that name no more than the namespace to check."""
+    from pydantic import ValidationError
+
+    from crosswind.deploy.values import Values
+
+    try:
+        return Values.model_validate({"image": "unknown", "namespace": namespace})
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise click.UsageError(f"--namespace {namespace!r} cannot be Airflow's: {reason}") from None
 
 
 def _as_json(finding: Finding) -> dict[str, str]:

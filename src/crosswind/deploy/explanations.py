@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from crosswind.deploy.namespace_objects import BUILT_IN
 from crosswind.deploy.objects import RenderedObject, identity
 from crosswind.deploy.references import Reference, references, secret_keys
 from crosswind.deploy.values import Values
@@ -76,7 +77,7 @@ def _title(reference: Reference) -> str:
 def missing_objects(values: Values, objects: Sequence[RenderedObject]) -> list[Reference]:
     """Return the objects that these refer to and do not create, sorted."""
     manifests = [rendered.manifest for rendered in objects]
-    created = {identity(manifest) for manifest in manifests}
+    created = {("Namespace", "", BUILT_IN), *(identity(manifest) for manifest in manifests)}
     created |= {
         ("Secret", identity(manifest)[1], manifest["spec"]["target"]["name"])
         for manifest in manifests

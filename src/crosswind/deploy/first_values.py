@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from crosswind.deploy.objects import as_yaml
+from crosswind.deploy.values import Values
+from crosswind.errors import ConfigError
 
 __all__ = ["Answers", "first_values"]
+
+_EXAMPLE_REPO = "https://git.example.com/dags.git"
+_EXAMPLE_LOGS = "s3://example-bucket/airflow"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +35,24 @@ class Answers:
     aws_role: str = ""
 
 
+_OPTIONS = {
+    "image": ("image",),
+    "namespace": ("namespace",),
+    "database_secret": ("secrets", "database", "name"),
+    "repo": ("dags", "repo"),
+    "logs_url": ("logs", "url"),
+    "host": ("web", "host"),
+    "aws_role": ("workers", "awsRole"),
+}
+"""The place of each free answer in the values."""
+
+
 def first_values(answers: Answers) -> str:
-    """Return the text of a values file."""
+    """Return the text of a values file.
+
+    Raises ``ConfigError`` with a line for each answer that cannot be used, with the option of ``crosswind init``.
+    """
+    values = _checked(answers)
     blocks = [
         "# A deployment of Airflow. All keys: docs/reference/deployment-values.md. Then:",
         "#   crosswind render values.yaml -o manifests/ && kubectl apply -f manifests/ --recursive",
@@ -37,9 +63,40 @@ def first_values(answers: Answers) -> str:
         _logs(answers),
         _mesh(answers),
         _web(answers),
-        _programs(answers),
+        _programs(answers, values.separate_namespace),
     ]
     return "\n".join(blocks) + "\n"
+
+
+def _checked(answers: Answers) -> Values:
+    """Return the answers as values, before they become text: the user has not seen the lines of a file yet."""
+    content: dict[str, Any] = {"dags": {"source": answers.dags}, "logs": {"to": answers.logs}}
+    if answers.dags in ("git-sync", "bundle"):
+        content["dags"]["repo"] = answers.repo or _EXAMPLE_REPO
+    if answers.logs == "remote":
+        content["logs"]["url"] = answers.logs_url or _EXAMPLE_LOGS
+    content |= {"image": answers.image, "namespace": answers.namespace}
+    content["secrets"] = {"database": {"name": answers.database_secret, "key": "connection"}}
+    content |= {"web": {"host": answers.host}} if answers.host else {}
+    content |= {"workers": {"awsRole": answers.aws_role}} if answers.aws_role else {}
+    try:
+        return Values.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_problems(error))) from None
+
+
+def _problems(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors(include_url=False):
+        ends = (problem["loc"][0], problem["loc"][-1]) if problem["loc"] else ()
+        option = next((name for name, place in _OPTIONS.items() if (place[0], place[-1]) == ends), "")
+        name = f"--{option.replace('_', '-')}" if option else ".".join(map(str, problem["loc"]))
+        yield f"{name} {_description(problem)}"
+
+
+def _description(problem: ErrorDetails) -> str:
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
+    return f"is {problem['input']!r}; {problem['msg'][0].lower()}{problem['msg'][1:]}"
 
 
 def _text(text: str) -> str:
@@ -57,7 +114,7 @@ secrets:
 
 
 def _dags(answers: Answers) -> str:
-    repo = _text(answers.repo or "https://git.example.com/dags.git")
+    repo = _text(answers.repo or _EXAMPLE_REPO)
     text = {
         "image": "  source: image\n  path: /opt/airflow/dags",
         "pvc": "  source: pvc\n  volume: {claim: dags}  # a claim in both namespaces, mounted by many nodes",
@@ -75,7 +132,7 @@ def _logs(answers: Answers) -> str:
         "none": "  to: none",
         "volume": "  to: volume\n"
         "  volume: {claim: logs}  # a claim that exists in both namespaces, of one file system for many nodes; or efs",
-        "remote": f"  to: remote\n  url: {_text(answers.logs_url or 's3://example-bucket/airflow')}",
+        "remote": f"  to: remote\n  url: {_text(answers.logs_url or _EXAMPLE_LOGS)}",
     }[answers.logs]
     choices = "archive (metadata database), volume, remote (object store), none (only while the pod exists)"
     return f"# Where task logs are stored: {choices}\nlogs:\n{text}"
@@ -94,7 +151,7 @@ def _web(answers: Answers) -> str:
     return f"web:\n  host: {_text(answers.host)}\n  # tlsSecret: airflow-tls\n  # ingressClass: nginx"
 
 
-def _programs(answers: Answers) -> str:
+def _programs(answers: Answers, worker_namespace: str) -> str:
     role = (
         f"\n  awsRole: {_text(answers.aws_role)}"
         if answers.aws_role
@@ -107,6 +164,6 @@ scheduler:
 apiServer:
   replicas: 2
 workers:
-  namespaces: [{_text(answers.namespace)}-workers]  # apart from Airflow's Secrets, which pods of its namespace can read
+  namespaces: [{_text(worker_namespace)}]  # apart from Airflow's Secrets, which pods of its namespace can read
   resources: {{requests: {{cpu: 250m, memory: 1Gi}}, limits: {{memory: 1Gi}}}}{role}
 # config: {{core: {{parallelism: 128}}}}  # further options of airflow.cfg"""

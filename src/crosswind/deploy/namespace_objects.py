@@ -7,12 +7,17 @@ from collections.abc import Iterator
 from crosswind.deploy.objects import RenderedObject, labels
 from crosswind.deploy.values import Values
 
-__all__ = ["enforces_restricted", "namespaces"]
+__all__ = ["BUILT_IN", "enforces_restricted", "namespaces"]
+
+BUILT_IN = "default"
+"""The namespace that every cluster has. Other pods may be in it, which Airflow's Pod Security level would refuse."""
 
 
 def namespaces(values: Values) -> Iterator[RenderedObject]:
     """Yield the namespaces, the main one first, if the values do not leave them to the user."""
     for number, name in enumerate(values.namespaces if values.create_namespaces else ()):
+        if name == BUILT_IN:
+            continue
         metadata = {"name": name, "labels": labels(values, "namespace") | _pod_security_labels(values)}
         content = "all other objects" if number == 0 else "the workers"
         yield RenderedObject(

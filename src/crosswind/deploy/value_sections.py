@@ -54,6 +54,8 @@ __all__ = [
     "MeshValues",
     "MetricsValues",
     "Name",
+    "Namespace",
+    "NamespaceName",
     "NetworkValues",
     "PgBouncerValues",
     "PodLogs",
@@ -74,11 +76,26 @@ __all__ = [
     "WebValues",
     "WorkersValues",
     "is_ssh",
+    "refuse_system_namespace",
     "resources",
 ]
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$", max_length=30)]
 """Short, so that no name or label derived from it exceeds 63 characters, the limit of labels."""
+
+NamespaceName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=63)]
+"""Any namespace. Names and labels that are limited to 63 characters are not derived from it."""
+
+
+def refuse_system_namespace(name: str) -> str:
+    """Return the namespace; raises ``ValueError`` if it is one of Kubernetes' own, whose pods need more rights."""
+    if name.startswith("kube-"):
+        raise ValueError(f"has namespace {name}, but kube- is reserved for Kubernetes itself; choose another namespace")
+    return name
+
+
+Namespace = Annotated[NamespaceName, AfterValidator(refuse_system_namespace)]
+"""A namespace of the deployment, whose pods must be restricted ones."""
 
 DnsName = Annotated[
     str,
@@ -507,7 +524,7 @@ class TriggererValues(ComponentValues):
 class ReaperValues(ComponentValues):
     """The reaper, which ends the sidecars of Jobs and other pods whose main container has ended."""
 
-    namespaces: Annotated[tuple[Name, ...], AfterValidator(_distinct)] = ()
+    namespaces: Annotated[tuple[NamespaceName, ...], AfterValidator(_distinct)] = ()
     """Namespaces whose pods it may touch; () leaves the reaper out."""
     selector: Text = "batch.kubernetes.io/job-name"
     """Label selector of those pods."""
@@ -534,7 +551,7 @@ class PgBouncerValues(ComponentValues):
 class WorkersValues(IdentityValues):
     """The task pods."""
 
-    namespaces: Annotated[tuple[Name, ...], AfterValidator(_distinct)] = ()
+    namespaces: Annotated[tuple[Namespace, ...], AfterValidator(_distinct)] = ()
     """Namespaces of task pods; the first is the default. (): NAMESPACE-workers, apart from Airflow's own Secrets: a
     pod can read every Secret of its namespace."""
     resources: Manifest = resources("250m", "1Gi")

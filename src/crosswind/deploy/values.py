@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from itertools import combinations
 from typing import Annotated, Literal
 
@@ -24,6 +25,7 @@ from crosswind.deploy.value_sections import (
     MeshValues,
     MetricsValues,
     Name,
+    Namespace,
     NetworkValues,
     PgBouncerValues,
     PodValues,
@@ -39,18 +41,22 @@ from crosswind.deploy.value_sections import (
     VolumeLogs,
     WebValues,
     WorkersValues,
+    refuse_system_namespace,
 )
 from crosswind.engine.queues import parse_queues
 from crosswind.errors import ConfigError
 
 __all__ = ["Values"]
 
+_NAMESPACE_LIMIT = 63
+"""The longest name that Kubernetes allows a namespace."""
+
 
 class Values(ValuesSection):
     """One deployment of Airflow."""
 
     name: Name = "airflow"
-    namespace: Name = "airflow"
+    namespace: Namespace = "airflow"
     create_namespaces: bool = True
     platform: Literal["kubernetes", "openshift"] = "kubernetes"
     """openshift: the namespace's range determines users and groups of pods."""
@@ -88,7 +94,7 @@ class Values(ValuesSection):
     @property
     def worker_namespaces(self) -> tuple[str, ...]:
         """The namespaces of workers: the configured or default ones, then those of queues."""
-        default = f"{self.namespace}-workers" if self._workers_apart else self.namespace
+        default = self.separate_namespace if self._workers_apart else self.namespace
         return tuple(dict.fromkeys((*(self.workers.namespaces or (default,)), *self._queue_namespaces())))
 
     def with_workers_apart(self, apart: bool) -> Values:
@@ -100,15 +106,22 @@ class Values(ValuesSection):
         Raises ``ConfigError`` if ``workers.admissionPolicy`` would then apply to the namespace of Airflow's own pods.
         """
         values = self.model_copy()
-        values._workers_apart = apart and not self._volume_for_one_namespace() and len(self.namespace) <= 55
+        values._workers_apart = apart and not self._volume_for_one_namespace()
         # Only here is the layout final: a validator does not know yet whether workers are apart.
         values._refuse_policy_for_own_pods()
         return values
 
     @property
     def separate_namespace(self) -> str:
-        """A valid namespace for the workers alone, for messages: not longer than a ``Name`` may be."""
-        return f"{self.namespace[:22].rstrip('-')}-workers"
+        """A namespace for the workers alone: NAMESPACE-workers.
+
+        A name that would be too long is shortened, with a digest that keeps it apart from those of other deployments.
+        """
+        name = self.namespace
+        if len(name) > _NAMESPACE_LIMIT - len("-workers"):
+            digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+            name = f"{name[: _NAMESPACE_LIMIT - len(f'-{digest}-workers')]}-{digest}"
+        return f"{name}-workers"
 
     @property
     def namespaces(self) -> tuple[str, ...]:
@@ -149,7 +162,7 @@ class Values(ValuesSection):
         queues, problems = parse_queues(settings_by_queue)
         if problems:
             raise ValueError(f"has [crosswind] queues that the executor refuses: {problems[0]}")
-        return [queue.namespace for queue in queues.values() if queue.namespace]
+        return [refuse_system_namespace(queue.namespace) for queue in queues.values() if queue.namespace]
 
     @model_validator(mode="after")
     def _queues_are_valid(self) -> Values:
