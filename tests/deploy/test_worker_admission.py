@@ -7,10 +7,14 @@ import re
 from itertools import product
 from typing import Any
 
+import kubernetes_validate
 import pytest
 
+from crosswind.deploy.explanations import missing_objects, required_keys
+from crosswind.deploy.references import VOLUME_SECRETS
 from crosswind.deploy.tree import render
 from crosswind.deploy.values_file import FIRST_LINE, read_values
+from crosswind.deploy.worker_template import worker_pod
 from crosswind.errors import ConfigError
 
 OWN_PODS = "workers.admissionPolicy would refuse Airflow's own pods in namespace airflow; "
@@ -111,3 +115,60 @@ def test_most_layouts_are_rendered() -> None:
             continue
         accepted += 1
     assert accepted == 8
+
+
+SECRETS_OF_A_POD = """
+image: a
+workers:
+  admissionPolicy: true
+  env:
+  - {name: A, valueFrom: {secretKeyRef: {name: optional-variable, key: k, optional: true}}}
+  - {name: B, valueFrom: {secretKeyRef: {name: variable, key: k}}}
+  volumes:
+  - {name: a, projected: {sources: [{secret: {name: projected, items: [{key: tls.crt, path: c}]}}]}}
+  - {name: b, projected: {sources: [{secret: {name: optional-projected, optional: true}}, {configMap: {name: public}}]}}
+  - {name: c, secret: {secretName: volume}}
+  - {name: d, secret: {secretName: optional-volume, optional: true}}
+  - {name: e, csi: {driver: d, nodePublishSecretRef: {name: csi}}}
+  - {name: f, azureFile: {secretName: azure-file, shareName: s}}
+  - {name: g, cephfs: {monitors: [m], secretRef: {name: ceph}}}
+  - {name: h, flexVolume: {driver: d, secretRef: {name: flex}}}
+  - {name: i, iscsi: {targetPortal: p, iqn: q, lun: 0, secretRef: {name: iscsi}}}
+  - {name: j, rbd: {monitors: [m], image: i, secretRef: {name: rbd}}}
+  - {name: k, scaleIO: {gateway: g, system: s, secretRef: {name: scale-io}}}
+  - {name: l, storageos: {secretRef: {name: storage-os}}}
+"""
+REQUIRED = {
+    "azure-file", "ceph", "csi", "flex", "iscsi", "projected", "rbd", "scale-io", "storage-os", "variable", "volume",
+}  # fmt: skip
+OPTIONAL = {"optional-projected", "optional-variable", "optional-volume"}
+
+
+def test_the_policy_lists_every_secret_of_the_workers_template_and_the_explanation_the_required_ones() -> None:
+    values = read_values(SECRETS_OF_A_POD, "v.yaml")
+    objects = render(values)
+    (policy,) = (r.manifest for r in objects if r.manifest["kind"] == "ValidatingAdmissionPolicy")
+    (allowed,) = (v["expression"] for v in policy["spec"]["variables"] if v["name"] == "secrets")
+    assert set(re.findall(r"'([^']+)'", allowed)) == REQUIRED | OPTIONAL
+    missing = missing_objects(values, objects)
+    assert {name for kind, namespace, name in missing if (kind, namespace) == ("Secret", "airflow-workers")} == REQUIRED
+    assert ("ConfigMap", "airflow-workers", "public") in missing
+    assert required_keys(values, objects)["Secret", "airflow-workers", "projected"] == {"tls.crt"}
+
+
+def test_a_secret_that_another_pod_requires_is_missing_although_the_workers_can_do_without_it() -> None:
+    source = "{secretKeyRef: {name: shared, key: k, optional: true}}"
+    text = f"image: a\npods: {{env: [{{name: A, valueFrom: {source}}}]}}\nimagePullSecrets: [shared]\n"
+    values = read_values(text, "v.yaml")
+    assert ("Secret", "airflow", "shared") in missing_objects(values, render(values))
+
+
+def test_the_policy_looks_at_the_secret_of_each_kind_of_volume_in_the_fields_of_kubernetes() -> None:
+    values = read_values(SECRETS_OF_A_POD, "v.yaml")
+    kubernetes_validate.validate(worker_pod(values), "1.36", strict=True)
+    volumes = worker_pod(values)["spec"]["volumes"]
+    assert {kind for volume in volumes for kind in volume} >= VOLUME_SECRETS.keys()
+    (policy,) = (r.manifest for r in render(values) if r.manifest["kind"] == "ValidatingAdmissionPolicy")
+    rules = " ".join(rule["expression"] for rule in policy["spec"]["validations"])
+    for kind, path in VOLUME_SECRETS.items():
+        assert f"!has({'.'.join(('v', kind, *path))}) || {'.'.join(('v', kind, *path))} in variables.secrets" in rules

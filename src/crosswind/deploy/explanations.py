@@ -75,7 +75,7 @@ def _title(reference: Reference) -> str:
 
 
 def missing_objects(values: Values, objects: Sequence[RenderedObject]) -> list[Reference]:
-    """Return the objects that these refer to and do not create, sorted."""
+    """Return the objects that these need and do not create, sorted, without those that are optional."""
     manifests = [rendered.manifest for rendered in objects]
     created = {("Namespace", "", BUILT_IN), *(identity(manifest) for manifest in manifests)}
     created |= {
@@ -83,8 +83,8 @@ def missing_objects(values: Values, objects: Sequence[RenderedObject]) -> list[R
         for manifest in manifests
         if manifest["kind"] == "ExternalSecret"
     }
-    referred = {reference for manifest in _with_workers(values, objects) for reference in references(manifest)}
-    return sorted(referred - created)
+    referring = _with_workers(values, objects)
+    return sorted({reference for manifest in referring for reference in references(manifest, required=True)} - created)
 
 
 def required_keys(values: Values, objects: Sequence[RenderedObject]) -> dict[Reference, frozenset[str]]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from crosswind.types import Json, Manifest
 
-__all__ = ["Reference", "pod_spec", "references", "secret_keys"]
+__all__ = ["VOLUME_SECRETS", "Reference", "pod_spec", "references", "secret_keys"]
 
 Reference = tuple[str, str, str]
 """Kind, namespace ("" for cluster-scoped objects), name."""
+
+_InPod = tuple[str, str, bool]
+"""Kind and name of an object in the pod's namespace, and whether the pod starts without it."""
 
 _KINDS_WITH_TEMPLATE = ("Deployment", "StatefulSet", "Job", "DaemonSet")
 
@@ -21,9 +24,25 @@ def pod_spec(manifest: Manifest) -> Manifest | None:
     return dict(manifest["spec"]["template"]["spec"]) if manifest["kind"] in _KINDS_WITH_TEMPLATE else None
 
 
-def references(manifest: Manifest) -> Iterator[Reference]:
-    """Yield the objects that ``manifest`` refers to, each once."""
-    yield from dict.fromkeys(_references(manifest))
+VOLUME_SECRETS: Mapping[str, tuple[str, ...]] = {
+    "secret": ("secretName",),
+    "azureFile": ("secretName",),
+    "cephfs": ("secretRef", "name"),
+    "csi": ("nodePublishSecretRef", "name"),
+    "flexVolume": ("secretRef", "name"),
+    "iscsi": ("secretRef", "name"),
+    "rbd": ("secretRef", "name"),
+    "scaleIO": ("secretRef", "name"),
+    "storageos": ("secretRef", "name"),
+}
+"""The kinds of volumes that name a Secret, and the path to its name. Projected volumes have a list of sources."""
+
+
+def references(manifest: Manifest, *, required: bool = False) -> Iterator[Reference]:
+    """Yield the objects that ``manifest`` refers to, each once. ``required``: without optional ones."""
+    yield from dict.fromkeys(
+        reference for reference, is_optional in _references(manifest) if not (required and is_optional)
+    )
 
 
 def secret_keys(manifest: Manifest) -> Iterator[tuple[Reference, str]]:
@@ -44,9 +63,11 @@ def secret_keys(manifest: Manifest) -> Iterator[tuple[Reference, str]]:
 
 def _volume_keys(pod: Manifest) -> Iterator[tuple[str, str]]:
     for volume in pod.get("volumes", []):
-        secret = volume.get("secret", {})
-        if not secret.get("optional"):
-            yield from ((secret["secretName"], item["key"]) for item in secret.get("items", []))
+        sources = [volume, *volume.get("projected", {}).get("sources", [])]
+        for secret in (source["secret"] for source in sources if "secret" in source):
+            name = secret.get("secretName") or secret.get("name")
+            if name and not secret.get("optional"):
+                yield from ((name, item["key"]) for item in secret.get("items", []))
 
 
 def _variable_keys(pod: Manifest) -> Iterator[tuple[str, str]]:
@@ -57,12 +78,17 @@ def _variable_keys(pod: Manifest) -> Iterator[tuple[str, str]]:
                 yield reference["name"], reference["key"]
 
 
-def _references(manifest: Manifest) -> Iterator[Reference]:
+def _references(manifest: Manifest) -> Iterator[tuple[Reference, bool]]:
+    """Yield each reference, and whether it is optional."""
     namespace = manifest["metadata"].get("namespace", "")
+    if (pod := pod_spec(manifest)) is not None:
+        yield from (((kind, namespace, name), optional) for kind, name, optional in _of_pod(pod))
+    yield from ((reference, False) for reference in _of_object(manifest, namespace))
+
+
+def _of_object(manifest: Manifest, namespace: str) -> Iterator[Reference]:
     if namespace:
         yield "Namespace", "", namespace
-    if (pod := pod_spec(manifest)) is not None:
-        yield from _of_pod(pod, namespace)
     match manifest["kind"]:
         case "RoleBinding":
             yield manifest["roleRef"]["kind"], namespace, manifest["roleRef"]["name"]
@@ -80,36 +106,48 @@ def _references(manifest: Manifest) -> Iterator[Reference]:
             yield "Service", namespace, manifest["spec"]["serviceName"]
 
 
-def _of_pod(spec: Manifest, namespace: str) -> Iterator[Reference]:
-    yield "ServiceAccount", namespace, spec.get("serviceAccountName", "default")
+def _of_pod(spec: Manifest) -> Iterator[_InPod]:
+    yield "ServiceAccount", spec.get("serviceAccountName", "default"), False
     for secret in spec.get("imagePullSecrets", []):
-        yield "Secret", namespace, secret["name"]
+        yield "Secret", secret["name"], False
     for volume in spec.get("volumes", []):
-        yield from _of_volume(volume, namespace)
+        yield from _of_volume(volume)
     for container in (*spec.get("initContainers", []), *spec["containers"]):
-        yield from _of_container(container, namespace)
+        yield from _of_container(container)
 
 
-def _of_volume(volume: Manifest, namespace: str) -> Iterator[Reference]:
-    for kind, field, name in (
-        ("ConfigMap", "configMap", "name"),
-        ("Secret", "secret", "secretName"),
-        ("PersistentVolumeClaim", "persistentVolumeClaim", "claimName"),
-    ):
-        if source := volume.get(field):
-            yield kind, namespace, source[name]
+def _of_volume(volume: Manifest) -> Iterator[_InPod]:
+    for field, path in VOLUME_SECRETS.items():
+        name: Json = volume.get(field) or {}
+        for part in path:
+            name = name.get(part) or {}
+        if name:
+            yield "Secret", name, _is_optional(volume[field])
+    if config_map := volume.get("configMap"):
+        yield "ConfigMap", config_map["name"], _is_optional(config_map)
+    if claim := volume.get("persistentVolumeClaim"):
+        yield "PersistentVolumeClaim", claim["claimName"], False
+    for source in volume.get("projected", {}).get("sources", []):
+        yield from _named_in(source, ("Secret", "secret"), ("ConfigMap", "configMap"))
 
 
-def _of_container(container: Manifest, namespace: str) -> Iterator[Reference]:
-    sources: list[Json] = [variable.get("valueFrom", {}) for variable in container.get("env", [])]
-    for source in sources:
-        for kind, field in (("Secret", "secretKeyRef"), ("ConfigMap", "configMapKeyRef")):
-            if field in source:
-                yield kind, namespace, source[field]["name"]
+def _of_container(container: Manifest) -> Iterator[_InPod]:
+    for variable in container.get("env", []):
+        source = variable.get("valueFrom", {})
+        yield from _named_in(source, ("Secret", "secretKeyRef"), ("ConfigMap", "configMapKeyRef"))
     for source in container.get("envFrom", []):
-        for kind, field in (("Secret", "secretRef"), ("ConfigMap", "configMapRef")):
-            if field in source:
-                yield kind, namespace, source[field]["name"]
+        yield from _named_in(source, ("Secret", "secretRef"), ("ConfigMap", "configMapRef"))
+
+
+def _named_in(source: Manifest, *kinds: tuple[str, str]) -> Iterator[_InPod]:
+    """Yield the objects that the fields of ``source`` name, each a pair of kind and field."""
+    for kind, field in kinds:
+        if name := source.get(field, {}).get("name"):
+            yield kind, name, _is_optional(source[field])
+
+
+def _is_optional(reference: Manifest) -> bool:
+    return bool(reference.get("optional"))
 
 
 def _of_ingress(spec: Manifest, namespace: str) -> Iterator[Reference]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from crosswind.deploy.objects import RenderedObject, labels, named
-from crosswind.deploy.references import references
+from crosswind.deploy.references import VOLUME_SECRETS, references
 from crosswind.deploy.values import Values
 from crosswind.deploy.worker_template import worker_pod
 from crosswind.engine.workload_secrets import SECRET_PREFIX, WORKLOAD_VOLUME
@@ -101,8 +101,20 @@ def _policy(values: Values) -> Manifest:
                 " || v.projected.sources.all(s, !has(s.secret) || s.secret.name in variables.secrets))",
                 "a projected volume of a task's pod refers to a Secret that is not named in workers.secrets",
             ),
+            _refuses(
+                f"variables.volumes.all(v, {' && '.join(_driver_rules())})",
+                "the driver of a volume of a task's pod gets a Secret that is not named in workers.secrets",
+            ),
         ],
     }
+
+
+def _driver_rules() -> Iterator[str]:
+    """Yield a condition for each kind of volume whose driver, and not the pod itself, reads a Secret."""
+    for kind, path in VOLUME_SECRETS.items():
+        if kind != "secret":
+            fields = [".".join(("v", kind, *path[:depth])) for depth in range(len(path) + 1)]
+            yield f"({' || '.join(f'!has({field})' for field in fields)} || {fields[-1]} in variables.secrets)"
 
 
 def _secrets(values: Values) -> list[str]:
