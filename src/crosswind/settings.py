@@ -10,7 +10,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-__all__ = ["ArchiveSettings", "EngineSettings", "KubeSettings", "ReapSettings", "WarmOptions", "WarmSettings"]
+__all__ = [
+    "ARCHIVE_MODES",
+    "WORKLOAD_DELIVERIES",
+    "ArchiveSettings",
+    "EngineSettings",
+    "KubeSettings",
+    "ReapSettings",
+    "WarmOptions",
+    "WarmSettings",
+    "WorkloadDelivery",
+]
+
+ARCHIVE_MODES = ("auto", "always", "never")
+"""The values of ``[crosswind] archive_logs``, the default first."""
+
+WorkloadDelivery = Literal["secret", "args"]
+
+WORKLOAD_DELIVERIES: tuple[WorkloadDelivery, ...] = ("secret", "args")
+"""The values of ``[crosswind] workload_delivery``, the default first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +102,7 @@ class EngineSettings:
     namespaces: tuple[str | None, ...] = ("default",)
     """Namespaces to watch from the start; others are watched from their first pod on. None: the whole cluster."""
 
-    workload_delivery: Literal["secret", "args"] = "secret"
+    workload_delivery: WorkloadDelivery = "secret"
     """How the workload, with its token, reaches the worker: as a file from a Secret, or in the pod's arguments."""
 
     secret_batch: int = 64

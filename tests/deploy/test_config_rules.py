@@ -102,6 +102,12 @@ def test_the_prefix_of_metrics_is_followed_by_their_mappings() -> None:
         ("metrics: {statsd_host: statsd.example.org}", "write metrics: {statsd: false}"),
         ("metrics: {statsd_on: false}", "write metrics: {statsd: false}"),
         ("fab: {config_file: /x}", "web.fabConfig"),
+        ("crosswind: {archive_log: never}", "has [crosswind] archive_log, which is no option; write archive_logs"),
+        ("crosswind: {zzz: 1}", "has [crosswind] zzz, which is no option; there are after_losses, archive_days, "),
+        ("crosswind: {workload_delivery: Secret}", "which is 'Secret'; write one of secret, args"),
+        ("crosswind: {infra_retries: many}", "which is 'many'; write an integer"),
+        ("kubernetes_executor: {delete_worker_pod: true}", "which is no option; write delete_worker_pods"),
+        ("kubernetes_executor: {delete_worker_pods: yes please}", "which is 'yes please'; write true or false"),
     ],
 )
 def test_an_option_that_contradicts_the_manifests_is_refused_with_the_key_to_write(config: str, fix: str) -> None:
@@ -120,7 +126,7 @@ def test_a_list_of_bundles_goes_with_the_image_alone() -> None:
 @pytest.mark.parametrize(("section", "option"), sorted(FOLLOWED))
 def test_a_variable_that_would_override_a_followed_option_is_refused(section: str, option: str) -> None:
     name = f"AIRFLOW__{section.upper()}__{option.upper()}"
-    with pytest.raises(ConfigError, match=rf"{name}, which ports and probes do not follow; write config: "):
+    with pytest.raises(ConfigError, match=rf"{name}, which the rendered objects do not follow; write config: "):
         read_values(f"image: x\npods: {{env: [{{name: {name}, value: '9000'}}]}}\n", "v.yaml")
 
 
@@ -129,3 +135,46 @@ def test_a_variable_that_contradicts_is_refused_in_any_component() -> None:
         ConfigError, match=r"AIRFLOW__CORE__EXECUTOR, which contradicts the rendered objects; write executor"
     ):
         read_values("image: x\nscheduler: {env: [{name: AIRFLOW__CORE__EXECUTOR, value: x}]}\n", "v.yaml")
+
+
+@pytest.mark.parametrize(
+    ("variable", "fix"),
+    [
+        ("{name: AIRFLOW__CROSSWIND__ARCHIVE_LOG, value: never}", "which is no option; write archive_logs"),
+        ("{name: AIRFLOW__CROSSWIND__INFRA_RETRIES, value: many}", "which is 'many'; write an integer"),
+    ],
+)
+def test_a_variable_that_the_executor_would_not_read_or_refuse_is_refused(variable: str, fix: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        read_values(f"image: x\nscheduler: {{env: [{variable}]}}\n", "v.yaml")
+    assert fix in str(refused.value)
+
+
+def test_an_option_of_the_executor_that_no_object_depends_on_may_come_from_a_config_map() -> None:
+    source = "{configMapKeyRef: {name: a, key: b}}"
+    text = f"image: x\nscheduler: {{env: [{{name: AIRFLOW__CROSSWIND__INFRA_RETRIES, valueFrom: {source}}}]}}\n"
+    assert read_values(text, "v.yaml").scheduler.env
+
+
+class ReadOptions(dict[str, Any]):
+    """Options by section that record which of them are read by name."""
+
+    def __init__(self, options: dict[str, Any], section: str = "", read: set[tuple[str, str]] | None = None) -> None:
+        super().__init__(options)
+        self.section, self.read = section, set() if read is None else read
+
+    def get(self, key: str, default: Any = None) -> Any:
+        if not self.section:
+            return ReadOptions(super().get(key, {}), key, self.read)
+        self.read.add((self.section, key))
+        return super().get(key, default)
+
+
+@pytest.mark.parametrize("logs", ["archive", "none"])
+def test_each_option_that_shapes_an_object_is_refused_as_a_variable(logs: str) -> None:
+    values = read_values(f"image: x\nlogs: {{to: {logs}}}\nreaper: {{namespaces: [a]}}\n", "v.yaml")
+    recorder = ReadOptions({})
+    assert render(values.model_copy(update={"config": recorder}))
+    # Network policies open the ports of the bundles' addresses; they search variables for addresses too.
+    assert recorder.read - {("dag_processor", "dag_bundle_config_list")} <= FOLLOWED
+    assert {("crosswind", "queues"), ("crosswind", "workload_delivery"), ("api", "port")} <= recorder.read

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.configuration import AirflowConfigParser
 from airflow.policies import hookimpl
 from airflow.providers.cncf.kubernetes.get_provider_info import get_provider_info as stock_provider_info
 from airflow.settings import get_policy_plugin_manager
 
+from crosswind.deploy.executor_options import OPTION_KINDS, option_problems
 from crosswind.engine.losses import LossChoice, LossPolicy
 from crosswind.errors import ConfigError
 from crosswind.provider import config, get_provider_info
@@ -276,3 +278,71 @@ def test_a_wrong_sidecars_file_is_reported_with_the_line(tmp_path: Path, text: s
     with pytest.raises(ConfigError, match=r"\[crosswind\] sidecars_file cannot be used") as raised:
         settings(sidecars_file=str(file))
     assert problem in str(raised.value)
+
+
+SAMPLES = (
+    "true",
+    "F",
+    "maybe",
+    "",
+    "0",
+    "7",
+    "-1",
+    "2.0",
+    "1.5",
+    "text",
+    "secret",
+    "args",
+    "Secret",
+    "never",
+    "Always",
+)
+CHECKED_ELSEWHERE = {
+    "after_losses",
+    "async_client_factory",  # with another executor it is in order
+    "bytecode_volume",
+    "client_factory",
+    "delete_option_kwargs",
+    "kube_client_request_args",
+    "queues",
+    "sidecars_file",  # a path in the scheduler's pod
+    "ui_scripts",  # read by API servers
+}
+"""Options whose values have a shape of their own, or that the executor does not read."""
+
+
+@pytest.fixture(scope="module")
+def airflow_parser() -> AirflowConfigParser:
+    return AirflowConfigParser()
+
+
+def refused_at_start(parser: AirflowConfigParser, section: str, option: str, value: str) -> bool:
+    parser.clear()
+    parser.read_dict({section: {option: value}})
+    try:
+        read_settings(parser, "7")
+    except ConfigError as error:
+        return f"[{section}] {option}" in str(error)
+    return False
+
+
+def test_values_files_know_the_options_of_the_installed_providers() -> None:
+    assert set(OPTION_KINDS["kubernetes_executor"]) == set(STOCK)
+    assert set(OPTION_KINDS["crosswind"]) == set(get_provider_info()["config"]["crosswind"]["options"])
+
+
+@pytest.mark.parametrize(
+    ("section", "option"),
+    [
+        (section, option)
+        for section, kinds in OPTION_KINDS.items()
+        for option in kinds
+        if option not in CHECKED_ELSEWHERE
+    ],
+)
+def test_values_files_accept_the_values_that_the_executor_accepts_at_its_start(
+    airflow_parser: AirflowConfigParser, section: str, option: str
+) -> None:
+    for value in SAMPLES:
+        problems = [*option_problems(section, option, value)]
+        assert bool(problems) is refused_at_start(airflow_parser, section, option, value), (value, problems)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from crosswind.deploy.addresses import port_number
+from crosswind.deploy.executor_options import option_problems
 from crosswind.deploy.secrecy import is_secret_option
 from crosswind.types import Json
 
@@ -18,8 +19,14 @@ FOLLOWED = {
     ("logging", "trigger_log_server_port"),
     ("metrics", "statsd_port"),
     ("metrics", "statsd_prefix"),
+    ("crosswind", "archive_logs"),
+    ("crosswind", "queues"),
+    ("crosswind", "warm"),
+    ("crosswind", "workload_delivery"),
+    ("kubernetes_executor", "delete_worker_pods"),
+    ("kubernetes_executor", "delete_worker_pods_on_failure"),
 }
-"""Options whose values the rendered ports, probes, Services and network policies use."""
+"""Options whose values the rendered ports, probes, Services, network policies, namespaces and permissions use."""
 
 _REFUSED = {
     ("core", "executor"): "write executor: in the values file",
@@ -73,6 +80,8 @@ def _option_problems(section: str, option: str, value: Json) -> Iterator[str]:
         yield f"has {place} = {value}, where probes and other pods do not reach it; leave it out"
     elif (section, option) in _PORTS and not _is_port(value):
         yield f"has {place} = {value}, which is no port; write a number from 1024 to 65535"
+    elif problems := [*option_problems(section, option, value)]:
+        yield from (f"has {place}, which {problem}" for problem in problems)
     else:
         yield from _text_problems(place, str(value))
 
@@ -100,4 +109,7 @@ def variable_problems(variable: Mapping[str, Json]) -> Iterator[str]:
         yield f"has {variable['name']}, which contradicts the rendered objects; {fix}"
     elif (section, option) in FOLLOWED:
         fix = f"write config: {{{section}: {{{option}: ...}}}}"
-        yield f"has {variable['name']}, which ports and probes do not follow; {fix}"
+        yield f"has {variable['name']}, which the rendered objects do not follow; {fix}"
+    else:
+        problems = option_problems(section, option, variable.get("value"))
+        yield from (f"has {variable['name']}, which {problem}" for problem in problems)

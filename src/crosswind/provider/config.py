@@ -16,7 +16,7 @@ from crosswind.errors import ConfigError
 from crosswind.provider.config_reader import STOCK_SECTION, AirflowConf, ConfigReader
 from crosswind.provider.options import OPTIONS, STOCK_DEFAULTS
 from crosswind.provider.warm_config import read_shared_secret, read_warm
-from crosswind.settings import ArchiveSettings, EngineSettings, KubeSettings
+from crosswind.settings import ARCHIVE_MODES, WORKLOAD_DELIVERIES, ArchiveSettings, EngineSettings, KubeSettings
 from crosswind.sidecars.catalog import KNOWN
 from crosswind.sidecars.shutdown import ShutdownSettings
 from crosswind.sidecars.user_catalog import parse_sidecars
@@ -176,7 +176,7 @@ def _engine(reader: ConfigReader, executor_id: str, queues: Mapping[str, QueueSe
     return EngineSettings(
         executor_id=executor_id,
         namespaces=_namespaces(reader, queues),
-        workload_delivery=reader.choice("workload_delivery", ("secret", "args"), "crosswind"),
+        workload_delivery=reader.choice("workload_delivery", WORKLOAD_DELIVERIES, "crosswind"),
         secret_batch=reader.positive("secret_batch", 64, "crosswind"),
         max_requests=max(0, reader.number("pod_creation_max_concurrency", 0)) or _DEFAULT_MAX_REQUESTS,
         launch_timeout=reader.seconds("launch_timeout", 300.0),
@@ -211,7 +211,7 @@ def _archive_days(reader: ConfigReader) -> float:
 
 
 def _archive(reader: ConfigReader) -> ArchiveSettings | None:
-    mode = reader.choice("archive_logs", ("auto", "always", "never"), "crosswind")
+    mode = reader.choice("archive_logs", ARCHIVE_MODES, "crosswind")
     settings = ArchiveSettings(
         folder=reader.text("base_log_folder", section="logging"),
         spare=mode == "auto",
