@@ -101,6 +101,14 @@ def test_explain_prints_the_explanation() -> None:
     assert "Decides which tasks run" in ran.output
 
 
+@pytest.mark.parametrize("options", [["--explain"], ["--helm-values"], ["--explain", "--helm-values"]])
+def test_a_folder_is_refused_where_nothing_would_be_written_to_it(tmp_path: Path, options: list[str]) -> None:
+    ran = crosswind("render", EXAMPLES / "minimal.yaml", "-o", tmp_path / "manifests", *options)
+    assert ran.exit_code == 2
+    assert f"{options[0]} prints only: leave out --output" in ran.output
+    assert not (tmp_path / "manifests").exists()
+
+
 def test_objects_are_printed_as_json_for_programs(tmp_path: Path) -> None:
     ran = CliRunner().invoke(main, ["render", str(EXAMPLES / "minimal.yaml"), "--output", "json"])
     objects = json.loads(ran.stdout)

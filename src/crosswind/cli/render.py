@@ -54,6 +54,7 @@ def render(values: str, folder: Path | None, explain: bool, diff: bool, helm_val
     from crosswind.deploy import tree
 
     as_json = str(folder) == "json"
+    _refuse_unused_output(folder, explain=explain, helm_values=helm_values and not as_json)
     folder = None if as_json else folder
     parsed = read(values, folder)
     objects = tree.render(parsed)
@@ -73,6 +74,13 @@ def render(values: str, folder: Path | None, explain: bool, diff: bool, helm_val
         removed = _write(folder, _marked(tree.files(objects)))
         suffix = f", {removed} removed" if removed else ""
         click.echo(f"{counted(len(objects), 'object')} written to {folder}{suffix}")
+
+
+def _refuse_unused_output(folder: Path | None, *, explain: bool, helm_values: bool) -> None:
+    """Refuse ``--output`` beside an option that only prints: nothing would be written, and nothing would say so."""
+    if folder and (explain or helm_values):
+        option = "--explain" if explain else "--helm-values"
+        raise click.UsageError(f"{option} prints only: leave out --output {folder}, or write: {option} > FILE")
 
 
 def _explain(values: Values, objects: list[RenderedObject]) -> None:

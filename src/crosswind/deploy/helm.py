@@ -5,18 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from crosswind.deploy import meshes
+from crosswind.deploy import dag_files, meshes
 from crosswind.deploy.airflow_config import derived_options
+from crosswind.deploy.pod_specs import CONTAINER_SECURITY, identity_labels, pod_security
+from crosswind.deploy.rbac_objects import identity_annotations
+from crosswind.deploy.statsd_exporter import pod_user
 from crosswind.deploy.value_sections import (
     BundleDags,
     ComponentValues,
     GitSyncDags,
+    IdentityValues,
+    ImageDags,
     VolumeDags,
     VolumeLogs,
     WorkersValues,
 )
 from crosswind.deploy.values import Values
 from crosswind.deploy.volume_claims import claim_name
+from crosswind.deploy.worker_template import UNMOVED
 from crosswind.types import Manifest
 
 __all__ = ["helm_values", "inexpressible"]
@@ -29,25 +35,17 @@ _KEYS = {
 }
 """The keys that the chart's Secrets have."""
 
-_POD_SECURITY = {
-    "runAsNonRoot": True,
-    "runAsUser": 50000,
-    "runAsGroup": 0,
-    "fsGroup": 0,
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
-_CONTAINER_SECURITY = {
-    "allowPrivilegeEscalation": False,
-    "readOnlyRootFilesystem": True,
-    "capabilities": {"drop": ["ALL"]},
-}
 _TMP: Manifest = {
     "extraVolumes": [{"name": "tmp", "emptyDir": {}}],
     "extraVolumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - a folder in the pod
 }
 """With a read-only root file system the chart mounts no volume for temporary files."""
 
-_SECURITY = {"securityContexts": {"pod": _POD_SECURITY, "container": _CONTAINER_SECURITY}}
+
+_DAGS_FOLDER = "/opt/airflow/dags"
+"""The chart's default."""
+
+_GIT_SYNC_USER = 65533
 
 
 def helm_values(values: Values) -> Manifest:
@@ -59,7 +57,7 @@ def helm_values(values: Values) -> Manifest:
         "defaultAirflowRepository": repository,
         "defaultAirflowTag": tag,
         **({"defaultAirflowDigest": digest} if digest else {}),
-        "images": {"airflow": {"pullPolicy": values.image_pull_policy}, "migrationsWaitTimeout": 600},
+        "images": _images(values),
         "executor": values.executor,
         # The chart grants permissions to launch pods only to executors that it knows by name.
         "rbac": {"create": True},
@@ -70,12 +68,11 @@ def helm_values(values: Values) -> Manifest:
         "config": _config(values),
         "postgresql": {"enabled": False},
         "redis": {"enabled": False},
-        "scheduler": {**_program(values, values.scheduler), **_pods(values, calls_kubernetes=True)},
-        "apiServer": {**_program(values, values.api_server), **_pods(values, calls_kubernetes=True)},
-        "dagProcessor": {**_program(values, values.dag_processor), **_pods(values)},
+        "scheduler": _program(values, values.scheduler, calls_kubernetes=True),
+        "apiServer": {**_program(values, values.api_server, calls_kubernetes=True), **_user_management(values)},
+        "dagProcessor": _program(values, values.dag_processor, reads_dags=True),
         "triggerer": {
-            **_program(values, values.triggerer),
-            **_pods(values),
+            **_program(values, values.triggerer, reads_dags=True),
             "enabled": values.triggerer.replicas > 0,
             "persistence": {"enabled": False},
         },
@@ -100,10 +97,9 @@ def inexpressible(values: Values) -> Iterator[str]:
     yield from _in_other_namespaces(values)
 
 
-def _has_efs_volume(values: Values) -> bool:
-    return isinstance(values.dags, VolumeDags) or (
-        isinstance(values.logs, VolumeLogs) and values.logs.volume.efs is not None
-    )
+def _has_new_volume(values: Values) -> bool:
+    parts = (values.dags, values.logs)
+    return any(part.volume.claim is None for part in parts if isinstance(part, VolumeDags | VolumeLogs))
 
 
 _LACKS: tuple[tuple[Callable[[Values], bool], str], ...] = (
@@ -132,7 +128,30 @@ _LACKS: tuple[tuple[Callable[[Values], bool], str], ...] = (
         lambda values: values.secrets.store is not None,
         "Secrets are not fetched; apply secrets/ of the manifests beside the chart.",
     ),
-    (_has_efs_volume, "EFS volumes are not created; apply volumes/ of the manifests beside the chart."),
+    (_has_new_volume, "Volumes and claims are not created; apply volumes/ of the manifests before the chart."),
+    (
+        lambda values: values.create_namespaces,
+        "Namespaces and their Pod Security levels are not created; apply 00-namespace-*.yaml of the manifests first.",
+    ),
+    (lambda values: values.delivery != "kubectl", "It has no annotations for Argo CD or Flux, such as sync waves."),
+    (lambda values: values.web.admin is not None, "The first user is not created: run airflow users create."),
+    (
+        lambda values: values.pgbouncer.config is not None,
+        "There is no PgBouncer; apply pgbouncer/ and rbac/*pgbouncer* of the manifests beside the chart.",
+    ),
+    (
+        lambda values: values.metrics.alerts,
+        "There are no alert rules; apply monitoring/ of the manifests beside the chart.",
+    ),
+    (
+        lambda values: values.workers.admission_policy,
+        "Task pods are not limited to Secrets of their own: the policy of the manifests would refuse the chart's pods,"
+        " which read the database's Secret.",
+    ),
+    (
+        lambda values: bool(values.pods.priority_class or values.migrations.priority_class),
+        "The migration Job has no priority class.",
+    ),
     (
         lambda values: "@" in values.image,
         "Workers cannot have an image by digest: images.pod_template takes a tag only.",
@@ -211,73 +230,128 @@ def _config(values: Values) -> Manifest:
     return config
 
 
-def _program(values: Values, own: ComponentValues) -> Manifest:
-    program: Manifest = {"replicas": own.replicas, "resources": own.resources, **_SECURITY}
+def _program(
+    values: Values, own: ComponentValues, *, calls_kubernetes: bool = False, reads_dags: bool = False
+) -> Manifest:
+    program: Manifest = {"replicas": own.replicas, "resources": own.resources, **_security(values)}
     if own.replicas > 1:
         program["podDisruptionBudget"] = {"enabled": True, "config": {"maxUnavailable": 1}}
-    return {**program, **_service_account(own), **_pod_values(values, own)}
+    mesh_annotations = meshes.pod_annotations(values, calls_kubernetes=calls_kubernetes)
+    program |= {
+        "labels": meshes.pod_labels(values) | identity_labels(own),
+        "podAnnotations": {**mesh_annotations, **values.pods.annotations, **own.annotations},
+    }
+    return {**program, **_service_account(own), **_pod_values(values, own, reads_dags=reads_dags)}
 
 
-def _service_account(own: ComponentValues | WorkersValues) -> Manifest:
-    return {"serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": own.aws_role}}} if own.aws_role else {}
+def _security(values: Values, *, read_only_root: bool = True) -> Manifest:
+    container = {**CONTAINER_SECURITY, "readOnlyRootFilesystem": read_only_root}
+    return {"securityContexts": {"pod": pod_security(values), "container": container}}
 
 
-def _pod_values(values: Values, own: ComponentValues | WorkersValues) -> Manifest:
+def _service_account(own: IdentityValues) -> Manifest:
+    annotations = identity_annotations(own)
+    return {"serviceAccount": {"annotations": annotations}} if annotations else {}
+
+
+def _pod_values(values: Values, own: ComponentValues | WorkersValues, *, reads_dags: bool = False) -> Manifest:
+    # The chart itself fetches or mounts all DAG files but those of bundles.
+    bundled = reads_dags and isinstance(values.dags, BundleDags)
+    volumes, mounts = (dag_files.volumes(values), dag_files.mounts(values)) if bundled else ([], [])
     parts = {
         "nodeSelector": {**values.pods.node_selector, **own.node_selector},
         "tolerations": [*values.pods.tolerations, *own.tolerations],
-        "env": [*values.pods.env, *own.env],
-        "extraVolumes": [*_TMP["extraVolumes"], *values.pods.volumes, *own.volumes],
-        "extraVolumeMounts": [*_TMP["extraVolumeMounts"], *values.pods.volume_mounts, *own.volume_mounts],
+        "env": [*(dag_files.environment(values) if bundled else ()), *values.pods.env, *own.env],
+        "extraVolumes": [*_TMP["extraVolumes"], *volumes, *values.pods.volumes, *own.volumes],
+        "extraVolumeMounts": [*_TMP["extraVolumeMounts"], *mounts, *values.pods.volume_mounts, *own.volume_mounts],
         "affinity": own.affinity,
         "priorityClassName": own.priority_class or values.pods.priority_class,
     }
     return {key: part for key, part in parts.items() if part}
 
 
-def _pods(values: Values, *, calls_kubernetes: bool = False) -> Manifest:
-    return {
-        "labels": meshes.pod_labels(values),
-        "podAnnotations": meshes.pod_annotations(values, calls_kubernetes=calls_kubernetes),
-    }
-
-
 def _workers(values: Values) -> Manifest:
     own, meshed = values.workers, values.mesh.workers
+    mesh_labels = meshes.pod_labels(values) if meshed else meshes.unmeshed_labels(values)
+    mesh_annotations = meshes.unmeshed_annotations(values)
+    if meshed:
+        mesh_annotations = meshes.pod_annotations(values, calls_kubernetes=own.launch_pods)
     return {
         "resources": own.resources,
-        "labels": meshes.pod_labels(values) if meshed else meshes.unmeshed_labels(values),
-        "podAnnotations": meshes.pod_annotations(values) if meshed else meshes.unmeshed_annotations(values),
-        **_SECURITY,
-        **_pod_values(values, own),
+        "labels": mesh_labels | identity_labels(own),
+        "podAnnotations": {**UNMOVED, **mesh_annotations, **values.pods.annotations, **own.annotations},
+        **_security(values, read_only_root=own.read_only_root),
+        **_pod_values(values, own, reads_dags=True),
         **_service_account(own),
     }
 
 
 def _migrations(values: Values) -> Manifest:
+    own = values.migrations
+    pod = _pod_values(values, own)
+    pod.pop("priorityClassName", None)
     # As a Helm hook the Job would deadlock with Argo CD, Flux and --wait: hooks run after the pods that wait for it.
-    job: Manifest = {"useHelmHooks": False, "applyCustomEnv": False, "resources": values.migrations.resources}
-    job |= {**_SECURITY, **_TMP, "annotations": meshes.pod_annotations(values)}
+    job: Manifest = {"useHelmHooks": False, "applyCustomEnv": False, "resources": own.resources}
+    job |= {**_security(values), **pod, **_service_account(own)}
+    job |= {
+        "labels": meshes.pod_labels(values) | identity_labels(own),
+        "annotations": {**meshes.pod_annotations(values), **values.pods.annotations, **own.annotations},
+    }
     if values.in_main_wait:
         job["command"] = ["crosswind", "wrap", "--mesh", values.mesh.kind, "--", "/entrypoint"]
     return job
 
 
+def _user_management(values: Values) -> Manifest:
+    """Return Flask AppBuilder's file. The chart expands it as a template."""
+    if values.web.auth != "fab":
+        return {}
+    return {"apiServerConfig": values.web.fab_config.replace("{{", "{{ `{{` }}")}
+
+
+def _images(values: Values) -> Manifest:
+    images: Manifest = {"airflow": {"pullPolicy": values.image_pull_policy}, "migrationsWaitTimeout": 600}
+    others = {"statsd": values.metrics.image if values.metrics.statsd else ""}
+    others["gitSync"] = values.dags.image if isinstance(values.dags, GitSyncDags) else ""
+    return images | {name: _repository_and_tag(image) for name, image in others.items() if image}
+
+
+def _repository_and_tag(image: str) -> dict[str, str]:
+    """Return an image as the chart joins it: REPOSITORY:TAG, where a digest is split at its colon too."""
+    repository, tag, digest = _image(image)
+    if digest:
+        repository, _, tag = image.rpartition(":")
+    return {"repository": repository, "tag": tag}
+
+
 def _statsd(values: Values) -> Manifest:
-    return {"podAnnotations": meshes.unmeshed_annotations(values)} if values.mesh.kind == "linkerd" else {}
+    if not values.metrics.statsd:
+        return {}
+    statsd: Manifest = {"securityContexts": {"pod": pod_user(values), "container": CONTAINER_SECURITY}}
+    if values.mesh.kind == "linkerd":
+        statsd["podAnnotations"] = meshes.unmeshed_annotations(values)
+    return statsd
 
 
 def _dags(values: Values) -> Manifest:
     match values.dags:
-        case VolumeDags(volume=volume):
-            return {"persistence": {"enabled": True, "existingClaim": claim_name(values, "dags", volume)}}
+        case ImageDags(path=path):
+            return {} if path == _DAGS_FOLDER else {"mountPath": path}
+        case VolumeDags(volume=volume, path=path):
+            folder = {} if path == _DAGS_FOLDER else {"mountPath": path}
+            return {**folder, "persistence": {"enabled": True, "existingClaim": claim_name(values, "dags", volume)}}
         case GitSyncDags() as dags:
             secret = {"sshKeySecret" if dags.ssh else "credentialsSecret": dags.secret} if dags.secret else {}
             git = {"enabled": True, "repo": dags.repo, "ref": dags.ref, "subPath": dags.subdir, "depth": dags.depth}
-            return {"gitSync": {**git, "period": dags.period, **secret}}
+            return {"gitSync": {**git, "period": dags.period, **secret, "securityContexts": _git_sync_security(values)}}
         case BundleDags():
             return {}
-    return {}
+
+
+def _git_sync_security(values: Values) -> Manifest:
+    """Return the security of git-sync, which adds its user to /etc/passwd under the chart."""
+    user = {} if values.platform == "openshift" else {"runAsUser": _GIT_SYNC_USER}
+    return {"container": {**user, **CONTAINER_SECURITY, "readOnlyRootFilesystem": False}}
 
 
 def _logs(values: Values) -> Manifest:

@@ -9,7 +9,15 @@ from crosswind.deploy.value_sections import ArchiveLogs, IdentityValues
 from crosswind.deploy.values import Values
 from crosswind.types import Manifest
 
-__all__ = ["executor_rules", "launcher_rules", "lease_rules", "log_rules", "rbac", "reaper_rules"]
+__all__ = [
+    "executor_rules",
+    "identity_annotations",
+    "launcher_rules",
+    "lease_rules",
+    "log_rules",
+    "rbac",
+    "reaper_rules",
+]
 
 _GROUP = "rbac.authorization.k8s.io"
 _ACCOUNTS = {
@@ -150,13 +158,13 @@ def _accounts(values: Values) -> Iterator[RenderedObject]:
 def _account(values: Values, component: str, reason: str, namespace: str) -> RenderedObject:
     section = getattr(values, "workers" if component == "worker" else component.replace("-", "_"), None)
     manifest = new(values, "v1/ServiceAccount", named(values, component), component, namespace=namespace)
-    if isinstance(section, IdentityValues) and (annotations := _identity(section)):
+    if isinstance(section, IdentityValues) and (annotations := identity_annotations(section)):
         manifest["metadata"]["annotations"] = annotations
     manifest["automountServiceAccountToken"] = False  # pods that need the token request it themselves
     return RenderedObject(f"rbac/{_place(values, namespace)}{component}-service-account.yaml", reason, manifest)
 
 
-def _identity(section: IdentityValues) -> dict[str, str]:
+def identity_annotations(section: IdentityValues) -> dict[str, str]:
     """Return the annotation by which a cloud gives its identity to a service account's pods."""
     names = {
         "eks.amazonaws.com/role-arn": section.aws_role,

@@ -14,7 +14,7 @@ from crosswind.deploy.workload_objects import http_probe, service
 from crosswind.metrics import METRICS, prometheus_name
 from crosswind.types import Manifest
 
-__all__ = ["statsd"]
+__all__ = ["pod_user", "statsd"]
 
 _LABELLED = [metric for metric in METRICS if metric.label and metric.source == "crosswind"]
 _FOLDER = "/etc/statsd-exporter"
@@ -82,17 +82,19 @@ def _deployment(values: Values, data: Manifest) -> Manifest:
         "serviceAccountName": named(values, "statsd"),
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            **({} if values.platform == "openshift" else {"runAsUser": 65534}),
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": pod_user(values),
         **scheduling(values, PodValues()),
         "containers": [_container(values)],
         "volumes": [{"name": "mappings", "configMap": {"name": named(values, "statsd")}}],
     }
     match = {"matchLabels": selector(values, "statsd")}
     return {"replicas": 1, "selector": match, "template": {"metadata": metadata, "spec": spec}}
+
+
+def pod_user(values: Values) -> Manifest:
+    """Return the exporter's user. On OpenShift the namespace's range determines it."""
+    user = {} if values.platform == "openshift" else {"runAsUser": 65534}
+    return {"runAsNonRoot": True, **user, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
 def _container(values: Values) -> Manifest:

@@ -18,7 +18,10 @@ from crosswind.deploy.pod_specs import (
 from crosswind.deploy.values import Values
 from crosswind.types import Manifest
 
-__all__ = ["worker_pod", "workers"]
+__all__ = ["UNMOVED", "worker_pod", "workers"]
+
+UNMOVED = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
+"""A task whose pod is moved to another node starts again from the beginning."""
 
 
 def workers(values: Values) -> Iterator[RenderedObject]:
@@ -40,9 +43,7 @@ def worker_pod(values: Values) -> Manifest:
     if meshed:
         mesh_annotations = meshes.pod_annotations(values, calls_kubernetes=own.launch_pods)
     annotations = {
-        # A task whose pod is moved to another node starts again from the beginning.
-        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
-        "karpenter.sh/do-not-disrupt": "true",
+        **UNMOVED,
         **mesh_annotations,
         **values.pods.annotations,
         **own.annotations,
