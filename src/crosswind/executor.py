@@ -25,6 +25,7 @@ from crosswind.engine.column_text import storable
 from crosswind.engine.engine import Engine
 from crosswind.engine.priority_queue import PriorityQueue
 from crosswind.engine.queue_limits import QueueLimits
+from crosswind.engine.sealed_workload import deployment_label
 from crosswind.engine.state import (
     LOCAL_EXECUTOR_PREFIX,
     WORKER_LABEL,
@@ -102,6 +103,8 @@ class KubernetesExecutor(BaseExecutor):
         self._database = AirflowMetadataDatabase(None)
         self._refusal = ""
         self._executor_id = ""
+        self._pod_labels: Mapping[str, str] = WORKER_LABEL
+        """Of all its pods; one mapping for all tasks."""
         self._token_lifetime = 0.0
         self._current: dict[WorkloadKey, Workload] = {}
         """The workloads that the engine has, by key."""
@@ -145,6 +148,8 @@ class KubernetesExecutor(BaseExecutor):
             self.log.info("%s", sentence)
         for problem in settings.warm_problems:
             self.log.error("All tasks start cold: %s", problem)
+        own = {**team_label(self.team_name or ""), **deployment_label(settings.engine.warm_secret)}
+        self._pod_labels = {**WORKER_LABEL, **own}
         self._token_lifetime = settings.engine.token_lifetime
         renew = functools.partial(renew_token, self.jwt_generator, self._token_lifetime)
         composer = settings.composer(config.pod_mutation())
@@ -330,7 +335,7 @@ class KubernetesExecutor(BaseExecutor):
             queue=queue,
             ti_id=ti_id,
             airflow_version=airflow_version,
-            labels={**WORKER_LABEL, **team_label(self.team_name or "")},
+            labels=self._pod_labels,
         )
 
     def _payload(self, item: ExecutorWorkload, subject: str) -> WorkerPayload:

@@ -18,13 +18,15 @@ from crosswind.engine.housekeeping import Housekeeper
 from crosswind.engine.log_archiver import LogArchiver
 from crosswind.engine.pod_cleanup import PodCleaner
 from crosswind.engine.pod_composer import PodComposer
-from crosswind.engine.state import RunStage, Workload
+from crosswind.engine.sealed_workload import deployment_label
+from crosswind.engine.state import WORKER_LABEL, RunStage, Workload
 from crosswind.engine.sweep import LeftoverSweep
 from crosswind.engine.worker_pod import WorkerSettings, WorkerTask
 from crosswind.engine.workload_secrets import SECRET_LABELS
 from crosswind.kube.client import Client
 from crosswind.settings import ArchiveSettings, EngineSettings
 from deadlines import scaled
+from kubelocal.storage.selectors import parse_labels
 
 
 class Database:
@@ -37,8 +39,8 @@ class Database:
     def live_executors(self) -> list[str]:
         return ["7"]
 
-    def orphaned_workloads(self, _: Any) -> dict[str, Any]:
-        return {}
+    def orphaned_workloads(self, pods: Any, _: Any) -> dict[str, Any]:
+        return dict.fromkeys(pods)
 
 
 class Api:
@@ -256,7 +258,7 @@ async def test_a_sweep_that_fails_for_the_same_reason_is_reported_once(caplog: p
 
 async def test_a_callback_that_is_being_adopted_gets_no_second_run() -> None:
     class Callbacks(Database):
-        def orphaned_workloads(self, pods: Any) -> dict[str, Any]:
+        def orphaned_workloads(self, pods: Any, _: Any) -> dict[str, Any]:
             task = WorkerTask("dag", "callback", "c", 1, "c")
             return {uid: Workload("callback c", task, 0.0, None, exit_decides=True) for uid in pods}
 
@@ -290,3 +292,96 @@ async def test_a_sweep_that_fails_is_repeated_soon_and_ever_later() -> None:
     await housekeeper._sweep()
     assert housekeeper._sweep_at - asyncio.get_running_loop().time() > 290
     assert housekeeper._failed_sweeps == 0
+
+
+class SharedNamespace:
+    """An API server with pods and Secrets of several deployments in one namespace; it evaluates label selectors."""
+
+    def __init__(self, pods: list[dict[str, Any]], secrets: list[dict[str, Any]]) -> None:
+        self.objects = {"pods": pods, "secrets": secrets}
+
+    async def list_mapped(self, resource: Any, take: Callable[[Any], Any], *, labels: str, **_: Any) -> Any:
+        return SimpleNamespace(items=[take(item) for item in self._selected(resource, labels)])
+
+    async def list(self, resource: Any, *, labels: str, **_: Any) -> Any:
+        return SimpleNamespace(items=self._selected(resource, labels))
+
+    def _selected(self, resource: Any, labels: str) -> list[dict[str, Any]]:
+        requirements = parse_labels(labels)
+        found = self.objects[resource.plural]
+        return [item for item in found if all(met(item["metadata"]["labels"]) for met in requirements)]
+
+
+class RowsOf(Database):
+    """A database that knows the tasks of some pods; all of them have ended."""
+
+    def __init__(self, *known: str) -> None:
+        super().__init__()
+        self.known = known
+
+    def orphaned_workloads(self, pods: Any, ours: Any) -> dict[str, Any]:
+        return {uid: None for uid in pods if uid in self.known or uid in ours}
+
+
+STATES: dict[str, dict[str, Any]] = {
+    "pending": {"phase": "Pending"},
+    "running": {"phase": "Running", "containerStatuses": [{"name": "base", "state": {"running": {}}}]},
+    "ended": {"phase": "Failed", "containerStatuses": [{"name": "base", "state": {"terminated": {"exitCode": 1}}}]},
+}
+OURS, THEIRS = b"our secret", b"their secret"
+
+
+def deployed(owner: str, secret: bytes, **labels: str) -> dict[str, dict[str, Any]]:
+    """Return a pod in each state, and a Secret whose pods wait for a quota, by their names."""
+    own = {"kubernetes_executor": "True", "airflow-worker": owner, **WORKER_LABEL, **deployment_label(secret), **labels}
+    objects = {state: leftover(state, own, "a") | {"status": status} for state, status in STATES.items()}
+    return objects | {"secret": leftover("secret", {**own, **SECRET_LABELS}, "a")}
+
+
+async def swept_twice(
+    objects: dict[str, dict[str, Any]], secret: bytes, database: Database, team: str = ""
+) -> set[str]:
+    """Return what two sweeps of executor 7 hand to the cleaner."""
+    settings = EngineSettings("7", namespaces=("a",), warm_secret=secret, team=team)
+    pods = [item for name, item in objects.items() if name != "secret"]
+    api: Any = SharedNamespace(pods, [objects["secret"]])
+    put: dict[str, Any] = {}
+    cleaner: Any = SimpleNamespace(put=lambda item: put.setdefault(item.name, item))
+    sweep = LeftoverSweep(api, RecordedLifecycle(), settings, database, cleaner, worker_namespaces(settings, database))
+    for _ in range(2):
+        await sweep.sweep()
+    return set(put)
+
+
+@pytest.mark.parametrize("owner", ["5", "7"])
+@pytest.mark.parametrize("secret", [OURS, b""])
+async def test_nothing_of_another_deployment_in_the_namespace_is_touched(owner: str, secret: bytes) -> None:
+    """``owner``: the id of its scheduler; this one's is 7. Its database, of which ours knows nothing, numbers alike."""
+    assert await swept_twice(deployed(owner, THEIRS), secret, RowsOf()) == set()
+
+
+@pytest.mark.parametrize("owner", ["5", "7"])
+async def test_leftovers_of_this_deployment_are_cleaned_up_also_when_their_rows_were_deleted(owner: str) -> None:
+    assert await swept_twice(deployed(owner, OURS), OURS, RowsOf()) == {"pending", "ended", "secret"}
+
+
+async def test_pods_of_former_versions_are_cleaned_up_if_the_database_knows_their_tasks() -> None:
+    without_label = deployed("5", b"")
+    assert await swept_twice(without_label, OURS, RowsOf()) == {"secret"}
+    assert await swept_twice(without_label, OURS, RowsOf("pending", "ended")) == {"pending", "ended", "secret"}
+
+
+@pytest.mark.parametrize("team", ["", "blue"])
+async def test_pods_of_other_teams_are_cleaned_up_by_these_teams_executors(team: str) -> None:
+    of_blue = deployed("5", OURS, **{"crosswind/team": "blue"})
+    swept = await swept_twice(of_blue, OURS, RowsOf("pending", "ended"), team)
+    assert swept == ({"pending", "ended", "secret"} if team else set())
+
+
+async def test_a_pod_whose_task_has_not_ended_in_the_database_is_left_for_its_adoption() -> None:
+    api, put = Api(), list[Any]()
+    sweep = sweep_of(api, SimpleNamespace(put=put.append), database=RowsOf())
+    for _ in range(2):
+        await sweep.sweep()
+    assert put == []
+    assert not api.requests

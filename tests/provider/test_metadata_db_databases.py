@@ -243,8 +243,18 @@ def test_pods_that_wait_are_wanted_while_their_row_waits_or_runs(session: Sessio
     pods = {str(one["id"]): {"task_instance_id": str(one["id"])} for one in (*wanted, *unwanted)}
     gone = str(uuid.uuid4())
     pods |= {gone: {"task_instance_id": gone}, "odd": {"task_instance_id": "not an id"}, "bare": {}}
-    found = AirflowMetadataDatabase(ME).orphaned_workloads(pods)
-    assert found == dict.fromkeys([*(str(one["id"]) for one in unwanted), gone])
+    database, ended = AirflowMetadataDatabase(ME), [str(one["id"]) for one in unwanted]
+    assert database.orphaned_workloads(pods, ()) == dict.fromkeys(ended), "others are of another deployment"
+    assert database.orphaned_workloads(pods, pods.keys()) == dict.fromkeys([*ended, gone, "odd", "bare"])
+
+
+def test_the_pod_of_an_earlier_try_need_not_start(session: Session) -> None:
+    retried = row("running")
+    add_tasks(session, [retried])
+    database, pods = AirflowMetadataDatabase(ME), {"earlier": {"task_instance_id": str(retried["id"])}}
+    assert database.orphaned_workloads(pods, ()) == {}
+    database.reschedule([task(retried)])
+    assert database.orphaned_workloads(pods, ()) == {"earlier": None}
 
 
 def add_callbacks(session: Session, *states: str) -> dict[str, uuid.UUID]:
@@ -263,8 +273,9 @@ def test_callbacks_whose_end_is_not_known_are_adopted_by_their_pods(session: Ses
     pods |= {"gone": {"dag_id": "d", "task_id": "callback", "run_id": str(uuid.uuid4())}}
     pods |= {"a test": {"dag_id": "connection-test", "task_id": "c", "run_id": str(uuid.uuid4())}}
     database = AirflowMetadataDatabase(ME, lambda subject, payload: payload + subject.encode())
-    found = database.orphaned_workloads(pods)
+    found = database.orphaned_workloads(pods, ("gone", "a test"))
     assert {name for name, workload in found.items() if workload is None} == {"success", "failed", "gone", "a test"}
+    assert database.orphaned_workloads(pods, ()).keys() == rows.keys(), "others are of another deployment"
     adopted = found["queued"]
     assert adopted is not None
     assert (str(adopted.key), adopted.ref, adopted.exit_decides) == (

@@ -19,6 +19,7 @@ from crosswind.engine.housekeeping import Housekeeper
 from crosswind.engine.lifecycle import RunLifecycle
 from crosswind.engine.orphan_watch import OrphanWatch
 from crosswind.engine.request_queue import AimdLimit, RequestQueue
+from crosswind.engine.sealed_workload import deployment_label
 from crosswind.engine.state import (
     WORKER_LABEL,
     AdoptionRequest,
@@ -220,6 +221,8 @@ class PodAdopter:
         self._watcher = watcher
         self._housekeeper = housekeeper
         self._namespaces = namespaces
+        own = {"airflow-worker": label_value(settings.executor_id), **deployment_label(settings.warm_secret)}
+        self._own_labels = own
         self._requested = asyncio.Event()
         self._watches: dict[str, OrphanWatch] = {}
         self._failing: set[str] = set()
@@ -476,11 +479,11 @@ class PodAdopter:
                 self._end(run, RunResult(failed=False, message="ended while its pod could not be looked for"))
 
     async def _relabel(self, run: WorkerRun) -> None:
-        """Set our label. The patch names the uid, so that it never labels a new pod of the same name."""
+        """Set our labels. The patch names the uid, so that it never labels a new pod of the same name."""
         if run.pod_gone:
             run.adoption = None
             return
-        metadata = {"uid": run.uid, "labels": {"airflow-worker": label_value(self._settings.executor_id)}}
+        metadata = {"uid": run.uid, "labels": self._own_labels}
         try:
             await self._client.patch(PODS, run.name, {"metadata": metadata}, namespace=run.namespace)
         except (NotFound, Conflict):  # it is gone; on a conflict another pod has its name

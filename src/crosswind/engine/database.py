@@ -84,11 +84,15 @@ class MetadataDatabase(Protocol):
         """Return how many times in a row the cluster has taken the pods of tasks; those with none are left out."""
         ...
 
-    def orphaned_workloads(self, pods: Mapping[str, Mapping[str, str]]) -> Mapping[str, Workload | None]:
+    def orphaned_workloads(
+        self, pods: Mapping[str, Mapping[str, str]], ours: Collection[str]
+    ) -> Mapping[str, Workload | None]:
         """Return what the database knows of the pods of dead executors, given as annotations by uid.
 
-        A workload: no other component reports its end, so its pod must be adopted. None: the pod need not start. Pods
-        that are left out belong to somebody else.
+        A workload: no other component reports its end, so its pod must be adopted. None: its end is recorded, and the
+        pod need not start. Pods that are left out must not be touched: their tasks have not ended, or the database does
+        not know their ids, because they belong to another deployment. ``ours``: uids of pods of this deployment, for
+        which an unknown id means that the row was deleted.
         """
         ...
 

@@ -21,6 +21,7 @@ from crosswind.engine.pod_composer import PodComposer
 from crosswind.engine.priority_queue import PriorityQueue
 from crosswind.engine.quota_wait import QuotaWaitList
 from crosswind.engine.request_queue import AimdLimit, RequestQueue
+from crosswind.engine.sealed_workload import deployment_label
 from crosswind.engine.state import RunStage, WaitReason, WorkerRun
 from crosswind.engine.workload_secrets import (
     SECRET_LIMIT,
@@ -83,6 +84,11 @@ class Launcher:
         self._lifecycle = lifecycle
         self._registry = lifecycle.registry
         self._settings = settings
+        self._secret_labels = {
+            "airflow-worker": label_value(settings.executor_id),
+            **team_label(settings.team),
+            **deployment_label(settings.warm_secret),
+        }
         self._claim = claim
         self._pending = PriorityQueue[WorkerRun]()
         self._has_pending = asyncio.Event()
@@ -218,13 +224,15 @@ class Launcher:
         users = {unique_id: mints[unique_id] for unique_id in first}
         batch = SecretBatch(name, namespace, _now(), users, pending=True)
         self._registry.secrets.add(batch)
-        labels = {"airflow-worker": label_value(self._settings.executor_id), **team_label(self._settings.team)}
         mounting = [by_unique_id[unique_id] for unique_id in first]
         workloads = (mounted_workload(as_pod(run.manifest)) for run in mounting)
         shim = any(workload is not None and workload.shim for workload in workloads)
         for run in mounting:
             run.secret, run.payload = name, None
-        self._prepared[namespace, name] = workload_secret(name, namespace, first, labels, shim=shim), mounting
+        self._prepared[namespace, name] = (
+            workload_secret(name, namespace, first, self._secret_labels, shim=shim),
+            mounting,
+        )
         self._requests.put(batch, max(run.workload.priority for run in mounting))
 
     # --- creating -----------------------------------------------------------------------------------------------------

@@ -15,7 +15,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-__all__ = ["MOST_BYTES", "deployment_scope", "new_nonce", "open_sealed", "pod_key", "seal"]
+from crosswind.pods.naming import DEPLOYMENT_LABEL
+
+__all__ = ["MOST_BYTES", "deployment_label", "deployment_scope", "new_nonce", "open_sealed", "pod_key", "seal"]
 
 MOST_BYTES = 100_000
 """The largest workload that is sealed: all annotations of a pod together may have 262,144 bytes."""
@@ -37,6 +39,11 @@ def pod_key(shared_secret: bytes, nonce: str) -> bytes:
 def deployment_scope(shared_secret: bytes, team: str = "") -> str:
     """Return a label's value that the pods of one deployment, and of one team in it, have in common."""
     return _derive(shared_secret, team.encode(), _SCOPE_PURPOSE, 8).hex()
+
+
+def deployment_label(shared_secret: bytes) -> dict[str, str]:
+    """Return the label of the worker pods and workload Secrets of one deployment, {} without a secret."""
+    return {DEPLOYMENT_LABEL: deployment_scope(shared_secret)} if shared_secret else {}
 
 
 def seal(payload: bytes, key: bytes, uid: str) -> str:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from crosswind.engine.database import MetadataDatabase
 from crosswind.engine.lifecycle import RunLifecycle
-from crosswind.engine.sealed_workload import deployment_scope
+from crosswind.engine.sealed_workload import deployment_label, deployment_scope
 from crosswind.engine.state import (
     LOCAL_EXECUTOR_PREFIX,
     WORKER_LABEL,
@@ -36,7 +36,7 @@ from crosswind.kube.resources import PODS, SECRETS
 from crosswind.kube.retry import is_transient
 from crosswind.pods.fields import as_pod
 from crosswind.pods.kept_logs import log_outlives_pod
-from crosswind.pods.naming import label_value, team_label
+from crosswind.pods.naming import DEPLOYMENT_LABEL, label_value, team_label
 from crosswind.pods.verdict import Verdict, judge
 from crosswind.settings import EngineSettings
 from crosswind.types import Manifest, ObjectMeta, Pod
@@ -65,12 +65,17 @@ class _Orphan:
     started: bool
     annotations: Mapping[str, str]
     owner: str
+    ours: bool
+    """Whether its label says that this deployment created or adopted it."""
 
 
 class LeftoverSweep:
     """Sweeps the namespaces of an executor: pods and Secrets of dead executors, and stray ones of its own.
 
     It also sweeps those that its configuration does not name and in which it, or an executor before it, had pods.
+
+    Another deployment may share a namespace. Its executors look dead, because the database does not know them, or have
+    the ids of this deployment's. So a label or the database must say that an object belongs to this deployment.
     """
 
     def __init__(
@@ -89,6 +94,8 @@ class LeftoverSweep:
         self._database = database
         self._cleaner = cleaner
         self._namespaces = namespaces
+        self._deployment = deployment_label(settings.warm_secret).get(DEPLOYMENT_LABEL)
+        """The value of the label on this deployment's objects; None: they have no such label."""
         self._unreadable: set[str | None] = set()
         """Namespaces that may not be read, each reported once."""
         self._waiting_pods: WarmRequests | None = None
@@ -203,6 +210,8 @@ class LeftoverSweep:
             return None
         if verdict.started and not verdict.over:
             return None
+        if (metadata.get("labels") or {}).get(DEPLOYMENT_LABEL) != self._deployment:
+            return None  # all that this executor created or adopted has the label
         stray = self._as_ended_run(as_pod(pod), verdict)
         if not verdict.over:
             stray.delete_in_any_case()
@@ -211,22 +220,29 @@ class LeftoverSweep:
     # --- pods of dead executors ---------------------------------------------------------------------------------------
 
     async def _sweep_orphans(self, namespace: str | None, live: set[str]) -> None:
-        """Clean up or adopt pods of dead executors that have ended, or that need not start."""
+        """Clean up or adopt pods of dead executors that have ended, or that need not start.
+
+        An ended pod stays until the database has the end of its task: before that, the pod is the only proof of it, and
+        without the pod the executor that adopts the task would run it again.
+        """
         others = ",".join(sorted({*live, label_value(self._settings.executor_id)}))
         selector = f"{_worker_selector()},airflow-worker notin ({others}),airflow_executor_done!=True"
+        selector += f",{self._team_selector()}"
         pods = (await self._client.list_mapped(PODS, self._orphan, namespace=namespace, labels=selector)).items
         orphans = {orphan.run.uid: orphan for orphan in pods if orphan is not None}
         if not orphans:
             return
         annotations = {uid: orphan.annotations for uid, orphan in orphans.items()}
-        workloads = await call_blocking(self._database.orphaned_workloads, annotations)
-        for uid, orphan in orphans.items():
-            if (workload := workloads.get(uid)) is not None:
+        ours = {uid for uid, orphan in orphans.items() if orphan.ours}
+        workloads = await call_blocking(self._database.orphaned_workloads, annotations, ours)
+        for uid, workload in workloads.items():
+            orphan = orphans[uid]
+            if workload is not None:
                 if not self._is_adopting(workload):
                     self._lifecycle.request_adoption([_adoption_request(workload, orphan)])
             elif orphan.over:
                 self._hand_over(uid, orphan.run)
-            elif uid in workloads and not orphan.started:
+            elif not orphan.started:
                 orphan.run.delete_in_any_case()
                 self._hand_over(uid, orphan.run)
 
@@ -243,8 +259,10 @@ class LeftoverSweep:
         annotations = metadata.get("annotations") or {}
         if verdict.started and not verdict.over and "task_instance_id" in annotations:
             return None
-        owner = (metadata.get("labels") or {}).get("airflow-worker", "")
-        return _Orphan(self._as_ended_run(as_pod(pod), verdict), verdict.over, verdict.started, annotations, owner)
+        labels = metadata.get("labels") or {}
+        ours = self._deployment is not None and labels.get(DEPLOYMENT_LABEL) == self._deployment
+        run = self._as_ended_run(as_pod(pod), verdict)
+        return _Orphan(run, verdict.over, verdict.started, annotations, labels.get("airflow-worker", ""), ours)
 
     def _as_ended_run(self, pod: Pod, verdict: Verdict) -> WorkerRun:
         metadata, archive = pod["metadata"], self._settings.archive
@@ -272,7 +290,7 @@ class LeftoverSweep:
         selector = ",".join(f"{key}={value}" for key, value in SECRET_LABELS.items())
         selector += f",airflow-worker notin ({','.join(sorted(siblings))})" if siblings else ""
         selector += f",{self._team_selector()}"
-        secrets = await self._client.list_mapped(SECRETS, _sweepable_secret, namespace=namespace, labels=selector)
+        secrets = await self._client.list_mapped(SECRETS, self._sweepable_secret, namespace=namespace, labels=selector)
         unused = {secret for secret in secrets.items if secret is not None and secret not in self._registry.secrets}
         if unused:
             selector = "kubernetes_executor=True"
@@ -286,6 +304,12 @@ class LeftoverSweep:
             self._hand_over(secret, self._handed_over.get(secret, batch))
         elsewhere = {secret for secret in self._suspect_secrets if namespace not in (None, secret[0])}
         self._suspect_secrets = elsewhere | (unused - self._suspect_secrets)
+
+    def _sweepable_secret(self, secret: Manifest) -> tuple[str, str] | None:
+        metadata = secret["metadata"]
+        # One without the label is of an earlier version, which did not set it.
+        foreign = (metadata.get("labels") or {}).get(DEPLOYMENT_LABEL) not in (None, self._deployment)
+        return None if foreign or belongs_to_live_dag_test(metadata) else (metadata["namespace"], metadata["name"])
 
     def _team_selector(self) -> str:
         team = team_label(self._settings.team)
@@ -312,8 +336,3 @@ def belongs_to_live_dag_test(metadata: ObjectMeta) -> bool:
         return False
     created = datetime.datetime.fromisoformat(metadata["creationTimestamp"])
     return datetime.datetime.now(datetime.UTC) - created < _DAG_TEST_MAX_AGE
-
-
-def _sweepable_secret(secret: Manifest) -> tuple[str, str] | None:
-    metadata = secret["metadata"]
-    return None if belongs_to_live_dag_test(metadata) else (metadata["namespace"], metadata["name"])

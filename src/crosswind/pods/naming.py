@@ -16,6 +16,7 @@ from crosswind.types import Json
 
 __all__ = [
     "CLAIM_LABEL",
+    "DEPLOYMENT_LABEL",
     "MAX_LENGTH",
     "POOL_LABEL",
     "QUEUE_LABEL",
@@ -35,6 +36,9 @@ MAX_LENGTH = 63
 
 QUEUE_LABEL = "crosswind/queue"
 """Label, and annotation where the label's value is shortened, with the task's queue; stock has none."""
+
+DEPLOYMENT_LABEL = "crosswind/deployment"
+"""Equal for the pods and Secrets of one deployment. Several may share a namespace and number schedulers alike."""
 
 POOL_LABEL = "crosswind/pool"
 """The fingerprint of a pod that waits; gone as soon as it is claimed, or is about to be deleted."""

@@ -23,6 +23,7 @@ from airflow.models.connection_test import ACTIVE_STATES, ConnectionTestRequest
 from airflow.models.dagbag import DBDagBag
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
+from airflow.models.taskinstancehistory import TaskInstanceHistory
 from airflow.utils.session import create_session
 from airflow.utils.sqlalchemy import UtcDateTime
 from airflow.utils.state import CallbackState, TaskInstanceState
@@ -290,8 +291,10 @@ class AirflowMetadataDatabase:
                 session.execute(update(Callback).where(still_queued).values(state=CallbackState.PENDING))
         return list(workloads)
 
-    def orphaned_workloads(self, pods: Mapping[str, Mapping[str, str]]) -> Mapping[str, Workload | None]:
-        """Return the callbacks that have not ended, and None for each pod that need not start.
+    def orphaned_workloads(
+        self, pods: Mapping[str, Mapping[str, str]], ours: Collection[str]
+    ) -> Mapping[str, Workload | None]:
+        """Return the callbacks that have not ended, and None for each pod whose workload has ended or was deleted.
 
         Core gives the task instances of a dead scheduler to another one, but not its callbacks. A connection test needs
         no adoption: its worker reports by itself, and core ends one that takes too long.
@@ -301,13 +304,17 @@ class AirflowMetadataDatabase:
             tasks = _states(session, TaskInstance.id, TaskInstance.state, task_ids)
             callbacks = _states(session, Callback.id, Callback.state, callback_ids)
             tests = _states(session, ConnectionTestRequest.id, ConnectionTestRequest.state, test_ids)
+            earlier = _earlier_tries(session, [ti_id for ti_id in task_ids.values() if ti_id not in tasks])
+        ids = {**task_ids, **callback_ids, **test_ids}
+        known = {*tasks, *earlier, *callbacks, *tests}
+        unfinished = {ti_id for ti_id, state in tasks.items() if state in _UNFINISHED}
+        unfinished |= {test_id for test_id, state in tests.items() if state in _UNFINISHED_TEST}
         workloads: dict[str, Workload | None] = {
-            uid: None for uid, ti_id in task_ids.items() if tasks.get(ti_id) not in _UNFINISHED
+            uid: None for uid in pods if ids.get(uid) not in unfinished and (uid in ours or ids.get(uid) in known)
         }
-        workloads |= {uid: None for uid, test_id in test_ids.items() if tests.get(test_id) not in _UNFINISHED_TEST}
         for uid, callback_id in callback_ids.items():
-            unfinished = callbacks.get(callback_id) in (CallbackState.QUEUED, CallbackState.RUNNING)
-            workloads[uid] = self._callback(callback_id, pods[uid]) if unfinished else None
+            if callbacks.get(callback_id) in (CallbackState.QUEUED, CallbackState.RUNNING):
+                workloads[uid] = self._callback(callback_id, pods[uid])
         return workloads
 
     def _callback(self, callback_id: UUID, annotations: Mapping[str, str]) -> Workload:
@@ -443,6 +450,12 @@ def _states(
     session: Session, column: InstrumentedAttribute[Any], state: InstrumentedAttribute[Any], ids: Mapping[str, UUID]
 ) -> dict[UUID, Any]:
     return {row[0]: row[1] for row in _rows(session, select(column, state), column, list(ids.values()))}
+
+
+def _earlier_tries(session: Session, ids: Sequence[UUID]) -> set[UUID]:
+    """Return those ids that task instances had before their current try: each try has its own."""
+    column = TaskInstanceHistory.task_instance_id
+    return {row[0] for row in _rows(session, select(column), column, ids)}
 
 
 def _server_column(address: str) -> str:
