@@ -346,3 +346,18 @@ def test_values_files_accept_the_values_that_the_executor_accepts_at_its_start(
     for value in SAMPLES:
         problems = [*option_problems(section, option, value)]
         assert bool(problems) is refused_at_start(airflow_parser, section, option, value), (value, problems)
+
+
+@pytest.mark.parametrize(
+    ("options", "secret"),
+    [
+        ({"jwt_secret": "tokens", "fernet_key": "fernet"}, b"tokens"),
+        ({"fernet_key": "fernet"}, b"fernet"),
+        ({"jwt_secret": "random", "jwt_private_key_path": "/keys/jwt.pem", "fernet_key": "fernet"}, b"fernet"),
+        ({}, b""),
+    ],
+)
+def test_the_secret_that_schedulers_share_is_one_that_all_processes_have(
+    options: dict[str, str], secret: bytes
+) -> None:
+    assert settings(**options).engine.warm_secret == secret

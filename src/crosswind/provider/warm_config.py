@@ -19,10 +19,14 @@ _POD_NAME_CALLABLES = ("airflow.utils.net.getfqdn", "socket.getfqdn", "socket.ge
 _SHARED_SECRETS = (("api_auth", "jwt_secret"), ("core", "fernet_key"))
 """Options that all schedulers have in common, and no worker needs."""
 
+_PRIVATE_KEY = "jwt_private_key_path"
+"""In [api_auth]. With it Airflow signs by this key, and ``jwt_secret`` has a random default in each process."""
+
 
 def read_shared_secret(reader: ConfigReader) -> bytes:
     """Return a secret that all schedulers share, b"" if there is none."""
-    options = (reader.text(option, section=section) for section, option in _SHARED_SECRETS)
+    signs_by_key = bool(reader.text(_PRIVATE_KEY, section="api_auth"))
+    options = (reader.text(option, section=section) for section, option in _SHARED_SECRETS[signs_by_key:])
     return next(filter(None, options), "").encode()
 
 
