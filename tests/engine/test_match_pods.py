@@ -53,9 +53,15 @@ def test_a_pod_of_the_stock_executor_matches_by_the_parts_of_its_key(
     assert bool(match_pods([pod(**annotations)], [request()])) is matches
 
 
-def test_a_pod_without_annotations_or_marked_as_done_does_not_match() -> None:
+def test_a_pod_without_annotations_does_not_match() -> None:
+    assert match_pods([{"metadata": {"name": "bare", "uid": "x"}}], [request(), request(unique_id=FIRST)]) == []
+
+
+@pytest.mark.parametrize(("unique_id", "matches"), [("", False), (FIRST, True)])
+def test_a_pod_that_is_marked_as_done_matches_only_by_the_id_of_the_try(unique_id: str, matches: bool) -> None:
+    """Earlier versions set the mark before Airflow knew of the end."""
     done = ours(labels={"airflow_executor_done": "True"})
-    assert match_pods([done, {"metadata": {"name": "bare", "uid": "x"}}], [request(unique_id=FIRST)]) == []
+    assert bool(match_pods([done], [request(unique_id=unique_id)])) is matches
 
 
 def test_a_pod_from_before_a_deferral_does_not_match_after_it() -> None:

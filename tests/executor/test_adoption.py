@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from airflow.models.taskinstance import TaskInstance
@@ -187,6 +188,40 @@ def test_pods_deleted_while_no_scheduler_watched_are_found_with_their_end(after:
     assert "32Mi" in reason
     after.until(lambda: not after.executor.running)
     assert good not in after.events
+
+
+@pytest.mark.parametrize("swept", [False, True])
+@pytest.mark.parametrize("deleted", ["False", "True"])
+def test_an_end_that_airflow_did_not_get_is_reported_by_the_next_scheduler(
+    after: Any, deleted: str, swept: bool
+) -> None:
+    """Core handles no event after the scheduler has ended. ``swept``: the next one sweeps before core adopts."""
+    after.set("kubernetes_executor", delete_worker_pods_on_failure=deleted)
+    after.script("while ! test -e /tmp/go; do sleep 0.1; done; exit 137")
+    former = after.scheduler(FORMER)
+    key = after.orphan("task", "running")
+    after.until(lambda: phases(after) == ["Running"])
+    go(after, after.pods()[0])
+    eventually(lambda: former._engine.figures()["ended"] and not former._engine.figures()["cleaning up"])
+    after.scheduler(NEW)
+    if swept:
+        sweep(after)
+    after.adopt(key)
+    assert "exit code 137" in after.failure(key)
+    assert after.rows("select id, state from task_instance") == [(after.ids[key], "failed")]
+    after.until(after.is_empty)
+    assert [pod["metadata"]["labels"]["airflow_executor_done"] for pod in after.pods()] == ["True"] * (
+        deleted == "False"
+    )
+
+
+def sweep(bench: Any) -> None:
+    """Have the new scheduler sweep, and wait until it has handled the pods of dead ones: it lists its own last."""
+    engine, own = bench.executor._engine, f"airflow-worker={NEW},airflow_executor_done"
+    eventually(lambda: engine._session)
+    engine._thread.post(engine._session._housekeeper.sweep_soon)
+    eventually(lambda: any(own in unquote(path) for _, path in bench.proxy.seen))
+    eventually(lambda: not engine.figures()["cleaning up"])
 
 
 def test_pods_are_listed_if_the_servers_history_does_not_reach_back_to_the_position(after: Any) -> None:

@@ -64,13 +64,15 @@ def sweep(bench: Any) -> None:
 
 
 @pytest.mark.parametrize(("code", "state"), [(0, "success"), (3, "failed")])
-@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("when", ["seen", "before", "after"])
 def test_the_next_scheduler_reports_the_end_of_a_callback(callbacks: Any, code: int, state: str, when: str) -> None:
-    """``when``: whether it ends before or after that scheduler starts."""
-    callbacks.script(f"sleep {2 if when == 'before' else 8}; exit {code}")
+    """``when``: whether it ends before or after that scheduler starts, or the first one sees it and cannot report."""
+    callbacks.script(f"sleep {8 if when == 'after' else 2}; exit {code}")
     scheduler(callbacks, 11)
     callback_id = queue(callbacks)
     callbacks.until(lambda: phases(callbacks) == ["Running"])
+    if when == "seen":
+        callbacks.until(lambda: callbacks.executor._engine.figures()["ended"])
     callbacks.end()
     callbacks.events.clear()
     if when == "before":

@@ -131,11 +131,12 @@ def _request_of(
 def _attempt_of(request: AdoptionRequest, pod: Pod) -> int | None:
     """Return which attempt of the request's workload a pod is, None if it is none of them."""
     metadata = pod["metadata"]
-    if (metadata.get("labels") or {}).get("airflow_executor_done") == "True":
-        return None
+    labels = metadata.get("labels") or {}
     if not request.unique_id:
-        return 0
-    task, claim = request.workload.task, (metadata.get("labels") or {}).get(CLAIM_LABEL)
+        # Several pods may have the same key, such as those before and after a deferral: the mark shows which is over.
+        return None if labels.get("airflow_executor_done") == "True" else 0
+    # The mark does not matter here: the id proves that the pod is of this very try, whose end is not recorded.
+    task, claim = request.workload.task, labels.get(CLAIM_LABEL)
     for attempt in range(_MAX_ATTEMPTS):
         unique_id = attempt_unique_id(request.unique_id, attempt)
         if claim == unique_id or (

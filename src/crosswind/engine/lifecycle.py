@@ -281,8 +281,10 @@ class RunLifecycle:
     # --- forget -------------------------------------------------------------------------------------------------------
 
     def settle(self, run: WorkerRun) -> None:
-        """Record that a run's end needs no (further) report."""
+        """Record that a run's end needs no (further) report, and have a pod cleaned up that was held for that."""
         run.settle()
+        if run.held and not run.pod_gone and self.parts is not None:
+            self._clean_up(run)
         self.forget_if_done(run)
 
     def pod_removed(self, run: WorkerRun) -> None:

@@ -1,5 +1,9 @@
 """Cleans up after ended runs: deletes their pods and Secrets, or keeps the pods and shuts their sidecars down.
 
+A pod whose end Airflow does not know is neither deleted nor marked as done. Until the end is settled, this scheduler
+may die: the next one then reports what the pod shows, and without the pod it would run the task again.
+``RunLifecycle.settle`` puts the run once more.
+
 ``PodCleaner.run`` owns two request queues. They end when it is cancelled; pods that are not cleaned up by then are
 found by the next session, or by the next scheduler's sweep.
 """
@@ -12,7 +16,7 @@ import logging
 from crosswind.engine.last_pod_state import last_pod_state
 from crosswind.engine.lifecycle import RunLifecycle
 from crosswind.engine.request_queue import AimdLimit, RequestQueue
-from crosswind.engine.state import PodDisposition, WorkerRun
+from crosswind.engine.state import LOCAL_EXECUTOR_PREFIX, PodDisposition, WorkerRun
 from crosswind.engine.workload_secrets import SecretBatch, secrets_of
 from crosswind.errors import ApiError, Conflict, CrosswindError, Forbidden, NotFound
 from crosswind.kube.client import Client
@@ -23,12 +27,12 @@ from crosswind.pods.naming import label_value
 from crosswind.settings import EngineSettings
 from crosswind.sidecars.shutdown import SidecarShutdown
 
-__all__ = ["PodCleaner", "must_delete"]
+__all__ = ["PodCleaner", "is_closed", "must_delete", "must_hold"]
 
 log = logging.getLogger(__name__)
 
 _DONE_PATCH = {"metadata": {"labels": {"airflow_executor_done": "True"}}}
-"""The label with which the stock executor marks a pod that no scheduler needs to look at again."""
+"""The label with which the stock executor marks a pod that no scheduler needs to look at again: its end is recorded."""
 
 _FIRST_RETRY_S, _MAX_RETRY_S = 2.0, 60.0
 
@@ -41,6 +45,21 @@ def must_delete(run: WorkerRun, settings: EngineSettings) -> bool:
     if run.revoked or run.disposition is PodDisposition.DELETE:
         return True
     return settings.delete_pods and (not run.failed or settings.delete_failed_pods)
+
+
+def must_hold(run: WorkerRun, settings: EngineSettings) -> bool:
+    """Return whether the pod of an ended run is the only proof of its end, so that it must not be deleted yet.
+
+    The worker of a task that ends with exit code 0 has reported the state by itself; a callback's has not.
+    """
+    if is_closed(run, settings) or run.disposition is not PodDisposition.BY_POLICY:
+        return False
+    return run.failed or run.workload.exit_decides
+
+
+def is_closed(run: WorkerRun, settings: EngineSettings) -> bool:
+    """Return whether no other executor will look at the pod of an ended run: none adopts what a ``dag.test`` leaves."""
+    return run.settled or settings.executor_id.startswith(LOCAL_EXECUTOR_PREFIX)
 
 
 class PodCleaner:
@@ -63,13 +82,17 @@ class PodCleaner:
         return len(self._deletions) + len(self._kept_pods)
 
     def put(self, item: WorkerRun | SecretBatch) -> None:
-        """Queue the pod of an ended run, or a Secret; a run whose pod is gone is ignored."""
-        if isinstance(item, WorkerRun) and item.pod_gone:
-            return
-        if isinstance(item, SecretBatch) or must_delete(item, self._settings):
+        """Queue the pod of an ended run, or a Secret; a run whose pod is gone is ignored, one to hold waits."""
+        if isinstance(item, SecretBatch):
             self._deletions.put(item)
-        else:
+        elif item.pod_gone:
+            return
+        elif not must_delete(item, self._settings):
             self._kept_pods.put(item)
+        elif must_hold(item, self._settings):
+            item.held = True
+        else:
+            self._deletions.put(item)
 
     async def wait_until_empty(self) -> None:
         """Wait until everything that was put is cleaned up."""
@@ -116,17 +139,25 @@ class PodCleaner:
         )
 
     async def _keep(self, run: WorkerRun) -> None:
-        """Shut a pod's sidecars down and label it as done: without the label the next scheduler would adopt it."""
+        """Shut a pod's sidecars down, and label it as done when its end is settled: nobody looks at it from then on."""
         try:
-            pod = await self._client.get(PODS, run.name, namespace=run.namespace)
-            if self._lifecycle.history is not None:
-                run.last_state = last_pod_state(as_pod(pod), run.asked)
-            if not await self._shutdown.end(pod):
-                log.warning("Pod %s is kept, and its sidecars still run; its Events say why", run.pod_path)
+            if not run.sidecars_ended:
+                await self._end_sidecars(run)
+            if not is_closed(run, self._settings):
+                run.held = True
+                return
             await self._client.patch(PODS, run.name, _DONE_PATCH, namespace=run.namespace)
         except (NotFound, Conflict):
             pass
         self._removed(run)
+
+    async def _end_sidecars(self, run: WorkerRun) -> None:
+        pod = await self._client.get(PODS, run.name, namespace=run.namespace)
+        if self._lifecycle.history is not None:
+            run.last_state = last_pod_state(as_pod(pod), run.asked)
+        if not await self._shutdown.end(pod):
+            log.warning("Pod %s is kept, and its sidecars still run; its Events say why", run.pod_path)
+        run.sidecars_ended = True
 
     def _removed(self, item: WorkerRun | SecretBatch) -> None:
         if isinstance(item, WorkerRun):

@@ -290,6 +290,10 @@ class WorkerRun:
     """Since when no watch has reported the pod, in monotonic seconds; None after one has."""
     log_on_volume: bool = False
     """Its worker writes the log onto a volume that outlives the pod."""
+    held: bool = False
+    """Its end is not settled, and the pod is left as it is until then. To the next scheduler it is the only proof."""
+    sidecars_ended: bool = False
+    """Its pod is kept, and needs nothing but the label that marks it as done."""
     log_stored: bool = False
     """Its log is stored, or storing it was given up."""
     adoption: AdoptionRequest | None = None
