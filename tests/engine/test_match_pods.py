@@ -5,6 +5,8 @@ import pytest
 from crosswind.engine.adoption import match_pods
 from crosswind.engine.state import AdoptionRequest, Workload, attempt_unique_id
 from crosswind.engine.worker_pod import WorkerTask, worker_name
+from crosswind.engine.workload_secrets import SecretWorkload, workload_volume
+from crosswind.provider.live_log import choose_pod
 from crosswind.types import Manifest
 
 FIRST = "0b6ae1a6-3a3e-4f4e-9c0e-1f6c5a3c2f11"
@@ -75,3 +77,21 @@ def test_the_last_attempt_matches_and_a_pod_that_stays_before_one_that_is_delete
     assert names([ours(1), ours(0)], request(unique_id=FIRST))[0][2] == 1
     assert names([ours(1, **leaving), ours(0)], request(unique_id=FIRST))[0][2] == 0
     assert names([ours(0, **leaving)], request(unique_id=FIRST))[0][2] == 0
+
+
+@pytest.mark.parametrize("attempt", [0, 1])
+@pytest.mark.parametrize("way", ["mount", "annotation", "claim"])
+def test_a_renamed_pod_matches_by_the_unique_id_that_it_carries(way: str, attempt: int) -> None:
+    unique_id = attempt_unique_id(FIRST, attempt)
+    renamed = pod("renamed", task_instance_id="id-1")
+    if way == "mount":
+        volume, _ = workload_volume(SecretWorkload("secret", unique_id))
+        renamed["spec"] = {"volumes": [volume]}
+    elif way == "annotation":
+        renamed["metadata"]["annotations"]["crosswind/unique-id"] = unique_id
+    else:
+        renamed["metadata"]["labels"] = {"crosswind/claim": unique_id}
+    assert names([renamed], request(unique_id=FIRST)) == [("id-1", "renamed", attempt)]
+    assert names([renamed], request(unique_id=LATER)) == []
+    newest = pod("newest", task_instance_id="id-1")
+    assert choose_pod([newest, renamed], unique_id) is renamed

@@ -23,7 +23,8 @@ from crosswind.engine.pod_composer import PodComposer
 from crosswind.engine.queues import QueueSettings
 from crosswind.engine.state import WORKER_LABEL, AdoptionRequest, RunStage, WorkerRun, Workload
 from crosswind.engine.watcher import WorkerWatcher
-from crosswind.engine.worker_pod import WorkerSettings, WorkerTask, worker_name
+from crosswind.engine.worker_pod import Delivery, WorkerSettings, WorkerTask, worker_name
+from crosswind.engine.workload_secrets import InlineWorkload, SecretWorkload
 from crosswind.settings import EngineSettings
 from deadlines import scaled
 
@@ -209,6 +210,24 @@ async def test_a_namespace_that_refuses_does_not_stop_the_adoption_in_the_others
         await until(lambda: "may be in namespaces that could not be searched: b: pods is forbidden" in caplog.text)
     assert lost.reason == "PodLost"
     assert kept.stage is RunStage.ADOPTING
+
+
+@pytest.mark.parametrize(
+    "delivery", [SecretWorkload("secret", "unique-task"), InlineWorkload("{}")], ids=["secret", "args"]
+)
+async def test_a_pod_that_a_mutation_hook_has_renamed_is_adopted(delivery: Delivery) -> None:
+    def rename(pod: dict[str, Any]) -> dict[str, Any]:
+        return pod | {"metadata": pod["metadata"] | {"name": f"prod-{pod['metadata']['name']}"[:63]}}
+
+    task, composer = a_task("task"), composing(mutate=rename)
+    made, state = composer.compose(Workload("task", task, 0.0, None), task, delivery), pod_of(task, "a")
+    metadata = state["metadata"] | {name: made["metadata"][name] for name in ("name", "annotations")}
+    pod = {**made, **state, "metadata": metadata, "spec": made["spec"]}
+    assert metadata["name"].startswith("prod-")
+    async with adopting(Api(pod), Database(), "a", composer=composer) as former:
+        run = former.request(task)
+        await until(lambda: adopted(run))
+    assert (run.name, run.unique_id) == (metadata["name"], task.unique_id)
 
 
 async def test_a_namespace_of_a_former_watch_that_refuses_does_not_stop_the_adoption() -> None:

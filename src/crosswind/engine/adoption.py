@@ -32,7 +32,7 @@ from crosswind.engine.state import (
 from crosswind.engine.warm_claim_patch import CLAIM_LABEL
 from crosswind.engine.watcher import WorkerWatcher
 from crosswind.engine.worker_namespaces import WorkerNamespaces
-from crosswind.engine.worker_pod import worker_name
+from crosswind.engine.worker_pod import unique_id_of, worker_name
 from crosswind.engine.workload_secrets import mounted_workload
 from crosswind.errors import Conflict, CrosswindError, NotFound
 from crosswind.event_loop import call_blocking
@@ -51,7 +51,7 @@ __all__ = ["PodAdopter", "match_pods", "may_have_pod"]
 log = logging.getLogger(__name__)
 
 _MAX_ATTEMPTS = 16
-"""Attempts of one workload whose pod names are compared."""
+"""Attempts of one workload whose unique ids and pod names are compared."""
 _PODS_PER_TURN = 100
 """Pods that are adopted before other tasks get the event loop: some milliseconds."""
 _POLL_S = 0.2
@@ -77,9 +77,10 @@ _LOST_MESSAGE = (
 def match_pods(pods: Iterable[Pod], requests: Iterable[AdoptionRequest]) -> list[tuple[AdoptionRequest, str, int]]:
     """Return the requests that have a pod, each with the uid of the pod launched last and the number of that attempt.
 
-    The task instance's id and the pod's name decide. A deferral changes the name, so that the pod before it does not
-    match. A clear while the task runs changes the id but not the name. The stock executor's pods carry the parts of
-    the key alone.
+    The task instance's id and the unique id that the pod carries decide; the pod's name ends with it, unless a
+    ``pod_mutation_hook`` has changed the name. A deferral changes the unique id, so that the pod before it does not
+    match. A clear while the task runs changes the task instance's id alone. The stock executor's pods carry the parts
+    of the key alone.
     """
     by_id = {request.ti_id: request for request in requests}
     by_key = {request.key: request for request in by_id.values()}
@@ -136,12 +137,10 @@ def _attempt_of(request: AdoptionRequest, pod: Pod) -> int | None:
         # Several pods may have the same key, such as those before and after a deferral: the mark shows which is over.
         return None if labels.get("airflow_executor_done") == "True" else 0
     # The mark does not matter here: the id proves that the pod is of this very try, whose end is not recorded.
-    task, claim = request.workload.task, labels.get(CLAIM_LABEL)
+    task, own = request.workload.task, unique_id_of(pod)
     for attempt in range(_MAX_ATTEMPTS):
         unique_id = attempt_unique_id(request.unique_id, attempt)
-        if claim == unique_id or (
-            claim is None and worker_name(replace(task, unique_id=unique_id)) == metadata["name"]
-        ):
+        if own == unique_id or worker_name(replace(task, unique_id=unique_id)) == metadata["name"]:
             return attempt
     return None
 
@@ -427,7 +426,7 @@ class PodAdopter:
             return
         metadata, mounted = pod["metadata"], mounted_workload(pod)
         claim = (metadata.get("labels") or {}).get(CLAIM_LABEL)
-        unique_id = claim or (mounted.key if mounted else attempt_unique_id(run.unique_id, attempt))
+        unique_id = unique_id_of(pod) or attempt_unique_id(run.unique_id, attempt)
         self._registry.replace_task(run, replace(run.task, unique_id=unique_id, executor_id=self._settings.executor_id))
         run.mark_created(_now())
         run.uid, run.attempt = metadata["uid"], attempt

@@ -13,13 +13,29 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from crosswind.engine.warm_secrets import WarmWorkload, shim_facts, warm_volumes
-from crosswind.engine.workload_secrets import SHIM_PATH, WORKLOAD_PATH, InlineWorkload, SecretWorkload, workload_volume
+from crosswind.engine.workload_secrets import (
+    SHIM_PATH,
+    WORKLOAD_PATH,
+    InlineWorkload,
+    SecretWorkload,
+    mounted_workload,
+    workload_volume,
+)
 from crosswind.errors import OverrideError, TemplateError
+from crosswind.pods.fields import annotations_of
 from crosswind.pods.merge import merge_pods
-from crosswind.pods.naming import bad_label, mesh_labels, pod_name, task_annotations, task_labels
+from crosswind.pods.naming import (
+    CLAIM_LABEL,
+    UNIQUE_ID_ANNOTATION,
+    bad_label,
+    mesh_labels,
+    pod_name,
+    task_annotations,
+    task_labels,
+)
 from crosswind.pods.node_tolerations import node_loss_tolerations
 from crosswind.sidecars.native import NATIVE_ANNOTATION, NATIVE_SINCE, make_native, native_requests
-from crosswind.types import Json, Manifest
+from crosswind.types import Json, Manifest, Pod
 
 __all__ = [
     "BASE",
@@ -31,6 +47,7 @@ __all__ = [
     "WorkerTask",
     "check_template",
     "check_worker",
+    "unique_id_of",
     "worker_name",
     "worker_namespace",
     "worker_pod",
@@ -164,8 +181,19 @@ def worker_pod(
 
 
 def worker_name(task: WorkerTask) -> str:
-    """Return the name of the task's pod, which depends on the task and the unique id alone."""
+    """Return the name of the task's pod, which depends on the task and the unique id alone.
+
+    A ``pod_mutation_hook`` may change it: ``unique_id_of`` knows the pod nevertheless.
+    """
     return pod_name(task.dag_id, task.task_id, task.unique_id)
+
+
+def unique_id_of(pod: Pod) -> str:
+    """Return the unique id of the run that a pod was created for, or claimed by; "" if only its name may show it."""
+    if claim := (pod["metadata"].get("labels") or {}).get(CLAIM_LABEL):
+        return claim
+    mounted = mounted_workload(pod)
+    return mounted.key if mounted is not None else annotations_of(pod).get(UNIQUE_ID_ANNOTATION, "")
 
 
 def worker_namespace(template: Manifest, override: Manifest | None, settings: WorkerSettings) -> str:
@@ -394,6 +422,8 @@ def _identify(pod: Manifest, order: _Order) -> Manifest:
     }
     if task.ti_id:
         annotations["task_instance_id"] = task.ti_id
+    if isinstance(order.workload, InlineWorkload):
+        annotations[UNIQUE_ID_ANNOTATION] = task.unique_id
     own = task_labels(
         **facts,
         try_number=task.try_number,

@@ -20,6 +20,7 @@ __all__ = [
     "MAX_LENGTH",
     "POOL_LABEL",
     "QUEUE_LABEL",
+    "UNIQUE_ID_ANNOTATION",
     "bad_label",
     "dns_label",
     "is_unique_id",
@@ -44,6 +45,9 @@ POOL_LABEL = "crosswind/pool"
 """The fingerprint of a pod that waits; gone as soon as it is claimed, or is about to be deleted."""
 CLAIM_LABEL = "crosswind/claim"
 """The unique id of the run that has claimed the pod, by which everything finds it: its name says nothing."""
+
+UNIQUE_ID_ANNOTATION = "crosswind/unique-id"
+"""The unique id of a pod that mounts no workload: its name may be changed by a ``pod_mutation_hook``."""
 
 APP_NAME = "airflow-worker"
 """Value of ``app.kubernetes.io/name`` unless the author sets another: to a mesh, all workers are one service."""

@@ -10,12 +10,12 @@ from airflow.configuration import conf
 from airflow.executors.base_executor import ExecutorConf
 from airflow.models.dag import DagModel
 
-from crosswind.engine.warm_claim_patch import CLAIM_LABEL
-from crosswind.engine.worker_pod import BASE, worker_namespace
+from crosswind.engine.worker_pod import BASE, unique_id_of, worker_namespace
 from crosswind.errors import ConfigError, CrosswindError, Forbidden, NotFound
 from crosswind.event_loop import run_in_own_loop
 from crosswind.kube.client import Client
 from crosswind.kube.resources import PODS
+from crosswind.pods.fields import as_pod
 from crosswind.pods.naming import task_labels
 from crosswind.provider import config
 from crosswind.settings import KubeSettings
@@ -82,10 +82,9 @@ def _namespaces(settings: config.ExecutorSettings, ti: Any) -> set[str | None]:
 
 
 def choose_pod(pods: Collection[Manifest], unique_id: str | None) -> Manifest | None:
-    """Return the pod of ``unique_id``, by its claim or the end of its name, else the newest; None without pods."""
+    """Return the pod of ``unique_id``, by what it carries or by its name, else the newest; None without pods."""
     for pod in pods:
-        claim = (pod["metadata"].get("labels") or {}).get(CLAIM_LABEL)
-        if unique_id and (claim == unique_id or str(pod["metadata"]["name"]).endswith(unique_id)):
+        if unique_id and (unique_id_of(as_pod(pod)) == unique_id or str(pod["metadata"]["name"]).endswith(unique_id)):
             return pod
     return max(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp")), default=None)
 
