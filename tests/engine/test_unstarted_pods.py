@@ -9,7 +9,16 @@ import pytest
 from tests.engine.recording import RecordedLifecycle
 
 from crosswind.engine.database import DatabaseState
-from crosswind.engine.state import ReportState, RunStage, RunTimes, SlotReleased, WorkerRun, Workload
+from crosswind.engine.state import (
+    PodClaim,
+    PodDisposition,
+    ReportState,
+    RunStage,
+    RunTimes,
+    SlotReleased,
+    WorkerRun,
+    Workload,
+)
 from crosswind.engine.unstarted_pods import UnstartedPodReconciler, decide_unstarted
 from crosswind.engine.worker_pod import WorkerTask
 from crosswind.event_loop import BlockingCallThread
@@ -32,8 +41,12 @@ def a_run(stage: RunStage = RunStage.CREATED, name: str = "u1", **fields: Any) -
         (a_run(), DatabaseState.SETTLED, "drop"),
         (a_run(), DatabaseState.SETTLED_AFTER_START, "release"),
         (a_run(), DatabaseState.DELETED, "drop"),
-        (a_run(), DatabaseState.RESTARTING, "restart"),
-        (a_run(), DatabaseState.UNSERIALIZED, "restart"),
+        (a_run(), DatabaseState.RESTARTING, "started"),
+        (a_run(), DatabaseState.UNSERIALIZED, "started"),
+        (a_run(attempt=1), DatabaseState.RESTARTING, "restart"),
+        (a_run(attempt=1, failed_claims=("claimed before",)), DatabaseState.RESTARTING, "restart"),
+        (a_run(claim=PodClaim("pool", "nonce", 0.0)), DatabaseState.RESTARTING, "started"),
+        (a_run(claim=PodClaim("pool", "nonce", 0.0, given_up=True)), DatabaseState.RESTARTING, "keep"),
         (a_run(RunStage.WAITING), DatabaseState.SETTLED, "drop"),
         (a_run(RunStage.WAITING), DatabaseState.SETTLED_AFTER_START, "drop"),
         (a_run(RunStage.WAITING), DatabaseState.RESTARTING, "restart"),
@@ -109,3 +122,21 @@ async def test_a_task_that_ended_unseen_frees_its_slot_once_and_keeps_its_pod() 
     assert list(lifecycle.registry.outbox) == [SlotReleased(run.workload) for run in runs]
     assert lifecycle.cleaned_up == []
     assert [run.revoked for run in runs] == [False, False]
+
+
+@pytest.mark.parametrize("claim", [None, PodClaim("pool", "nonce", 0.0), PodClaim("pool", "nonce", 0.0, alive=True)])
+@pytest.mark.parametrize("unseen_since", [None, 0.5])
+async def test_a_task_cleared_while_it_ran_unseen_keeps_its_pod_until_the_pod_ends(
+    claim: PodClaim | None, unseen_since: float | None
+) -> None:
+    lifecycle, database = RecordedLifecycle(), Database(DatabaseState.RESTARTING)
+    run = a_run(claim=claim, unseen_since=unseen_since)
+    lifecycle.registry.add(run)
+    reconciler = UnstartedPodReconciler(database, lifecycle, 0.0)  # type: ignore[arg-type]
+    thread = BlockingCallThread("test")
+    for _ in range(3):
+        await reconciler.compare(thread)
+    thread.close()
+    assert (run.stage, run.disposition) == (RunStage.RUNNING, PodDisposition.BY_POLICY)
+    assert run.unseen_since is not None, "the pod is read if the watch stays silent"
+    assert (lifecycle.cleaned_up, list(lifecycle.registry.outbox)) == ([], [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 from benchmarks.chaos.proxying import Fault, Proxy
 
+from crosswind.pods.kept_logs import lines_of
+from crosswind.provider.log_store import read_logs
 from crosswind.testing import Cluster
 
 pytestmark = pytest.mark.cluster
@@ -104,6 +107,24 @@ def test_the_pod_of_a_task_that_ran_unseen_is_kept_and_its_slot_is_free_at_once(
     (pod,) = faulty.pods()
     assert pod["metadata"]["labels"]["airflow_executor_done"] == "True"
     assert faulty.events == {}
+
+
+@pytest.mark.usefixtures("serialized")
+def test_a_task_cleared_while_it_runs_unseen_keeps_its_log_and_runs_again(faulty: Any) -> None:
+    """Its worker reached Airflow while the scheduler could not see pods, and ends by itself after the clear."""
+    faulty.script("echo said; sleep 16; exit 1")
+    faulty.proxy.fault = lambda method, path: 500 if method == "GET" and PODS.search(path.partition("?")[0]) else None
+    faulty.start()
+    key = faulty.queue()
+    faulty.until(lambda: [pod for pod in faulty.pods() if pod["status"].get("phase") == "Running"])
+    faulty.state(key, "restarting")
+    faulty.until(lambda: [pod for pod in faulty.pods() if pod["status"].get("phase") == "Failed"], 40)
+    faulty.proxy.fault = lambda method, path: None
+    assert faulty.until(lambda: faulty.events.get(key), 40)[0][0] == "success"
+    faulty.state(key, "scheduled")
+    faulty.until(faulty.is_empty, 40)
+    stored = [line for log in read_logs(uuid.UUID(faulty.ids[key])) for line in lines_of(log.content)]
+    assert stored[0] == "said"
 
 
 def test_deletions_are_retried_after_transient_errors(faulty: Any) -> None:

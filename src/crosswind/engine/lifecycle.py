@@ -169,6 +169,13 @@ class RunLifecycle:
             run.mark_running(_now())
             self.registry.secrets.mark_read(run.namespace, run.secret, run.unique_id)
 
+    def started_unseen(self, run: WorkerRun) -> None:
+        """Record that a pod has started although no watch has reported it; if none does soon, the pod is read."""
+        self.claim_alive(run)
+        self.base_started(run)
+        if run.unseen_since is None:  # the watch has reported the pod before it fell silent
+            run.unseen_since = _now()
+
     def pod_deleting(self, run: WorkerRun) -> None:
         """Read the log of a task whose pod somebody deletes while it runs: later it may be too late."""
         if self.parts is not None:
@@ -245,7 +252,7 @@ class RunLifecycle:
         self._not_newest(run)
 
     def restart(self, run: WorkerRun) -> None:
-        """Delete the pod of a task that was cleared before it began, so that the end of the run can be reported."""
+        """Delete the pod of a cleared task that it has not begun, so that the end of the run can be reported."""
         if run.stage is RunStage.CREATED and self.parts is not None:
             run.delete_in_any_case()
             self._clean_up(run)

@@ -2,7 +2,7 @@
 
 A worker that has started learns from its heartbeats that its task was cleared, marked or deleted, and ends by itself.
 While the watch is silent, such a worker may start and end unseen. Then the database shows that it has started, and its
-pod stays: it holds the log, and the settings decide what happens to it.
+pod stays until it ends by itself: it holds the log, and the settings decide what happens to it.
 
 ``UnstartedPodReconciler.run`` is one loop with a thread for its queries; both end when it is cancelled.
 """
@@ -31,11 +31,12 @@ _RUNS_PER_QUERY = 500
 _UNSTARTED = RunStage.ADOPTING, RunStage.WAITING, RunStage.CREATED
 
 
-def decide_unstarted(run: WorkerRun, state: DatabaseState) -> Literal["keep", "drop", "release", "restart"]:
+def decide_unstarted(run: WorkerRun, state: DatabaseState) -> Literal["keep", "drop", "release", "started", "restart"]:
     """Decide what happens to a run that has not ended, given what the database says.
 
-    ``drop``: delete the pod, report nothing. ``release``: free the slot, and leave the pod to the watch. ``restart``:
-    delete the pod, then report that the cleared task has ended.
+    ``drop``: delete the pod, report nothing. ``release``: free the slot, and leave the pod to the watch. ``started``:
+    the pod runs, or has run, unseen; its end is reported as that of any other. ``restart``: delete the pod, then report
+    that the cleared task has ended.
     """
     if run.revoked or run.stage is RunStage.ENDED:
         return "keep"
@@ -48,8 +49,18 @@ def decide_unstarted(run: WorkerRun, state: DatabaseState) -> Literal["keep", "d
     if state in (DatabaseState.SETTLED, DatabaseState.SETTLED_AFTER_START):
         return "drop"
     if state in (DatabaseState.RESTARTING, DatabaseState.UNSERIALIZED) and run.stage is not RunStage.ADOPTING:
-        return "restart"
+        return _of_cleared(run)
     return "keep"
+
+
+def _of_cleared(run: WorkerRun) -> Literal["keep", "started", "restart"]:
+    """Decide what happens to a run whose task was cleared while it ran, as the row says: some pod has started it."""
+    if not _may_have_started(run) or run.attempt:
+        # It may be an earlier pod that has asked Airflow to start the task. This one may wait for a node, and learns of
+        # nothing while it waits.
+        return "restart"
+    # A claim that is given up ends with its pod, whose deletion is under way.
+    return "keep" if run.claim is not None and run.claim.given_up else "started"
 
 
 def _may_have_started(run: WorkerRun) -> bool:
@@ -109,5 +120,8 @@ class UnstartedPodReconciler:
         elif decision == "release":
             log.info("The task of pod %s has ended before the pod was seen to start", run.pod_path)
             self._lifecycle.release_slot(run)
+        elif decision == "started":
+            log.info("The task of pod %s was cleared before the pod was seen to start", run.pod_path)
+            self._lifecycle.started_unseen(run)
         elif decision == "restart":
             self._lifecycle.restart(run)
