@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -271,6 +272,31 @@ def given_up() -> PodClaim:
 
 
 KILLED = {"terminated": {"exitCode": 143, "reason": "Error"}}
+
+
+@pytest.mark.parametrize(
+    ("pod", "stage", "relaunched"),
+    [
+        (a_pod(), RunStage.CREATED, True),
+        (a_pod({"waiting": {"reason": "ContainerCreating"}}), RunStage.CREATED, True),
+        (a_pod(phase="Failed"), RunStage.CREATED, True),
+        (a_pod(phase="Failed"), RunStage.RUNNING, False),
+        (a_pod(phase="Running"), RunStage.CREATED, False),
+        (a_pod({"running": {}}, "Running"), RunStage.RUNNING, False),
+        (a_pod(ended(3), "Failed"), RunStage.CREATED, False),
+        (a_pod(ended(137, "ContainerStatusUnknown"), "Failed"), RunStage.CREATED, False),
+        ({"metadata": a_pod()["metadata"]}, RunStage.CREATED, False),
+    ],
+)
+async def test_a_callback_gets_another_pod_where_its_pod_is_known_not_to_have_started(
+    watched: Watched, pod: dict[str, Any], stage: RunStage, relaunched: bool
+) -> None:
+    run = watched.run(stage)
+    run.workload = replace(run.workload, runs_task=False, exit_decides=True)
+    watched.send("DELETED", pod)
+    await until(lambda: run.stage is RunStage.ENDED)
+    assert run.result is not None
+    assert (run.failed, run.result.may_relaunch, run.result.loss) == (True, relaunched, "")
 
 
 async def test_base_of_a_claimed_pod_runs_before_its_task(watched: Watched) -> None:

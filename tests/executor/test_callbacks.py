@@ -12,6 +12,7 @@ from airflow.executors.workloads import BundleInfo, ExecuteCallback
 from airflow.executors.workloads.callback import CallbackDTO, CallbackFetchMethod
 
 from crosswind.executor import KubernetesExecutor
+from crosswind.kube.resources import PODS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(120)]
 
@@ -85,6 +86,37 @@ def test_the_next_scheduler_reports_the_end_of_a_callback(callbacks: Any, code: 
     assert reported[callback_id][0] == state
     callbacks.database("update callback set state = ?", state)
     callbacks.until(callbacks.is_empty)
+
+
+def test_a_callback_whose_pod_is_deleted_before_it_starts_gets_another_one(callbacks: Any) -> None:
+    callbacks.set("kubernetes_executor", pod_launch_failure_retries="1")
+    callbacks.script("true")
+    path = callbacks.folder / "template.yaml"
+    startable = path.read_text()
+    path.write_text(startable + "  nodeSelector: {disk: of-unobtainium}\n")
+    callbacks.start()
+    callback_id = queue(callbacks)
+    (pod,) = callbacks.until(callbacks.pods)
+    path.write_text(startable)
+    name = pod["metadata"]["name"]
+    callbacks.ask(lambda client: client.delete(PODS, name, namespace=callbacks.namespace, grace_period=0))
+    callbacks.until(lambda: callbacks.events)
+    assert {str(key): events[0][0] for key, events in callbacks.events.items()} == {callback_id: "success"}
+    callbacks.database("update callback set state = 'success'")
+    callbacks.until(callbacks.is_empty)
+
+
+def test_a_callback_that_fails_has_one_pod(callbacks: Any) -> None:
+    options = {"pod_launch_failure_retries": "3", "pod_launch_failure_excluded_container_reasons": ""}
+    callbacks.set("kubernetes_executor", delete_worker_pods="False", **options)
+    callbacks.script("exit 3")
+    callbacks.start()
+    queue(callbacks)
+    callbacks.until(lambda: callbacks.events)
+    assert [events[0][0] for events in callbacks.events.values()] == ["failed"]
+    callbacks.database("update callback set state = 'failed'")
+    callbacks.until(callbacks.is_empty)
+    assert phases(callbacks) == ["Failed"]
 
 
 def test_the_waiting_pod_of_a_callback_that_has_ended_or_was_deleted_is_deleted(callbacks: Any) -> None:

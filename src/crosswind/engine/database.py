@@ -27,6 +27,7 @@ class DatabaseState(enum.Enum):
     SETTLED_AFTER_START = "settled after start"
     """As SETTLED, and a worker has started it: its pod has run, and holds a log."""
     QUEUED = "queued"
+    """No worker has started it; a callback is QUEUED until its end is reported."""
     RUNNING = "running"
     RESTARTING = "restarting"
     """Cleared while it ran: on SUCCESS, Airflow runs it again."""

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Collection
+from dataclasses import replace
 from functools import partial
 
 from crosswind.engine.claim_outcome import unstarted_result
@@ -235,13 +236,10 @@ class WorkerWatcher:
         log.warning("Pod %s failed: %s", run.pod_path, message)
         if self._settings.log_tasks:
             log.warning("Pod %s was for %s", run.pod_path, run.task)
-        # A worker that had started may have asked Airflow to run the task, and a busy server may answer after its pod
-        # has gone. The row is then RUNNING for nobody, and refuses the next worker of the same try. So such a loss gets
-        # another try: its new id refuses the late request.
+        result = RunResult(failed=True, reason=verdict.reason, message=message, loss=loss)
         may_have_started = verdict.started or (verdict.state is BaseState.GONE and not deleted)
-        may_relaunch = not (loss and may_have_started)
-        result = RunResult(failed=True, reason=verdict.reason, message=message, may_relaunch=may_relaunch, loss=loss)
-        self._lifecycle.end(run, result)
+        may_relaunch = _may_relaunch(run, result, phase, may_have_started=may_have_started)
+        self._lifecycle.end(run, replace(result, may_relaunch=may_relaunch))
 
     async def _read_events(self, run: WorkerRun, pod: Pod) -> None:
         """Read the events of a failed pod for its record. The record does not wait for them."""
@@ -250,6 +248,20 @@ class WorkerWatcher:
 
     def _why(self, pod: AnyPod, *, deleted: bool = False) -> str:
         return why(pod, fatal=self._settings.fatal_reasons, deleted=deleted)
+
+
+def _may_relaunch(run: WorkerRun, result: RunResult, phase: str | None, *, may_have_started: bool) -> bool:
+    """Return whether another pod may run the same try, of which the database says that it has not begun.
+
+    ``phase``: of the pod as it was last seen; None for one that was never seen.
+    """
+    if run.workload.exit_decides:
+        # Airflow has a callback QUEUED until its end is reported, so that the pod alone shows whether it has begun.
+        return not may_have_started and run.stage is not RunStage.RUNNING and phase in ("Pending", "Failed")
+    # A worker that had started may have asked Airflow to run the task, and a busy server may answer after its pod has
+    # gone. The row is then RUNNING for nobody, and refuses the next worker of the same try. So such a loss gets another
+    # try: its new id refuses the late request.
+    return not (result.loss and may_have_started)
 
 
 def _infrastructure_prefix(verdict: Verdict) -> str:

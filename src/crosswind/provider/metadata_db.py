@@ -57,6 +57,11 @@ _DATABASE_STATES = {
     TaskInstanceState.RESTARTING: DatabaseState.RESTARTING,
 }
 
+_CALLBACK_STATES = {
+    CallbackState.QUEUED: DatabaseState.QUEUED,  # also while it runs: its worker reports nothing to Airflow
+    CallbackState.SUCCESS: DatabaseState.SETTLED,
+    CallbackState.FAILED: DatabaseState.SETTLED,
+}
 
 CALLBACK_TASK, CONNECTION_TEST_DAG = "callback", "connection-test"
 """Task and DAG in the annotations of pods whose workload is no task instance; their run is the id in the database."""
@@ -212,9 +217,8 @@ class AirflowMetadataDatabase:
         ids = [workload.ref.callback_id for workload in workloads]
         with create_session(scoped=False) as session:
             rows = {row[0]: row[1] for row in _rows(session, select(Callback.id, Callback.state), Callback.id, ids)}
-        ended = {CallbackState.SUCCESS: DatabaseState.SETTLED, CallbackState.FAILED: DatabaseState.SETTLED}
         return {
-            workload: ended.get(rows[workload.ref.callback_id], DatabaseState.RUNNING)
+            workload: _CALLBACK_STATES.get(rows[workload.ref.callback_id], DatabaseState.RUNNING)
             if workload.ref.callback_id in rows
             else DatabaseState.DELETED
             for workload in workloads
