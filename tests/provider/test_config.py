@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -217,6 +218,44 @@ def test_a_bad_value_is_reported_with_section_option_and_reason(values: dict[str
     with pytest.raises(ConfigError) as caught:
         settings(**values)
     assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e400", "1e10", "999999999999999"])
+@pytest.mark.parametrize(
+    "option", ["launch_timeout", "task_queued_timeout", "relist_interval", "settle_interval", "archive_days"]
+)
+def test_a_number_that_no_clock_can_count_is_refused(option: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^\[\w+\] {option} must be (at most \d+|greater than 0), is [^\n]+$"):
+        settings(**{option: value})
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"archive_days": "999999"}, "[crosswind] archive_days must be at most 365000, is 999999.0; 0 means for ever"),
+        ({"relist_interval": "inf"}, "[crosswind] relist_interval must be at most 1000000000, is inf"),
+        ({"secret_batch": "1" + 13 * "0"}, "[crosswind] secret_batch must be at most 1000000000000, is 10000000000000"),
+        ({"pod_launch_failure_retries": "-" + 13 * "1"}, "pod_launch_failure_retries must be at least -1000000000000"),
+        ({"node_loss_seconds": "9999999999"}, "node_loss_seconds: must be at most 1000000000, is 9999999999"),
+        ({"infra_retries": "9999999999"}, "infra_retries: must be at most 1000000000, is 9999999999"),
+        ({"queues": '{"q": {"node_loss_seconds": 9999999999}}'}, "q.node_loss_seconds: must be at most 1000000000"),
+        ({"delete_option_kwargs": '{"grace_period_seconds": 9999999999}'}, "whole number of seconds, is 9999999999"),
+        ({"kube_client_request_args": '{"_request_timeout": 1e400}'}, "_request_timeout must be seconds, or a pair"),
+        ({"kube_client_request_args": '{"_request_timeout": [5, Infinity]}'}, "(connect, read) seconds, is [5, inf]"),
+    ],
+)
+def test_an_amount_above_its_bound_is_reported_with_the_bound(values: dict[str, str], problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings(**values)
+    assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize("days", ["0", "0.5", "365000"])
+def test_logs_and_rows_stay_for_as_many_days_as_there_are_dates(days: str) -> None:
+    engine = settings(archive_days=days).engine
+    assert engine.archive is not None
+    assert engine.archive.days == engine.history_days == float(days)
+    assert datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=float(days))
 
 
 def test_all_problems_are_reported_at_once() -> None:

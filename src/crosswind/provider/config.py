@@ -13,7 +13,7 @@ from crosswind.engine.pod_composer import PodComposer
 from crosswind.engine.queues import QueueSettings, join_coordinators, parse_queues
 from crosswind.engine.worker_pod import WorkerSettings
 from crosswind.errors import ConfigError
-from crosswind.provider.config_reader import STOCK_SECTION, AirflowConf, ConfigReader
+from crosswind.provider.config_reader import MOST_SECONDS, STOCK_SECTION, AirflowConf, ConfigReader, is_positive
 from crosswind.provider.options import OPTIONS, STOCK_DEFAULTS
 from crosswind.provider.warm_config import read_shared_secret, read_warm
 from crosswind.settings import ARCHIVE_MODES, WORKLOAD_DELIVERIES, ArchiveSettings, EngineSettings, KubeSettings
@@ -193,21 +193,15 @@ def _engine(reader: ConfigReader, executor_id: str, queues: Mapping[str, QueueSe
         settle_interval=reader.seconds("settle_interval", 15.0),
         log_tasks=reader.flag("logs_task_metadata", False),
         archive=_archive(reader),
-        history_days=_archive_days(reader) if reader.flag("pod_history", True, "crosswind") else None,
+        history_days=reader.days("archive_days", 30.0) if reader.flag("pod_history", True, "crosswind") else None,
     )
 
 
 def _grace_period(reader: ConfigReader, value: object) -> int | None:
-    if value is None or (isinstance(value, int) and value >= 0):
+    if value is None or (isinstance(value, int) and 0 <= value <= MOST_SECONDS):
         return value
     description = f"grace_period_seconds must be a whole number of seconds, is {value!r}"
     return reader.add_problem(STOCK_SECTION, "delete_option_kwargs", description, None)
-
-
-def _archive_days(reader: ConfigReader) -> float:
-    """Return the days for which logs and the rows of pods stay; 0 for ever."""
-    days = reader.text("archive_days", "30", "crosswind")
-    return 0.0 if days == "0" else reader.seconds("archive_days", 30.0)
 
 
 def _archive(reader: ConfigReader) -> ArchiveSettings | None:
@@ -216,7 +210,7 @@ def _archive(reader: ConfigReader) -> ArchiveSettings | None:
         folder=reader.text("base_log_folder", section="logging"),
         spare=mode == "auto",
         limit=reader.positive("archive_limit", 10 * 1024 * 1024, "crosswind"),
-        days=_archive_days(reader),
+        days=reader.days("archive_days", 30.0),
     )
     is_remote = reader.flag("remote_logging", False, "logging")
     return None if mode == "never" or (mode == "auto" and is_remote) else settings
@@ -253,9 +247,9 @@ def _timeouts(reader: ConfigReader, value: object) -> tuple[float, float]:
     match value:
         case None:
             return _DEFAULT_CONNECT_TIMEOUT_S, _DEFAULT_REQUEST_TIMEOUT_S
-        case [int() | float() as connect, int() | float() as whole] if connect > 0 and whole > 0:
+        case [connect, whole] if is_positive(connect) and is_positive(whole):
             return float(connect), float(whole)
-        case int() | float() if value > 0:
+        case int() | float() if is_positive(value):
             return _DEFAULT_CONNECT_TIMEOUT_S, float(value)
     description = f"_request_timeout must be seconds, or a pair of (connect, read) seconds, is {value!r}"
     defaults = (_DEFAULT_CONNECT_TIMEOUT_S, _DEFAULT_REQUEST_TIMEOUT_S)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeGuard, TypeVar
 
 from crosswind.provider.options import OPTIONS, OptionSupport
 
-__all__ = ["STOCK_SECTION", "AirflowConf", "ConfigReader"]
+__all__ = ["MOST_DAYS", "MOST_SECONDS", "STOCK_SECTION", "AirflowConf", "ConfigReader", "is_positive"]
 
 STOCK_SECTION = "kubernetes_executor"
 
 _SHARED_SECTIONS = ("api_auth", "core", "logging", "operators", "scheduler", "sdk")
 """Sections that Airflow reads without a team's prefix."""
+
+MOST_SECONDS = 1e9
+"""Thirty years. Kubernetes counts nanoseconds in 64 bits, and Airflow's own dates end before 1e12 seconds."""
+MOST_DAYS = 365_000
+"""A thousand years; no database has a date before the year 0."""
+_MOST_COUNT = 10**12
 
 T = TypeVar("T")
 
@@ -35,6 +41,11 @@ class AirflowConf(Protocol):
     def getjson(self, *args: Any, **kwargs: Any) -> Any:
         """Return an option as JSON."""
         ...
+
+
+def is_positive(value: object, most: float = MOST_SECONDS) -> TypeGuard[float]:
+    """Return whether a value is a number above 0, neither infinite nor more than ``most``."""
+    return isinstance(value, int | float) and 0 < value <= most
 
 
 class ConfigReader:
@@ -63,7 +74,11 @@ class ConfigReader:
     def number(self, option: str, default: int, section: str = STOCK_SECTION) -> int:
         """Return an integer."""
         getint = self._conf_of(section).getint
-        return self._read(lambda: int(getint(section, option, fallback=default)), option, default, section)
+        value = self._read(lambda: int(getint(section, option, fallback=default)), option, default, section)
+        if abs(value) <= _MOST_COUNT:
+            return value
+        bound = f"at most {_MOST_COUNT}" if value > 0 else f"at least {-_MOST_COUNT}"
+        return self.add_problem(section, option, f"must be {bound}, is {value}", default)
 
     def positive(self, option: str, default: int, section: str = STOCK_SECTION) -> int:
         """Return an integer above 0."""
@@ -73,12 +88,22 @@ class ConfigReader:
         return self.add_problem(section, option, f"must be greater than 0, is {value}", default)
 
     def seconds(self, option: str, default: float, section: str = "crosswind") -> float:
-        """Return a number above 0, of seconds or days."""
+        """Return a number of seconds above 0."""
+        return self._amount(option, default, section, MOST_SECONDS)
+
+    def days(self, option: str, default: float, section: str = "crosswind") -> float:
+        """Return a number of days, 0 for ever."""
+        if self.text(option, str(default), section) == "0":
+            return 0.0
+        return self._amount(option, default, section, MOST_DAYS, "; 0 means for ever")
+
+    def _amount(self, option: str, default: float, section: str, most: float, remark: str = "") -> float:
         text = self.text(option, str(default), section)
         value = self._read(lambda: float(text), option, default, section)
-        if value > 0:
+        if is_positive(value, most):
             return value
-        return self.add_problem(section, option, f"must be greater than 0, is {value}", default)
+        bound = f"at most {most:.0f}" if value > 0 else "greater than 0"
+        return self.add_problem(section, option, f"must be {bound}, is {value}{remark}", default)
 
     def names(self, option: str, default: str = "", section: str = STOCK_SECTION) -> tuple[str, ...]:
         """Return the parts of a comma-separated list."""
