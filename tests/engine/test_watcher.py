@@ -25,6 +25,7 @@ from crosswind.engine.watcher import WorkerWatcher
 from crosswind.engine.worker_pod import WorkerTask
 from crosswind.errors import NotFound, Unreachable
 from crosswind.kube.informer import InformerEvent
+from crosswind.pods.naming import team_label
 from crosswind.settings import EngineSettings
 from deadlines import scaled
 
@@ -52,11 +53,11 @@ class Api:
 
 
 class Watched:
-    def __init__(self) -> None:
+    def __init__(self, team: str = "") -> None:
         self.api, self.lifecycle = Api(), RecordedLifecycle()
         self.registry = self.lifecycle.registry
         self.over, self.leaving = self.lifecycle.ended, self.lifecycle.read_ahead
-        settings = EngineSettings("7", namespaces=())
+        settings = EngineSettings("7", namespaces=(), team=team)
         self.watcher = WorkerWatcher(self.api, self.lifecycle, settings)  # type: ignore[arg-type]
 
     def run(self, stage: RunStage = RunStage.CREATED, **fields: Any) -> WorkerRun:
@@ -367,6 +368,16 @@ async def test_a_pod_that_no_run_is_for_is_noted_for_the_sweep(
     watched.send(change, pod)
     assert watched.watcher.take_strays() is stray
     assert not watched.watcher.take_strays()
+
+
+@pytest.mark.parametrize(
+    ("team", "owner", "stray"),
+    [("", "", True), ("", "blue", False), ("blue", "blue", True), ("blue", "red", False), ("blue", "", False)],
+)
+async def test_the_pod_of_another_team_of_the_same_scheduler_needs_no_sweep(team: str, owner: str, stray: bool) -> None:
+    watched = Watched(team)
+    watched.send("ADDED", a_pod(labels={"airflow-worker": "7"} | team_label(owner)))
+    assert watched.watcher.take_strays() is stray
 
 
 async def test_a_stray_pod_that_is_deleted_needs_no_sweep(watched: Watched) -> None:

@@ -27,7 +27,7 @@ from crosswind.pods.essentials import essentials
 from crosswind.pods.fields import as_pod, spec_of, text
 from crosswind.pods.kept_logs import log_outlives_pod
 from crosswind.pods.loss_evidence import loss_of
-from crosswind.pods.naming import label_value
+from crosswind.pods.naming import TEAM_LABEL, label_value, team_label
 from crosswind.pods.verdict import BaseState, Verdict, judge
 from crosswind.settings import EngineSettings
 from crosswind.types import AnyPod, ObjectMeta, Pod
@@ -131,7 +131,10 @@ class WorkerWatcher:
     def _note_stray(self, change: str, metadata: ObjectMeta) -> None:
         # Of a creation that got no answer, a slow server may carry out two: the second when the first pod has ended and
         # is forgotten.
-        done = (metadata.get("labels") or {}).get("airflow_executor_done") == "True"
+        labels = metadata.get("labels") or {}
+        if labels.get(TEAM_LABEL) != team_label(self._settings.team).get(TEAM_LABEL):
+            return  # another team's executor in this scheduler, which has the same label, has the run
+        done = labels.get("airflow_executor_done") == "True"
         if change == "DELETED" or done or "deletionTimestamp" in metadata:
             self._strays.discard(metadata["uid"])
         else:

@@ -20,6 +20,7 @@ __all__ = [
     "MAX_LENGTH",
     "POOL_LABEL",
     "QUEUE_LABEL",
+    "TEAM_LABEL",
     "UNIQUE_ID_ANNOTATION",
     "bad_label",
     "dns_label",
@@ -40,6 +41,8 @@ QUEUE_LABEL = "crosswind/queue"
 
 DEPLOYMENT_LABEL = "crosswind/deployment"
 """Equal for the pods and Secrets of one deployment. Several may share a namespace and number schedulers alike."""
+
+TEAM_LABEL = "crosswind/team"
 
 POOL_LABEL = "crosswind/pool"
 """The fingerprint of a pod that waits; gone as soon as it is claimed, or is about to be deleted."""
@@ -116,7 +119,7 @@ def dns_label(name: str, text: str) -> str:
 
 def team_label(team: str) -> dict[str, str]:
     """Return the label of the objects of a team's executor, {} without a team."""
-    return {"crosswind/team": label_value(team)} if team else {}
+    return {TEAM_LABEL: label_value(team)} if team else {}
 
 
 def bad_label(labels: Mapping[str, Json]) -> str | None:
