@@ -165,14 +165,15 @@ class KubernetesExecutor(BaseExecutor):
         shows_pods = days is not None and self.job_id is not None
         # ``dag.test`` ends too soon for a pod that waits.
         warm = None if self.job_id is None else settings.engine.warm
+        team = self.team_name or ""
         return Engine(
-            replace(settings.engine, team=self.team_name or "", warm=warm),
+            replace(settings.engine, team=team, warm=warm),
             settings.kube,
             composer,
             self._database,
             settings.ending,
             DatabaseLogStore(),
-            airflow_meter(conf),
+            airflow_meter(conf, team),
             self._pod_history,
             DatabaseSnapshot(self._executor_id) if shows_pods else None,
             DatabasePodViews(self._executor_id) if shows_pods else None,

@@ -144,12 +144,15 @@ def label_value(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", text)[:40] or "unknown"
 
 
-def statsd_name(metric: Metric, value: str = "") -> str:
-    """Return the name on the wire for a protocol without tags: the value of our own labels becomes a part of it.
+def statsd_name(metric: Metric, value: str = "", team: str = "") -> str:
+    """Return the name on the wire for a protocol without tags: of our own metrics, label and team become parts of it.
 
-    Other names stay as Airflow has them, so that the values of their labels add up.
+    Other names stay as Airflow has them, so that the values of their labels, and those of teams, add up.
     """
-    return f"{metric.name}.{value}" if value and metric.source == "crosswind" else metric.name
+    if metric.source != "crosswind":
+        return metric.name
+    label = value or ("unknown" if team and metric.label else "")
+    return ".".join(filter(None, (metric.name, label, team and label_value(team))))
 
 
 def prometheus_name(metric: Metric, prefix: str = "airflow") -> str:

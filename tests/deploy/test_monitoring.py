@@ -138,5 +138,5 @@ def test_the_exporters_names_are_those_that_airflow_sends() -> None:
         re.sub(r"\{[^}]*\}", "*", metric["legacy_name"] if metric["legacy_name"] != "-" else metric["name"])
         for metric in yaml.safe_load(template.read_text())["metrics"]
     }
-    ours = {f"{metric.name}.*" for metric in METRICS}
+    ours = {metric.name + ".*" * parts for metric in METRICS for parts in (1, 2 if metric.label else 1)}
     assert {match for match, _, _ in _MAPPINGS} - ours <= sent

@@ -14,6 +14,7 @@ import yaml
 from crosswind.deploy.statsd_exporter import statsd
 from crosswind.deploy.values import Values
 from crosswind.metrics import METRICS, Metric, label_value, prometheus_name, statsd_name
+from crosswind.provider.stats import AirflowMeter
 
 ROOT = Path(__file__).parents[2]
 BY_PROMETHEUS = {prometheus_name(metric): metric for metric in METRICS}
@@ -70,6 +71,25 @@ def test_the_exporter_shows_each_under_its_name(metric: Metric) -> None:
     value = "Some_reason" if metric.label else ""
     labels = {metric.label: value} if metric.label and metric.source == "crosswind" else {}
     assert exported(f"airflow.{statsd_name(metric, value)}") == (prometheus_name(metric), labels)
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_each_team_has_its_own_series_where_the_metric_is_ours(metric: Metric) -> None:
+    own = metric.source == "crosswind"
+    labels = {metric.label: "Some_reason"} if metric.label else {}
+    value = labels.get(metric.label, "")
+    assert AirflowMeter(with_tags=True, team="blue").stat(metric.name, value) == (
+        metric.name,
+        labels | {"team_name": "blue"},
+    )
+    name, _ = AirflowMeter(with_tags=False, team="blue").stat(metric.name, value)
+    assert exported(f"airflow.{name}") == (prometheus_name(metric), labels | {"team_name": "blue"} if own else {})
+
+
+def test_the_team_is_never_taken_for_the_value_of_a_label() -> None:
+    meter = AirflowMeter(with_tags=False, team="bl ue")
+    assert meter.stat("crosswind.pods", "")[0] == "crosswind.pods.unknown.bl_ue"
+    assert AirflowMeter(with_tags=False).stat("crosswind.pods", "") == ("crosswind.pods", None)
 
 
 def test_the_documentation_lists_each() -> None:

@@ -11,13 +11,24 @@ from crosswind.deploy.pod_specs import CONTAINER_SECURITY, scheduling
 from crosswind.deploy.value_sections import PodValues, resources
 from crosswind.deploy.values import Values
 from crosswind.deploy.workload_objects import http_probe, service
-from crosswind.metrics import METRICS, prometheus_name
+from crosswind.metrics import METRICS, Metric, prometheus_name
 from crosswind.types import Manifest
 
 __all__ = ["pod_user", "statsd"]
 
-_LABELLED = [metric for metric in METRICS if metric.label and metric.source == "crosswind"]
+_OWN = [metric for metric in METRICS if metric.source == "crosswind"]
 _FOLDER = "/etc/statsd-exporter"
+
+
+def _labels(metric: Metric) -> Iterator[dict[str, str]]:
+    """Yield the labels of one of our metrics, by the parts after its name: without a team, and with one."""
+    if metric.label:
+        yield {metric.label: "$1"}
+        yield {metric.label: "$1", "team_name": "$2"}
+    else:
+        yield {"team_name": "$1"}
+
+
 _MAPPINGS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("dag.*.*.duration", "task_duration", {"dag_id": "$1", "task_id": "$2"}),
     ("dag.*.*.scheduled_duration", "task_scheduled_duration", {"dag_id": "$1", "task_id": "$2"}),
@@ -33,7 +44,11 @@ _MAPPINGS: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("pool.open_slots.*", "pool_open_slots", {"pool": "$1"}),
     ("pool.queued_slots.*", "pool_queued_slots", {"pool": "$1"}),
     ("pool.running_slots.*", "pool_running_slots", {"pool": "$1"}),
-    *((f"{metric.name}.*", prometheus_name(metric, "")[1:], {metric.label: "$1"}) for metric in _LABELLED),
+    *(
+        (metric.name + ".*" * len(labels), prometheus_name(metric, "")[1:], labels)
+        for metric in _OWN
+        for labels in _labels(metric)
+    ),
 )
 """Pattern of StatsD's name, Prometheus' name, labels."""
 
