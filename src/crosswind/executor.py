@@ -42,7 +42,7 @@ from crosswind.kube.credentials import import_credentials
 from crosswind.pods.naming import is_unique_id, label_value, team_label
 from crosswind.provider import config
 from crosswind.provider.event_log import EventLog
-from crosswind.provider.fleet_rows import DatabaseSnapshot
+from crosswind.provider.fleet_rows import DatabaseSnapshot, executor_key
 from crosswind.provider.garbage_collection import tune_garbage_collector
 from crosswind.provider.live_log import read_task_log
 from crosswind.provider.log_store import DatabaseLogStore
@@ -166,6 +166,7 @@ class KubernetesExecutor(BaseExecutor):
         # ``dag.test`` ends too soon for a pod that waits.
         warm = None if self.job_id is None else settings.engine.warm
         team = self.team_name or ""
+        row_key = executor_key(self._executor_id, team)
         return Engine(
             replace(settings.engine, team=team, warm=warm),
             settings.kube,
@@ -175,8 +176,8 @@ class KubernetesExecutor(BaseExecutor):
             DatabaseLogStore(),
             airflow_meter(conf, team),
             self._pod_history,
-            DatabaseSnapshot(self._executor_id) if shows_pods else None,
-            DatabasePodViews(self._executor_id) if shows_pods else None,
+            DatabaseSnapshot(row_key) if shows_pods else None,
+            DatabasePodViews(row_key) if shows_pods else None,
         )
 
     def end(self) -> None:

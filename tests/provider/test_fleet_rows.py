@@ -15,7 +15,7 @@ from tests.databases import DATABASES_AND_MARIADB, use_as_airflows
 
 from crosswind.engine.fleet_snapshot import PodInFlight, SnapshotChanges
 from crosswind.provider import fleet_rows
-from crosswind.provider.fleet_rows import DatabaseSnapshot, read_executors, read_fleet
+from crosswind.provider.fleet_rows import DatabaseSnapshot, executor_key, read_executors, read_fleet
 from crosswind.provider.tables import make_tables, read_rows
 
 
@@ -64,6 +64,20 @@ def test_an_adopted_pod_changes_its_executor_and_stays_one_row() -> None:
     DatabaseSnapshot("7").apply(SnapshotChanges([pod("a")], []), {})
     DatabaseSnapshot("8").apply(SnapshotChanges([pod("a")], []), {})
     assert [executor for executor, _ in read_fleet()] == ["8"]
+
+
+def test_the_executors_of_all_teams_of_a_scheduler_keep_their_own_rows_and_gauges() -> None:
+    keys = ["7", *(executor_key("7", team) for team in ("blue", "x" * 50))]
+    for number, key in enumerate(keys):
+        store = DatabaseSnapshot(key)
+        store.apply(SnapshotChanges([pod(f"pod of {key}")], []), {"pods": number})
+        store.apply(SnapshotChanges([], []), {"pods": number})
+    assert {executor: one.unique_id for executor, one in read_fleet()} == {key: f"pod of {key}" for key in keys}
+    assert {one.executor: one.gauges["pods"] for one in read_executors()} == {key: n for n, key in enumerate(keys)}
+
+
+def test_an_executor_without_a_team_has_its_jobs_id_as_its_key() -> None:
+    assert (executor_key("7", ""), executor_key("7", "blue")) == ("7", "7#blue")
 
 
 def test_an_executor_that_starts_again_forgets_what_it_left() -> None:

@@ -15,6 +15,7 @@ from airflow.utils.session import create_session
 from airflow.utils.sqlalchemy import UtcDateTime
 from sqlalchemy import Column, Float, Integer, Select, String, Table, Text, delete, insert, select
 
+from crosswind.engine.column_text import storable
 from crosswind.engine.fleet_snapshot import PodInFlight, SnapshotChanges
 from crosswind.provider.tables import METADATA, explained_errors, insert_rows, make_tables, read_rows
 
@@ -23,16 +24,19 @@ __all__ = [
     "FLEET",
     "DatabaseSnapshot",
     "ExecutorSnapshot",
+    "executor_key",
     "read_executors",
     "read_fleet",
     "read_in_flight",
 ]
 
+_MOST_NAME = 63
+
 FLEET = Table(
     "crosswind_pod_in_flight",
     METADATA,
     Column("unique_id", String(64), primary_key=True),
-    Column("executor", String(63), nullable=False, index=True),
+    Column("executor", String(_MOST_NAME), nullable=False, index=True),
     Column("ti_id", String(36), nullable=False, index=True),
     Column("dag_id", String(250), nullable=False, index=True),
     Column("task_id", String(250), nullable=False),
@@ -54,7 +58,7 @@ FLEET = Table(
 EXECUTORS = Table(
     "crosswind_executor",
     METADATA,
-    Column("executor", String(63), primary_key=True),
+    Column("executor", String(_MOST_NAME), primary_key=True),
     Column("seen_at", UtcDateTime, nullable=False),
     Column("gauges", Text, nullable=False),
 )
@@ -67,6 +71,15 @@ _column_values = attrgetter(*_POD_COLUMNS)
 
 _BATCH_SIZE = 400
 """Rows per statement: SQLite takes 999 parameters, and deletes by that many ids."""
+
+
+def executor_key(job_id: str, team: str) -> str:
+    """Return the name of an executor in the tables of snapshots and views.
+
+    A scheduler has an executor for each team, all of one job. An id and a team's name, of at most 50 characters, fit
+    into the column.
+    """
+    return storable(f"{job_id}#{team}", most_chars=_MOST_NAME) if team else job_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +96,7 @@ class ExecutorSnapshot:
 
 
 class DatabaseSnapshot:
-    """Implements ``crosswind.engine.fleet_snapshot.SnapshotStore`` for one executor."""
+    """Implements ``crosswind.engine.fleet_snapshot.SnapshotStore`` for one executor. ``executor``: its key."""
 
     def __init__(self, executor: str) -> None:
         self._executor = executor

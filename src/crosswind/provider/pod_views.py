@@ -38,7 +38,7 @@ _MOST_BYTES = 16_000
 
 
 class DatabasePodViews:
-    """Implements ``crosswind.engine.pod_inspection.PodViews`` for one executor."""
+    """Implements ``crosswind.engine.pod_inspection.PodViews`` for one executor. ``executor``: its ``executor_key``."""
 
     def __init__(self, executor: str) -> None:
         self._executor = executor
