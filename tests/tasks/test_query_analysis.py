@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from crosswind.tasks.folder_reader import MAX_SQL_BYTES
 from crosswind.tasks.query_analysis import check_dialect, read_query
 from deadlines import scaled
 
@@ -172,6 +173,35 @@ for sql in long:
 
 def test_no_depth_of_nesting_takes_the_process_down() -> None:
     subprocess.run([sys.executable, "-c", DEEP], check=True, timeout=scaled(28))
+
+
+def filled(before: str, repeated: str, after: str = "") -> str:
+    """Return a text as large as a query may be."""
+    return before + repeated * ((MAX_SQL_BYTES - len(before) - len(after)) // len(repeated)) + after
+
+
+@pytest.mark.parametrize(
+    ("dialect", "sql", "written"),
+    [
+        ("oracle", filled("CREATE PROCEDURE p IS BEGIN ", "INSERT INTO t VALUES (1);", " END;"), ()),
+        ("snowflake", filled("CREATE PROCEDURE p() AS BEGIN ", "INSERT INTO t VALUES (1);", " END;"), ()),
+        ("tsql", filled("", "INSERT INTO t SELECT * FROM a\n"), ("t",)),
+        ("tsql", filled("SELECT * FROM (((\n", "INSERT INTO t SELECT 1\n"), ()),
+        ("", filled("", ";\n", "INSERT INTO t SELECT 'open"), ()),
+        ("tsql", filled("", "INSERT INTO t SELECT 1;\n", "SELECT 'open"), ("t",)),
+        ("", filled("INSERT INTO t SELECT 1; SELECT ", "/* ; ", "'"), ("t",)),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else None,
+)
+def test_the_longest_text_is_read_in_time_that_grows_with_its_length(
+    dialect: str, sql: str, written: tuple[str, ...]
+) -> None:
+    assert read_query(sql, [], dialect, "").writes == written
+
+
+def test_an_open_quote_after_many_lines_has_its_line() -> None:
+    facts = read_query("SELECT 1;\n" * 5 + "\nSELECT 'open", [], "", "")
+    assert [line for line, _ in facts.unread] == [7]
 
 
 def test_an_unknown_dialect_is_named() -> None:

@@ -46,6 +46,71 @@ def test_loops_in_loops_do_not_grow_without_end() -> None:
         texts(deep)
 
 
+def test_loops_without_text_do_not_run_without_end() -> None:
+    with pytest.raises(SqlTemplateError, match="its loops run more than"):
+        texts("{% for a in x %}" * 60 + "{% endfor %}" * 60)
+
+
+@pytest.mark.parametrize(
+    ("expression", "text"),
+    [
+        ("2 ** 10", "1024"),
+        ("10000 * 365", "3650000"),
+        ("'ab' * 3", "ababab"),
+        ("'orders_%s' % 20240101", "orders_20240101"),
+        ("'%s-%d' | format('a', 20240101)", "a-20240101"),
+        ("20240101 | string", "20240101"),
+        ("['b', 'a', 'b'] | unique | join(', ')", "b, a"),
+        ("'a' | center(5)", "  a  "),
+    ],
+)
+def test_a_small_value_is_calculated(expression: str, text: str) -> None:
+    assert [reading.text for reading in variants(f"{{{{ {expression} }}}}")] == [text]
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "9 ** (9 ** 7)",
+        "9 ** (9 ** 8)",
+        "10 ** 5000",
+        "'ab' * 10 ** 9",
+        "10 ** 9 * [0]",
+        "'a' | center(10 ** 9)",
+        "'a' | indent(width=10 ** 9)",
+        "'abc' | slice(10 ** 9) | list",
+        "1 | round(10 ** 9, 'floor')",
+        "'%999999999d' % 1",
+        "'%(a)999999999d' % {'a': 1}",
+        "'%*d' % (10 ** 9, 1)",
+        "'%999999999d' | format(1)",
+        f"0x{'f' * 10_000}",
+        "1" + " + 1" * 50_000,
+    ],
+    ids=lambda expression: expression[:30],
+)
+def test_a_value_that_may_be_huge_is_not_calculated(expression: str) -> None:
+    assert texts(f"{{{{ {expression} }}}}") == [HOLE]
+
+
+@pytest.mark.parametrize(
+    ("value", "operation"),
+    [("7", "x * x"), ("7", "[x, x]"), ("7", "{'a': x, 'b': x}"), ("'aa'", "x ~ x"), ("'aa'", "x | replace('a', x)")],
+)
+def test_values_do_not_grow_without_end_step_by_step(value: str, operation: str) -> None:
+    assert texts(f"{{% set x = {value} %}}{f'{{% set x = {operation} %}}' * 60}{{{{ x | string | length > 0 }}}}") == [
+        HOLE
+    ]
+
+
+@pytest.mark.parametrize(
+    ("expression", "reason"), [("1" + "0" * 5000, "too many digits"), ("a and " * 5000 + "a", "nested too deeply")]
+)
+def test_an_expression_that_python_cannot_read_is_a_problem(expression: str, reason: str) -> None:
+    with pytest.raises(SqlTemplateError, match=reason):
+        texts(f"{{% if {expression} %}}x{{% endif %}}")
+
+
 def test_an_included_file_is_missing_from_the_text() -> None:
     (reading,) = variants("SELECT 1 {% include 'more.sql' %}")
     assert not reading.whole

@@ -8,24 +8,24 @@ depend on the run become ``HOLE``.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from jinja2 import Environment, TemplateError, nodes
-from jinja2.nodes import Impossible
 
+from crosswind.tasks.sql.jinja_values import UNKNOWN, value_of
 from crosswind.tasks.sql.names import HOLE
+from crosswind.tasks.sql.text import TOO_DEEP
 
 __all__ = ["SqlTemplateError", "TemplateVariant", "is_template", "variants"]
 
 MAX_VARIANTS = 32
 _MAX_LENGTH = 2 * 1024 * 1024
 _MAX_ROUNDS = 200
+_MAX_STEPS = 250_000
+"""Statements of the template that one variant runs. Loops within loops may run for ever without giving any text."""
 _MAX_CALLS = 20
-_UNKNOWN = object()
-"""The value of an expression that depends on the run."""
 
 Choice = tuple[str, bool]
 """A condition, as the text of its syntax tree, and its value."""
@@ -69,13 +69,18 @@ def variants(sql: str) -> Iterator[TemplateVariant]:
     except TemplateError as error:
         raise SqlTemplateError(getattr(error, "lineno", 0) or 0, error.message or "not readable as Jinja") from None
     except RecursionError:
-        raise SqlTemplateError(0, "nested too deeply") from None
+        raise SqlTemplateError(0, TOO_DEEP) from None
+    except ValueError:  # Python refuses to read a number of more than 4300 digits
+        raise SqlTemplateError(0, "it has a number with too many digits") from None
     todo: list[dict[str, bool]] = [{}]
     tried: set[Choice] = set()
     count = 0
     while todo and count < MAX_VARIANTS:
         conditions = todo.pop(0)
-        variant = _Rendering(environment, conditions).run(template)
+        try:
+            variant = _Rendering(environment, conditions).run(template)
+        except RecursionError:
+            raise SqlTemplateError(0, TOO_DEEP) from None
         count += 1
         yield variant
         tried |= variant.choices
@@ -90,10 +95,10 @@ class _Rendering:
     """The rendering of one variant. ``conditions``: the values of conditions; all others are true."""
 
     def __init__(self, environment: Environment, conditions: Mapping[str, bool]) -> None:
-        self._environment = environment
+        self._context = nodes.EvalContext(environment)
         self._conditions = dict(conditions)
         self._parts: list[tuple[str, int]] = []
-        self._length = self._calls = 0
+        self._length = self._calls = self._steps = 0
         self._macros: dict[str, nodes.Macro] = {}
         self._known: dict[str, Any] = {}
         self.choices: set[Choice] = set()
@@ -121,6 +126,9 @@ class _Rendering:
 
     def _body(self, body: Iterable[nodes.Node]) -> None:
         for node in body:
+            self._steps += 1
+            if self._steps > _MAX_STEPS:
+                raise SqlTemplateError(node.lineno, f"its loops run more than {_MAX_STEPS} statements")
             getattr(self, f"_{type(node).__name__.lower()}", self._other)(node)
 
     def _other(self, node: nodes.Node) -> None:
@@ -154,7 +162,7 @@ class _Rendering:
             self._call(self._macros[node.node.name], node)
             return
         value = self._value(node)
-        if value is _UNKNOWN or not isinstance(value, str | int | float):
+        if value is UNKNOWN or not isinstance(value, str | int | float):
             self._emit(HOLE, node.lineno)
         else:
             self._emit(str(value), node.lineno)
@@ -171,7 +179,7 @@ class _Rendering:
             value = next((keyword.value for keyword in call.kwargs if keyword.key == argument.name), value)
             if value is None and index >= len(macro.args) - len(defaults):
                 value = defaults[index - len(macro.args) + len(defaults)]
-            self._bind(argument.name, _UNKNOWN if value is None else self._value(value))
+            self._bind(argument.name, UNKNOWN if value is None else self._value(value))
         self._body(macro.body)
         self._known = outer
 
@@ -184,7 +192,7 @@ class _Rendering:
 
     def _holds(self, test: nodes.Node) -> bool:
         value = self._value(test)
-        if value is not _UNKNOWN:
+        if value is not UNKNOWN:
             return bool(value)
         negated = False
         while isinstance(test, nodes.Not):
@@ -192,7 +200,7 @@ class _Rendering:
         if isinstance(test, nodes.And | nodes.Or):
             known = [self._value(part) for part in (test.left, test.right)]
             for index, value in enumerate(known):
-                if value is not _UNKNOWN:
+                if value is not UNKNOWN:
                     return self._holds(test.right if index == 0 else test.left) != negated
         condition = repr(test)
         is_true = self._conditions.setdefault(condition, not negated)
@@ -202,12 +210,12 @@ class _Rendering:
     def _for(self, node: nodes.For) -> None:
         items = self._value(node.iter)
         if node.test is not None:
-            items = _UNKNOWN
-        if items is _UNKNOWN or not isinstance(items, list | tuple | dict | range | str):
+            items = UNKNOWN
+        if items is UNKNOWN or not isinstance(items, list | tuple | dict | range | str):
             if node.else_ and not self._holds(node.iter):
                 self._body(node.else_)
                 return
-            items = [_UNKNOWN, _UNKNOWN]
+            items = [UNKNOWN, UNKNOWN]
         items = list(items)[:_MAX_ROUNDS]
         if not items:
             self._body(node.else_)
@@ -224,10 +232,10 @@ class _Rendering:
         elif isinstance(target, nodes.Tuple):
             parts = list(item) if isinstance(item, list | tuple) else []
             for index, element in enumerate(target.items):
-                self._bind_target(element, parts[index] if index < len(parts) else _UNKNOWN)
+                self._bind_target(element, parts[index] if index < len(parts) else UNKNOWN)
 
     def _bind(self, name: str, value: Any) -> None:
-        if value is _UNKNOWN:
+        if value is UNKNOWN:
             self._known.pop(name, None)
         else:
             self._known[name] = value
@@ -240,7 +248,7 @@ class _Rendering:
         parts, self._parts = self._parts, []
         self._body(node.body)
         text, self._parts = "".join(part for part, _ in self._parts), parts
-        self._bind_target(node.target, _UNKNOWN if node.filter else text)
+        self._bind_target(node.target, UNKNOWN if node.filter else text)
 
     def _macro(self, node: nodes.Macro) -> None:
         self._macros[node.name] = node
@@ -262,16 +270,7 @@ class _Rendering:
         self._body(node.body)
 
     def _value(self, node: nodes.Node) -> Any:
-        """Return the value of an expression if it follows from the text alone, else ``_UNKNOWN``."""
-        names = {name.name for name in node.find_all(nodes.Name)}
-        if isinstance(node, nodes.Name):
-            names.add(node.name)
-        if names - self._known.keys() or any(True for _ in node.find_all(nodes.Call)):
-            return _UNKNOWN
-        try:
-            return _substituted(node, self._known).as_const(nodes.EvalContext(self._environment))
-        except (Impossible, TemplateError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError):
-            return _UNKNOWN
+        return value_of(node, self._known, self._context)
 
 
 class _Loop(dict[str, Any]):
@@ -288,17 +287,3 @@ def _loop(index: int, count: int) -> _Loop:
         revindex=count - index,
         revindex0=count - index - 1,
     )
-
-
-def _substituted(node: nodes.Node, known: Mapping[str, Any]) -> Any:
-    """Return a copy of an expression in which the values replace the known names."""
-    if isinstance(node, nodes.Name):
-        return nodes.Const(known[node.name])
-    result = copy.copy(node)
-    for name, value in node.iter_fields():
-        if isinstance(value, nodes.Node):
-            setattr(result, name, _substituted(value, known))
-        elif isinstance(value, list):
-            items = [_substituted(item, known) if isinstance(item, nodes.Node) else item for item in value]
-            setattr(result, name, items)
-    return result

@@ -25,55 +25,82 @@ __all__ = ["chunks", "defines", "line_starts", "without_top"]
 
 _INNER_ENDS = {"IF", "LOOP", "WHILE", "FOR", "REPEAT"}
 """Words after END that close a part of a block, not the block."""
+_HEAD = 9
+"""The number of tokens that show whether a statement is a definition, and of what."""
 
 
 def chunks(tokens: Tokens, dialect: str) -> Iterator[Tokens]:
     """Yield the tokens between semicolons. The body of a procedure stays with its CREATE."""
-    semicolon = TokenType.SEMICOLON
+    definition: _Definition | None = None
     begin = 0
-    for end in [index for index, token in enumerate(tokens) if token.token_type is semicolon]:
-        chunk = tokens[begin:end]
-        if defines(chunk) and _open_blocks(chunk, dialect):
-            continue
-        if chunk:
-            yield chunk
-        begin = end + 1
+    for end, token in enumerate(tokens):
+        if token.token_type is TokenType.SEMICOLON:
+            if definition is not None and definition.is_open(begin, end):
+                continue
+            if begin < end:
+                yield tokens[begin:end]
+            begin, definition = end + 1, None
+        elif end == begin and defines(tokens[begin : begin + _HEAD]):
+            definition = _Definition(tokens, dialect)
+        if definition is not None:
+            definition.add(end)
     if begin < len(tokens):
         yield tokens[begin:]
 
 
-def _open_blocks(chunk: Tokens, dialect: str) -> int:
-    """Return the number of blocks that a definition, such as CREATE PROCEDURE, has open at the end of ``chunk``."""
-    if dialect in T_SQL:
-        return 0 if chunk[-1].text == BATCH_END else 1
-    words = [word(chunk, index) for index in range(len(chunk))]
-    steps = [_block_step(words, index) for index in range(len(words))]
-    has_begun = any(step > 0 and text == "BEGIN" for step, text in zip(steps, words, strict=True))
-    if dialect == "oracle" and not has_begun and _has_unquoted_body(words):
-        return 1  # these are its declarations, and BEGIN comes later
-    parentheses = [depth for _, depth in depths(chunk)][-1]
-    return max(sum(steps) + parentheses + _is_package(words), 0)
+class _Definition:
+    """The blocks of a definition, such as CREATE PROCEDURE. It sees each token once: a body may be a whole file."""
+
+    def __init__(self, tokens: Tokens, dialect: str) -> None:
+        self._tokens, self._dialect = tokens, dialect
+        self._blocks = self._parentheses = 0
+        self._has_begun = self._has_unquoted_body = self._has_language = False
+
+    def add(self, index: int) -> None:
+        """Count the token at ``index`` as part of the definition."""
+        kind = self._tokens[index].token_type
+        self._parentheses += (kind is TokenType.L_PAREN) - (kind is TokenType.R_PAREN)
+        step = _block_step(self._tokens, index)
+        self._blocks += step
+        match word(self._tokens, index):
+            case "BEGIN":
+                self._has_begun = self._has_begun or step > 0
+            case "IS" | "AS":
+                self._has_unquoted_body = True
+            case "LANGUAGE":
+                self._has_language = True
+
+    def is_open(self, begin: int, end: int) -> bool:
+        """Return whether the semicolon at ``end`` is within the definition, which begins at ``begin``."""
+        if self._tokens[end - 1].text == BATCH_END:
+            return False
+        if self._dialect in T_SQL:
+            return True
+        if self._dialect == "oracle" and self._awaits_begin(end):
+            return True
+        head = [word(self._tokens, index) for index in range(begin, min(begin + _HEAD, end))]
+        return self._blocks + self._parentheses + _is_package(head) > 0
+
+    def _awaits_begin(self, end: int) -> bool:
+        """Return whether these are the declarations of a body whose BEGIN comes later."""
+        has_body = self._has_unquoted_body and not self._has_language
+        return has_body and not self._has_begun and word(self._tokens, end - 1) != "END"
 
 
-def _block_step(words: Sequence[str], index: int) -> int:
+def _block_step(tokens: Tokens, index: int) -> int:
     """Return 1 for a word that opens a block, -1 for one that closes a block, else 0."""
-    following = words[index + 1] if index + 1 < len(words) else ""
-    match words[index]:
+    match word(tokens, index):
         case "BEGIN":
-            return int(following not in TRANSACTION_WORDS)
+            return int(word(tokens, index + 1) not in TRANSACTION_WORDS)
         case "CASE":
-            return int(words[index - 1] != "END")
+            return int(word(tokens, index - 1) != "END")
         case "END":
-            return -int(following not in _INNER_ENDS)
+            return -int(word(tokens, index + 1) not in _INNER_ENDS)
     return 0
 
 
 def _is_package(words: Sequence[str]) -> bool:
     return "PACKAGE" in words[:5] or words[1:3] == ["TYPE", "BODY"]
-
-
-def _has_unquoted_body(words: Sequence[str]) -> bool:
-    return ("IS" in words or "AS" in words) and words[-1] != "END" and "LANGUAGE" not in words
 
 
 def defines(chunk: Tokens) -> bool:
@@ -83,7 +110,7 @@ def defines(chunk: Tokens) -> bool:
     for index in range(1, min(len(chunk), 8)):
         if word(chunk, index) in SWALLOWED:
             return word(chunk, index + 1) != "TABLE"  # Snowflake's EVENT TABLE
-        if word(chunk, index) in {"TABLE", "VIEW", "AS", "("}:
+        if word(chunk, index) in {"TABLE", "VIEW", "AS", "(", ";"}:
             return False
     return False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 from sqlglot import exp
 from sqlglot.errors import ParseError, SqlglotError, TokenError
@@ -25,6 +26,11 @@ from crosswind.tasks.sql.writers import KNOWN, effects_of
 __all__ = ["effects_in"]
 
 _MAX_NESTING = 4
+_MAX_STARTS = 50
+"""The number of lines, each with a word that may begin a statement of T-SQL, that one statement may have.
+
+Without a limit, a statement that sqlglot cannot parse is parsed again up to each line of the rest of a long file.
+"""
 _PG = {"postgres", "redshift"}
 _VERBS = words(
     """SELECT INSERT UPDATE DELETE MERGE CREATE REPLACE WITH DROP ALTER TRUNCATE EXPLAIN DECLARE COMMIT REFRESH GRANT
@@ -51,10 +57,11 @@ def effects_in(sql: str, names: TableNames, *, nesting: int = 0) -> Iterator[lis
     try:
         tokens = tokenize(sql, names.tokenizer)
     except (TokenError, RecursionError) as error:
-        pieces = rough_pieces(sql)
+        pieces = [*rough_pieces(sql)]
         if len(pieces) > 1:
-            for piece in pieces:
-                yield from effects_in(piece, names, nesting=nesting)
+            for lines, piece in pieces:
+                for effects in effects_in(piece, names, nesting=nesting):
+                    yield [replace(effect, line=effect.line + lines) if effect.line else effect for effect in effects]
         else:
             yield [_unknown(len(sql) - len(sql.lstrip("\n")) + 1, _plain(error))]
         return
@@ -101,15 +108,16 @@ class _StatementReader:
             yield self.statement(tokens)
             return
         starts = [*line_starts(tokens), len(tokens)]
-        begin = 0
-        while begin < len(tokens):
-            begin, effects = self._first_statements(tokens, begin, [start for start in starts if start > begin])
+        place = 0
+        while place < len(starts) - 1:
+            place, effects = self._first_statements(tokens, starts, place)
             yield from effects
 
-    def _first_statements(self, tokens: Tokens, begin: int, ends: list[int]) -> tuple[int, list[list[Effect]]]:
-        """Return the first of ``ends`` up to which the tokens can be read, or the last one, and the effects."""
-        for end in ends:
-            parts = peel(tokens[begin:end], self.names.name)
+    def _first_statements(self, tokens: Tokens, starts: list[int], place: int) -> tuple[int, list[list[Effect]]]:
+        """Return the place of the first start up to which the tokens can be read, or the last one, and the effects."""
+        last = len(starts) - 1
+        for end in [*range(place + 1, min(place + _MAX_STARTS, last)), last]:
+            parts = peel(tokens[starts[place] : starts[end]], self.names.name)
             effects = [self.statement(part, whole=True) for part in parts]
             if not any(effect.action is EffectKind.UNKNOWN for part in effects for effect in part):
                 break

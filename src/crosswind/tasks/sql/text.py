@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from crosswind.tasks.sql.names import HOLE, VALUE
 
@@ -63,7 +64,7 @@ _BATCH_ENDS = {
 """Lines that end a batch, as a semicolon does."""
 
 _COMMENT = re.compile(
-    r"'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.|\"\")*\"|`[^`]*`|\$\$.*?\$\$|--[^\n]*|/\*.*?\*/", re.DOTALL
+    r"'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.|\"\")*\"|`[^`]*`|\$\$.*?\$\$|--[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL
 )
 
 
@@ -132,18 +133,17 @@ def without_comments(sql: str) -> str:
     return _COMMENT.sub(replacement, sql) if "--" in sql or "/*" in sql else sql
 
 
-def rough_pieces(sql: str) -> list[str]:
-    """Split a text at the semicolons outside of quotes and comments; line breaks before a piece keep its lines.
+def rough_pieces(sql: str) -> Iterator[tuple[int, str]]:
+    """Yield the texts between semicolons outside of quotes and comments, each with the number of lines before it.
 
     For a text that has no tokens as a whole, because a quote in it is never closed.
     """
-    pieces, begin, line = [], 0, 0
+    begin = line = 0
     ends = [match.start() for match in re.finditer(";", _COMMENT.sub(lambda quoted: "_" * len(quoted[0]), sql))]
     for end in [*ends, len(sql)]:
-        pieces.append("\n" * line + sql[begin:end])
+        yield line, sql[begin:end]
         line += sql.count("\n", begin, end)
         begin = end + 1
-    return pieces
 
 
 def nests_deeply(sql: str) -> bool:
