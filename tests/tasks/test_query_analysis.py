@@ -145,6 +145,36 @@ def test_a_text_that_is_no_sql_is_reported_as_such(sql: str, meant: str) -> None
     assert reason.endswith(f"did you mean {meant}?")
 
 
+@pytest.mark.parametrize(
+    ("dialect", "sql", "reads"),
+    [
+        ("oracle", "BEGIN etl.refresh_all; INSERT INTO d SELECT * FROM a; END;", ["A"]),
+        ("oracle", "BEGIN INSERT INTO d SELECT * FROM a; EXCEPTION WHEN OTHERS THEN log_error; END;", ["A"]),
+        ("postgres", "DO $$ BEGIN refresh_all(); INSERT INTO d SELECT * FROM a; END $$", ["a"]),
+    ],
+)
+def test_a_call_in_a_block_hides_what_it_reads(dialect: str, sql: str, reads: list[str]) -> None:
+    facts = read_query(sql, [], dialect, "")
+    assert (facts.no_query, facts.unread, list(facts.reads), facts.complete) == (None, (), reads, False)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "sql"),
+    [
+        ("oracle", "BEGIN\n INSERT INTO d SELECT * FROM a;\n updat d set x = 1;\nEND;"),
+        ("postgres", "DO $$ BEGIN\n INSERT INTO d SELECT * FROM a;\n a + b;\nEND $$"),
+    ],
+)
+def test_one_statement_in_a_block_does_not_make_a_text_that_is_no_sql(dialect: str, sql: str) -> None:
+    facts = read_query(sql, [], dialect, "")
+    assert (facts.no_query, [line for line, _ in facts.unread]) == (None, [3])
+
+
+@pytest.mark.parametrize("dialect", ["oracle", "postgres", "tsql", ""])
+def test_a_text_after_a_transaction_has_begun_may_be_no_sql(dialect: str) -> None:
+    assert read_query("BEGIN TRANSACTION;\nselec * form orders;", [], dialect, "").no_query is not None
+
+
 def test_marks_of_editors_do_not_matter(facts: Facts) -> None:
     assert facts("\ufeffINSERT INTO d\r\nSELECT *\r\nFROM a;\r\n") == {"reads": ["a"], "writes": ["d"]}
 

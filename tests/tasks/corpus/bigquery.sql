@@ -474,3 +474,13 @@ CREATE TEMP TABLE a AS SELECT * FROM mart.a; MERGE mart.a t USING a s ON t.id = 
 -- reads: raw.a
 -- writes: mart.b
 IF (SELECT COUNT(*) FROM raw.a) = 0 THEN RAISE USING MESSAGE = 'x'; ELSEIF TRUE THEN DELETE FROM mart.b WHERE TRUE; END IF;
+
+-- name: conditions and values that calculate with queries
+-- reads: raw.orders, stage.orders, ref.vat, ref.duty
+-- writes: mart.orders
+DECLARE rate NUMERIC DEFAULT 0;
+SET rate = ((SELECT MAX(rate) FROM ref.vat) + 1);
+SET rate = (((SELECT rate FROM ref.vat)) UNION ALL SELECT rate FROM ref.duty);
+IF ((SELECT COUNT(*) FROM stage.orders) > 0) THEN
+  INSERT INTO mart.orders SELECT * FROM raw.orders;
+END IF;

@@ -406,3 +406,15 @@ DECLARE TYPE t IS TABLE OF raw.a%ROWTYPE; v t; BEGIN SELECT * BULK COLLECT INTO 
 -- reads: raw.a
 -- writes: mart.a
 BEGIN INSERT INTO mart.a SELECT * FROM raw.a; IF SQL%ROWCOUNT = 0 THEN RAISE_APPLICATION_ERROR(-20001, 'x'); END IF; DBMS_OUTPUT.PUT_LINE('y'); END;
+
+-- name: calls without parentheses
+-- reads: raw.orders
+-- writes: mart.orders
+BEGIN
+  etl.begin_load;
+  INSERT INTO mart.orders SELECT * FROM raw.orders;
+  refresh_all;
+EXCEPTION
+  WHEN OTHERS THEN log_error;
+END;
+/

@@ -617,3 +617,16 @@ DO $$ DECLARE r record; BEGIN FOR r IN SELECT * FROM raw.a WHERE x LOOP UPDATE m
 -- reads: raw.a
 -- writes: mart.b, mart.c
 WITH a AS (SELECT * FROM raw.a), b AS (INSERT INTO mart.b SELECT * FROM a RETURNING *), c AS (UPDATE mart.c SET x = 1 FROM b WHERE b.id = c.id RETURNING 1) SELECT count(*) FROM c;
+
+-- name: condition that calculates with a query, and assignments
+-- reads: raw.orders, stage.orders, ref.vat
+-- writes: mart.orders
+DO $$
+DECLARE rate numeric; row record;
+BEGIN
+  rate = (SELECT max(rate) FROM ref.vat);
+  row.n = 1;
+  IF ((SELECT count(*) FROM stage.orders) > 0) THEN
+    INSERT INTO mart.orders SELECT * FROM raw.orders;
+  END IF;
+END $$;

@@ -526,3 +526,12 @@ CREATE OR REPLACE FUNCTION f() RETURNS TABLE (a INT) AS 'SELECT * FROM raw.a'; S
 -- reads: raw.a
 -- writes: mart.a
 SHOW TABLES LIKE 'x' IN SCHEMA y; DESC TABLE z; INSERT INTO mart.a SELECT * FROM raw.a TABLESAMPLE BERNOULLI (3);
+
+-- name: condition that calculates with a query
+-- reads: raw.orders, stage.orders
+-- writes: mart.orders
+BEGIN
+  IF ((SELECT COUNT(*) FROM stage.orders) > 0) THEN
+    INSERT INTO mart.orders SELECT * FROM raw.orders;
+  END IF;
+END;

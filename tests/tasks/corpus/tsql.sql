@@ -595,3 +595,9 @@ BEGIN TRY BEGIN TRAN; INSERT INTO dbo.a SELECT * FROM dbo.b; COMMIT; END TRY BEG
 -- reads:
 -- writes: dbo.q, dbo.r
 WHILE EXISTS (SELECT 1 FROM dbo.q) BEGIN DELETE TOP (100) FROM dbo.q OUTPUT deleted.* INTO dbo.r; END;
+
+-- name: condition and value that calculate with a query
+-- reads: raw.orders, stage.orders, ref.vat
+-- writes: mart.orders
+SET @rate = ((SELECT MAX(rate) FROM ref.vat) + 1)
+IF ((SELECT COUNT(*) FROM stage.orders) > 0) INSERT INTO mart.orders SELECT * FROM raw.orders

@@ -40,6 +40,7 @@ STARTERS = words(
 """The first words of the statements of T-SQL."""
 CHANGING = {"INSERT", "UPDATE", "DELETE", "MERGE", "EXECUTE"}
 QUERIES = {"SELECT", "WITH", "SEL"}
+_SET_OPERATORS = {"UNION", "INTERSECT", "EXCEPT", "MINUS"}
 
 
 @lru_cache(maxsize=16)
@@ -108,6 +109,13 @@ def parenthesised(tokens: Tokens) -> Iterator[Tokens]:
 
 
 def _begins_query(tokens: Tokens, index: int) -> bool:
-    while opens_parenthesis(tokens, index):
-        index += 1
-    return word(tokens, index) in QUERIES
+    """Return whether a query begins at ``index``, which may be one in parentheses only if others are joined to it.
+
+    ``((SELECT max(a) FROM b) + 1)`` is a calculation: the query in it has parentheses of its own.
+    """
+    if not opens_parenthesis(tokens, index):
+        return word(tokens, index) in QUERIES
+    if not _begins_query(tokens, index + 1):
+        return False
+    end = closing(tokens, index) + 1
+    return word(tokens, end) in {*_SET_OPERATORS, ")"}

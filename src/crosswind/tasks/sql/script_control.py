@@ -19,7 +19,7 @@ from crosswind.tasks.sql.lexing import (
 )
 from crosswind.tasks.sql.phrases import CONTROL
 
-__all__ = ["TRANSACTION_WORDS", "is_control", "peel"]
+__all__ = ["TRANSACTION_WORDS", "begins_block", "is_control", "peel"]
 
 TRANSACTION_WORDS = {"TRANSACTION", "TRAN", "WORK", "DISTRIBUTED", "ISOLATION", "READ", "DEFERRED", "IMMEDIATE"}
 """Words after BEGIN that make it the begin of a transaction, not of a block."""
@@ -40,6 +40,11 @@ def peel(chunk: Tokens, dialect: str) -> Iterator[Tokens]:
         rest = rest[cut:]
     if rest:
         yield rest
+
+
+def begins_block(tokens: Tokens) -> bool:
+    """Return whether a statement is the first one of a block; ``BEGIN`` alone begins a transaction."""
+    return word(tokens) == "BEGIN" and len(tokens) > 1 and word(tokens, 1) not in TRANSACTION_WORDS
 
 
 def is_control(tokens: Tokens) -> bool:

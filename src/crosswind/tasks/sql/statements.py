@@ -18,7 +18,7 @@ from crosswind.tasks.sql.names import HOLE, Parts, TableNames
 from crosswind.tasks.sql.phrases import IGNORED, LATE, NAME, PhraseMatch, match_phrase, phrase_words, words
 from crosswind.tasks.sql.repairs import repaired
 from crosswind.tasks.sql.scopes import base_of, nodes_of, reads_in
-from crosswind.tasks.sql.script_control import is_control, peel
+from crosswind.tasks.sql.script_control import begins_block, is_control, peel
 from crosswind.tasks.sql.splitting import chunks, defines, line_starts, without_top
 from crosswind.tasks.sql.text import BATCH_END, TOO_DEEP, nests_deeply, rough_pieces, without_comments
 from crosswind.tasks.sql.writers import KNOWN, effects_of
@@ -72,6 +72,11 @@ def _unknown(line: int, reason: str, *, fatal: bool = False) -> Effect:
     return Effect(EffectKind.UNKNOWN, (), line, (), reason, fatal)
 
 
+def _never_fatal(effects: Iterable[Effect]) -> list[Effect]:
+    """Return the effects of statements within a script, which one of them does not make a text that is no SQL."""
+    return [replace(effect, fatal=False) if effect.fatal else effect for effect in effects]
+
+
 def _plain(error: Exception) -> str:
     """Return the reason of a parser's error in one line without colours."""
     if isinstance(error, RecursionError):
@@ -86,21 +91,25 @@ class _StatementReader:
 
     def __init__(self, sql: str, names: TableNames, nesting: int) -> None:
         self.sql, self.names, self.nesting = sql, names, nesting
+        self.in_block = names.in_script
+        """Whether the statements may be calls without CALL and assignments, as in a block that has begun before."""
 
     def effects(self, tokens: Tokens) -> Iterator[list[Effect]]:
         """Yield the effects of each statement of the text."""
         in_declarations = False
         for chunk in chunks(tokens, self.names.name):
             if chunk[0].text == BATCH_END:
-                in_declarations = False
+                in_declarations, self.in_block = False, self.names.in_script
                 continue
             first = word(chunk)
             in_declarations = self._declares() and first != "BEGIN" and (in_declarations or first == "DECLARE")
+            self.in_block = self.in_block or in_declarations or begins_block(chunk)
             if in_declarations:
                 yield self._queries(chunk)
                 continue
             for statement in [chunk] if defines(chunk) else peel(chunk, self.names.name):
-                yield from self.read(statement)
+                for effects in self.read(statement):
+                    yield _never_fatal(effects) if self.in_block else effects
 
     def read(self, tokens: Tokens) -> Iterator[list[Effect]]:
         """Yield the effects of a statement, or of several in T-SQL, where no sign needs to end one."""
@@ -157,7 +166,7 @@ class _StatementReader:
         return without_comments(self.sql[tokens[0].start : tokens[-1].end + 1])
 
     def _queries(self, tokens: Tokens) -> list[Effect]:
-        return [effect for query in parenthesised(tokens) for effect in self._parsed(query, False)]
+        return _never_fatal(effect for query in parenthesised(tokens) for effect in self._parsed(query, False))
 
     def _definition(self, tokens: Tokens) -> list[Effect]:
         """Return the effects of a function for the session, which this file calls; others run elsewhere."""
@@ -279,8 +288,12 @@ class _StatementReader:
             ):
                 return effects
             return [_unknown(line, "a template makes this statement when the task runs")]
-        if isinstance(tree, exp.Anonymous | exp.Dot) and (self.names.name == "oracle" or self.names.in_script):
+        if isinstance(tree, exp.Anonymous | exp.Dot) and (self.names.name == "oracle" or self.in_block):
             return [Effect(EffectKind.HIDDEN)]
+        if isinstance(tree, exp.Column) and self.in_block:  # a call of Oracle's without arguments
+            return [Effect(EffectKind.HIDDEN)]
+        if isinstance(tree, exp.EQ) and self.in_block:  # an assignment of PL/pgSQL
+            return self._queries(tokens)
         near = difflib.get_close_matches(text.partition(" ")[0].upper(), _VERBS, 1, 0.7)
         mean = f"; did you mean {near[0]}?" if near else "; begin with SELECT, INSERT, CREATE or the like"
         shown = " ".join(text.split())[:60]
