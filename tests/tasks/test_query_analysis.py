@@ -120,6 +120,44 @@ def test_a_statement_that_is_not_understood_costs_only_itself(sql: str, unread: 
     assert (list(facts.reads), facts.writes) == (["a", "b"], ("d", "e"))
 
 
+BODY = "BEGIN\n SELECT 1;\n INSERT INTO x SELECT * FROM y WHERE a = '$$ // ;;';\nEND"
+
+
+@pytest.mark.parametrize(
+    ("dialect", "definition"),
+    [
+        *[
+            ("mysql", f"DELIMITER {sign}\nCREATE PROCEDURE p()\n{BODY}{space}{sign}\nDELIMITER ;")
+            for sign in ("$$", "//", ";;", "|")
+            for space in ("", " ", "\n")
+        ],
+        ("mysql", f"delimiter //\nCREATE PROCEDURE p() # it's long\n{BODY}//"),
+        ("mysql", "DELIMITER //\nDROP PROCEDURE IF EXISTS p//"),
+        ("tsql", "CREATE TYPE dbo.x AS TABLE (a int);"),
+        ("tsql", "CREATE TYPE dbo.x AS TABLE (\n  a int\n)"),
+        ("tsql", "CREATE TYPE dbo.x FROM varchar(20)"),
+        ("tsql", "CREATE EVENT SESSION x ON SERVER ADD EVENT sqlserver.y;"),
+        ("tsql", f"CREATE PROCEDURE p AS {BODY};\nGO"),
+        ("oracle", "CREATE TYPE x AS OBJECT (a NUMBER);"),
+        ("oracle", "CREATE OR REPLACE TYPE x IS VARRAY(10) OF NUMBER;\n/"),
+        (
+            "oracle",
+            "CREATE OR REPLACE TYPE BODY x AS MEMBER PROCEDURE p IS " + f"{BODY}; MEMBER PROCEDURE q IS {BODY}; END;",
+        ),
+        ("oracle", f"CREATE OR REPLACE TRIGGER x BEFORE INSERT ON y DECLARE a NUMBER; {BODY};\n/"),
+        ("oracle", "CREATE PACKAGE x IS a NUMBER;\n/"),
+        ("snowflake", f"CREATE PROCEDURE p() RETURNS INT LANGUAGE SQL AS DECLARE a INT; {BODY};"),
+        ("postgres", "CREATE TYPE x AS ENUM ('a'); ALTER TYPE x ADD VALUE 'b';"),
+    ],
+)
+def test_the_rest_of_a_text_after_a_definition_counts_and_its_body_does_not(
+    facts: Facts, dialect: str, definition: str
+) -> None:
+    (read,) = read_query("", ["a"], dialect, "").names
+    (written,) = read_query("", ["d"], dialect, "").names
+    assert facts(f"{definition}\nINSERT INTO d SELECT * FROM a", dialect) == {"reads": [read], "writes": [written]}
+
+
 @pytest.mark.parametrize(
     ("sql", "complete"),
     [

@@ -357,3 +357,14 @@ CREATE TABLE mart.a AS SELECT * FROM raw.a PARTITION (p1) AS x JOIN raw.b AS y F
 -- reads: raw.b
 -- writes: mart.a
 CREATE TABLE mart.n LIKE mart.a; ALTER TABLE mart.n ADD INDEX (x); INSERT INTO mart.n SELECT * FROM raw.b; RENAME TABLE mart.a TO mart.o, mart.n TO mart.a; DROP TABLE mart.o;
+
+-- name: statements after a procedure that ends with the delimiter
+-- reads: raw.o
+-- writes: mart.o
+DELIMITER $$
+CREATE PROCEDURE ops.load()
+BEGIN
+  INSERT INTO ops.runs SELECT * FROM ops.plan;
+END$$
+DELIMITER ;
+INSERT INTO mart.o SELECT * FROM raw.o;

@@ -418,3 +418,11 @@ EXCEPTION
   WHEN OTHERS THEN log_error;
 END;
 /
+
+-- name: statements after types
+-- reads: raw.orders
+-- writes: mart.orders
+CREATE TYPE t_order AS OBJECT (id NUMBER, v NUMBER);
+CREATE OR REPLACE TYPE t_list IS VARRAY(10) OF NUMBER;
+/
+INSERT INTO mart.orders SELECT * FROM raw.orders;

@@ -601,3 +601,10 @@ WHILE EXISTS (SELECT 1 FROM dbo.q) BEGIN DELETE TOP (100) FROM dbo.q OUTPUT dele
 -- writes: mart.orders
 SET @rate = ((SELECT MAX(rate) FROM ref.vat) + 1)
 IF ((SELECT COUNT(*) FROM stage.orders) > 0) INSERT INTO mart.orders SELECT * FROM raw.orders
+
+-- name: statements after types
+-- reads: raw.orders
+-- writes: mart.orders
+CREATE TYPE dbo.phone FROM varchar(20)
+CREATE TYPE dbo.ids AS TABLE (id int);
+INSERT INTO mart.orders SELECT * FROM raw.orders

@@ -21,10 +21,12 @@ from crosswind.tasks.sql.phrases import SWALLOWED
 from crosswind.tasks.sql.script_control import TRANSACTION_WORDS
 from crosswind.tasks.sql.text import BATCH_END
 
-__all__ = ["chunks", "defines", "line_starts", "without_top"]
+__all__ = ["chunks", "defines", "defines_type", "line_starts", "without_top"]
 
 _INNER_ENDS = {"IF", "LOOP", "WHILE", "FOR", "REPEAT"}
 """Words after END that close a part of a block, not the block."""
+_ALONE_IN_BATCH = {"PROC", "PROCEDURE", "FUNCTION", "TRIGGER"}
+"""Objects of T-SQL whose definition ends with its batch, not at a semicolon."""
 _HEAD = 9
 """The number of tokens that show whether a statement is a definition, and of what."""
 
@@ -54,7 +56,7 @@ class _Definition:
     def __init__(self, tokens: Tokens, dialect: str) -> None:
         self._tokens, self._dialect = tokens, dialect
         self._blocks = self._parentheses = 0
-        self._has_begun = self._has_unquoted_body = self._has_language = False
+        self._has_begun = self._has_unquoted_body = self._is_foreign = False
 
     def add(self, index: int) -> None:
         """Count the token at ``index`` as part of the definition."""
@@ -65,25 +67,27 @@ class _Definition:
         match word(self._tokens, index):
             case "BEGIN":
                 self._has_begun = self._has_begun or step > 0
-            case "IS" | "AS":
+            case "DECLARE":
                 self._has_unquoted_body = True
-            case "LANGUAGE":
-                self._has_language = True
+            case "IS" | "AS" if self._dialect == "oracle":
+                self._has_unquoted_body = True
+            case "LANGUAGE" if self._dialect == "oracle":
+                self._is_foreign = True
 
     def is_open(self, begin: int, end: int) -> bool:
         """Return whether the semicolon at ``end`` is within the definition, which begins at ``begin``."""
         if self._tokens[end - 1].text == BATCH_END:
             return False
-        if self._dialect in T_SQL:
-            return True
-        if self._dialect == "oracle" and self._awaits_begin(end):
-            return True
         head = [word(self._tokens, index) for index in range(begin, min(begin + _HEAD, end))]
+        if self._dialect in T_SQL:
+            return not _ALONE_IN_BATCH.isdisjoint(head)
+        if self._awaits_begin(end):
+            return True
         return self._blocks + self._parentheses + _is_package(head) > 0
 
     def _awaits_begin(self, end: int) -> bool:
         """Return whether these are the declarations of a body whose BEGIN comes later."""
-        has_body = self._has_unquoted_body and not self._has_language
+        has_body = self._has_unquoted_body and not self._is_foreign
         return has_body and not self._has_begun and word(self._tokens, end - 1) != "END"
 
 
@@ -100,7 +104,7 @@ def _block_step(tokens: Tokens, index: int) -> int:
 
 
 def _is_package(words: Sequence[str]) -> bool:
-    return "PACKAGE" in words[:5] or words[1:3] == ["TYPE", "BODY"]
+    return not {"PACKAGE", "BODY"}.isdisjoint(words[:5])
 
 
 def defines(chunk: Tokens) -> bool:
@@ -108,11 +112,21 @@ def defines(chunk: Tokens) -> bool:
     if word(chunk) not in {"CREATE", "ALTER", "REPLACE"}:
         return False
     for index in range(1, min(len(chunk), 8)):
+        if word(chunk, index) == "TYPE":
+            return word(chunk, index + 1) == "BODY"  # a type itself has no code
         if word(chunk, index) in SWALLOWED:
             return word(chunk, index + 1) != "TABLE"  # Snowflake's EVENT TABLE
         if word(chunk, index) in {"TABLE", "VIEW", "AS", "(", ";"}:
             return False
     return False
+
+
+def defines_type(tokens: Tokens) -> bool:
+    """Return whether a statement creates or changes a type, whose definition may have the words of other statements."""
+    if word(tokens) not in {"CREATE", "ALTER", "REPLACE"}:
+        return False
+    head = [word(tokens, index) for index in range(1, 5)]
+    return "TYPE" in head and {"TABLE", "VIEW", "AS", "("}.isdisjoint(head[: head.index("TYPE")])
 
 
 def without_top(tokens: Tokens) -> Tokens:

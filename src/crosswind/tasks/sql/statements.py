@@ -19,7 +19,7 @@ from crosswind.tasks.sql.phrases import IGNORED, LATE, NAME, PhraseMatch, match_
 from crosswind.tasks.sql.repairs import repaired
 from crosswind.tasks.sql.scopes import base_of, nodes_of, reads_in
 from crosswind.tasks.sql.script_control import begins_block, is_control, peel
-from crosswind.tasks.sql.splitting import chunks, defines, line_starts, without_top
+from crosswind.tasks.sql.splitting import chunks, defines, defines_type, line_starts, without_top
 from crosswind.tasks.sql.text import BATCH_END, TOO_DEEP, nests_deeply, rough_pieces, without_comments
 from crosswind.tasks.sql.writers import KNOWN, effects_of
 
@@ -141,6 +141,8 @@ class _StatementReader:
         first = word(tokens)
         if defines(tokens):
             return self._definition(tokens)
+        if defines_type(tokens):
+            return []
         early = first not in LATE or word(tokens, 1) == "FROM"  # COPY FROM DATABASE
         if first in phrase_words() and early and (effects := self._by_phrase(tokens)) is not None:
             return effects

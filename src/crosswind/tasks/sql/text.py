@@ -62,6 +62,9 @@ _BATCH_ENDS = {
     "mysql": re.compile(r"^[ \t]*(?:\$\$|//)[ \t]*$", re.M),
 }
 """Lines that end a batch, as a semicolon does."""
+_DELIMITER_LINE = re.compile(r"^[ \t]*DELIMITER[ \t]+(\S+)[^\n]*$", re.I | re.M)
+"""Sets the sign that ends a statement for MySQL's client, so that procedures can contain semicolons."""
+_MYSQL_QUOTED = r"'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.|\"\")*\"|`[^`]*`|--(?=\s)[^\n]*|#[^\n]*|/\*.*?(?:\*/|\Z)"
 
 _COMMENT = re.compile(
     r"'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.|\"\")*\"|`[^`]*`|\$\$.*?\$\$|--[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL
@@ -73,6 +76,8 @@ def clean(sql: str, dialect: str) -> str:
     sql = sql.removeprefix("\ufeff")
     if "\r" in sql:
         sql = sql.replace("\r\n", "\n").replace("\r", "\n")
+    if dialect == "mysql" and _DELIMITER_LINE.search(sql):
+        sql = _without_delimiters(sql)
     if dialect in _CLIENT_LINES:
         sql = _CLIENT_LINES[dialect].sub("", sql)
     if dialect in {"postgres", "redshift"} and "\\copy" in sql:
@@ -80,6 +85,25 @@ def clean(sql: str, dialect: str) -> str:
     if dialect in _BATCH_ENDS:
         sql = _BATCH_ENDS[dialect].sub(f";{BATCH_END};", sql)
     return sql
+
+
+def _without_delimiters(sql: str) -> str:
+    """Return a text for MySQL's client with semicolons and ``BATCH_END`` in place of the delimiters that it sets."""
+    begin, delimiter, parts = 0, ";", []
+    for line in _DELIMITER_LINE.finditer(sql):
+        parts += [_with_batch_ends(sql[begin : line.start()], delimiter), line[0]]
+        begin, delimiter = line.end(), line[1].strip("'\"`") or ";"
+    return "".join([*parts, _with_batch_ends(sql[begin:], delimiter)])
+
+
+def _with_batch_ends(sql: str, delimiter: str) -> str:
+    if delimiter == ";":
+        return sql
+
+    def replacement(match: re.Match[str]) -> str:
+        return match[0] if match["delimiter"] is None else f";{BATCH_END};"
+
+    return re.sub(rf"(?P<delimiter>{re.escape(delimiter)})|{_MYSQL_QUOTED}", replacement, sql, flags=re.DOTALL)
 
 
 def mask_variables(sql: str, dialect: str) -> str:
