@@ -77,13 +77,19 @@ class TableNames:
         return self._known[name]
 
     def table(self, name: str) -> exp.Table:
-        """Return the table of a name that is given as text, as ``exp.to_table`` does, which creates a parser for it."""
+        """Return the table of a name that is given as text, as ``exp.to_table`` does, which creates a parser for it.
+
+        Raises ``SqlglotError`` or ``ValueError`` if it is no name.
+        """
         try:
             trees = self.parser.parse_into(exp.Table, self._name_tokenizer.tokenize(name), name)
         except SqlglotError:
             trees = []
         tree = trees[0] if len(trees) == 1 else None
-        return tree if isinstance(tree, exp.Table) else exp.to_table(name, dialect=self.dialect)
+        try:
+            return tree if isinstance(tree, exp.Table) else exp.to_table(name, dialect=self.dialect)
+        except TypeError as error:  # of sqlglot's compiled code, for a statement in place of a name
+            raise ValueError(f"no name of a table: {name}") from error
 
     def parts(self, table: exp.Table) -> Parts:
         """Return the parts of a table's name. T-SQL's ``#`` is kept: ``#orders`` is never ``orders``."""

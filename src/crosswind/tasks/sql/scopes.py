@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence, Set
 
 from sqlglot import exp
+from sqlglot.errors import SqlglotError
 
 from crosswind.tasks.sql.effects import Effect, EffectKind
 from crosswind.tasks.sql.names import TableNames
@@ -77,7 +78,10 @@ def _table_argument(node: exp.Expr, names: TableNames) -> exp.Table | None:
         return None
     argument = node.expressions[0]
     if isinstance(argument, exp.Literal) and argument.is_string and function != "TABLE":
-        return names.table(argument.name)
+        try:
+            return names.table(argument.name)
+        except (SqlglotError, ValueError):  # an expression that only the database evaluates
+            return None
     return _column_as_table(argument) if node.find_ancestor(exp.Anonymous) is not None else None
 
 
