@@ -99,6 +99,12 @@ def test_each_table_has_its_line() -> None:
     assert facts.reads == {"a": 3, "b": 5}
 
 
+@pytest.mark.parametrize("name", ["a..", "a; b", "begin x"])
+def test_a_text_that_is_no_name_of_a_table_is_no_crash(name: str) -> None:
+    facts = read_query(f"SELECT * FROM table_changes('{name}', 1); INSERT INTO d SELECT 1", [name], "databricks", "")
+    assert facts.writes == ("d",)
+
+
 @pytest.mark.parametrize("sql", ["SELEC * FRM (", "SELECT " + "(" * 3000 + "1" + ")" * 3000, "SELECT 'open"])
 def test_unreadable_sql_is_a_problem_and_no_crash(sql: str) -> None:
     facts = read_query(sql, ["a"], "", "")
@@ -118,6 +124,37 @@ def test_a_statement_that_is_not_understood_costs_only_itself(sql: str, unread: 
     facts = read_query(sql, [], "", "")
     assert ([line for line, _ in facts.unread], facts.complete) == (unread, False)
     assert (list(facts.reads), facts.writes) == (["a", "b"], ("d", "e"))
+
+
+@pytest.mark.parametrize(
+    ("statement", "complete"),
+    [
+        ("EXIT WHEN count(*) > 5 FROM a", False),
+        ("RETURN count(*) FROM a", False),
+        ("EXIT WHEN x IS DISTINCT FROM y", True),
+        ("EXIT WHEN extract(day FROM now()) > 5", True),
+        ("FETCH NEXT FROM c INTO x", True),
+        ("OPEN c FOR SELECT * FROM d", True),
+        ("x := substring(y FROM 2)", True),
+        ("n := count(*) FROM d", True),
+    ],
+)
+def test_a_control_statement_that_reads_out_of_sight_makes_a_text_incomplete(statement: str, complete: bool) -> None:
+    facts = read_query(f"DO $$ BEGIN INSERT INTO d SELECT 1; {statement}; END $$", [], "postgres", "")
+    assert (facts.unread, facts.writes, facts.complete) == ((), ("d",), complete)
+
+
+@pytest.mark.parametrize("statement", ["FOR r IN EXECUTE 'SELECT ' || x LOOP NULL; END LOOP", "OPEN c FOR EXECUTE x"])
+def test_sql_that_a_loop_or_a_cursor_puts_together_is_reported(statement: str) -> None:
+    facts = read_query(f"DO $$ BEGIN {statement}; END $$", [], "postgres", "")
+    assert ["runs SQL that is put together" in reason for _, reason in facts.unread] == [True]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "written"), [("", ["d"]), ("postgres", ["d"]), ("redshift", ["d"]), ("oracle", ["D"])]
+)
+def test_the_variable_of_returning_is_no_table(facts: Facts, dialect: str, written: list[str]) -> None:
+    assert facts("INSERT INTO d VALUES (1) RETURNING id INTO x", dialect) == {"reads": [], "writes": written}
 
 
 BODY = "BEGIN\n SELECT 1;\n INSERT INTO x SELECT * FROM y WHERE a = '$$ // ;;';\nEND"

@@ -181,3 +181,15 @@ INSERT INTO mart.a SELECT * FROM ${catalog}.raw.x JOIN raw.b USING (id) WHERE d 
 -- reads: raw.a
 -- writes: mart.a
 CREATE OR REPLACE TEMP VIEW u AS SELECT * FROM raw.a; MERGE INTO mart.a t USING u s ON t.id = s.id WHEN NOT MATCHED BY SOURCE THEN DELETE WHEN MATCHED THEN UPDATE SET t.x = s.x; OPTIMIZE mart.a; VACUUM mart.a;
+
+-- name: loops over a query
+-- reads: raw.orders, raw.users
+-- writes: ops.log
+BEGIN
+  FOR r AS SELECT * FROM raw.orders DO
+    INSERT INTO ops.log VALUES (r.id);
+  END FOR;
+  FOR SELECT * FROM raw.users DO
+    INSERT INTO ops.log VALUES (1);
+  END FOR;
+END;

@@ -426,3 +426,13 @@ CREATE TYPE t_order AS OBJECT (id NUMBER, v NUMBER);
 CREATE OR REPLACE TYPE t_list IS VARRAY(10) OF NUMBER;
 /
 INSERT INTO mart.orders SELECT * FROM raw.orders;
+
+-- name: cursor of a literal
+-- reads: raw.orders
+-- writes: mart.orders
+DECLARE
+  c SYS_REFCURSOR;
+BEGIN
+  OPEN c FOR 'SELECT * FROM raw.orders WHERE day = :d' USING SYSDATE;
+  INSERT INTO mart.orders VALUES (1);
+END;

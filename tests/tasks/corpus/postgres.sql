@@ -630,3 +630,45 @@ BEGIN
     INSERT INTO mart.orders SELECT * FROM raw.orders;
   END IF;
 END $$;
+
+-- name: expressions of a block that read tables
+-- reads: raw.orders, raw.returns, stage.keys, ref.vat, ref.limits
+-- writes:
+DO $$
+DECLARE
+  total int := count(*) FROM raw.orders;
+BEGIN
+  PERFORM ops.check(id) FROM raw.returns;
+  total := count(*) FROM stage.keys;
+  total = max(rate) FROM ref.vat;
+  IF total IS DISTINCT FROM 1 AND total > min(n) FROM ref.limits THEN
+    RAISE NOTICE '%', total;
+  END IF;
+END $$;
+
+-- name: rows that come back into variables
+-- reads: raw.orders, raw.users
+-- writes: mart.orders, mart.users
+DO $$
+DECLARE v_id int; v_day date;
+BEGIN
+  INSERT INTO mart.orders SELECT * FROM raw.orders RETURNING id INTO v_id;
+  UPDATE mart.users SET seen = true RETURNING id, day INTO STRICT v_id, v_day;
+  SELECT id, day INTO v_id, v_day FROM raw.users LIMIT 1;
+END $$;
+
+-- name: loops over other statements than queries
+-- reads: raw.orders, raw.gone
+-- writes: mart.orders, ops.log
+DO $$
+BEGIN
+  FOR r IN EXECUTE 'SELECT * FROM raw.orders WHERE day = $1' USING current_date LOOP
+    INSERT INTO ops.log VALUES (r.id);
+  END LOOP;
+  FOR r IN DELETE FROM mart.orders USING raw.gone RETURNING * LOOP
+    INSERT INTO ops.log VALUES (r.id);
+  END LOOP;
+  FOREACH i IN ARRAY ids LOOP
+    INSERT INTO ops.log VALUES (i);
+  END LOOP;
+END $$;

@@ -289,3 +289,10 @@ EXEC mart.macro1; CALL mart.p('x', y); END TRANSACTION; BEGIN TRANSACTION; INSER
 -- reads: db.a
 -- writes: db.b
 CREATE VOLATILE TABLE a AS (SELECT * FROM db.a) WITH DATA ON COMMIT PRESERVE ROWS; UPDATE b FROM db.b b, a SET x = a.x WHERE b.id = a.id; DROP TABLE a;
+
+-- name: loop over a named cursor
+-- reads: raw.orders
+-- writes: ops.log
+FOR r AS c CURSOR FOR SELECT id FROM raw.orders DO
+  INSERT INTO ops.log VALUES (r.id);
+END FOR;

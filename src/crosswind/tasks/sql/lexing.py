@@ -18,6 +18,7 @@ __all__ = [
     "STARTERS",
     "T_SQL",
     "Tokens",
+    "as_select",
     "closing",
     "depths",
     "opens_parenthesis",
@@ -68,6 +69,13 @@ def word(tokens: Tokens, index: int = 0) -> str:
     if index >= len(tokens) or tokens[index].token_type in (TokenType.STRING, TokenType.IDENTIFIER):
         return ""
     return str(tokens[index].text).split(" ", 1)[0].upper()  # sqlglot has tokens of two words, such as UNLOCK TABLES
+
+
+def as_select(expression: Tokens) -> Tokens:
+    """Return ``SELECT expression``, at the place of the expression."""
+    first = expression[0]
+    select = Token(TokenType.SELECT, "SELECT", line=first.line, col=first.col, start=first.start, end=first.start)
+    return [select, *expression]
 
 
 def starts_line(tokens: Tokens, index: int) -> bool:

@@ -131,6 +131,8 @@ tsql,fabric | (EXEC|EXECUTE) ( x ) … | literal x
 tsql,fabric | (EXEC|EXECUTE) ( … | dynamic
 plpgsql | EXECUTE x [USING …|INTO …] | literal x
 plpgsql | EXECUTE … | dynamic
+| OPEN … FOR [EXECUTE] x [USING …] | literal x
+| OPEN … FOR EXECUTE … | dynamic
 | DO [LANGUAGE …] x [LANGUAGE …] | literal x
 | SUBMIT (TASK|JOB) … AS q | query q
 | (CALL|EXEC|EXECUTE|EXECUTION) … | hidden

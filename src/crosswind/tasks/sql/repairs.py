@@ -47,13 +47,19 @@ _REPAIRS = [
     # Oracle: clauses of MERGE, of errors, of rows that come back
     _repair("oracle", r"\bDELETE\s+WHERE\b(?:(?!\bWHEN\b|\bLOG\b).)*", " "),
     _repair("oracle", r"\bLOG\s+ERRORS\b.*", " "),
-    _repair("oracle", r"\bRETURNING\b.*?\bINTO\b.*", " "),
+    _repair("oracle postgres redshift", r"\bRETURNING\b.*?\bINTO\b.*", " "),
     _repair(
         "oracle",
         r"\bMODEL\b(?=.*\bDIMENSION\s+BY\b).*?\bRULES\b[^()]*\((?:[^()]|\([^()]*\))*\)",
         " ",
     ),
     _repair("oracle", r"\bPARTITION\s+FOR\s*\([^()]*\)", " "),
+    # PL/pgSQL: several variables, or a condition for one
+    _repair(
+        "postgres redshift",
+        rf"\bINTO\s+(?:STRICT\s+{NAME}(?:\s*,\s*{NAME})*|{NAME}(?:\s*,\s*{NAME})+)(?=\s+FROM\b|\s*\Z)",
+        " ",
+    ),
     # T-SQL: DELETE with two FROM, files as tables, hints
     _repair("tsql fabric", r"\A(\s*DELETE\s+)FROM\s+(" + NAME + r"\s+FROM\b)", r"\1\2"),
     _repair(

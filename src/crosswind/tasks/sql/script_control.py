@@ -12,6 +12,7 @@ from crosswind.tasks.sql.lexing import (
     STARTERS,
     T_SQL,
     Tokens,
+    as_select,
     depths,
     parenthesised,
     starts_line,
@@ -19,7 +20,14 @@ from crosswind.tasks.sql.lexing import (
 )
 from crosswind.tasks.sql.phrases import CONTROL
 
-__all__ = ["TRANSACTION_WORDS", "begins_block", "is_control", "peel"]
+__all__ = [
+    "TRANSACTION_WORDS",
+    "assigned_value",
+    "begins_block",
+    "is_control",
+    "peel",
+    "reads_without_select",
+]
 
 TRANSACTION_WORDS = {"TRANSACTION", "TRAN", "WORK", "DISTRIBUTED", "ISOLATION", "READ", "DEFERRED", "IMMEDIATE"}
 """Words after BEGIN that make it the begin of a transaction, not of a block."""
@@ -54,6 +62,34 @@ def is_control(tokens: Tokens) -> bool:
         return first in CONTROL
     signs = [token.text for token in tokens[1:4]]
     return ":=" in signs or (len(signs) > 1 and signs[0] == ":" and signs[1] == "=")
+
+
+def assigned_value(tokens: Tokens, *, in_block: bool) -> Tokens | None:
+    """Return the value of ``name := value``, in a block also of ``name = value``; None for other statements."""
+    end = 1
+    while end < len(tokens) and tokens[end].text in {".", "["}:
+        end += 2 if tokens[end].text == "." else 3  # the field of a row, or an element of an array
+    if in_block and end < len(tokens) and tokens[end].text == "=":
+        return tokens[end + 1 :]
+    for index, depth in depths(tokens):
+        if (
+            depth == 0
+            and tokens[index].text in {":=", "="}
+            and (tokens[index].text == ":=" or tokens[index - 1].text == ":")
+        ):
+            return tokens[index + 1 :]
+    return None
+
+
+def reads_without_select(tokens: Tokens) -> bool:
+    """Return whether an expression has a FROM of its own: PL/pgSQL evaluates ``count(*) FROM a`` as a query."""
+    for index, depth in depths(tokens):
+        text, before = word(tokens, index), word(tokens, index - 1) if index else ""
+        if depth == 0 and text in QUERIES | CHANGING:
+            return False
+        if depth == 0 and text == "FROM" and before != "DISTINCT":
+            return True
+    return False
 
 
 def _control(tokens: Tokens, dialect: str) -> _Front:
@@ -94,6 +130,9 @@ def _exception(tokens: Tokens, _: str) -> _Front:
 
 def _conditional(tokens: Tokens, dialect: str) -> _Front:
     cut = _condition_end(tokens, dialect)
+    condition = tokens[1 : cut - 1]
+    if condition and reads_without_select(condition):
+        return cut, [as_select(condition)]
     return cut, list(parenthesised(tokens[:cut]))
 
 
@@ -113,14 +152,14 @@ def _condition_end(tokens: Tokens, dialect: str) -> int:
 
 
 def _for(tokens: Tokens, _: str) -> _Front:
-    """Cut ``FOR row IN (query) DO`` and ``FOR row IN query LOOP``."""
+    """Cut ``FOR row IN (query) DO``, ``FOR row IN query LOOP`` and ``FOR row AS query DO``."""
     query_start = 0
     for index, depth in depths(tokens):
         if depth == 0 and word(tokens, index) in {"DO", "LOOP"}:
             queries = [tokens[query_start:index]] if query_start else list(parenthesised(tokens[:index]))
             return index + 1, queries
-        if depth == 0 and word(tokens, index) == "IN" and word(tokens, index + 1) in QUERIES:
-            query_start = index + 1
+        if depth == 0 and not query_start and word(tokens, index) in {"IN", "AS", "FOR"}:
+            query_start = index + 1 if word(tokens, index + 1) in QUERIES | CHANGING else 0
     return 0, []
 
 
@@ -146,6 +185,7 @@ _HANDLERS: dict[str, Callable[[Tokens, str], _Front]] = {
     "END": _end,
     "EXCEPTION": _exception,
     "FOR": _for,
+    "FOREACH": _for,
     "FORALL": _forall,
     **dict.fromkeys(("ELSE", "LOOP", "REPEAT"), _one_word),
     **dict.fromkeys(("IF", "ELSEIF", "ELSIF", "ELIF", "WHILE", "UNTIL", "CASE", "WHEN"), _conditional),

@@ -13,12 +13,12 @@ from sqlglot.tokenizer_core import Token, TokenType
 
 from crosswind.tasks.sql.definitions import created, dropped
 from crosswind.tasks.sql.effects import Effect, EffectKind
-from crosswind.tasks.sql.lexing import T_SQL, Tokens, parenthesised, tokenize, word
+from crosswind.tasks.sql.lexing import T_SQL, Tokens, as_select, parenthesised, tokenize, word
 from crosswind.tasks.sql.names import HOLE, Parts, TableNames
 from crosswind.tasks.sql.phrases import IGNORED, LATE, NAME, PhraseMatch, match_phrase, phrase_words, words
 from crosswind.tasks.sql.repairs import repaired
 from crosswind.tasks.sql.scopes import base_of, nodes_of, reads_in
-from crosswind.tasks.sql.script_control import begins_block, is_control, peel
+from crosswind.tasks.sql.script_control import assigned_value, begins_block, is_control, peel, reads_without_select
 from crosswind.tasks.sql.splitting import chunks, defines, defines_type, line_starts, without_top
 from crosswind.tasks.sql.text import BATCH_END, TOO_DEEP, nests_deeply, rough_pieces, without_comments
 from crosswind.tasks.sql.writers import KNOWN, effects_of
@@ -105,7 +105,7 @@ class _StatementReader:
             in_declarations = self._declares() and first != "BEGIN" and (in_declarations or first == "DECLARE")
             self.in_block = self.in_block or in_declarations or begins_block(chunk)
             if in_declarations:
-                yield self._queries(chunk)
+                yield self._control(chunk)
                 continue
             for statement in [chunk] if defines(chunk) else peel(chunk, self.names.name):
                 for effects in self.read(statement):
@@ -148,9 +148,17 @@ class _StatementReader:
             return effects
         if first in IGNORED:
             return self._nothing(tokens)
-        if is_control(tokens):
-            return self._queries(tokens)
+        if is_control(tokens) or (self.in_block and assigned_value(tokens, in_block=True) is not None):
+            return self._control(tokens)
         return self._parsed(tokens, whole)
+
+    def _control(self, tokens: Tokens) -> list[Effect]:
+        """Return the effects of a control statement, in which only queries read tables."""
+        value = tokens[1:] if word(tokens) == "PERFORM" else assigned_value(tokens, in_block=self.in_block)
+        if value and reads_without_select(value):
+            return _never_fatal(self._parsed(as_select(value), False))
+        hides = not value and word(tokens) not in {"FETCH", "MOVE"} and reads_without_select(tokens)
+        return [*self._queries(tokens), *([Effect(EffectKind.HIDDEN)] if hides else [])]
 
     def _nothing(self, tokens: Tokens) -> list[Effect]:
         """Return no effects, unless a query in the statement shows that it may do more than its first word implies."""
@@ -294,8 +302,6 @@ class _StatementReader:
             return [Effect(EffectKind.HIDDEN)]
         if isinstance(tree, exp.Column) and self.in_block:  # a call of Oracle's without arguments
             return [Effect(EffectKind.HIDDEN)]
-        if isinstance(tree, exp.EQ) and self.in_block:  # an assignment of PL/pgSQL
-            return self._queries(tokens)
         near = difflib.get_close_matches(text.partition(" ")[0].upper(), _VERBS, 1, 0.7)
         mean = f"; did you mean {near[0]}?" if near else "; begin with SELECT, INSERT, CREATE or the like"
         shown = " ".join(text.split())[:60]

@@ -18,6 +18,8 @@ _UPDATABLE_CTE = {"tsql", "fabric", ""}
 """Dialects in which a common table expression may be the target of a change."""
 _SELECT_INTO = {"", "tsql", "fabric", "postgres", "redshift", "materialize", "risingwave"}
 """Dialects in which ``SELECT … INTO name`` creates a table; in others it sets a variable."""
+_OUTPUT_INTO = {"tsql", "fabric"}
+"""Dialects in which a statement writes the rows that it changes into a second table."""
 _DELETES_FROM_SEVERAL = {"mysql", "mariadb", "singlestore", "doris", "starrocks", ""}
 """Dialects in which one DELETE may name several tables."""
 
@@ -190,8 +192,11 @@ def _is_hash(table: exp.Table) -> bool:
 
 
 def _returning(reader: _EffectReader, node: exp.Expr) -> None:
-    """Read ``OUTPUT … INTO table``."""
+    """Read ``OUTPUT … INTO table`` of T-SQL; ``RETURNING … INTO`` of others sets variables."""
     into = node.args.get("into")
+    if reader.names.name not in _OUTPUT_INTO:
+        reader.skip.add(id(into))
+        return
     if isinstance(into, exp.Identifier):
         reader.add(EffectKind.CHANGE, exp.Table(this=into.copy()))
     elif isinstance(into, exp.Table):
