@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -453,6 +454,68 @@ def test_two_dags_with_one_id_are_reported(folder: Any) -> None:
     folder.task("b/b")
     (problem,) = folder.problems()
     assert "two DAGs would have the id all" in problem
+
+
+OFTEN = '"@hourly"'
+LONG = f"{'d' * 200}/{'e' * 100}"
+
+
+@pytest.mark.parametrize(
+    ("tasks", "plain", "keeps"),
+    [
+        ({"s/a": '"0 6 * * 1-5"', "s/b": '"0 6 * * 1,5"'}, "s.0_6_x_x_1_5", ""),
+        ({"s/a": OFTEN, "s/hourly/b": ""}, "s.hourly", "b"),
+        ({"отчёт/a": "", "склад/b": ""}, "_____", ""),
+        ({"a b/a": "", "a_b/b": ""}, "a_b", "b"),
+        ({"sales/eu/a": "", "sales.eu/b": ""}, "sales.eu", "a"),
+        ({"a": "", "shop/b": ""}, "shop", ""),
+        ({f"{LONG}/a": "", f"{LONG}f/b": ""}, LONG[:241].replace("/", "."), ""),
+    ],
+)
+def test_groups_whose_ids_would_be_the_same_are_dags_of_their_own(
+    folder: Any, tasks: dict[str, str], plain: str, keeps: str
+) -> None:
+    for path, schedule in tasks.items():
+        folder.task(path, **({"schedule": schedule} if schedule else {}))
+    compiled = folder.compile()
+    assert compiled.problems == []
+    ids = {task.task_id: dag.dag_id for dag in compiled.dags for task in dag.tasks}
+    assert len(compiled.dags) == len({*ids.values()}) == 2
+    for task_id, dag_id in ids.items():
+        assert re.fullmatch(re.escape(plain) + ("" if task_id == keeps else r"\.[0-9a-f]{8}"), dag_id)
+        alone = compile_task(folder.path, GIVEN, None, dag_id, task_id)
+        assert alone is not None, "a worker finds the task under that id"
+        assert alone.dag_id == dag_id
+
+
+def test_spaces_do_not_make_another_schedule(folder: Any) -> None:
+    folder.task("a", schedule='"0 6  * * 1"')
+    folder.task("b", schedule='" 0 6 * * 1 "')
+    assert {dag.dag_id: (dag.schedule, len(dag.tasks)) for dag in folder.compile().dags} == {
+        "shop.0_6_x_x_1": ("0 6 * * 1", 2)
+    }
+
+
+def test_a_folder_named_like_the_id_of_another_dag_is_a_dag_of_its_own(folder: Any) -> None:
+    folder.task("s@eu/a")
+    folder.task("s$eu/b")
+    taken = folder.compile().dags[0].dag_id
+    folder.task(f"{taken}/c")
+    assert sorted(len(dag.tasks) for dag in folder.compile().dags) == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("group", "placeholder"), [("folder", "${folder}"), ("connected", "${first}")])
+def test_a_fixed_dag_id_does_not_merge_dags_and_the_problem_names_what_helps(
+    folder: Any, group: str, placeholder: str
+) -> None:
+    folder.write(YAML, f"dag_id: {'all' if group == 'folder' else 'all-${folder}'}\ngroup: {group}\n")
+    folder.task("a/a")
+    folder.task("a/z" if group == "connected" else "b/z")
+    compiled = folder.compile()
+    (problem,) = compiled.problems
+    assert problem.file == "a/a.yaml"
+    assert f"let dag_id in {YAML} hold {placeholder}." in problem.message
+    assert sorted(len(dag.tasks) for dag in compiled.dags) == [1, 1]
 
 
 def test_hidden_files_are_left_out_and_links_inside_are_followed(folder: Any, tmp_path: Path) -> None:

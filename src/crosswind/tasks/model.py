@@ -67,6 +67,8 @@ class Resources(_Strict):
 
 
 def _schedule(text: str | None) -> str | None:
+    """Return the schedule with single spaces, so that one schedule is one text; tasks are grouped by it."""
+    text = None if text is None else " ".join(text.split())
     if text is None or text in _PRESETS:
         return text
     from croniter import croniter  # imported only for files that are not in the cache

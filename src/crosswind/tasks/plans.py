@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from crosswind.tasks.folder_reader import SETTINGS_FILE, TaskSource
 from crosswind.tasks.graph import Graph, TaskNode, find_loops, matches
+from crosswind.tasks.grouping import Group, group_tasks, ids_of, name_groups, value_of
 from crosswind.tasks.model import POD_OPERATOR, FolderSettings
 from crosswind.tasks.placeholders import fill
 from crosswind.tasks.plain_names import plain_name
@@ -55,31 +55,23 @@ class DagPlan:
     follows: str = "assets"
 
 
-@dataclass(slots=True)
-class _Group:
-    folder: str
-    schedule: str | None
-    own_schedule: bool
-    nodes: list[TaskNode] = field(default_factory=list)
-
-
 def plan_dags(
     graph: Graph, root_name: str, root_settings: FolderSettings
 ) -> tuple[list[DagPlan], list[TaskFileProblem]]:
     """Return the DAGs, by id, and the problems between them. ``root_name``: the root folder's name, for their ids."""
-    groups, problems = _named(_groups(graph), root_name, root_settings)
+    groups, problems = name_groups(group_tasks(graph), root_name, root_settings)
     dag_of = {node.id: dag_id for dag_id, group in groups.items() for node in group.nodes}
     followed = {
         dag_id: _followed_tables(graph, group, dag_of, dag_id)
         for dag_id, group in groups.items()
-        if not group.own_schedule and _settings(group, root_settings).follows != "schedule"
+        if not group.own_schedule and group.settings_of_dag(root_settings).follows != "schedule"
     }
     before = {dag_id: _producing_dags(graph, tables, dag_of) - {dag_id} for dag_id, tables in followed.items()}
     for loop in find_loops(before):
         problems.append(_dag_loop(loop, groups, followed, graph, dag_of))
         followed |= {dag_id: [] for dag_id in loop}
     plans = [
-        _dag(dag_id, group, _settings(group, root_settings), graph, dag_of, followed.get(dag_id, []))
+        _dag(dag_id, group, group.settings_of_dag(root_settings), graph, dag_of, followed.get(dag_id, []))
         for dag_id, group in sorted(groups.items())
     ]
     return plans, problems
@@ -100,92 +92,15 @@ def plan_one(source: TaskSource, dag_id: str, root_name: str) -> DagPlan | None:
     node = TaskNode(
         source.task.id, source.path, source.folder, settings, {}, source.writes, source, appends=source.appends
     )
-    schedule = _value(node, "schedule")
-    group = _Group(node.folder, schedule, schedule != settings.schedule, [node])
-    if settings.group == "folder" and "${first}" not in settings.dag_id and dag_id != _id(group, settings, root_name):
+    schedule = value_of(node, "schedule")
+    group = Group(node.folder, schedule, schedule != settings.schedule, [node])
+    known = settings.group == "folder" and "${first}" not in settings.dag_id
+    if known and dag_id not in ids_of(group, settings, root_name):
         return None
     return DagPlan(dag_id, source.folder, settings, None, (_task(node, ()),))
 
 
-def _value(node: TaskNode, name: str) -> Json:
-    """Return a field of the task's file, else of its folder's settings."""
-    task = node.source.task if node.source else None
-    return getattr(task if task and name in task.model_fields_set else node.settings, name)
-
-
-def _groups(graph: Graph) -> list[_Group]:
-    """Group tasks into DAGs: by folder or by connected component, and within these by schedule."""
-    components = _connected(graph)
-    groups: dict[tuple[str, str, str | None], _Group] = {}
-    for node in graph.nodes.values():
-        schedule = _value(node, "schedule")
-        component = components[node.id] if node.settings.group == "connected" else ""
-        key = (component, "" if component else node.folder, schedule)
-        own_schedule = schedule != node.settings.schedule
-        groups.setdefault(key, _Group(node.folder, schedule, own_schedule)).nodes.append(node)
-    return list(groups.values())
-
-
-def _connected(graph: Graph) -> dict[str, str]:
-    """Return the first task of each task's connected component; edges between schedules do not connect (union-find)."""
-    parent = {task: task for task in graph.nodes}
-
-    def root(task: str) -> str:
-        while parent[task] != task:
-            parent[task] = task = parent[parent[task]]
-        return task
-
-    for node in graph.nodes.values():
-        for _, producer in graph.inputs(node):
-            if _value(graph.nodes[producer], "schedule") == _value(node, "schedule"):
-                first, second = sorted((root(node.id), root(producer)))
-                parent[second] = first
-    return {task: root(task) for task in graph.nodes}
-
-
-def _named(
-    groups: list[_Group], root_name: str, root: FolderSettings
-) -> tuple[dict[str, _Group], list[TaskFileProblem]]:
-    named: dict[str, _Group] = {}
-    problems = []
-    for group in groups:
-        dag_id = _id(group, _settings(group, root), root_name)
-        if dag_id in named:
-            message = f"two DAGs would have the id {dag_id}; let dag_id hold ${{folder}} or ${{first}}"
-            problems.append(TaskFileProblem(_settings_path(group.folder), 0, message))
-            named[dag_id].nodes.extend(group.nodes)
-        else:
-            named[dag_id] = group
-    return named, problems
-
-
-def _id(group: _Group, settings: FolderSettings, root_name: str) -> str:
-    """Return the id of a group's DAG, with a suffix if the group has a schedule of its own."""
-    pattern = settings.dag_id
-    if settings.group == "connected" and pattern == "${folder}":
-        pattern = "${folder}.${first}"
-    folder = group.folder.replace("/", ".") or root_name
-    dag_id = fill(pattern, {"folder": folder, "first": min(node.id for node in group.nodes)})
-    if group.own_schedule:
-        dag_id += f".{_word((group.schedule or 'never').replace('*', 'x'))}"
-    return re.sub(r"[^A-Za-z0-9_.\-]", "_", dag_id)[:250]
-
-
-def _settings_path(folder: str) -> str:
-    return f"{folder}/{SETTINGS_FILE}" if folder else SETTINGS_FILE
-
-
-def _word(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_")
-
-
-def _settings(group: _Group, root: FolderSettings) -> FolderSettings:
-    """Return the settings of the DAG: those of its folder, or of the root if its tasks are in several folders."""
-    own = group.nodes[0].settings
-    return own if all(node.folder == group.folder for node in group.nodes) else root
-
-
-def _followed_tables(graph: Graph, group: _Group, dag_of: Mapping[str, str], dag_id: str) -> list[str]:
+def _followed_tables(graph: Graph, group: Group, dag_of: Mapping[str, str], dag_id: str) -> list[str]:
     """Return the tables of other DAGs after which this one runs."""
     tables = {table for node in group.nodes for table, producer in graph.inputs(node) if dag_of[producer] != dag_id}
     # A DAG that appends to a table also updates its asset, and so would trigger itself for ever.
@@ -200,7 +115,7 @@ def _followed_tables(graph: Graph, group: _Group, dag_of: Mapping[str, str], dag
 
 def _dag_loop(
     loop: list[str],
-    groups: Mapping[str, _Group],
+    groups: Mapping[str, Group],
     followed: Mapping[str, list[str]],
     graph: Graph,
     dag_of: Mapping[str, str],
@@ -214,11 +129,12 @@ def _dag_loop(
         f"the DAGs wait for each other: {' → '.join(names)}, by the tables {', '.join(tables)}; "
         "write group: connected, or follows: schedule in one of them. Until then they run by their schedules"
     )
-    return TaskFileProblem(_settings_path(groups[first].folder), 0, message)
+    folder = groups[first].folder
+    return TaskFileProblem(f"{folder}/{SETTINGS_FILE}" if folder else SETTINGS_FILE, 0, message)
 
 
 def _dag(
-    dag_id: str, group: _Group, settings: FolderSettings, graph: Graph, dag_of: Mapping[str, str], assets: list[str]
+    dag_id: str, group: Group, settings: FolderSettings, graph: Graph, dag_of: Mapping[str, str], assets: list[str]
 ) -> DagPlan:
     tasks, sensors = [], dict[str, TaskPlan]()
     for node in group.nodes:
@@ -256,9 +172,9 @@ def _task(node: TaskNode, upstream: Iterable[str]) -> TaskPlan:
     settings, source = node.settings, node.source
     if source is None or node.problem:
         return TaskPlan(_plan_id(node), node.path, "", outlets=node.writes, broken=node.problem)
-    resources = _value(node, "resources")
+    resources = value_of(node, "resources")
     operator, arguments, image = _call(node, source)
-    own = {"pool": _value(node, "pool"), "queue": _value(node, "queue")}
+    own = {"pool": value_of(node, "pool"), "queue": value_of(node, "queue")}
     own["container_resources"] = resources if operator == POD_OPERATOR else None
     # What the task's file or its folder sets counts, and not the same argument in run.arguments.
     arguments = {name: value for name, value in arguments.items() if not own.get(name)}
@@ -267,8 +183,8 @@ def _task(node: TaskNode, upstream: Iterable[str]) -> TaskPlan:
         node.path,
         operator,
         arguments,
-        owner=_value(node, "owner"),
-        retries=_value(node, "retries"),
+        owner=value_of(node, "owner"),
+        retries=value_of(node, "retries"),
         retry_delay=settings.retry_delay,
         pool=own["pool"],
         queue=own["queue"],
