@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from crosswind.tasks import placeholders
 from crosswind.tasks.field_lines import FileFields, unstorable_texts
+from crosswind.tasks.schedules import check_schedule
 
 __all__ = [
     "MAX_ID",
@@ -42,12 +43,17 @@ _SET_FOR_EACH_TASK = {
     "retry_delay": "write the field retry_delay",
 }
 """Arguments that ``run.arguments`` cannot have, with what to write."""
+_YEAR = 365 * 24 * 3600
 _DATE = r"^\d{4}-\d{2}-\d{2}$"
 _TASK_PLACEHOLDERS = frozenset(f"task.{name}" for name in placeholders.TASK_NAMES)
-_PRESETS = {"@once", "@continuous", "@hourly", "@daily", "@weekly", "@monthly", "@quarterly", "@yearly"}
 
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.\-]*$", max_length=MAX_ID)]
 Text = Annotated[str, Field(min_length=1, max_length=1000)]
+_MAX_NAME = 256
+"""Characters of a pool or a queue in Airflow's database: PostgreSQL and MySQL refuse the whole run for a longer one."""
+Name = Annotated[str, Field(min_length=1, max_length=_MAX_NAME)]
+Tag = Annotated[str, Field(min_length=1, max_length=100)]
+"""Airflow refuses the DAG for a longer one."""
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
 
 
@@ -66,18 +72,6 @@ class Resources(_Strict):
         return {name: str(value) for name, value in (("cpu", self.cpu), ("memory", self.memory)) if value is not None}
 
 
-def _schedule(text: str | None) -> str | None:
-    """Return the schedule with single spaces, so that one schedule is one text; tasks are grouped by it."""
-    text = None if text is None else " ".join(text.split())
-    if text is None or text in _PRESETS:
-        return text
-    from croniter import croniter  # imported only for files that are not in the cache
-
-    if len(text.split()) != 5 or not croniter.is_valid(text):
-        raise ValueError("is neither a cron expression (five fields) nor a preset such as @daily")
-    return text
-
-
 class _Overridable(_Strict):
     """The fields that both kinds of files have."""
 
@@ -85,10 +79,10 @@ class _Overridable(_Strict):
     owner: Text = Field("airflow", description="The task's owner in Airflow.")
     retries: int = Field(1, ge=0, le=100, description="Retries after a failure.")
     resources: Resources | None = Field(None, description="Resources of the task's container.")
-    pool: Text | None = Field(None, description="Airflow's pool.")
-    queue: Text | None = Field(None, description="The executor's queue.")
+    pool: Name | None = Field(None, description="Airflow's pool.")
+    queue: Name | None = Field(None, description="The executor's queue.")
 
-    check_schedule = field_validator("schedule")(_schedule)
+    check_schedule = field_validator("schedule")(check_schedule)
 
 
 class TaskFile(_Overridable):
@@ -125,13 +119,17 @@ class TaskFile(_Overridable):
         return [self.produces] if isinstance(self.produces, str) else self.produces or []
 
 
-def _check_argument_names(arguments: Mapping[str, Any]) -> None:
-    """Refuse names that cannot be keyword arguments: ``crosswind tasks compile`` writes them into Python."""
-    for name in arguments:
+def _check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuse names that cannot be keyword arguments, as ``crosswind tasks compile`` writes them, and long pools."""
+    for name, value in arguments.items():
         if not name.isidentifier() or keyword.iskeyword(name):
             raise ValueError(f"has the argument {name!r}, which is no name of a Python argument")
         if name in _SET_FOR_EACH_TASK:
             raise ValueError(f"has the argument {name}, which Crosswind sets for each task; {_SET_FOR_EACH_TASK[name]}")
+        if name in {"pool", "queue"} and isinstance(value, str) and len(value) > _MAX_NAME:
+            raise ValueError(
+                f"has a {name} of more than {_MAX_NAME} characters, which Airflow cannot store; shorten it"
+            )
 
 
 def _check_class(path: str) -> str:
@@ -165,7 +163,7 @@ class RunSettings(_Strict):
         if self.image and isinstance(self.arguments, dict):
             raise ValueError("with image takes arguments as a list")
         if isinstance(self.arguments, dict):
-            _check_argument_names(self.arguments)
+            _check_arguments(self.arguments)
         texts = [self.image, self.command, self.arguments, self.env]
         if misspelt := placeholders.unknown(texts, _TASK_PLACEHOLDERS):
             raise ValueError(f"has {misspelt}; there are ${{task.…}} with {', '.join(placeholders.TASK_NAMES)}")
@@ -181,7 +179,7 @@ class Sensor(_Strict):
     @model_validator(mode="after")
     def check(self) -> Sensor:
         """Refuse misspelt placeholders, and names that are none of Python's."""
-        _check_argument_names(self.arguments)
+        _check_arguments(self.arguments)
         if misspelt := placeholders.unknown(self.arguments, frozenset({"table"})):
             raise ValueError(f"has {misspelt}; there is ${{table}}")
         return self
@@ -208,9 +206,9 @@ class FolderSettings(_Overridable):
     connection: Text | None = Field(None, description="Airflow's connection: ${task.connection}.")
     start_date: Annotated[str, Field(pattern=_DATE)] = Field("2024-01-01", description="First day, in UTC.")
     catchup: bool = Field(False, description="Whether to run missed days.")
-    retry_delay: int = Field(300, ge=0, description="Seconds between two attempts.")
-    max_active_runs: int = Field(1, ge=1, description="Concurrent runs of a DAG.")
-    tags: list[Text] = Field(default_factory=list, description="The DAG's tags.")
+    retry_delay: int = Field(300, ge=0, le=_YEAR, description="Seconds between two attempts.")
+    max_active_runs: int = Field(1, ge=1, le=10_000, description="Concurrent runs of a DAG.")
+    tags: list[Tag] = Field(default_factory=list, description="The DAG's tags.")
     dag_id: Text = Field("${folder}", description="The DAG's id, with ${folder}, or ${first}, its first task's id.")
     group: Literal["folder", "connected"] = Field("folder", description="One DAG per folder, or per connected group.")
     follows: Literal["assets", "schedule", "both"] = Field(
@@ -294,4 +292,9 @@ def _description(details: ErrorDetails, path: list[str], model: type[BaseModel])
         return f"is not a field; {f'did you mean {near[0]}?' if near else 'take it out'}"
     if kind == "string_pattern_mismatch" and path[-1] == "id":
         return "may have letters, digits, dots, dashes and underscores only"
+    if kind == "string_too_long":
+        return f"is longer than {details['ctx']['max_length']} characters; shorten it"
+    if kind in {"less_than_equal", "greater_than_equal"}:
+        (limit,) = details["ctx"].values()
+        return f"must be {limit} or {'less' if kind == 'less_than_equal' else 'more'}"
     return _DESCRIPTIONS.get(kind) or re.sub(r"^Value error, ", "", details["msg"])

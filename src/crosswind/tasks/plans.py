@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from crosswind.tasks.folder_reader import SETTINGS_FILE, TaskSource
 from crosswind.tasks.graph import Graph, TaskNode, find_loops, matches
@@ -19,6 +19,11 @@ __all__ = ["BROKEN_PREFIX", "DagPlan", "TaskPlan", "plan_dags", "plan_one"]
 BROKEN_PREFIX = "broken__"
 """Prefix of the id of a task whose file is broken. The task fails, so that no task after it works on old data."""
 
+_DEFAULT_OWNER = "airflow"
+"""Airflow's own, which a broken task has."""
+_MAX_OWNERS = 2000
+"""Characters of Airflow's column ``dag.owners``."""
+
 
 @dataclass(frozen=True, slots=True)
 class TaskPlan:
@@ -28,7 +33,7 @@ class TaskPlan:
     path: str
     operator: str
     arguments: Mapping[str, Json] = field(default_factory=dict)
-    owner: str = "airflow"
+    owner: str = _DEFAULT_OWNER
     retries: int = 0
     retry_delay: int = 300
     pool: str | None = None
@@ -70,10 +75,12 @@ def plan_dags(
     for loop in find_loops(before):
         problems.append(_dag_loop(loop, groups, followed, graph, dag_of))
         followed |= {dag_id: [] for dag_id in loop}
-    plans = [
-        _dag(dag_id, group, group.settings_of_dag(root_settings), graph, dag_of, followed.get(dag_id, []))
-        for dag_id, group in sorted(groups.items())
-    ]
+    plans = []
+    for dag_id, group in sorted(groups.items()):
+        settings = group.settings_of_dag(root_settings)
+        plan, warnings = _bound_owners(_dag(dag_id, group, settings, graph, dag_of, followed.get(dag_id, [])))
+        plans.append(plan)
+        problems += warnings
     return plans, problems
 
 
@@ -145,6 +152,31 @@ def _dag(
         tasks.append(_task(node, sorted(before)))
     ordered = tuple(sorted([*tasks, *sensors.values()], key=lambda task: task.task_id))
     return DagPlan(dag_id, group.folder, settings, group.schedule, ordered, tuple(assets), settings.follows)
+
+
+def _bound_owners(plan: DagPlan) -> tuple[DagPlan, list[TaskFileProblem]]:
+    """Return the DAG with as many of its tasks' owners as Airflow can store, and a warning if it has more.
+
+    Airflow joins the owners of a DAG in one column. PostgreSQL and MySQL refuse a longer text, and with it all DAGs
+    that are stored at the same time.
+    """
+    owner = plan.settings.owner
+    owners = {owner, _DEFAULT_OWNER}
+    tasks, replaced = [], []
+    for task in plan.tasks:
+        if task.owner in owners or len(", ".join({*owners, task.owner})) <= _MAX_OWNERS:
+            owners.add(task.owner)
+            tasks.append(task)
+        else:
+            tasks.append(replace(task, owner=owner))
+            replaced.append(task)
+    if not replaced:
+        return plan, []
+    message = (
+        f"the owners of DAG {plan.dag_id} have more than {_MAX_OWNERS} characters, which Airflow cannot store; "
+        f"{len(replaced)} tasks, of which this is the first, have the owner {owner} instead. Name teams as owners"
+    )
+    return replace(plan, tasks=tuple(tasks)), [TaskFileProblem(replaced[0].path, 0, message, fatal=False)]
 
 
 def _plan_id(node: TaskNode) -> str:
