@@ -34,7 +34,7 @@ from crosswind.tasks import compile_folder, compile_task
 from crosswind.tasks.cache import cache_folder
 from crosswind.tasks.folder_reader import SETTINGS_FILE
 from crosswind.tasks.model import POD_OPERATOR
-from crosswind.tasks.plans import BROKEN_PREFIX, DagPlan, TaskPlan
+from crosswind.tasks.plans import BROKEN_PREFIX, DagPlan, TaskPlan, unmade_asset
 from crosswind.tasks.problems import TaskFileProblem
 from crosswind.types import Json
 
@@ -126,7 +126,7 @@ def _build(plan: DagPlan, problems: list[TaskFileProblem]) -> DAG:
     settings = plan.settings
     dag = DAG(
         plan.dag_id,
-        schedule=_schedule(plan),
+        schedule=_schedule(plan, problems),
         start_date=datetime.fromisoformat(settings.start_date).replace(tzinfo=UTC),
         catchup=settings.catchup,
         max_active_runs=settings.max_active_runs,
@@ -157,10 +157,17 @@ def _add_edge(upstream: BaseOperator, downstream: BaseOperator) -> None:
     downstream.upstream_task_ids.add(upstream.task_id)
 
 
-def _schedule(plan: DagPlan) -> ScheduleArg:
+def _schedule(plan: DagPlan, problems: list[TaskFileProblem]) -> ScheduleArg:
+    assets = _accepted_assets(plan.assets)
     if not plan.assets:
         return plan.schedule
-    assets = [Asset(table) for table in plan.assets]
+    # What Airflow accepts also depends on its providers, and on its database: MySQL holds ASCII only.
+    if refused := sorted({*plan.assets} - {asset.name for asset in assets}):
+        message = f"DAG {plan.dag_id} cannot run after {', '.join(refused)}: Airflow refuses these names of assets"
+        problems.append(
+            TaskFileProblem(plan.tasks[0].path, 0, f"{message}; rename the tables, or write follows: schedule")
+        )
+        assets += [Asset(unmade_asset(table)) for table in refused]
     if plan.follows != "both" or plan.schedule is None:
         return assets
     from airflow.timetables.assets import AssetOrTimeSchedule

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from airflow.models.dag import DagModel
 from airflow.models.taskinstance import TaskInstance
+from airflow.sdk import Asset
 from airflow.timetables.trigger import CronTriggerTimetable
 from hypothesis import given
 from hypothesis import strategies as st
 
 from crosswind.dags import _build
+from crosswind.tasks.asset_names import asset_problem
+from crosswind.tasks.problems import TaskFileProblem
+from crosswind.tasks.python_files import dag_file
 from crosswind.tasks.schedules import check_schedule
 
 YAML = "crosswind.yaml"
@@ -42,6 +47,99 @@ def test_the_longest_pool_and_queue_are_as_long_as_airflows_columns(folder: Any,
     assert folder.problems() == []
     folder.task("b", **{field: "x" * (length + 1)})
     assert len(folder.problems()) == 1
+
+
+REFUSED = "cannot be an Airflow asset, because"
+
+
+@pytest.mark.parametrize(
+    ("lines", "sql", "dialect", "problem"),
+    [
+        ("id: context", "SELECT 1", "", f":1: the table 'context' {REFUSED} Airflow reserves that name"),
+        ("id: bad\nproduces: self", "SELECT 1", "", f":2: the table 'self' {REFUSED} Airflow reserves that name"),
+        ("id: bad", "CREATE TABLE context AS SELECT 1", "", f":2: the table 'context' {REFUSED}"),
+        ("id: bad\nappends: context", "INSERT INTO context SELECT 1", "", f":2: the table 'context' {REFUSED}"),
+        ("id: bad", f"CREATE TABLE {'t' * 1501} AS SELECT 1", "", f"{REFUSED} its name has more than 1500 characters"),
+        ("id: bad\nproduces: 'http://[x'", "SELECT 1", "", f"{REFUSED} its name is not a valid URL"),
+        ("id: bad", 'CREATE TABLE " " AS SELECT 1', "postgres", f"{REFUSED} its name is blank"),
+        ("id: bad", "CREATE TABLE `airflow:x` AS SELECT 1", "mysql", f"{REFUSED} Airflow reserves the scheme airflow"),
+    ],
+)
+def test_a_table_that_airflow_refuses_as_asset_is_a_problem_of_its_file_alone(
+    folder: Any, lines: str, sql: str, dialect: str, problem: str
+) -> None:
+    folder.write(YAML, f"dialect: '{dialect}'\n")
+    folder.write("bad.yaml", f"{lines}\nquery: bad.sql\ntables: []\n")
+    folder.write("bad.sql", sql)
+    folder.task("reader", "context")
+    folder.task("apart/good", "context, self")
+    compiled = folder.compile()
+    (message,) = [found.describe() for found in compiled.problems]
+    assert message.startswith("bad.yaml:")
+    assert problem in message
+    for plan in compiled.dags:
+        problems: list[TaskFileProblem] = []
+        built = _build(plan, problems)
+        assert problems == []
+        written: dict[str, Any] = {}
+        exec(compile(dag_file(plan)[1], "dag.py", "exec"), written)
+        assert written["task_0"].dag.task_dict.keys() == built.task_dict.keys()
+
+
+def test_a_reserved_name_with_a_schema_is_accepted(folder: Any) -> None:
+    folder.write(YAML, "default_schema: main\n")
+    folder.task("context")
+    folder.task("daily", "context")
+    assert folder.problems() == []
+
+
+def test_a_table_that_only_looks_reserved_may_be_read(folder: Any) -> None:
+    folder.task("daily", "context")
+    assert folder.problems() == []
+
+
+def test_a_dag_that_reads_the_refused_table_of_another_one_does_not_run_on_old_data(folder: Any) -> None:
+    folder.task("context")
+    folder.task("sales/daily", "context")
+    assert {dag.dag_id: dag.assets for dag in folder.compile().dags} == {"shop": (), "sales": ("broken__context",)}
+
+
+def test_an_asset_that_only_airflow_refuses_leaves_its_dag_and_is_a_problem(folder: Any) -> None:
+    folder.task("daily")
+    (plan,) = folder.compile().dags
+    problems: list[TaskFileProblem] = []
+    dag = _build(replace(plan, assets=("orders", "context")), problems)
+    assert [problem.file for problem in problems] == ["daily.yaml"]
+    assert "cannot run after context: Airflow refuses" in problems[0].message
+    assert dag.schedule == [Asset("orders"), Asset("broken__context")]
+
+
+def test_a_pattern_does_not_follow_what_airflow_refuses(folder: Any) -> None:
+    folder.write(YAML, "external: {assets: ['*']}\n")
+    folder.task("daily", "context")
+    folder.task("good", "raw.orders")
+    (problem,) = folder.problems()
+    assert problem.startswith(f"daily.yaml:3: external.assets of {YAML} has 'context', which {REFUSED[:6]}")
+    assert folder.compile().dags[0].assets == ("raw.orders",)
+
+
+@pytest.mark.parametrize("line", ["tables: ['@s']", "tables: []\nproduces: '@s'"])
+def test_a_name_without_a_table_in_it_is_named_as_it_is_written(folder: Any, line: str) -> None:
+    folder.write(YAML, "dialect: snowflake\n")
+    folder.write("a.yaml", f"id: a\nquery: a.sql\n{line}\n")
+    folder.write("a.sql", "SELECT 1")
+    graph = folder.compile().graph
+    assert "@s" in {*graph.nodes["a"].reads, *graph.nodes["a"].writes}
+
+
+@given(st.text(max_size=20) | st.sampled_from(["self", "context", "AIRFLOW:x", "http://[", "x" * 1500, "x" * 1501]))
+def test_the_rules_for_names_of_assets_are_those_of_airflow(name: str) -> None:
+    try:
+        Asset(name)
+        accepted = True
+    except ValueError:
+        accepted = False
+    assert accepted == (asset_problem(name) == "")
 
 
 def test_owners_that_airflow_cannot_store_together_are_replaced_by_that_of_the_folder(folder: Any) -> None:

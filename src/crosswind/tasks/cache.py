@@ -27,7 +27,7 @@ from crosswind.types import Json
 
 __all__ = ["Cache", "cache_folder"]
 
-_FORMAT = "3"
+_FORMAT = "4"
 _HEAD = b'{"crosswind":"tasks cache",'
 _MAX_BYTES = 256 * 1024 * 1024
 

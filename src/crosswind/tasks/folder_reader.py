@@ -10,6 +10,7 @@ from pathlib import Path
 
 from crosswind.documents import read_regular
 from crosswind.errors import ConfigError, DocumentError
+from crosswind.tasks.asset_names import asset_problem
 from crosswind.tasks.cache import Cache
 from crosswind.tasks.field_lines import MAX_BYTES, FileFields, storable
 from crosswind.tasks.model import MAX_ID, FolderSettings, TaskFile, errors_in
@@ -230,7 +231,10 @@ class _FolderReader:
         query_path, sql = self._query(folder, task.query, content.lines["query"])
         names = [task.id, *task.produced(), *task.tables, *task.appended()]
         facts = self._cache.facts(sql, names, settings.dialect, settings.default_schema)
-        return TaskSource(path, folder, task, content.lines, query_path, sql, settings, facts)
+        source = TaskSource(path, folder, task, content.lines, query_path, sql, settings, facts)
+        if refused := [*_refused_tables(source)]:
+            raise _FileError(*refused)
+        return source
 
     def _broken(self, path: str, folder: str, content: FileFields, settings: FolderSettings) -> BrokenTaskFile:
         produces = content.fields.get("produces") or content.fields["id"]
@@ -288,6 +292,19 @@ class _FolderReader:
 
     def _report(self, path: str, error: _FileError) -> None:
         self.tree.problems += [TaskFileProblem(path, line, message) for line, message in error.problems]
+
+
+def _refused_tables(source: TaskSource) -> Iterator[tuple[int, str]]:
+    """Yield line and message of each table that the task makes or appends to and that cannot be an Airflow asset.
+
+    These are the full names, which the dialect and the default schema determine, and those of the query.
+    """
+    makes = source.lines.get("produces") or source.lines["query" if source.facts.writes else "id"]
+    lines = dict.fromkeys(source.writes, makes) | dict.fromkeys(source.appends, source.lines.get("appends", 0))
+    for table, line in lines.items():
+        if problem := asset_problem(table):
+            message = f"the table {table[:80]!r} cannot be an Airflow asset, because {problem}"
+            yield line, f"{message}; write another name, in produces or in the query"
 
 
 def _sql(data: bytes, named: str, line: int) -> str:

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from graphlib import TopologicalSorter
 
 from crosswind.tasks import placeholders
+from crosswind.tasks.asset_names import asset_problem
 from crosswind.tasks.folder_reader import SETTINGS_FILE, TaskFolder, TaskSource
 from crosswind.tasks.model import FolderSettings
 from crosswind.tasks.problems import TaskFileProblem
@@ -80,6 +81,7 @@ def link(task_folder: TaskFolder) -> Graph:
         if node.source is not None:
             _compare(graph, node, node.source)
             _check_external(graph, node)
+            _check_followed(graph, node)
     for loop in find_loops({node.id: [by for _, by in graph.inputs(node)] for node in graph.nodes.values()}):
         _refuse_loop(graph, [graph.nodes[task] for task in loop])
     return graph
@@ -233,6 +235,16 @@ def _check_external(graph: Graph, node: TaskNode) -> None:
             line = node.reads[table] or node.source.lines["tables"]
             message = f"no task file makes table {table}, and external.tables of crosswind.yaml does not list it"
             graph.fail(node, line, f"{message}; check the spelling, or ask the platform team to list it")
+
+
+def _check_followed(graph: Graph, node: TaskNode) -> None:
+    """Keep a task from running whose DAG would follow an asset that Airflow refuses."""
+    rules = node.settings.external
+    for table in graph.external(node) if rules.assets else ():
+        problem = asset_problem(table)
+        if problem and matches(table, rules.assets, node.settings.default_schema):
+            message = f"external.assets of {SETTINGS_FILE} has {table[:80]!r}, which cannot be an Airflow asset"
+            graph.fail(node, node.reads[table], f"{message}, because {problem}; take it out of the patterns")
 
 
 def matches(table: str, patterns: Iterable[str], default_schema: str) -> bool:

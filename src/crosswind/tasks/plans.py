@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from crosswind.tasks.asset_names import asset_problem
 from crosswind.tasks.folder_reader import SETTINGS_FILE, TaskSource
 from crosswind.tasks.graph import Graph, TaskNode, find_loops, matches
 from crosswind.tasks.grouping import Group, group_tasks, ids_of, name_groups, value_of
@@ -14,7 +15,7 @@ from crosswind.tasks.plain_names import plain_name
 from crosswind.tasks.problems import TaskFileProblem
 from crosswind.types import Json
 
-__all__ = ["BROKEN_PREFIX", "DagPlan", "TaskPlan", "plan_dags", "plan_one"]
+__all__ = ["BROKEN_PREFIX", "DagPlan", "TaskPlan", "plan_dags", "plan_one", "unmade_asset"]
 
 BROKEN_PREFIX = "broken__"
 """Prefix of the id of a task whose file is broken. The task fails, so that no task after it works on old data."""
@@ -117,7 +118,15 @@ def _followed_tables(graph: Graph, group: Group, dag_of: Mapping[str, str], dag_
         if patterns:
             schema = node.settings.default_schema
             tables |= {table for table in graph.external(node) if matches(table, patterns, schema)}
-    return sorted(tables)
+    return sorted(unmade_asset(table) if asset_problem(table) else table for table in tables)
+
+
+def unmade_asset(table: str) -> str:
+    """Return an asset that no task makes, to follow in place of one that Airflow refuses.
+
+    The task that makes the table is broken. A DAG that follows nothing would run on old data.
+    """
+    return f"{BROKEN_PREFIX}{plain_name(table, 230)}"
 
 
 def _dag_loop(
@@ -203,7 +212,7 @@ def _sensors(graph: Graph, node: TaskNode) -> Iterator[TaskPlan]:
 def _task(node: TaskNode, upstream: Iterable[str]) -> TaskPlan:
     settings, source = node.settings, node.source
     if source is None or node.problem:
-        return TaskPlan(_plan_id(node), node.path, "", outlets=node.writes, broken=node.problem)
+        return TaskPlan(_plan_id(node), node.path, "", outlets=_outlets(node), broken=node.problem)
     resources = value_of(node, "resources")
     operator, arguments, image = _call(node, source)
     own = {"pool": value_of(node, "pool"), "queue": value_of(node, "queue")}
@@ -225,6 +234,11 @@ def _task(node: TaskNode, upstream: Iterable[str]) -> TaskPlan:
         upstream=tuple(upstream),
         outlets=(*node.writes, *node.appends),
     )
+
+
+def _outlets(node: TaskNode) -> tuple[str, ...]:
+    """Return the tables of a broken task; one that Airflow refuses may be what is wrong with it."""
+    return tuple(table for table in node.writes if not asset_problem(table))
 
 
 def _call(node: TaskNode, source: TaskSource) -> tuple[str, dict[str, Json], str | None]:

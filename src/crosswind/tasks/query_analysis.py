@@ -35,7 +35,8 @@ def read_query(sql: str, names: Sequence[str], dialect: str, default_schema: str
     ``default_schema`` (``schema`` or ``catalog.schema``) qualifies names that have no schema.
     """
     rules = names_of(dialect, default_schema)
-    normalised = tuple(rules.of_text(name) for name in names)
+    # No part of a name such as Snowflake's @stage is that of a table; the name as written says in messages what it is.
+    normalised = tuple(rules.of_text(name) or name for name in names)
     with _quiet_sqlglot():
         variants = [*_variants(clean(sql, rules.name), rules)]
     sessions = [variant.session for variant in variants]
