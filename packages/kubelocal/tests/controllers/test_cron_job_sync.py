@@ -63,6 +63,7 @@ def test_a_time_that_is_too_long_ago_is_missed() -> None:
     plan = decide(cron(startingDeadlineSeconds=60))
     assert (plan.create, plan.events[0].reason) == (None, "MissSchedule")
     assert decide(cron(startingDeadlineSeconds=200)).create is not None
+    assert decide(cron(startingDeadlineSeconds=2**62)).create is not None
 
 
 @pytest.mark.parametrize(

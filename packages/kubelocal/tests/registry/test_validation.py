@@ -256,6 +256,42 @@ PODS = [
 ]
 OTHERS = [
     (
+        "Node",
+        named("Node", spec={"taints": [{"key": "a", "value": "x y"}, {"effect": "Never"}]}),
+        [
+            (REQUIRED, "spec.taints[0].effect", "Required value"),
+            (INVALID, "spec.taints[0].value", "a valid label must be"),
+            (UNSUPPORTED, "spec.taints[1].effect", '"NoSchedule", "PreferNoSchedule", "NoExecute"'),
+            (INVALID, "spec.taints[1].key", "name part must be non-empty"),
+        ],
+    ),
+    (
+        "ResourceQuota",
+        named("ResourceQuota", spec={"scopes": ["Often"], "scopeSelector": {"matchExpressions": [{}]}}),
+        [
+            (INVALID, "spec.scopes[0]", "unsupported scope"),
+            (INVALID, "spec.scopeSelector.matchExpressions[0].scopeName", "unsupported scope"),
+            (INVALID, "spec.scopeSelector.matchExpressions[0].operator", "not a valid selector operator"),
+        ],
+    ),
+    *(
+        (
+            "ResourceQuota",
+            named("ResourceQuota", spec={"scopeSelector": {"matchExpressions": [expression]}}),
+            [(reason, f"spec.scopeSelector.matchExpressions[0].{field}", words)],
+        )
+        for expression, reason, field, words in (
+            ({"scopeName": "PriorityClass", "operator": "In"}, REQUIRED, "values", "must be at least one value"),
+            (
+                {"scopeName": "PriorityClass", "operator": "Exists", "values": ["x"]},
+                INVALID,
+                "values",
+                "must be no value when",
+            ),
+            ({"scopeName": "BestEffort", "operator": "DoesNotExist"}, INVALID, "operator", "must be 'Exist' when"),
+        )
+    ),
+    (
         "ConfigMap",
         named("ConfigMap", data={"a b": "1"}),
         [(INVALID, "data[a b]", "a valid config key must consist of")],

@@ -118,7 +118,7 @@ def _priority_class(pod: Manifest, registry: Registry, name: str) -> tuple[int, 
     usual = "PreemptLowerPriority"
     if not name:
         classes = (item for item in registry.list("PriorityClass") if item.get("globalDefault"))
-        chosen: Manifest | None = min(classes, key=lambda item: int(item["value"]), default=None)
+        chosen: Manifest | None = min(classes, key=lambda item: int(item.get("value", 0)), default=None)
         if chosen is None:
             return 0, usual
         pod["spec"]["priorityClassName"] = chosen["metadata"]["name"]
@@ -130,7 +130,7 @@ def _priority_class(pod: Manifest, registry: Registry, name: str) -> tuple[int, 
         except StatusError:
             why = f"no PriorityClass with name {name} was found"
             raise forbidden("Pod", pod["metadata"].get("name", ""), why) from None
-    return chosen["value"], chosen.get("preemptionPolicy", usual)
+    return chosen.get("value", 0), chosen.get("preemptionPolicy", usual)
 
 
 def tolerations(pod: Manifest, registry: Registry) -> Manifest:

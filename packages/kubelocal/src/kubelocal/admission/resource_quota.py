@@ -207,7 +207,7 @@ def _in_scope(spec: Manifest, manifest: Manifest) -> bool:
         return True
     scopes = [(scope, "Exists", ()) for scope in spec.get("scopes", ())]
     scopes += [
-        (expression["scopeName"], expression["operator"], expression.get("values", ()))
+        (expression.get("scopeName", ""), expression.get("operator", ""), expression.get("values", ()))
         for expression in spec.get("scopeSelector", {}).get("matchExpressions", ())
     ]
     return all(_has_scope(manifest, *scope) for scope in scopes)

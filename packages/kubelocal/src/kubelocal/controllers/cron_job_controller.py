@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 
+from kubelocal.change_loop import failures_logged, follow
 from kubelocal.codec.status_errors import StatusError
 from kubelocal.controllers.cron_job_sync import CronPlan, decide_cron_job
 from kubelocal.controllers.job_sync import EventRecord
-from kubelocal.interfaces import Registry
+from kubelocal.interfaces import Change, Registry
 from kubelocal.types import Manifest
 
 __all__ = ["CronJobController"]
 
 RETRY_S = 5.0
-_log = logging.getLogger(__name__)
+NAME = "cronjob-controller"
 
 
 class CronJobController:
@@ -32,21 +32,20 @@ class CronJobController:
         """Work until cancelled."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._follow("CronJob"))
-                group.create_task(self._follow("Job"))
+                group.create_task(follow(self._registry, "CronJob", self._take_cron_job, NAME))
+                group.create_task(follow(self._registry, "Job", self._take_job, NAME))
         finally:
             for timer in self._timers.values():
                 timer.cancel()
 
-    async def _follow(self, kind: str) -> None:
-        with closing(self._registry.watch(kind)) as changes:
-            async for change in changes:
-                metadata = change.object["metadata"]
-                if kind == "CronJob":
-                    self._sync(metadata["namespace"], metadata["name"])
-                for owner in metadata.get("ownerReferences", ()):
-                    if owner.get("controller") and owner["kind"] == "CronJob":
-                        self._sync(metadata["namespace"], owner["name"])
+    def _take_cron_job(self, change: Change) -> None:
+        self._sync(change.object["metadata"]["namespace"], change.object["metadata"]["name"])
+
+    def _take_job(self, change: Change) -> None:
+        metadata = change.object["metadata"]
+        for owner in metadata.get("ownerReferences", ()):
+            if owner.get("controller") and owner["kind"] == "CronJob":
+                self._sync(metadata["namespace"], owner["name"])
 
     def _sync(self, namespace: str, name: str) -> None:
         if timer := self._timers.pop((namespace, name), None):
@@ -55,11 +54,9 @@ class CronJobController:
             cron_job = self._registry.get("CronJob", namespace, name)
         except StatusError:
             return
-        try:
+        wait = None
+        with failures_logged(NAME, cron_job):  # here, because a timer calls this too
             wait = self._carry_out(cron_job, decide_cron_job(cron_job, self._jobs(cron_job), self._now()))
-        except Exception:
-            _log.exception("cronjob controller: %s/%s", namespace, name)
-            return
         if wait is not None:
             loop = asyncio.get_running_loop()
             self._timers[namespace, name] = loop.call_later(max(wait, 0), self._sync, namespace, name)
@@ -107,6 +104,4 @@ class CronJobController:
         return True
 
     def _tell(self, cron_job: Manifest, happening: EventRecord) -> None:
-        self._registry.record(
-            cron_job, happening.reason, happening.message, warning=happening.warning, component="cronjob-controller"
-        )
+        self._registry.record(cron_job, happening.reason, happening.message, warning=happening.warning, component=NAME)

@@ -58,7 +58,7 @@ def _started(cron_job: Manifest, plan: CronPlan, active: list[Manifest], due: da
     spec = cron_job["spec"]
     status, events, delete = plan.status, plan.events, plan.delete
     deadline, policy = spec.get("startingDeadlineSeconds"), spec.get("concurrencyPolicy")
-    if deadline is not None and due + timedelta(seconds=deadline) < now:
+    if deadline is not None and (now - due).total_seconds() > deadline:
         message = f"Missed scheduled time to start a job: {due.strftime('%a, %d %b %Y %H:%M:%S +0000')}"
         return CronPlan(status, None, delete, (*events, EventRecord("MissSchedule", message, warning=True)), plan.wait)
     made = _job(cron_job, due)

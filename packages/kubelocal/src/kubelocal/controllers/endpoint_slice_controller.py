@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import closing, suppress
+from contextlib import suppress
 
+from kubelocal.change_loop import failures_logged, follow
 from kubelocal.codec.status_errors import StatusError
 from kubelocal.controllers.service_endpoints import SERVICE, endpoint_slice, selects
-from kubelocal.interfaces import Registry
+from kubelocal.interfaces import Change, Registry
 from kubelocal.types import Manifest
 
 __all__ = ["EndpointSliceController"]
+
+NAME = "endpoint-slice-controller"
 
 
 class EndpointSliceController:
@@ -22,22 +25,19 @@ class EndpointSliceController:
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._follow_services())
-            group.create_task(self._follow_pods())
+            group.create_task(follow(self._registry, "Service", self._take_service, NAME))
+            group.create_task(follow(self._registry, "Pod", self._take_pod, NAME))
 
-    async def _follow_services(self) -> None:
-        with closing(self._registry.watch("Service")) as changes:
-            async for change in changes:
-                if change.type != "DELETED":
-                    self._sync(change.object)
+    def _take_service(self, change: Change) -> None:
+        if change.type != "DELETED":
+            self._sync(change.object)
 
-    async def _follow_pods(self) -> None:
-        with closing(self._registry.watch("Pod")) as changes:
-            async for change in changes:
-                pod = change.object
-                for service in self._registry.list("Service", pod["metadata"]["namespace"]):
-                    if selects(service, pod) or self._lists(service, pod):
-                        self._sync(service)
+    def _take_pod(self, change: Change) -> None:
+        pod = change.object
+        for service in self._registry.list("Service", pod["metadata"]["namespace"]):
+            with failures_logged(NAME, service):
+                if selects(service, pod) or self._lists(service, pod):
+                    self._sync(service)
 
     def _slice(self, service: Manifest) -> Manifest | None:
         metadata = service["metadata"]

@@ -8,22 +8,22 @@ until its dependents have forgotten it. Which of them a DELETE means is decided 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
+from kubelocal.change_loop import follow
 from kubelocal.codec.kinds import KINDS
 from kubelocal.codec.status_errors import StatusError
-from kubelocal.interfaces import Registry
+from kubelocal.interfaces import Change, Registry
 from kubelocal.types import Manifest
 
 __all__ = ["FOREGROUND", "ORPHAN", "GarbageCollector"]
 
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"
-_log = logging.getLogger(__name__)
+NAME = "garbage-collector"
 
 
 class _Ref(NamedTuple):
@@ -48,23 +48,12 @@ class GarbageCollector:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
             for kind in self._kinds:
-                group.create_task(self._follow(kind))
+                group.create_task(follow(self._registry, kind, self._take, NAME))
 
-    async def _follow(self, kind: str) -> None:
-        subscription = self._registry.watch(kind)
-        try:
-            async for change in subscription:
-                try:
-                    self._changed(kind, change.type, change.object)
-                except StatusError as problem:
-                    _log.warning("garbage collector: %s %s: %s", kind, change.object["metadata"]["name"], problem)
-        finally:
-            subscription.close()
-
-    def _changed(self, kind: str, change: str, manifest: Manifest) -> None:
-        metadata = manifest["metadata"]
-        me = _Ref(kind, metadata.get("namespace", ""), metadata["name"], metadata["uid"])
-        if change == "DELETED":
+    def _take(self, change: Change) -> None:
+        metadata = change.object["metadata"]
+        me = _Ref(change.object["kind"], metadata.get("namespace", ""), metadata["name"], metadata["uid"])
+        if change.type == "DELETED":
             self._gone(me)
             return
         self._index(me, metadata.get("ownerReferences"))

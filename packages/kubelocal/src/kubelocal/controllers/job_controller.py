@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 
+from kubelocal.change_loop import failures_logged, follow
 from kubelocal.codec.status_errors import StatusError
 from kubelocal.controllers.job_sync import TRACKING, EventRecord, JobPlan, decide
-from kubelocal.interfaces import Registry
+from kubelocal.interfaces import Change, Registry
 from kubelocal.types import Manifest
 
 __all__ = ["JobController"]
@@ -19,7 +19,7 @@ __all__ = ["JobController"]
 OWN_NAME = "kubernetes.io/job-controller"
 """``spec.managedBy`` of the Jobs that are this controller's, where it is set (KEP-4368)."""
 
-_log = logging.getLogger(__name__)
+NAME = "job-controller"
 
 
 class JobController:
@@ -45,37 +45,28 @@ class JobController:
         """Work until cancelled."""
         # a Job of a kept state must not be looked at before its pods are known
         for pod in self._registry.list("Pod"):
-            self._know(pod)
+            with failures_logged(NAME, pod):
+                self._know(pod)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._follow("Job", self._job_changed))
-                group.create_task(self._follow("Pod", self._pod_changed))
+                group.create_task(follow(self._registry, "Job", self._take_job, NAME))
+                group.create_task(follow(self._registry, "Pod", self._take_pod, NAME))
         finally:
             for timer in self._timers.values():
                 timer.cancel()
 
-    async def _follow(self, kind: str, changed: Callable[[str, Manifest], None]) -> None:
-        subscription = self._registry.watch(kind)
-        try:
-            async for change in subscription:
-                try:
-                    changed(change.type, change.object)
-                except Exception:
-                    _log.exception("job controller: %s %s", kind, change.object["metadata"].get("name"))
-        finally:
-            subscription.close()
-
-    def _job_changed(self, change: str, job: Manifest) -> None:
-        metadata = job["metadata"]
-        if change == "DELETED" and (timer := self._timers.pop(metadata["uid"], None)):
+    def _take_job(self, change: Change) -> None:
+        metadata = change.object["metadata"]
+        if change.type == "DELETED" and (timer := self._timers.pop(metadata["uid"], None)):
             timer.cancel()
         self._sync(metadata["namespace"], metadata["name"], metadata["uid"])
 
-    def _pod_changed(self, change: str, pod: Manifest) -> None:
+    def _take_pod(self, change: Change) -> None:
+        pod = change.object
         owner = self._know(pod)
         if owner is None:
             return
-        if change == "DELETED":
+        if change.type == "DELETED":
             self._pods[owner["uid"]].discard(pod["metadata"]["name"])
         self._sync(pod["metadata"]["namespace"], owner["name"], owner["uid"])
 
@@ -151,6 +142,4 @@ class JobController:
             self._registry.update("Pod", namespace, pod, change)
 
     def _tell(self, job: Manifest, happening: EventRecord) -> None:
-        self._registry.record(
-            job, happening.reason, happening.message, warning=happening.warning, component="job-controller"
-        )
+        self._registry.record(job, happening.reason, happening.message, warning=happening.warning, component=NAME)

@@ -7,12 +7,12 @@ its content is deleted as if each object were deleted by hand, and when the last
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import suppress
 
+from kubelocal.change_loop import failures_logged, follow
 from kubelocal.codec.kinds import KINDS
 from kubelocal.codec.status_errors import StatusError
-from kubelocal.interfaces import Registry
+from kubelocal.interfaces import Change, Registry
 from kubelocal.types import Manifest
 
 __all__ = ["SYSTEM_NAMESPACES", "NamespaceController"]
@@ -25,7 +25,7 @@ DEFAULT_ACCOUNT: Manifest = {"metadata": {"name": "default"}, "automountServiceA
 
 ROOT_CA = "kube-root-ca.crt"
 _FIRST_LOOK, _SLOWEST_LOOK = 0.02, 1.0
-_log = logging.getLogger(__name__)
+NAME = "namespace-controller"
 
 
 class NamespaceController:
@@ -40,17 +40,13 @@ class NamespaceController:
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._follow_accounts())
-            subscription = self._registry.watch("Namespace")
-            try:
-                async for change in subscription:
-                    if change.type != "DELETED":
-                        self._changed(change.object, group)
-            finally:
-                subscription.close()
+            group.create_task(follow(self._registry, "ServiceAccount", self._take_account, NAME))
+            await follow(self._registry, "Namespace", lambda change: self._take_namespace(change, group), NAME)
 
-    def _changed(self, namespace: Manifest, group: asyncio.TaskGroup) -> None:
-        metadata = namespace["metadata"]
+    def _take_namespace(self, change: Change, group: asyncio.TaskGroup) -> None:
+        metadata = change.object["metadata"]
+        if change.type == "DELETED":
+            return
         if "deletionTimestamp" not in metadata:
             self.furnish(metadata["name"])
         elif metadata["uid"] not in self._ending:
@@ -71,15 +67,10 @@ class NamespaceController:
         with suppress(StatusError):
             self._registry.create(kind, namespace, {"apiVersion": "v1", "kind": kind, **manifest})
 
-    async def _follow_accounts(self) -> None:
-        subscription = self._registry.watch("ServiceAccount")
-        try:
-            async for change in subscription:
-                metadata = change.object["metadata"]
-                if change.type == "DELETED" and metadata["name"] == "default":
-                    self._ensure("ServiceAccount", metadata["namespace"], DEFAULT_ACCOUNT)
-        finally:
-            subscription.close()
+    def _take_account(self, change: Change) -> None:
+        metadata = change.object["metadata"]
+        if change.type == "DELETED" and metadata["name"] == "default":
+            self._ensure("ServiceAccount", metadata["namespace"], DEFAULT_ACCOUNT)
 
     async def _end(self, name: str, uid: str) -> None:
         """Delete the content again and again, as it may have been on its way, until nothing is left."""
@@ -97,7 +88,7 @@ class NamespaceController:
             for manifest in self._registry.list(kind, namespace):
                 metadata = manifest["metadata"]
                 if "deletionTimestamp" not in metadata:
-                    with suppress(StatusError):
+                    with failures_logged(NAME, manifest), suppress(StatusError):
                         self._registry.delete(kind, namespace, metadata["name"], uid=metadata["uid"])
             left += len(self._registry.list(kind, namespace))
         return left

@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 
+from kubelocal.change_loop import failures_logged, follow
 from kubelocal.codec.status_errors import StatusError
 from kubelocal.controllers.disruptions import written_now
-from kubelocal.interfaces import Registry
+from kubelocal.interfaces import Change, Registry
 from kubelocal.types import Json, Manifest
 
 __all__ = ["NodeLifecycleController", "set_ready", "tainted"]
@@ -38,13 +39,14 @@ class NodeLifecycleController:
     async def run(self) -> None:
         """Keep the taints of all nodes as their conditions are, until cancelled."""
         try:
-            with closing(self._registry.watch("Node")) as changes:
-                async for change in changes:
-                    if change.type != "DELETED":
-                        self._taint(change.object)
+            await follow(self._registry, "Node", self._take_node, _NAME)
         finally:
             for timer in self._silent.values():
                 timer.cancel()
+
+    def _take_node(self, change: Change) -> None:
+        if change.type != "DELETED":
+            self._taint(change.object)
 
     def heartbeats_stop(self, node: str) -> None:
         """A kubelet reports nothing any longer: its node turns Unknown when the grace period and a loop are over."""
@@ -69,8 +71,9 @@ class NodeLifecycleController:
         """Set Ready of a node's pods to False and leave everything else as the kubelet wrote it."""
         now = written_now()
         for pod in self._registry.list("Pod"):
-            if pod["spec"].get("nodeName") == node and pod.get("status", {}).get("phase") not in _TERMINAL:
-                self._mark_pod_not_ready(pod, now)
+            with failures_logged(_NAME, pod):
+                if pod["spec"].get("nodeName") == node and pod.get("status", {}).get("phase") not in _TERMINAL:
+                    self._mark_pod_not_ready(pod, now)
 
     def _mark_pod_not_ready(self, pod: Manifest, now: str) -> None:
         def change(current: Manifest) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import closing, suppress
+from contextlib import suppress
 
 from kubelocal.admission.resource_quota import limited_kinds, used
+from kubelocal.change_loop import failures_logged, follow
 from kubelocal.codec.status_errors import StatusError
 from kubelocal.interfaces import Change, Registry
 from kubelocal.types import Manifest
 
 __all__ = ["QuotaController"]
+
+NAME = "resourcequota-controller"
 
 
 class QuotaController:
@@ -30,15 +32,13 @@ class QuotaController:
         """Reconcile until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._count())
-            async for change in _changes(self._registry, "ResourceQuota"):
-                self._note(change)
-                for kind in limited_kinds(change.object["spec"].get("hard", {})) - self._watched:
-                    self._watched.add(kind)
-                    tasks.create_task(self._follow(kind))
+            await follow(self._registry, "ResourceQuota", lambda change: self._take_quota(change, tasks), NAME)
 
-    async def _follow(self, kind: str) -> None:
-        async for change in _changes(self._registry, kind):
-            self._note(change)
+    def _take_quota(self, change: Change, tasks: asyncio.TaskGroup) -> None:
+        self._note(change)
+        for kind in limited_kinds(change.object["spec"].get("hard", {})) - self._watched:
+            self._watched.add(kind)
+            tasks.create_task(follow(self._registry, kind, self._note, NAME))
 
     def _note(self, change: Change) -> None:
         self._changed.add(change.object["metadata"]["namespace"])
@@ -52,7 +52,8 @@ class QuotaController:
             namespaces, self._changed = self._changed, set()
             for namespace in namespaces:
                 for quota in self._registry.list("ResourceQuota", namespace):
-                    self._write_status(quota)
+                    with failures_logged(NAME, quota):
+                        self._write_status(quota)
 
     def _write_status(self, quota: Manifest) -> None:
         status = {"hard": quota["spec"].get("hard", {}), "used": used(self._registry, quota)}
@@ -66,10 +67,3 @@ class QuotaController:
                     lambda fresh: fresh.update(status=status),
                     subresource="status",
                 )
-
-
-async def _changes(registry: Registry, kind: str) -> AsyncIterator[Change]:
-    """Yield the changes of a kind; the watch is closed also when the task is cancelled."""
-    with closing(registry.watch(kind)) as changes:
-        async for change in changes:
-            yield change

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import replace
 
+from kubelocal.change_loop import failures_logged, follow
 from kubelocal.codec.status_errors import StatusError
 from kubelocal.controllers.disruptions import disrupt
 from kubelocal.controllers.preemption import BoundPod, Preemption, find_preemption, with_reserved
@@ -54,16 +54,12 @@ class Scheduler:
     async def run(self) -> None:
         """Schedule until cancelled."""
         for node in self._registry.list("Node"):
-            self.take_node(Change("ADDED", node))
+            with failures_logged(NAME, node):
+                self.take_node(Change("ADDED", node))
+        takers = {"Node": self.take_node, "Pod": self.take_pod, "PersistentVolumeClaim": self.take_claim}
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._follow("Node", self.take_node))
-            group.create_task(self._follow("Pod", self.take_pod))
-            group.create_task(self._follow("PersistentVolumeClaim", self.take_claim))
-
-    async def _follow(self, kind: str, take: Callable[[Change], None]) -> None:
-        with closing(self._registry.watch(kind)) as changes:
-            async for change in changes:
-                take(change)
+            for kind, take in takers.items():
+                group.create_task(follow(self._registry, kind, take, NAME))
 
     def take_node(self, change: Change) -> None:
         """Note a node's change; what it offers may have grown."""

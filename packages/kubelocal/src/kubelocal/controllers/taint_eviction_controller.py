@@ -7,10 +7,10 @@ of the tolerations that apply, never if none of them has any.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kubelocal.change_loop import follow
 from kubelocal.codec.status_errors import StatusError
 from kubelocal.controllers.disruptions import disrupt
 from kubelocal.controllers.scheduler_filters import tolerates
@@ -67,16 +67,11 @@ class TaintEvictionController:
         """Reconcile until cancelled."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._follow("Node", self.take_node))
-                tasks.create_task(self._follow("Pod", self.take_pod))
+                tasks.create_task(follow(self._registry, "Node", self.take_node, NAME))
+                tasks.create_task(follow(self._registry, "Pod", self.take_pod, NAME))
         finally:
             for planned in self._planned.values():
                 planned.timer.cancel()
-
-    async def _follow(self, kind: str, take: Callable[[Change], None]) -> None:
-        with closing(self._registry.watch(kind)) as changes:
-            async for change in changes:
-                take(change)
 
     def take_node(self, change: Change) -> None:
         """Note a node's taints."""

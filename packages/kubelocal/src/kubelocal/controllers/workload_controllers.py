@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from kubelocal.change_loop import failures_logged, follow
 from kubelocal.codec.status_errors import StatusError
 from kubelocal.codec.wire_fields import omits_zero
 from kubelocal.controllers.daemon_set_sync import decide_daemon_set
 from kubelocal.controllers.deployment_sync import decide_deployment
 from kubelocal.controllers.job_sync import EventRecord
 from kubelocal.controllers.replica_set_sync import WorkloadPlan, decide_replica_set, decide_stateful_set
-from kubelocal.interfaces import Registry
+from kubelocal.interfaces import Change, Registry
 from kubelocal.registry.patches import merge_patch
 from kubelocal.types import Manifest
 
 __all__ = ["ReplicaController"]
 
 _RETRY_S = 5.0
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +60,21 @@ class ReplicaController:
         try:
             async with asyncio.TaskGroup() as group:
                 for kind in (*_KINDS, "Pod", "Node"):
-                    group.create_task(self._follow(kind))
+                    group.create_task(follow(self._registry, kind, self._take, "workload controllers"))
         finally:
             for timer in self._timers.values():
                 timer.cancel()
 
-    async def _follow(self, kind: str) -> None:
-        with closing(self._registry.watch(kind)) as changes:
-            async for change in changes:
-                metadata = change.object["metadata"]
-                for owner in metadata.get("ownerReferences", ()):
-                    if owner.get("controller") and owner["kind"] in _KINDS:
-                        self._sync(owner["kind"], metadata["namespace"], owner["name"])
-                if kind in _KINDS:
-                    self._sync(kind, metadata["namespace"], metadata["name"])
-                if kind == "Node":
-                    for one in self._registry.list("DaemonSet"):
-                        self._sync("DaemonSet", one["metadata"]["namespace"], one["metadata"]["name"])
+    def _take(self, change: Change) -> None:
+        kind, metadata = change.object["kind"], change.object["metadata"]
+        for owner in metadata.get("ownerReferences", ()):
+            if owner.get("controller") and owner["kind"] in _KINDS:
+                self._sync(owner["kind"], metadata["namespace"], owner["name"])
+        if kind in _KINDS:
+            self._sync(kind, metadata["namespace"], metadata["name"])
+        if kind == "Node":
+            for one in self._registry.list("DaemonSet"):
+                self._sync("DaemonSet", one["metadata"]["namespace"], one["metadata"]["name"])
 
     def _sync(self, kind: str, namespace: str, name: str) -> None:
         if timer := self._timers.pop((kind, namespace, name), None):
@@ -93,12 +90,10 @@ class ReplicaController:
                 reference["uid"] == owner["metadata"]["uid"] for reference in one["metadata"].get("ownerReferences", ())
             )
         ]
-        try:
+        wait = None
+        with failures_logged(_KINDS[kind].component, owner):  # here, because a timer calls this too
             nodes = self._registry.list("Node") if kind == "DaemonSet" else ()
             wait = self._carry_out(owner, _KINDS[kind].decide(owner, made, self._now(), nodes))
-        except Exception:
-            _log.exception("%s %s/%s", _KINDS[kind].component, namespace, name)
-            return
         if wait is not None:
             loop = asyncio.get_running_loop()
             self._timers[kind, namespace, name] = loop.call_later(wait, self._sync, kind, namespace, name)

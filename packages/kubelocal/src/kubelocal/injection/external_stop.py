@@ -13,16 +13,18 @@ import contextlib
 from pathlib import Path
 from typing import Protocol
 
+from kubelocal.change_loop import failures_logged, follow
 from kubelocal.codec.status_errors import StatusError
 from kubelocal.injection import gcsfuse, kuma
 from kubelocal.injection.injector import annotations_of
-from kubelocal.interfaces import Registry
+from kubelocal.interfaces import Change, Registry
 from kubelocal.types import Manifest
 
 __all__ = ["ExternalStopper", "PodAccess", "owned"]
 
 _AGAIN_S, _ANSWER_S = 0.5, 5.0
 _ADMIN = 9901
+_NAME = "external stopper"
 
 
 class PodAccess(Protocol):
@@ -69,25 +71,25 @@ class ExternalStopper:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        with contextlib.closing(self._registry.watch("Pod")) as changes:
-            async with asyncio.TaskGroup() as group:
-                async for change in changes:
-                    uid = change.object["metadata"]["uid"]
-                    if change.type != "DELETED" and owned(change.object) and uid not in self._under_way:
-                        self._under_way.add(uid)
-                        group.create_task(self._end(uid, change.object))
+        async with asyncio.TaskGroup() as group:
+            await follow(self._registry, "Pod", lambda change: self._take(change, group), _NAME)
+
+    def _take(self, change: Change, group: asyncio.TaskGroup) -> None:
+        uid = change.object["metadata"]["uid"]
+        if change.type != "DELETED" and owned(change.object) and uid not in self._under_way:
+            self._under_way.add(uid)
+            group.create_task(self._end(uid, change.object))
 
     async def _end(self, uid: str, pod: Manifest) -> None:
         """Act, again and again, for as long as it is an owner's turn."""
         acts = {gcsfuse.SIDECAR: self._leave_file, kuma.SIDECAR: self._ask}
         try:
-            while name := owned(pod):
-                with contextlib.suppress(OSError, LookupError, TimeoutError):  # it does not listen yet, or has gone
-                    await acts[name](pod)
-                await asyncio.sleep(_AGAIN_S)
-                pod = self._registry.get("Pod", pod["metadata"]["namespace"], pod["metadata"]["name"])
-        except StatusError:
-            pass  # the pod has gone
+            with failures_logged(_NAME, pod), contextlib.suppress(StatusError):  # the pod has gone
+                while name := owned(pod):
+                    with contextlib.suppress(OSError, LookupError, TimeoutError):  # it does not listen yet, or has gone
+                        await acts[name](pod)
+                    await asyncio.sleep(_AGAIN_S)
+                    pod = self._registry.get("Pod", pod["metadata"]["namespace"], pod["metadata"]["name"])
         finally:
             self._under_way.discard(uid)
 

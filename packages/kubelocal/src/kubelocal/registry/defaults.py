@@ -16,7 +16,7 @@ from kubelocal.codec.quantities import amount
 from kubelocal.codec.schema import Type, struct, type_of
 from kubelocal.types import Json, Manifest
 
-__all__ = ["apply_defaults", "pull_policy", "qos_class"]
+__all__ = ["apply_defaults", "apply_status_defaults", "pull_policy", "qos_class"]
 
 Filler: TypeAlias = Callable[[Manifest], None]
 
@@ -96,6 +96,23 @@ DEFAULTS: dict[str, dict[str, Json]] = {
     "V1DaemonSetUpdateStrategy": {"type": "RollingUpdate"},
     "V1RollingUpdateDaemonSet": {"maxUnavailable": 1, "maxSurge": 0},
     "V1RoleRef": {"apiGroup": "rbac.authorization.k8s.io"},
+    "V1PriorityClass": {"value": 0, "preemptionPolicy": "PreemptLowerPriority"},
+    # What Go writes of a condition without them, so that no reader of conditions has to expect their absence.
+    **{
+        f"V1{owner}Condition": {"type": "", "status": ""}
+        for owner in (
+            "",
+            "DaemonSet",
+            "Deployment",
+            "Job",
+            "Namespace",
+            "Node",
+            "PersistentVolumeClaim",
+            "Pod",
+            "ReplicaSet",
+            "StatefulSet",
+        )
+    },
     "AuthenticationV1TokenRequest": {"spec": {}},
     "V1TokenRequestSpec": {"expirationSeconds": 3600},
 }
@@ -107,6 +124,13 @@ def apply_defaults(kind: Kind, manifest: Manifest) -> None:
     """Fill in, in place, what a fresh object of this kind leaves open. A Job must have its ``metadata.uid`` by then."""
     if filler := _filler(type_of(kind.kind, kind.group).name):
         filler(manifest)
+
+
+def apply_status_defaults(kind: Kind, status: Manifest) -> None:
+    """Do the same with a status alone that a client wrote."""
+    field = struct(type_of(kind.kind, kind.group).name).fields["status"]
+    if field.type.form == "struct" and (filler := _filler(field.type.name)):
+        filler(status)
 
 
 def pull_policy(image: str) -> str:

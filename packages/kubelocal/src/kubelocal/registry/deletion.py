@@ -20,6 +20,9 @@ __all__ = ["DeleteOptions", "Deletion", "plan_deletion", "read_delete_options", 
 ORPHAN = "orphan"
 FOREGROUND = "foregroundDeletion"
 POLICIES = ("Foreground", "Background", "Orphan")
+LAST_MOMENT = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
+"""The last second that a timestamp can hold: a grace period ends then at the latest."""
+
 UNDELETABLE_NAMESPACES = frozenset({"default", "kube-system", "kube-public"})
 BEING_PURGED = (
     "The system is ensuring all content is removed from this namespace."
@@ -134,27 +137,27 @@ def _plan_pod(kind: Kind, pod: Manifest, options: DeleteOptions, now: float) -> 
     finalizers = _finalizers(kind, metadata, options)
     # A second DELETE may only shorten the grace (strategy's CheckGracefulDelete).
     if "deletionTimestamp" in metadata:
-        period = None if options.grace_period is None else _positive(options.grace_period)
+        period = None if options.grace_period is None else _bounded(options.grace_period, now)
         if period is None or period >= metadata.get("deletionGracePeriodSeconds", 0):
             return Deletion(pod, False)
         state = shortened(pod, period)
         return Deletion(state, period == 0 and not finalizers)
-    period = _pod_grace(pod, options)
+    period = _pod_grace(pod, options, now)
     marked = _marked(pod, timestamp(now + period), period, finalizers)
     return Deletion(marked, period == 0 and not finalizers)
 
 
-def _pod_grace(pod: Manifest, options: DeleteOptions) -> int:
+def _pod_grace(pod: Manifest, options: DeleteOptions, now: float) -> int:
     # No kubelet has the pod, or its containers have ended: nobody would confirm the end, so there is none to wait for.
     if not pod["spec"].get("nodeName") or pod.get("status", {}).get("phase") in {"Succeeded", "Failed"}:
         return 0
     own: int = pod["spec"].get("terminationGracePeriodSeconds", 30)
-    return _positive(own if options.grace_period is None else options.grace_period)
+    return _bounded(own if options.grace_period is None else options.grace_period, now)
 
 
-def _positive(period: int) -> int:
+def _bounded(period: int, now: float) -> int:
     # The API server takes a negative grace for 1 (rest.BeforeDelete), so that a mistake does not delete at once.
-    return 1 if period < 0 else period
+    return 1 if period < 0 else min(period, int(LAST_MOMENT - now))
 
 
 def shortened(manifest: Manifest, period: int) -> Manifest:

@@ -26,7 +26,7 @@ from kubelocal.codec.status_errors import (
     not_found,
 )
 from kubelocal.interfaces import Registry
-from kubelocal.registry.defaults import apply_defaults
+from kubelocal.registry.defaults import apply_defaults, apply_status_defaults
 from kubelocal.registry.deletion import DeleteOptions, plan_deletion, shortened, timestamp
 from kubelocal.registry.disruption_budgets import budget_refusal
 from kubelocal.registry.event_recorder import Recorder, new_uid
@@ -233,6 +233,8 @@ class ClusterRegistry:
         new = _combine(kind, old.object, submitted, subresource)
         if subresource in {"", "ephemeralcontainers"}:
             apply_defaults(kind, new)
+        elif subresource == "status":
+            apply_status_defaults(kind, new["status"])
         causes = validate_update(kind, old.object, new, subresource)
         if not subresource:
             causes = [*validate(kind, new), *causes]

@@ -18,6 +18,7 @@ from kubelocal.registry.validation_rules import (
     at_least,
     between,
     descending_path,
+    each,
     keys,
     named,
     one_of,
@@ -32,6 +33,8 @@ CRON_JOB_NAME_LIMIT = 52
 DATA_LIMIT = 1 << 20
 DATA_KEYS = keys(name_validation.config_key)
 COUNT = at_least(0)
+POD_SCOPES = frozenset({"BestEffort", "NotBestEffort", "Terminating", "NotTerminating", "CrossNamespacePodAffinity"})
+QUOTA_SCOPES = POD_SCOPES | {"PriorityClass", "VolumeAttributesClass"}
 RBAC = "rbac.authorization.k8s.io"
 PULL_SECRETS = {"kubernetes.io/dockerconfigjson": ".dockerconfigjson", "kubernetes.io/dockercfg": ".dockercfg"}
 
@@ -46,8 +49,17 @@ def _time_zone(value: str, path: str) -> list[Cause]:
     return [field_errors.invalid(path, value, problem)] if problem else []
 
 
+def _quota_scope(value: str, path: str) -> list[Cause]:
+    return [] if value in QUOTA_SCOPES else [field_errors.invalid(path, value, "unsupported scope")]
+
+
 RULES: dict[str, tuple[Rule, ...]] = {
     "V1ConfigMap": (Rule("data", DATA_KEYS), Rule("binaryData", DATA_KEYS)),
+    "V1Taint": (
+        Rule("value", named(name_validation.label_value)),
+        Rule("effect", one_of("NoSchedule", "PreferNoSchedule", "NoExecute"), required=True),
+    ),
+    "V1ResourceQuotaSpec": (Rule("scopes", each(_quota_scope)),),
     "V1Secret": (Rule("data", DATA_KEYS),),
     "V1JobSpec": (
         *(
@@ -210,6 +222,35 @@ def _is_matched(selector: Manifest, labels: Manifest) -> bool:
         return True
 
 
+def _taint(taint: Manifest, path: str, causes: list[Cause]) -> None:
+    key = taint.get("key", "")
+    causes += field_errors.broken_rules(f"{path}.key", key, name_validation.label_key(key))
+
+
+def _quota_selector(term: Manifest, path: str, causes: list[Cause]) -> None:
+    scope, operator, values = term.get("scopeName", ""), term.get("operator", ""), term.get("values", [])
+    causes += _quota_scope(scope, f"{path}.scopeName")
+    if scope in POD_SCOPES and operator != "Exists":
+        names = (
+            "Terminating",
+            "NotTerminating",
+            "BestEffort",
+            "NotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity",
+        )
+        scopes = ", ".join(f"ResourceQuotaScope{name}" for name in names)
+        causes.append(
+            field_errors.invalid(f"{path}.operator", operator, f"must be 'Exist' when scope is any of {scopes}")
+        )
+    if operator not in ("In", "NotIn", "Exists", "DoesNotExist"):
+        causes.append(field_errors.invalid(f"{path}.operator", operator, "not a valid selector operator"))
+    elif operator in ("In", "NotIn") and not values:
+        detail = "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector"
+        causes.append(field_errors.required(f"{path}.values", detail))
+    elif operator in ("Exists", "DoesNotExist") and values:
+        detail = "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector"
+        causes.append(field_errors.invalid(f"{path}.values", values, detail))
+
+
 LIMIT_FIELDS = ("min", "defaultRequest", "default", "max")
 NAMES = {"min": "min value", "defaultRequest": "default request value", "default": "default value", "max": "max value"}
 
@@ -285,5 +326,7 @@ OBJECT_CHECKS: dict[str, ObjectCheck] = {
     "V1RoleBinding": _role_binding,
     "V1ClusterRoleBinding": _role_binding,
     "V1PolicyRule": _policy_rule,
+    "V1Taint": _taint,
+    "V1ScopedResourceSelectorRequirement": _quota_selector,
     "V1Binding": _bound_to("target"),
 }

@@ -8,10 +8,12 @@ import itertools
 import random
 import time
 from collections.abc import Collection, Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
+from kubelocal.change_loop import failures_logged, follow
 from kubelocal.codec.status_errors import StatusError
 from kubelocal.controllers.disruptions import SHUTDOWN_MESSAGE, SHUTDOWN_REASON, UNSEEN_END_CODE, UNSEEN_END_REASON
 from kubelocal.controllers.node_lifecycle_controller import set_ready
@@ -22,6 +24,7 @@ from kubelocal.types import Manifest
 
 __all__ = ["SIMULATED", "Simulator"]
 
+NAME = "simulator"
 SIMULATED = "simulate.crosswind/node"
 """The label of simulated nodes."""
 
@@ -39,6 +42,11 @@ class Due:
     stage: Stage
     namespace: str
     name: str
+
+    @property
+    def reference(self) -> Manifest:
+        """The kind, namespace and name of the object, as an object has them."""
+        return {"kind": self.stage.kind, "metadata": {"namespace": self.namespace, "name": self.name}}
 
 
 class Simulator:
@@ -64,8 +72,8 @@ class Simulator:
         """Play until cancelled."""
         self._make_nodes()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._follow("Node"))
-            group.create_task(self._follow("Pod"))
+            for kind in ("Node", "Pod"):
+                group.create_task(follow(self._registry, kind, partial(self.take, kind), NAME))
             group.create_task(self._play_what_is_due())
 
     def _make_nodes(self) -> None:
@@ -76,11 +84,6 @@ class Simulator:
                 labels = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
                 labels[SIMULATED] = "true"
                 self._registry.create("Node", "", {"metadata": {"name": name, "labels": labels}})
-
-    async def _follow(self, kind: str) -> None:
-        with closing(self._registry.watch(kind)) as changes:
-            async for change in changes:
-                self.take(kind, change)
 
     def take(self, kind: str, change: Change) -> None:
         """Note an object's change: which stage it waits for now; one that it waits for already keeps its moment."""
@@ -175,7 +178,7 @@ class Simulator:
             return delay_of(stage, scope, random.random)
         except ValueError as error:
             message = f"stage {stage.name}: {stage.annotation}: {error}"
-            self._registry.record(thing, "InvalidDelay", message, warning=True, component="simulator")
+            self._registry.record(thing, "InvalidDelay", message, warning=True, component=NAME)
             return None
 
     async def _play_what_is_due(self) -> None:
@@ -194,7 +197,8 @@ class Simulator:
                 due = heapq.heappop(self._heap)
                 if self._due.get(due.uid) is due:
                     del self._due[due.uid]
-                    self._play(due)
+                    with failures_logged(NAME, due.reference):
+                        self._play(due)
             await asyncio.sleep(0)
 
     def _play(self, due: Due) -> None:
