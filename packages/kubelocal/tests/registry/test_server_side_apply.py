@@ -49,6 +49,24 @@ async def test_an_apply_creates_and_names_its_owner(client: Client) -> None:
     assert (again.status, again.json) == (200, made.json)
 
 
+async def test_an_apply_without_fields_has_no_owner_and_can_be_repeated(client: Client) -> None:
+    path = "/api/v1/namespaces/one/serviceaccounts/a"
+    bare = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "a"}}
+    made = await applied(client, bare, path=path)
+    assert (made.status, "managedFields" in made.json["metadata"]) == (201, False)
+    again = await applied(client, bare, path=path)
+    assert (again.status, again.json) == (200, made.json)
+    other = await applied(client, {**bare, "automountServiceAccountToken": False}, "two", path)
+    assert owners(other) == {"two Apply": {"f:automountServiceAccountToken": {}}}
+
+
+async def test_the_last_owner_can_release_all_its_fields(client: Client) -> None:
+    await applied(client, config(a="1"))
+    for _ in range(2):
+        released = await applied(client, config())
+        assert (released.status, "data" in released.json, owners(released)) == (200, False, {})
+
+
 async def test_what_its_owner_leaves_out_is_gone_and_another_ones_stays(client: Client) -> None:
     await applied(client, config(a="1", b="1"))
     other = await applied(client, config(c="1"), "two")

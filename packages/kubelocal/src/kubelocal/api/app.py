@@ -327,11 +327,11 @@ class Api:
 
         def make(old: Manifest) -> Manifest:
             merged = apply(kind, old, applied, writer, force=force)
-            owners.extend(merged["metadata"]["managedFields"])
+            owners.extend(merged["metadata"].get("managedFields", ()))
             return merged
 
         def own(_: Manifest, new: Manifest) -> Manifest:
-            return {**new, "metadata": {**new["metadata"], "managedFields": owners}}
+            return {**new, "metadata": _with_owners(new["metadata"], owners)}
 
         return self._object(request, self._revise(request, make, own))
 
@@ -345,7 +345,7 @@ class Api:
             applied,
             dry_run=request.dry_run,
             warnings=request.warnings,
-            own=lambda fresh: fresh["metadata"].__setitem__("managedFields", owners),
+            own=lambda fresh: fresh.update(metadata=_with_owners(fresh["metadata"], owners)),
             guard=self._guard(request),
         )
         return self._object(request, entry, 201)
@@ -408,6 +408,12 @@ class Api:
 def _owning(request: ApiRequest) -> OwnershipUpdate:
     kind, writer = stored_kind(request.info.kind), request.writer
     return lambda old, new: tracked(kind, old, new, writer)
+
+
+def _with_owners(metadata: Manifest, owners: list[Json]) -> Manifest:
+    """Return metadata with these owners; without any the field is omitted, as Go does."""
+    others = {key: value for key, value in metadata.items() if key != "managedFields"}
+    return {**others, "managedFields": owners} if owners else others
 
 
 def _unfit_to_apply(info: RequestInfo, applied: Manifest, unknown: list[str]) -> StatusError:
