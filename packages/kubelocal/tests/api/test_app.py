@@ -8,6 +8,7 @@ import pytest
 
 from api_client import CONFIGS, MERGE, NO_STREAMS, TABLE, Client
 from kubelocal.api.app import make_app
+from kubelocal.api.request_parsing import read_headers
 from kubelocal.auth.rbac import Authorizer
 from kubelocal.auth.users import User
 
@@ -168,6 +169,83 @@ async def test_who_may_impersonate_acts_as_another(client: Client) -> None:
     issued = await client.call("POST", "/api/v1/namespaces/one/serviceaccounts/worker/token", {"spec": {}})
     refused = await client.call("POST", path, body, token=issued.json["status"]["token"], headers=bob)
     assert (refused.status, 'cannot impersonate resource "users"' in refused.json["message"]) == (403, True)
+
+
+def test_repeated_headers_keep_all_their_values() -> None:
+    groups = [(b"impersonate-group", b"devs, all"), (b"impersonate-group", b"ops")]
+    assert read_headers({"headers": [*groups, (b"accept", b"a/b"), (b"accept", b"c/d")]}) == {
+        "impersonate-group": "devs, all\nops",
+        "accept": "a/b,c/d",
+    }
+
+
+async def test_an_impersonated_user_has_the_groups_uid_and_extra_of_the_request(client: Client) -> None:
+    path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+    headers = {
+        "impersonate-user": "bob",
+        "impersonate-group": "devs, all\nops",  # one group has a comma
+        "impersonate-uid": "u1",
+        "impersonate-extra-example.com%2fscope": "read",
+    }
+    assert (await client.call("POST", path, {}, headers=headers)).json["status"]["userInfo"] == {
+        "username": "bob",
+        "groups": ["devs, all", "ops", "system:authenticated"],
+        "uid": "u1",
+        "extra": {"example.com/scope": ["read"]},
+    }
+
+
+@pytest.mark.parametrize(
+    "header", [{"impersonate-group": "devs"}, {"impersonate-uid": "u1"}, {"impersonate-extra-scope": "read"}]
+)
+async def test_impersonation_without_a_user_is_refused(client: Client, header: dict[str, str]) -> None:
+    reply = await client.call("GET", CONFIGS, headers=header)
+    assert (reply.status, "without impersonating a user" in reply.json["message"]) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("header", "refusal"),
+    [
+        ({}, ""),
+        ({"impersonate-group": "devs"}, 'groups "devs" is forbidden: User "system:serviceaccount:one:worker" cannot'),
+        ({"impersonate-uid": "u1"}, 'resource "uids" in API group "authentication.k8s.io" at the cluster scope'),
+        ({"impersonate-uid": "u2"}, ""),
+        ({"impersonate-extra-scope": "read"}, 'userextras.authentication.k8s.io "read" is forbidden'),
+        ({"impersonate-extra-scope": "read"}, 'resource "userextras/scope" in API group "authentication.k8s.io"'),
+        ({"impersonate-extra-other": "write"}, ""),
+    ],
+)
+async def test_each_impersonated_attribute_needs_the_right_to_it(
+    client: Client, header: dict[str, str], refusal: str
+) -> None:
+    rules = [
+        {"apiGroups": [""], "resources": ["users"], "resourceNames": ["bob"], "verbs": ["impersonate"]},
+        {
+            "apiGroups": ["authentication.k8s.io"],
+            "resources": ["uids", "userextras/other"],
+            "resourceNames": ["u2", "write"],
+            "verbs": ["impersonate"],
+        },
+    ]
+    token = await allow(client, *rules)
+    headers = {"impersonate-user": "bob", **header}
+    path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+    reply = await client.call("POST", path, {}, token=token, headers=headers)
+    assert (reply.status, refusal in reply.json.get("message", "")) == (403 if refusal else 201, True)
+
+
+async def allow(client: Client, *rules: dict[str, Any]) -> str:
+    """Give a new service account these rules in all namespaces; return its token."""
+    registry = client.registry
+    registry.create("ServiceAccount", "one", {"metadata": {"name": "worker"}})
+    registry.create("ClusterRole", "", {"metadata": {"name": "granted"}, "rules": list(rules)})
+    subject = {"kind": "ServiceAccount", "name": "worker", "namespace": "one"}
+    reference = {"kind": "ClusterRole", "name": "granted"}
+    binding = {"metadata": {"name": "granted"}, "roleRef": reference, "subjects": [subject]}
+    registry.create("ClusterRoleBinding", "", binding)
+    issued = await client.call("POST", "/api/v1/namespaces/one/serviceaccounts/worker/token", {"spec": {}})
+    token: str = issued.json["status"]["token"]
+    return token
 
 
 # forms

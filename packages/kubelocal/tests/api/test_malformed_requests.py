@@ -308,7 +308,8 @@ def test_no_query_is_too_odd_for_a_stream(caplog: pytest.LogCaptureFixture) -> N
     answer_all(sent, caplog)
 
 
-HEADERS = ["accept", "authorization", "content-type", "impersonate-user", "impersonate-group", "host"]
+HEADERS = ["accept", "authorization", "content-type", "host"]
+HEADERS += ["impersonate-user", "impersonate-group", "impersonate-uid", "impersonate-extra-%"]
 TABLE = "application/json;as=Table;g=5;v="
 ODD_HEADERS = [*ODD_TEXTS[:5], "Bearer", "Bearer x y", TABLE, "application/json;;=;q=x", "a/b;c", "\xe9"]
 PATHS = ["/", "//", "/api", "/api/v1/", "/apis/", "/apis/apps/v1/x/y/z/a/b/c", "/openapi/v3/..", "/version", "/metrics"]

@@ -28,7 +28,7 @@ from kubelocal.api.request_parsing import ApiRequest, as_json, read_body, read_h
 from kubelocal.auth.access_reviews import review
 from kubelocal.auth.escalation import escalation_guard
 from kubelocal.auth.rbac import Authorizer
-from kubelocal.auth.users import ANONYMOUS, Authenticator, User, impersonated
+from kubelocal.auth.users import ANONYMOUS, Authenticator, Impersonation, User, impersonated
 from kubelocal.codec import decoder
 from kubelocal.codec.kinds import BODIES, EVENTS, Kind
 from kubelocal.codec.schema import CUSTOM
@@ -150,18 +150,22 @@ class Api:
     # authentication and authorization
 
     def _identify(self, headers: dict[str, str]) -> User:
+        user = self._authenticate(headers)
+
+        def allowed(part: Impersonation) -> bool:
+            attributes = (part.group, part.resource, part.subresource, part.namespace, part.name)
+            return self._authorizer.allowed(user, "impersonate", *attributes)
+
+        return impersonated(headers, user, allowed)
+
+    def _authenticate(self, headers: dict[str, str]) -> User:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if not token:
             return ANONYMOUS
         user = self._authenticator(token.strip()) if scheme.lower() == "bearer" else None
         if user is None:
             raise unauthorized()
-        rights = self._authorizer
-        return impersonated(
-            headers,
-            user,
-            lambda resource, namespace, name: rights.allowed(user, "impersonate", "", resource, "", namespace, name),
-        )
+        return user
 
     def _authorize(self, user: User, verb: str, info: RequestInfo) -> None:
         kind = info.kind

@@ -33,7 +33,6 @@ LONGEST_MANAGER = 128
 LONGEST_WATCH_S = 365 * 86_400.0  # the event loop's timers overflow on arbitrary numbers
 STRICTNESS: dict[str, Strictness] = {"Strict": "Strict", "Warn": "Warn", "Ignore": "Ignore", "": "Warn"}
 INCLUDED: dict[str, View] = {"Object": "table with objects", "None": "table alone"}
-REPEATED = frozenset({"accept", "impersonate-group"})
 TRUE = frozenset({"1", "true", "True", "TRUE", "t", "T"})
 
 
@@ -109,11 +108,15 @@ class ApiRequest:
 
 
 def read_headers(scope: Scope) -> dict[str, str]:
-    """Return the headers by lower-case name; values of those that may be repeated are joined."""
+    """Return the headers by lower-case name; values of those that may be repeated are joined.
+
+    Impersonated groups and extra attributes are joined by line breaks, as they may hold commas.
+    """
     headers: dict[str, str] = {}
     for name, value in scope["headers"]:
         key, text = name.decode("latin-1"), value.decode("latin-1")
-        headers[key] = f"{headers[key]},{text}" if key in headers and key in REPEATED else text
+        joint = "," if key == "accept" else "\n" if key.startswith(("impersonate-group", "impersonate-extra-")) else ""
+        headers[key] = f"{headers[key]}{joint}{text}" if key in headers and joint else text
     return headers
 
 
