@@ -248,6 +248,29 @@ async def allow(client: Client, *rules: dict[str, Any]) -> str:
     return token
 
 
+@pytest.mark.parametrize(
+    ("method", "query", "status"),
+    [
+        ("GET", {"fieldSelector": "metadata.name=c0"}, 200),
+        ("GET", {"fieldSelector": "metadata.name==c0,metadata.namespace=one"}, 200),
+        ("GET", {"fieldSelector": "metadata.name=c0", "watch": "1", "timeoutSeconds": "1"}, 200),
+        ("GET", {"fieldSelector": "metadata.name=c1"}, 403),
+        ("GET", {"fieldSelector": "metadata.name!=c0"}, 403),
+        ("GET", {"fieldSelector": "bogus"}, 403),
+        ("GET", {}, 403),
+        ("DELETE", {"fieldSelector": "metadata.name=c0"}, 403),
+    ],
+)
+async def test_a_right_to_one_name_is_one_to_lists_and_watches_of_that_name(
+    client: Client, method: str, query: dict[str, str], status: int
+) -> None:
+    verbs = ["list", "watch", "deletecollection"]
+    token = await allow(
+        client, {"apiGroups": [""], "resources": ["configmaps"], "resourceNames": ["c0"], "verbs": verbs}
+    )
+    assert (await client.call(method, CONFIGS, token=token, **query)).status == status
+
+
 # forms
 
 

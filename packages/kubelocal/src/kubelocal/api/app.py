@@ -133,7 +133,7 @@ class Api:
         request = ApiRequest(scope, headers, info, user)
         request.verb = request_verb(scope.get("method", "GET"), info, watch=request.watch)
         self._counter.name(scope, request.verb, info.kind.plural, info.subresource)
-        self._authorize(user, request.verb, info)
+        self._authorize(user, request.verb, replace(info, name=_authorized_name(request)))
         check_verb(info, request.verb)
         if info.subresource in STREAMED:
             scope["user"] = user
@@ -442,6 +442,19 @@ def make_app(
     ``authenticator``: maps a bearer token to a user. ``tokens``: issues the tokens of service accounts.
     """
     return Api(registry, runtime, authenticator, authorizer, tokens)
+
+
+def _authorized_name(request: ApiRequest) -> str:
+    """Return the name that rules with ``resourceNames`` are held against: a list or watch of one name has it too.
+
+    As ``NewRequestInfo`` of the API server; a collection is not deleted by name.
+    """
+    if request.verb not in ("list", "watch"):
+        return request.info.name
+    try:
+        return select(request.info.kind, "", request.query.get("fieldSelector", "")).name or ""
+    except StatusError:  # answered with 400, but only to those who may list everything
+        return ""
 
 
 def _selector(request: ApiRequest) -> Selector:
