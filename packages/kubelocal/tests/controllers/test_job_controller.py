@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from deadlines import scaled
+from kubelocal.admission import resource_quota
 from kubelocal.controllers.job_controller import JobController
 from kubelocal.registry.generic_registry import ClusterRegistry
 from kubelocal.storage.store import Store
@@ -41,3 +42,22 @@ async def test_a_job_of_another_controller_is_left_alone(managed_by: str, owners
     assert sorted(pod["metadata"]["ownerReferences"][0]["name"] for pod in pods) == owners
     status = registry.get("Job", "ns", "first").get("status", {})
     assert bool(status) is ("first" in owners)
+
+
+async def test_a_job_whose_pods_a_quota_refuses_ends_at_its_deadline() -> None:
+    registry = ClusterRegistry(Store(), admitters=[resource_quota.admit])
+    registry.create("Namespace", "", {"metadata": {"name": "ns"}})
+    registry.create("ResourceQuota", "ns", {"metadata": {"name": "none"}, "spec": {"hard": {"pods": "0"}}})
+    registry.create("Job", "ns", job("late", activeDeadlineSeconds=1))
+    controller = asyncio.create_task(JobController(registry, backoff=600).run())
+    try:
+        async with asyncio.timeout(scaled(5)):
+            with contextlib.closing(registry.watch("Job", "ns")) as changes:
+                async for change in changes:
+                    conditions = change.object.get("status", {}).get("conditions", ())
+                    if any(condition["type"] == "Failed" for condition in conditions):
+                        break
+    finally:
+        controller.cancel()
+        await asyncio.wait({controller})
+    assert {condition["reason"] for condition in conditions} == {"DeadlineExceeded"}

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from kubelocal.change_loop import failures_logged, follow
 from kubelocal.codec.status_errors import StatusError
 from kubelocal.controllers.cron_job_sync import CronPlan, decide_cron_job
-from kubelocal.controllers.job_sync import EventRecord
+from kubelocal.controllers.job_sync import EventRecord, earliest
 from kubelocal.interfaces import Change, Registry
 from kubelocal.types import Manifest
 
@@ -89,7 +89,7 @@ class CronJobController:
             self._registry.update(
                 "CronJob", namespace, name, lambda found: found.__setitem__("status", status), subresource="status"
             )
-        return RETRY_S if refused else plan.wait
+        return earliest(RETRY_S if refused else None, plan.wait)
 
     def _create(self, cron_job: Manifest, job: Manifest) -> bool:
         namespace, name = cron_job["metadata"]["namespace"], job["metadata"]["name"]

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from kubelocal.change_loop import failures_logged, follow
 from kubelocal.codec.status_errors import StatusError
-from kubelocal.controllers.job_sync import TRACKING, EventRecord, JobPlan, decide
+from kubelocal.controllers.job_sync import TRACKING, EventRecord, JobPlan, decide, earliest
 from kubelocal.interfaces import Change, Registry
 from kubelocal.types import Manifest
 
@@ -119,7 +119,7 @@ class JobController:
             self._registry.delete("Job", namespace, name, uid=job["metadata"]["uid"])
             return None
         refused = sum(not self._create(job, pod) for pod in plan.create)
-        return self._backoff if refused else plan.wait
+        return earliest(self._backoff if refused else None, plan.wait)
 
     def _create(self, job: Manifest, pod: Manifest) -> bool:
         try:

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from kubelocal.codec.integers import parse_int
 from kubelocal.types import Manifest
 
-__all__ = ["TRACKING", "EventRecord", "JobPlan", "decide", "format_indexes", "parse_indexes"]
+__all__ = ["TRACKING", "EventRecord", "JobPlan", "decide", "earliest", "format_indexes", "parse_indexes"]
 
 TRACKING = "batch.kubernetes.io/job-tracking"
 INDEX = "batch.kubernetes.io/job-completion-index"
@@ -61,6 +61,11 @@ class _Pods:
     @property
     def uncounted(self) -> Iterator[Manifest]:
         return (p for p in (*self.succeeded, *self.failed) if TRACKING in p["metadata"].get("finalizers", ()))
+
+
+def earliest(*waits: float | None) -> float | None:
+    """Return the shortest of these waits in seconds; None, which gives no cause to look again, only for no other."""
+    return min((wait for wait in waits if wait is not None), default=None)
 
 
 def decide(job: Manifest, pods: list[Manifest], now: datetime, backoff: float = 10.0) -> JobPlan:
@@ -245,7 +250,7 @@ def _supply(job: Manifest, plan: JobPlan, pods: _Pods, now: datetime, backoff: f
         return plan
     pause = _pause(pods, now, backoff)
     if pause > 0:
-        return replace(plan, wait=pause if left is None else min(pause, left))
+        return replace(plan, wait=earliest(pause, left))
     return replace(plan, create=tuple(_new_pod(job, index) for index in _slots(job, plan.status, pods, missing)))
 
 

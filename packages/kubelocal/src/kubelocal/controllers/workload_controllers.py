@@ -13,7 +13,7 @@ from kubelocal.codec.status_errors import StatusError
 from kubelocal.codec.wire_fields import omits_zero
 from kubelocal.controllers.daemon_set_sync import decide_daemon_set
 from kubelocal.controllers.deployment_sync import decide_deployment
-from kubelocal.controllers.job_sync import EventRecord
+from kubelocal.controllers.job_sync import EventRecord, earliest
 from kubelocal.controllers.replica_set_sync import WorkloadPlan, decide_replica_set, decide_stateful_set
 from kubelocal.interfaces import Change, Registry
 from kubelocal.registry.patches import merge_patch
@@ -116,7 +116,7 @@ class ReplicaController:
             if makes == "Pod":
                 self._tell(owner, EventRecord("SuccessfulDelete", f"Deleted pod: {name}"))
         refused = [one for one in plan.create if not self._create(owner, one)]
-        return _RETRY_S if refused else plan.wait
+        return earliest(_RETRY_S if refused else None, plan.wait)
 
     def _patch(self, kind: str, namespace: str, name: str, patch: Manifest) -> None:
         with suppress(StatusError):
