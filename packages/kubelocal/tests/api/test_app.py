@@ -249,6 +249,19 @@ async def allow(client: Client, *rules: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ({"resourceVersionMatch": "Exact"}, "forbidden for watch unless sendInitialEvents is provided"),
+        ({"resourceVersionMatch": "bogus", "sendInitialEvents": "true"}, 'supported values: "NotOlderThan"'),
+        ({"sendInitialEvents": "true"}, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"),
+    ],
+)
+async def test_a_watch_with_a_wrong_match_is_refused(client: Client, query: dict[str, str], words: str) -> None:
+    reply = await client.call("GET", CONFIGS, watch="1", timeoutSeconds="1", **query)
+    assert (reply.status, words in reply.json["message"]) == (422, True)
+
+
+@pytest.mark.parametrize(
     ("method", "query", "status"),
     [
         ("GET", {"fieldSelector": "metadata.name=c0"}, 200),

@@ -84,6 +84,19 @@ def test_an_exact_version_is_listed_as_it_was() -> None:
     assert names(query(store, resourceVersion=version)) == ["one/a", "one/b"]
 
 
+@pytest.mark.parametrize("limit", ["", "1"])
+def test_the_match_says_whether_a_version_is_exact_or_the_oldest(limit: str) -> None:
+    store = Store()
+    put(store, "one", "a")
+    version = str(store.version)
+    put(store, "one", "a0")
+    given = {"resourceVersion": version, "limit": limit}
+    exact = query(store, resourceVersionMatch="Exact", **given)
+    assert (names(exact), exact.version, exact.continues) == (["one/a"], int(version), "")
+    newer = query(store, resourceVersionMatch="NotOlderThan", **given)
+    assert (names(newer), newer.version) == (["one/a", "one/a0"][: int(limit or 2)], store.version)
+
+
 def test_version_0_is_a_full_list_whatever_the_limit() -> None:
     store = Store()
     for name in "abc":
@@ -101,6 +114,20 @@ def test_version_0_is_a_full_list_whatever_the_limit() -> None:
         ({"resourceVersion": "x"}, 400, "resourceVersion: Invalid value"),
         ({"resourceVersion": "999999999"}, 504, "Too large resource version: 999999999, current: 1000"),
         ({"resourceVersion": "1", "limit": "1"}, 410, "too old"),
+        ({"resourceVersion": "1", "resourceVersionMatch": "Exact"}, 410, "too old"),
+        ({"resourceVersionMatch": "Exact"}, 422, "forbidden unless resourceVersion is provided"),
+        (
+            {"resourceVersion": "5", "resourceVersionMatch": "bogus"},
+            422,
+            'supported values: "Exact", "NotOlderThan", ""',
+        ),
+        ({"resourceVersion": "0", "resourceVersionMatch": "Exact"}, 422, 'forbidden for resourceVersion "0"'),
+        (
+            {"resourceVersion": "5", "resourceVersionMatch": "Exact", "continues": "x"},
+            422,
+            "forbidden when continue is provided",
+        ),
+        ({"sendInitialEvents": "true"}, 422, "sendInitialEvents is forbidden for list"),
     ],
 )
 def test_a_wrong_query_is_refused(given: dict[str, str], code: int, words: str) -> None:

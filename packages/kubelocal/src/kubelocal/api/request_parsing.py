@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -15,12 +15,13 @@ from starlette.types import Receive, Scope
 from kubelocal.api.content_negotiation import View, accepted_view
 from kubelocal.api.request_info import RequestInfo
 from kubelocal.auth.users import User
+from kubelocal.codec import field_errors
 from kubelocal.codec.decoder import Strictness
 from kubelocal.codec.kinds import Kind
 from kubelocal.codec.protobuf import MEDIA_TYPE, read_protobuf
 from kubelocal.codec.status_errors import Cause, StatusError, bad_request, failure, invalid, unsupported_media_type
 from kubelocal.registry.server_side_apply import Writer
-from kubelocal.storage.list_pages import check_version, read_integer
+from kubelocal.storage.list_pages import NOT_OLDER_THAN, check_version, read_integer
 from kubelocal.storage.store import Store
 from kubelocal.storage.watch_stream import WatchOptions
 
@@ -174,12 +175,28 @@ class PlainLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
+def _wrong_match(query: Mapping[str, str]) -> Iterator[Cause]:
+    """Yield the causes of a watch's wrong ``resourceVersionMatch``, as ``ValidateListOptions`` of apimachinery."""
+    field, match, initial = (
+        "resourceVersionMatch",
+        query.get("resourceVersionMatch", ""),
+        query.get("sendInitialEvents"),
+    )
+    if initial and match != NOT_OLDER_THAN:
+        yield field_errors.forbidden(field, f"sendInitialEvents requires setting {field} to {NOT_OLDER_THAN}")
+    if match and not initial:
+        yield field_errors.forbidden(field, f"{field} is forbidden for watch unless sendInitialEvents is provided")
+    if match not in ("", NOT_OLDER_THAN):
+        yield field_errors.unsupported(field, match, (NOT_OLDER_THAN,))
+    if match and query.get("continue"):
+        yield field_errors.forbidden(field, f"{field} is forbidden when continue is provided")
+
+
 def watch_options(store: Store, query: Mapping[str, str]) -> WatchOptions:
     """Read the query of a watch; raise 400, 422, or 504 for a resourceVersion in the future."""
     initial, bookmarks = query.get("sendInitialEvents", ""), query.get("allowWatchBookmarks") in TRUE
-    if initial and query.get("resourceVersionMatch") != "NotOlderThan":
-        detail = "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
-        raise invalid("ListOptions", "", [Cause("FieldValueForbidden", detail, "resourceVersionMatch")])
+    if causes := list(_wrong_match(query)):
+        raise invalid("ListOptions", "", causes)
     version = check_version(store, query.get("resourceVersion", "")) or None
     if initial in TRUE:
         version = None

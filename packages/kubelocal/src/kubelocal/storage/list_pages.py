@@ -7,20 +7,30 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import orjson
 
+from kubelocal.codec import field_errors
 from kubelocal.codec.integers import parse_int, parse_uint, shortened
 from kubelocal.codec.kinds import Kind
-from kubelocal.codec.status_errors import StatusError, bad_request, expired, failure
+from kubelocal.codec.status_errors import Cause, StatusError, bad_request, expired, failure, invalid
 from kubelocal.storage.selectors import EVERYTHING, Selector
 from kubelocal.storage.store import Compacted, Entry, Store
 from kubelocal.types import Json
 
-__all__ = ["ListOptions", "ListPage", "check_version", "list_page", "read_integer", "read_list_options"]
+__all__ = [
+    "NOT_OLDER_THAN",
+    "ListOptions",
+    "ListPage",
+    "check_version",
+    "list_page",
+    "read_integer",
+    "read_list_options",
+]
 
+EXACT, NOT_OLDER_THAN = "Exact", "NotOlderThan"
 CONTINUE_TOO_OLD = (
     "The provided continue parameter is too old to display a consistent list result. You must start a new list without"
     " the continue parameter."
@@ -49,15 +59,33 @@ class ListPage:
 
 
 def read_list_options(query: Mapping[str, str], selector: Selector) -> ListOptions:
-    """Read the query of a list; raise 400."""
+    """Read the query of a list; raise 400, or 422 for a wrong ``resourceVersionMatch``."""
+    if causes := list(_wrong_match(query)):
+        raise invalid("ListOptions", "", causes)
     limit = read_integer(query.get("limit") or "0")
     version, continues = query.get("resourceVersion", ""), query.get("continue", "")
     if continues and version not in {"", "0"}:
         raise bad_request("specifying resource version is not allowed when using continue")
     if version == "0":
         limit = 0  # answered from the watch cache, which has no pages
-    exact = limit > 0 and bool(version)
+    match = query.get("resourceVersionMatch", "")
+    exact = match == EXACT or (not match and limit > 0 and bool(version))
     return ListOptions(selector, max(limit, 0), continues, _version(version) if version else None, exact)
+
+
+def _wrong_match(query: Mapping[str, str]) -> Iterator[Cause]:
+    """Yield the causes of a wrong ``resourceVersionMatch``, as ``ValidateListOptions`` of apimachinery."""
+    field, match, version = "resourceVersionMatch", query.get("resourceVersionMatch", ""), query.get("resourceVersion")
+    if match and not version:
+        yield field_errors.forbidden(field, f"{field} is forbidden unless resourceVersion is provided")
+    if match and query.get("continue"):
+        yield field_errors.forbidden(field, f"{field} is forbidden when continue is provided")
+    if match not in ("", EXACT, NOT_OLDER_THAN):
+        yield field_errors.unsupported(field, match, (EXACT, NOT_OLDER_THAN, ""))
+    if match == EXACT and version == "0":
+        yield field_errors.forbidden(field, f'{field} "exact" is forbidden for resourceVersion "0"')
+    if query.get("sendInitialEvents"):
+        yield field_errors.forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list")
 
 
 def read_integer(text: str) -> int:
