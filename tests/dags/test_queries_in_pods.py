@@ -34,7 +34,7 @@ def bundle(cluster: Cluster, namespace: str, tmp_path: Path, monkeypatch: pytest
         "loader.py": '"""Airflow DAGs."""\nfrom crosswind.dags import load_tasks\nload_tasks("files")\n',
         "files/crosswind.yaml": CLIENT.format(image=cluster.image),
         "files/daily.yaml": "id: daily\nquery: daily.sql\ntables: [orders]\nresources: {memory: 64Mi}\n",
-        "files/daily.sql": "CREATE TABLE daily_sums AS SELECT * FROM orders WHERE day = '{{ ds }}'",
+        "files/daily.sql": "CREATE TABLE daily_sums AS SELECT $$$(TABLE)$$ FROM orders WHERE day = '{{ ds }}'",
         "files/bad.yaml": "id: bad\nquery: bad.sql\ntables: [orders]\n",
         "files/bad.sql": "SELECT wrong FROM orders",
     }
@@ -62,7 +62,7 @@ def test_the_query_of_a_task_file_reaches_a_pod_of_the_image_with_its_templates_
     bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     worker_runs(bundle, "daily", monkeypatch)
-    message = "daily_sums gets: CREATE TABLE daily_sums AS SELECT * FROM orders WHERE day = '2026-01-31'"
+    message = "daily_sums gets: CREATE TABLE daily_sums AS SELECT $$$(TABLE)$$ FROM orders WHERE day = '2026-01-31'"
     assert message in capsys.readouterr().out
 
 

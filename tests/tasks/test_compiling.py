@@ -18,6 +18,7 @@ from crosswind import dags
 from crosswind.errors import ConfigError
 from crosswind.tasks import compile_task
 from crosswind.tasks.python_files import dag_file
+from kubelocal.kubelet.environment import expand
 
 YAML = "crosswind.yaml"
 GIVEN = {"connection": "warehouse"}
@@ -302,6 +303,48 @@ def test_each_task_runs_as_the_platform_says(folder: Any) -> None:
         "image": "wh:2", "arguments": ["--into=t"], "env_vars": {"Q": "CREATE TABLE t AS SELECT 1\n"}
     }  # fmt: skip
     assert task.resources == {"cpu": "1", "memory": "2Gi"}
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        "{image: 'wh:$1', command: ['${task.query}', $HOME], "
+        "arguments: ['$$(A) ${task.query}'], env: {Q: '${task.query}'}}",
+        "{operator: some.KubernetesPodOperator, arguments: {image: 'wh:$1', cmds: ['${task.query}', $HOME], "
+        "arguments: ['$$(A) ${task.query}'], env_vars: {Q: '${task.query}'}}}",
+    ],
+)
+def test_a_pod_gets_the_signs_of_a_query_and_the_references_of_the_platform(folder: Any, run: str) -> None:
+    folder.write(YAML, f"run: {run}\ninputs: ignore\n")
+    sql = "DO $$ BEGIN INSERT INTO t SELECT '$(A) $x' $"
+    folder.task("a", sql=sql)
+    (task,) = folder.compile().dags[0].tasks
+    assert expand(task.arguments["env_vars"]["Q"], {"A": "a"}) == f"{sql}\n"
+    assert [expand(text, {"A": "a"}) for text in task.arguments["cmds"]] == [f"{sql}\n", "$HOME"]
+    assert [expand(text, {"A": "a"}) for text in task.arguments["arguments"]] == [f"$(A) {sql}\n"]
+    assert task.arguments["image"] == "wh:$1"
+
+
+def test_an_operator_gets_the_query_as_it_is(folder: Any) -> None:
+    folder.task("a", sql="SELECT $$x$$")
+    (task,) = folder.compile().dags[0].tasks
+    assert task.arguments["sql"] == "SELECT $$x$$\n"
+
+
+@pytest.mark.parametrize(("size", "count"), [(128 * 1024 - len("Q=\n\0"), 0), (128 * 1024 - len("Q=\n\0") + 1, 1)])
+@pytest.mark.parametrize("run", ["env: {Q: '${task.query}'}", "arguments: ['Q=${task.query}']"])
+def test_a_query_that_linux_cannot_pass_to_its_pod_is_a_problem(folder: Any, run: str, size: int, count: int) -> None:
+    folder.write(YAML, f"run: {{image: x, {run}}}\n")
+    start = "SELECT '"
+    folder.task("a", sql=start + "$" * (size - len(start) - 1) + "'")
+    problems = folder.problems()
+    assert len(problems) == count
+    assert all(problem.startswith("a.yaml:2: query a.sql makes an argument") for problem in problems)
+
+
+def test_a_long_query_is_no_problem_of_an_operator(folder: Any) -> None:
+    folder.task("a", sql=f"SELECT '{'x' * 200_000}'")
+    assert folder.problems() == []
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from crosswind.tasks import placeholders
 from crosswind.tasks.asset_names import asset_problem
 from crosswind.tasks.folder_reader import SETTINGS_FILE, TaskFolder, TaskSource
 from crosswind.tasks.model import FolderSettings
+from crosswind.tasks.operator_calls import text_too_long_for_a_pod
 from crosswind.tasks.problems import TaskFileProblem
 
 __all__ = ["Graph", "TaskNode", "depths", "find_loops", "link", "matches"]
@@ -82,6 +83,7 @@ def link(task_folder: TaskFolder) -> Graph:
             _compare(graph, node, node.source)
             _check_external(graph, node)
             _check_followed(graph, node)
+            _check_command_line(graph, node, node.source)
     for loop in find_loops({node.id: [by for _, by in graph.inputs(node)] for node in graph.nodes.values()}):
         _refuse_loop(graph, [graph.nodes[task] for task in loop])
     return graph
@@ -245,6 +247,16 @@ def _check_followed(graph: Graph, node: TaskNode) -> None:
         if problem and matches(table, rules.assets, node.settings.default_schema):
             message = f"external.assets of {SETTINGS_FILE} has {table[:80]!r}, which cannot be an Airflow asset"
             graph.fail(node, node.reads[table], f"{message}, because {problem}; take it out of the patterns")
+
+
+def _check_command_line(graph: Graph, node: TaskNode, source: TaskSource) -> None:
+    """Keep a task from running whose pod no kubelet can start."""
+    if text_too_long_for_a_pod(source):
+        message = (
+            f"query {source.query_path} makes an argument or a variable of the pod longer than 128 KiB, which Linux "
+            "cannot pass to a program; shorten the query"
+        )
+        graph.fail(node, source.lines["query"], message)
 
 
 def matches(table: str, patterns: Iterable[str], default_schema: str) -> bool:

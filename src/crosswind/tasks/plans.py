@@ -10,6 +10,7 @@ from crosswind.tasks.folder_reader import SETTINGS_FILE, TaskSource
 from crosswind.tasks.graph import Graph, TaskNode, find_loops, matches
 from crosswind.tasks.grouping import Group, group_tasks, ids_of, name_groups, value_of
 from crosswind.tasks.model import POD_OPERATOR, FolderSettings
+from crosswind.tasks.operator_calls import operator_call
 from crosswind.tasks.placeholders import fill
 from crosswind.tasks.plain_names import plain_name
 from crosswind.tasks.problems import TaskFileProblem
@@ -214,7 +215,7 @@ def _task(node: TaskNode, upstream: Iterable[str]) -> TaskPlan:
     if source is None or node.problem:
         return TaskPlan(_plan_id(node), node.path, "", outlets=_outlets(node), broken=node.problem)
     resources = value_of(node, "resources")
-    operator, arguments, image = _call(node, source)
+    operator, arguments, image = operator_call(source)
     own = {"pool": value_of(node, "pool"), "queue": value_of(node, "queue")}
     own["container_resources"] = resources if operator == POD_OPERATOR else None
     # What the task's file or its folder sets counts, and not the same argument in run.arguments.
@@ -239,23 +240,3 @@ def _task(node: TaskNode, upstream: Iterable[str]) -> TaskPlan:
 def _outlets(node: TaskNode) -> tuple[str, ...]:
     """Return the tables of a broken task; one that Airflow refuses may be what is wrong with it."""
     return tuple(table for table in node.writes if not asset_problem(table))
-
-
-def _call(node: TaskNode, source: TaskSource) -> tuple[str, dict[str, Json], str | None]:
-    """Return operator, arguments, and the image of the worker if the operator runs in it."""
-    run = node.settings.run
-    image = source.task.image or run.image
-    names = {
-        "task.id": node.id,
-        # Airflow's operators treat text that ends in .sql or .sh as the name of a file; a line break prevents that.
-        "task.query": source.sql.rstrip() + "\n",
-        "task.query_path": source.query_path,
-        "task.table": node.writes[0],
-        "task.connection": node.settings.connection or "",
-        "task.image": image or "",
-        "task.folder": node.folder,
-    }
-    if run.operator:
-        return run.operator, fill(run.arguments or {}, names), source.task.image
-    pod = {"image": fill(image, names), "cmds": run.command, "arguments": run.arguments, "env_vars": run.env}
-    return POD_OPERATOR, {key: fill(value, names) for key, value in pod.items() if value}, None
