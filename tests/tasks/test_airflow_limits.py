@@ -168,6 +168,26 @@ def test_a_schedule_that_airflow_cannot_describe_is_a_problem(folder: Any) -> No
     ]
 
 
+@pytest.mark.parametrize("schedule", ["0 0 31 2 *", "0 0 31 4,6,9,11 *", "0 0 30-31 2 *"])
+def test_a_day_that_no_month_has_is_a_problem(folder: Any, schedule: str) -> None:
+    folder.task("a", schedule=f'"{schedule}"')
+    (problem,) = folder.problems()
+    assert problem == "a.yaml:4: schedule names a day that no month has, so that the task would never run"
+
+
+@pytest.mark.parametrize("schedule", ["R R * * *", "r(0-5) * * * *", "0,R/5 * * * *"])
+def test_a_random_schedule_is_a_problem(folder: Any, schedule: str) -> None:
+    folder.task("a", schedule=f'"{schedule}"')
+    (problem,) = folder.problems()
+    assert problem.startswith("a.yaml:4: schedule ")
+
+
+@pytest.mark.parametrize("schedule", ["0 0 29 2 *", "0 0 31 2 1", "0 0 L * *", "0 0 * APR FRI", "0 0 29 2 1#5"])
+def test_a_rare_schedule_loads(folder: Any, schedule: str) -> None:
+    folder.task("a", schedule=f'"{schedule}"')
+    assert folder.problems() == []
+
+
 def _field(*items: str) -> st.SearchStrategy[str]:
     return st.just("*") | st.lists(st.sampled_from(items), min_size=1, max_size=30).map(",".join)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import datetime
 from functools import lru_cache
 
 __all__ = ["PRESETS", "check_schedule"]
@@ -14,6 +16,9 @@ _WORDS = (4, 7, 4, 11, 11)
 """Characters of one value in the description, by field: ``, 59``, ``, 23:00``, ``, 31``, ``, September``."""
 _RANGE, _STEP = 25, 20
 """What a range (``through 59``) and a step (``every 15 minutes``) add at most."""
+
+_RANDOM = re.compile(r"(?:^|[\s,])R", re.IGNORECASE)
+"""The name of no month and of no day of the week begins with R."""
 
 
 def check_schedule(text: str | None) -> str | None:
@@ -30,10 +35,19 @@ def check_schedule(text: str | None) -> str | None:
 @lru_cache(maxsize=1024)  # a schedule takes milliseconds, and many files have the same one
 def _problem(text: str) -> str:
     """Return why a text is no cron expression that Airflow can store and run, or ""."""
-    from croniter import croniter  # slow to import; files without a cron expression do not need it
+    from croniter import (
+        CroniterBadDateError,
+        croniter,
+    )  # slow to import; files without a cron expression do not need it
 
     if len(text.split()) != 5 or not croniter.is_valid(text):
         return "is neither a cron expression (five fields) nor a preset such as @daily"
+    if _RANDOM.search(text):
+        return "has R, a random value, which is another one in each process; write a number"
+    try:
+        croniter(text, datetime(2024, 1, 1)).get_next()
+    except CroniterBadDateError:
+        return "names a day that no month has, so that the task would never run"
     if _description_length(text) > _MAX_DESCRIPTION:
         return "has more values than Airflow can describe; write ranges and steps, such as 8-18 or */5"
     return ""
