@@ -13,6 +13,7 @@ each alias as the value that it stands for.
 from __future__ import annotations
 
 import codecs
+import math
 import os
 import re
 import stat
@@ -301,7 +302,8 @@ def _plain_scalar(text: str) -> Json:
         return _PLAIN_CONSTANTS[text]
     if _PLAIN_INTEGER.fullmatch(text) and len(text) < MAX_DIGITS:  # fits into 64 bits, and so into JSON
         return int(text)
-    return float(text) if _PLAIN_NUMBER.fullmatch(text) else text
+    number = float(text) if _PLAIN_NUMBER.fullmatch(text) else math.inf
+    return number if math.isfinite(number) else text  # JSON, in which results are cached, has no infinity
 
 
 def _repeated_keys(places: Iterable[tuple[FieldPath, int]]) -> Iterator[FieldProblem]:

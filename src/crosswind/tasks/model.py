@@ -54,7 +54,14 @@ _MAX_NAME = 256
 Name = Annotated[str, Field(min_length=1, max_length=_MAX_NAME)]
 Tag = Annotated[str, Field(min_length=1, max_length=100)]
 """Airflow refuses the DAG for a longer one."""
-Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
+_ABOVE_ZERO = r"([0-9]*[1-9][0-9]*(\.[0-9]+)?|[0-9]+\.[0-9]*[1-9][0-9]*)"
+Cpu = Annotated[str, Field(pattern=f"^{_ABOVE_ZERO}m?$")]
+Memory = Annotated[str, Field(pattern=f"^{_ABOVE_ZERO}(k|M|G|T|Ki|Mi|Gi|Ti)?$")]
+_QUANTITIES: dict[tuple[int | str, ...], str] = {
+    ("resources", "cpu"): "must be a number of CPUs above 0; write 2, 0.5 or 500m",
+    ("resources", "memory"): "must be an amount of memory above 0; write 8Gi or 512Mi",
+}
+"""What a value must be, by its place: Kubernetes' own suffix ``m`` makes thousandths of a byte of memory."""
 
 
 class _Strict(BaseModel):
@@ -64,8 +71,10 @@ class _Strict(BaseModel):
 class Resources(_Strict):
     """The requests and limits of a task's container."""
 
-    cpu: Quantity | int | float | None = Field(None, description="CPUs, such as 2 or 500m.")
-    memory: Quantity | None = Field(None, description="Memory, such as 2Gi.")
+    cpu: Cpu | Annotated[int, Field(gt=0)] | Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="CPUs, such as 2 or 500m."
+    )
+    memory: Memory | None = Field(None, description="Memory, such as 2Gi.")
 
     def quantities(self) -> dict[str, str]:
         """Return the quantities that are set, in Kubernetes' notation."""
@@ -284,6 +293,8 @@ _DESCRIPTIONS = {
 
 def _description(details: ErrorDetails, path: list[str], model: type[BaseModel]) -> str:
     kind = details["type"]
+    if quantity := _QUANTITIES.get(details["loc"][:2]):
+        return quantity
     if kind == "missing":
         example = " (tables: [] if it reads none)" if path == ["tables"] else ""
         return f"is missing; a task file needs id, query and tables{example}" if model is TaskFile else "is missing"
