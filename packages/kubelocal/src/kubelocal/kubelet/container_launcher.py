@@ -52,7 +52,9 @@ CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = (
 )
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 LONGEST = 1 << 20  # bytes of a line that are kept together
-DRAIN_S, WEIGH_S, BEHIND = 2.0, 0.1, 1 << 20
+DRAIN_S, WEIGH_S = 2.0, 0.1
+BEHIND, STALLED_S = 1 << 20, 60.0
+"""How many bytes a listener may be behind before the container has to wait for it, and for how long that holds it up."""
 
 Message = dict[str, Any]
 
@@ -184,6 +186,43 @@ class Log:
             yield f"{text}.{now % 10**9:09}Z {stream} ".encode() + record + b"\n"
 
 
+class Listener:
+    """An attached client: the stream that it listens to, and what it has yet to get of it.
+
+    As with containerd, a container waits for a listener that is far behind, because output that is dropped looks to the
+    client like the whole. Unlike there it does not wait for ever: the output of a listener that takes nothing for
+    ``STALLED_S`` ends, and the container runs on.
+    """
+
+    __slots__ = ("stream", "taken_at", "waiting")
+
+    def __init__(self, stream: str) -> None:
+        self.stream = stream
+        self.waiting = bytearray()
+        self.taken_at = 0.0  # when it last took something, or had nothing to take
+
+    @property
+    def behind(self) -> bool:
+        """Whether it is so far behind that the container has to wait for it."""
+        return len(self.waiting) >= BEHIND
+
+    def is_stalled(self, now: float, *, ended: bool) -> bool:
+        """Whether something waits for it in vain: the container, or once that has ended its supervisor."""
+        return (self.behind or ended) and now - self.taken_at >= STALLED_S
+
+    def add(self, chunk: bytes, now: float) -> None:
+        """Have it get one more piece."""
+        if not self.waiting:
+            self.taken_at = now
+        self.waiting += chunk
+
+    def write(self, fd: int) -> None:
+        """Write what its pipe takes. ``BlockingIOError``: it is full; ``OSError``: the listener is gone."""
+        while self.waiting:
+            del self.waiting[: os.write(fd, self.waiting[: 1 << 16])]
+            self.taken_at = time.monotonic()
+
+
 class Supervisor:
     """Owns one container: its process, the commands exec'ed beside it, its log."""
 
@@ -194,7 +233,7 @@ class Supervisor:
         self.spec: Message = {}
         self.children: dict[int, int] = {}  # pid -> id
         self.sources: dict[int, str] = {}  # what the container writes: fd -> stream
-        self.tees: dict[int, tuple[str, bytearray]] = {}  # fd of a listener -> stream, what it has yet to get
+        self.tees: dict[int, Listener] = {}  # by the descriptor of each one's pipe
         self.following = self.oom = self.ended = False
         self.pidfd: int | None = None  # of the container's process, where commands join its user namespace
         self.log: Log
@@ -214,7 +253,9 @@ class Supervisor:
 
     def turn(self) -> bool:
         """Wait for an event and handle it; return False when no container is left."""
-        readable = {self.control.fileno(), self.wake, *self.sources}
+        held = {listener.stream for listener in self.tees.values() if listener.behind}
+        sources = {fd for fd, stream in self.sources.items() if stream not in held}
+        readable = {self.control.fileno(), self.wake, *sources}
         ready = self._wait(readable)
         if self.control.fileno() in ready and not self.receive():  # first: a new listener gets all later output
             return False
@@ -228,16 +269,21 @@ class Supervisor:
         return self.reap()
 
     def _wait(self, readable: set[int], timeout: float | None = None) -> list[int]:
+        """Write to the listeners what they take; return those of ``readable`` that are, at the latest after a time."""
         poll = select.poll()
         for fd in readable:
             poll.register(fd, select.POLLIN)
-        pending = any(data for _, data in self.tees.values())
-        if timeout is None and (pending or (self.spec.get("memory") and self.children)):
+        for fd, listener in self.tees.items():
+            poll.register(fd, select.POLLOUT if listener.waiting else 0)  # 0: hear that it is gone all the same
+        behind = any(listener.behind for listener in self.tees.values())
+        if timeout is None and (behind or (self.spec.get("memory") and self.children)):
             timeout = WEIGH_S
-        ready = [fd for fd, _ in poll.poll(None if timeout is None else timeout * 1000)]
+        ready = dict(poll.poll(None if timeout is None else timeout * 1000))
         for fd in list(self.tees):
-            self._pass_on(fd)
-        return ready
+            if ready.get(fd, 0) & (select.POLLERR | select.POLLHUP) or not self._pass_on(fd):
+                os.close(fd)
+                del self.tees[fd]
+        return [fd for fd in ready if fd in readable]
 
     def send(self, message: Message) -> None:
         """Tell the kubelet."""
@@ -246,6 +292,8 @@ class Supervisor:
     def receive(self) -> bool:
         """Read what the kubelet wants and do it; False when it is gone."""
         data, fds, _, _ = socket.recv_fds(self.control, 1 << 16, 8)
+        for fd in fds:
+            os.set_inheritable(fd, False)  # a command that held a listener's pipe would keep the listener from its end
         self.fds += fds
         *lines, self.received = (self.received + data).split(b"\n")
         for line in filter(None, lines):
@@ -302,7 +350,7 @@ class Supervisor:
         """Copy what the container writes from now on to these pipes as well."""
         for stream, fd in fds.items():
             os.set_blocking(fd, False)
-            self.tees[fd] = (stream, bytearray())
+            self.tees[fd] = Listener(stream)
 
     def do_follow(self, message: Message, _: dict[str, int]) -> None:
         """Say, or no longer say, when the log has grown; and once now, for what came before we were asked."""
@@ -356,14 +404,21 @@ class Supervisor:
         return not self.ended
 
     def finish(self, status: int) -> None:
-        """Handle the end of the container's process: end the others, read the rest of the output, report."""
+        """Handle the end of the container's process: end the others, read the rest of the output, report.
+
+        The rest is what the pipes hold, so that it is read however far behind a listener is. The listeners get theirs
+        after the report: the pod's status does not wait for them.
+        """
         self.kill_all()
         end = time.monotonic() + DRAIN_S
         while self.sources and (left := end - time.monotonic()) > 0:
             self.pump(self._wait(set(self.sources), left))
         for stream in list(self.log.pending):
             self.log.end(stream)
+        self.ended = True
         self.send({"id": 0, "exited": exit_code(status), "oom": self.oom})
+        while any(listener.waiting for listener in self.tees.values()):
+            self._wait(set(), WEIGH_S)
 
     def pump(self, fds: list[int]) -> None:
         """Take over what the container wrote to these."""
@@ -381,29 +436,25 @@ class Supervisor:
                 ended.append(stream)
                 continue
             said[stream] = self.log.take(stream, chunk)
-            for listened, waiting in self.tees.values():
-                if listened == stream:
-                    waiting += chunk
+            for listener in self.tees.values():
+                if listener.stream == stream:
+                    listener.add(chunk, time.monotonic())
         self.log.write(said)
         for stream in ended:
             self.log.end(stream)
         if self.following:
             self.send({"logged": True})
 
-    def _pass_on(self, fd: int) -> None:
-        _, waiting = self.tees[fd]
+    def _pass_on(self, fd: int) -> bool:
+        """Write to a listener what it takes; False for one that is gone or has stalled."""
+        listener = self.tees[fd]
         try:
-            while waiting:
-                del waiting[: os.write(fd, waiting[: 1 << 16])]
+            listener.write(fd)
         except BlockingIOError:
-            if len(waiting) < BEHIND:
-                return
+            return not listener.is_stalled(time.monotonic(), ended=self.ended)
         except OSError:
-            pass
-        else:
-            return
-        os.close(fd)  # a listener that is gone or hopelessly behind
-        del self.tees[fd]
+            return False
+        return True
 
     def weigh(self) -> None:
         """Kill the container when its memory passes the limit."""
