@@ -26,8 +26,8 @@ def lookup(kind: str, name: str) -> dict[str, Any] | None:
     return {("Secret", "s"): SECRET, ("ConfigMap", "c"): CONFIG}.get((kind, name))
 
 
-def made(*variables: dict[str, Any], known: dict[str, str] | None = None, **container: Any) -> dict[str, str]:
-    return environment(POD, {"name": "c", "env": list(variables), **container}, known or {}, lookup, ALLOCATABLE)
+def made(*variables: dict[str, Any], services: dict[str, str] | None = None, **container: Any) -> dict[str, str]:
+    return environment(POD, {"name": "c", "env": list(variables), **container}, services or {}, lookup, ALLOCATABLE)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_later_variables_see_earlier_ones_and_win_over_what_is_given() -> None:
         {"name": "C", "value": "3"},
         {"name": "D"},
     )
-    assert made(*variables, known={"A": "0"}) == {"A": "1", "B": "1$(C)", "C": "3", "D": ""}
+    assert made(*variables, services={"A": "0"}) == {"A": "1", "B": "1$(C)", "C": "3", "D": ""}
 
 
 def ref(**source: Any) -> dict[str, Any]:

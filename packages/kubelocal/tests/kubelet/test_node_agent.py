@@ -160,6 +160,36 @@ async def test_services_of_the_namespace_are_in_the_environment_unless_links_are
     assert await node.log(await node.ended("p")) == f"{message.strip()}\n"
 
 
+FROM_FIELD = {"name": "HOSTNAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [([], "$(PATH) $(HOME) $(HOSTNAME) $(HOME)/x p"), ([FROM_FIELD], "$(PATH) $(HOME) p $(HOME)/x p")],
+)
+async def test_only_what_the_pod_declares_is_expanded(
+    node: Node, variables: list[dict[str, Any]], message: str
+) -> None:
+    script = ["sh", "-c", 'echo "$@" $BELOW $HOSTNAME', "sh", "$(PATH)", "$(HOME)", "$(HOSTNAME)"]
+    env = [*variables, {"name": "BELOW", "value": "$(HOME)/x"}]
+    node.pod("p", {"name": "base", "image": "busybox", "command": script, "env": env})
+    assert await node.log(await node.ended("p")) == f"{message}\n"
+
+
+async def test_a_sub_path_of_a_variable_that_the_pod_does_not_declare_holds_its_container(node: Node) -> None:
+    mount = {"name": "shared", "mountPath": "/shared", "subPathExpr": "$(HOSTNAME)"}
+    node.pod("p", container("true", volumeMounts=[mount]), **SHARED)
+    pod = await node.until("p", waits_for("CreateContainerConfigError"))
+    assert state(pod)["waiting"]["message"].endswith('missing value for "HOSTNAME"')
+
+
+async def test_the_command_of_an_image_is_not_expanded() -> None:
+    images = {"mine*": LocalImage(entrypoint=("printf", "%s %s"), command=("$$HOME", "$(HERE)"))}
+    async with kubelet_of(LocalSettings(images=images)) as node:
+        node.pod("p", {"name": "base", "image": "mine:1", "env": [{"name": "HERE", "value": "x"}]})
+        assert await node.log(await node.ended("p")) == "$$HOME $(HERE)"
+
+
 async def test_six_containers_keep_two_kibibytes_of_message_each(node: Node) -> None:
     script = "awk 'BEGIN { for (i = 0; i < 800; i++) printf \"%05d\", i }' > /dev/termination-log"
     node.pod("p", *(container(script, f"c{number}") for number in range(6)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from math import ceil
@@ -13,9 +14,9 @@ from kubelocal.codec.quantities import amount
 from kubelocal.controllers.service_endpoints import DOMAIN
 from kubelocal.injection.sidecar_images import READY_AFTER
 from kubelocal.injection.start_delays import READY_DELAY, delay_of
-from kubelocal.kubelet.environment import ContainerConfigError, environment, expand
+from kubelocal.kubelet.environment import ContainerConfigError, Lookup, environment, expand
 from kubelocal.kubelet.image_table import command_line, find_image
-from kubelocal.kubelet.node_context import NodeContext, below, rewritten
+from kubelocal.kubelet.node_context import MACHINE_PATH, NodeContext, below, rewritten
 from kubelocal.kubelet.pod_network import PodAddress
 from kubelocal.kubelet.pod_volumes import ContainerMount, PodVolumes
 from kubelocal.kubelet.security_context import Identity, identity_of
@@ -84,14 +85,13 @@ def process_spec(
     image = find_image(container["image"], context.images) or LocalImage()
     namespace, hostname = pod["metadata"]["namespace"], hostname_of(pod)
     identity = identity_of(pod, container, image)
-    given = context.given_environment(pod, image, hostname, identity.uid) | _readiness(pod, container["name"])
-    variables = environment(
-        pod, container, given, lambda kind, name: context.find(namespace, kind, name), context.allocatable()
-    )
+    lookup: Lookup = functools.partial(context.find, namespace)
+    declared = environment(pod, container, context.service_environment(pod), lookup, context.allocatable())
+    variables = _image_environment(image, hostname, identity.uid) | _readiness(pod, container["name"]) | declared
     fixed = bool((container.get("securityContext") or {}).get("readOnlyRootFilesystem"))
     own = _own_files(container, folder, writable=not fixed or context.mode == "none")
-    mounts = [*shared, *own, *_with_image(image, volumes.mounts(pod, container, variables))]
-    argv = [expand(part, variables) for part in command_line(container, image)]
+    mounts = [*shared, *own, *_with_image(image, volumes.mounts(pod, container, declared))]
+    argv = command_line(_expanded(container, declared), image)
     message: dict[str, Any] = {
         "mode": context.mode,
         "argv": argv,
@@ -110,6 +110,22 @@ def process_spec(
         return message
     places = {image.folder: str(folder / "tmp")} if image.folder != "/" else {}
     return without_mounts(message, linked(places | {one.target: one.source for one in mounts}, str(folder / "tmp")))
+
+
+def _image_environment(image: LocalImage, hostname: str, uid: int) -> dict[str, str]:
+    """Return the variables that a container has from its image and its runtime."""
+    return {
+        "PATH": ":".join([*image.path, *([MACHINE_PATH] if image.machine else [])]),
+        "HOME": "/" if uid else "/root",  # as for a user that the image does not know
+        **image.environment,
+        "HOSTNAME": hostname,
+    }
+
+
+def _expanded(container: Manifest, variables: Mapping[str, str]) -> Manifest:
+    """Return a container with its command and arguments expanded; those of its image stay as they are."""
+    texts = {key: [expand(part, variables) for part in container.get(key) or ()] for key in ("command", "args")}
+    return {**container, **texts}
 
 
 def _with_image(image: LocalImage, mounted: list[ContainerMount]) -> list[ContainerMount]:

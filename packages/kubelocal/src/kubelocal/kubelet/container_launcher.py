@@ -54,7 +54,7 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 LONGEST = 1 << 20  # bytes of a line that are kept together
 DRAIN_S, WEIGH_S = 2.0, 0.1
 BEHIND, STALLED_S = 1 << 20, 60.0
-"""How many bytes a listener may be behind before the container has to wait for it, and for how long that holds it up."""
+"""Bytes that a listener may be behind before the container has to wait for it, and seconds that this may last."""
 
 Message = dict[str, Any]
 

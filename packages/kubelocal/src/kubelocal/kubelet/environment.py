@@ -1,7 +1,7 @@
 """A container's environment, command and arguments, as the kubelet makes them from a pod's spec. Pure.
 
-Expansion: ``$(NAME)`` is replaced when NAME is known, ``$$`` becomes ``$``, all else stays
-(``third_party/forked/golang/expansion`` of Kubernetes).
+Expansion: ``$(NAME)`` is replaced when the pod declares NAME or a Service gives it, ``$$`` becomes ``$``, all else
+stays (``third_party/forked/golang/expansion`` of Kubernetes).
 """
 
 from __future__ import annotations
@@ -64,14 +64,16 @@ def references(text: str) -> list[str]:
 
 
 def environment(
-    pod: Manifest, container: Manifest, known: Mapping[str, str], lookup: Lookup, allocatable: Mapping[str, str]
+    pod: Manifest, container: Manifest, services: Mapping[str, str], lookup: Lookup, allocatable: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the variables of a container.
+    """Return the variables that the kubelet sets in a container; they alone are known to ``$(NAME)``.
 
-    ``known``: what Kubernetes and the image give (HOSTNAME, PATH, services). ``allocatable``: the node's cpu and
-    memory, for limits that are not set. Raises ``ContainerConfigError``.
+    Those of the image and of the runtime (PATH, HOME, HOSTNAME) are not: the kubelet never sees them.
+
+    ``services``: those that lead to Services. ``allocatable``: the node's cpu and memory, for limits that are not set.
+    Raises ``ContainerConfigError``.
     """
-    result = dict(known)
+    result = dict(services)
     for source in container.get("envFrom") or ():
         result |= _all_keys(source, lookup)
     for variable in container.get("env") or ():

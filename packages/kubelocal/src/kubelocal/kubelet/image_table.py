@@ -88,7 +88,7 @@ def problem_of(container: Manifest, table: Mapping[str, LocalImage]) -> ImagePro
 
 
 def command_line(container: Manifest, image: LocalImage) -> list[str]:
-    """Return command and arguments before expansion; the image's own stand in as for a real one."""
+    """Return command and arguments; the image's own stand in as for a real one."""
     command, args = container.get("command") or [], container.get("args") or []
     if command:
         return [*command, *args]

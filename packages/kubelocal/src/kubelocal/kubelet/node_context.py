@@ -29,7 +29,7 @@ from kubelocal.owned_paths import Owner, claim_folder, folder_owner, release_fol
 from kubelocal.settings import LocalImage, LocalSettings
 from kubelocal.types import Manifest
 
-__all__ = ["NodeContext", "Tokens", "below", "rewritten"]
+__all__ = ["MACHINE_PATH", "NodeContext", "Tokens", "below", "rewritten"]
 
 NOBODY, AIRFLOW_USER = 65534, 50000
 PREFIX = "crosswind-pods-"
@@ -220,21 +220,14 @@ class NodeContext:
             return ""
         return self.tokens.mint(account, [audience] if audience else list(DEFAULT_AUDIENCES), seconds, pod)[0]
 
-    def given_environment(self, pod: Manifest, image: LocalImage, hostname: str, uid: int) -> dict[str, str]:
-        """Return the variables that a container has without asking: the image's and Kubernetes' own."""
+    def service_environment(self, pod: Manifest) -> dict[str, str]:
+        """Return the variables that lead to the Services of a pod's namespace and to the API server."""
         linked = pod["spec"].get("enableServiceLinks") is not False
         services = self.registry.list("Service", pod["metadata"]["namespace"]) if linked else []
-        path = ":".join([*image.path, *([MACHINE_PATH] if image.machine else [])])
         port = {"name": "https", "port": self.api_port}
         server = {"clusterIP": self.network.host_address, "ports": [port]}
         api_server: Manifest = {"metadata": {"name": "kubernetes"}, "spec": server}
-        return {
-            "PATH": path,
-            "HOME": "/" if uid else "/root",  # as for a user that the image does not know
-            **image.environment,
-            "HOSTNAME": hostname,
-            **service_variables([*services, api_server]),
-        }
+        return service_variables([*services, api_server])
 
 
 DEFAULT_AUDIENCES = ("https://kubernetes.default.svc.cluster.local",)
