@@ -384,6 +384,25 @@ def disruption(pod: dict[str, Any]) -> str:
     return next((str(one["reason"]) for one in conditions if one["type"] == "DisruptionTarget"), "")
 
 
+async def test_a_pod_that_is_bound_to_a_node_without_room_or_labels_for_it_is_rejected(node: Node) -> None:
+    status = {"allocatable": {"cpu": "2", "memory": "1Gi", "pods": "3"}}
+    node.registry.create("Node", "", {"metadata": {"name": node.settings.node_name}, "status": status})
+    one = {"resources": {"requests": {"cpu": "1500m"}}}
+    node.pod("first", container("echo up; exec sleep 100", **one))
+    await node.running("first")
+    node.pod("second", container("true", **one))
+    node.pod("other", container("true"), nodeSelector={"no": "node"})
+    second, other = await node.ended("second"), await node.ended("other")
+    why = "Node didn't have enough resource: cpu, requested: 1500, used: 1500, capacity: 2000"
+    assert (second["status"]["reason"], second["status"]["message"]) == ("OutOfcpu", f"Pod was rejected: {why}")
+    assert ("OutOfcpu", why) in node.events("second")
+    assert other["status"]["reason"] == "NodeAffinity"
+    assert "running" in state(node.registry.get("Pod", "default", "first"))
+    node.registry.delete("Pod", "default", "first", grace_period=0)
+    node.pod("third", container("true", **one))
+    assert (await node.ended("third"))["status"]["phase"] == "Succeeded"
+
+
 @pytest.mark.parametrize("kind", ["readiness", "liveness", "startup"])
 async def test_failing_probes_are_told_and_acted_on(node: Node, kind: str) -> None:
     probe = {"exec": {"command": ["sh", "-c", "echo sick; exit 1"]}, "periodSeconds": 1, "failureThreshold": 1}

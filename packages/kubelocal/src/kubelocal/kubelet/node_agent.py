@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 import errno
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from kubelocal.controllers.node_lifecycle_controller import set_ready
+from kubelocal.controllers.scheduler_filters import ask_of, room_of
 from kubelocal.injection.external_stop import ExternalStopper
 from kubelocal.interfaces import Change, PodLogOptions, Registry
 from kubelocal.kubelet.container_logs import read_log
@@ -22,6 +23,7 @@ from kubelocal.kubelet.container_run import ContainerRun
 from kubelocal.kubelet.containers import StartError
 from kubelocal.kubelet.exec_streams import Streams, attach, execute
 from kubelocal.kubelet.node_context import NodeContext, Tokens
+from kubelocal.kubelet.pod_admission import rejection
 from kubelocal.kubelet.pod_network import Network, SharedNetwork
 from kubelocal.kubelet.pod_worker import PodWorker
 from kubelocal.kubelet.service_proxy import ServiceProxy
@@ -68,6 +70,7 @@ class Kubelet:
         self.context.names = self._proxy.lines
         if first:
             first._further.append(self)
+        self._admitted: dict[str, Mapping[str, int]] = {}  # what each pod that runs here asks for
         self._shutting_down = False
         self._found = asyncio.Event()
         self._found.set()
@@ -98,12 +101,32 @@ class Kubelet:
             worker.update(pod)
         elif pod["spec"].get("nodeName") == self.context.settings.node_name:
             worker = self._workers[uid] = PodWorker(self.context, pod)
-            if self._shutting_down and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
-                worker.reject("NodeShutdown", "Pod was rejected as the node is shutting down.")
             group.create_task(self._work(uid, worker))
+        if change.type == "DELETED" or _is_over(pod):
+            # Where the scheduler gives the room back too: it may bind the next pod as soon as it has seen this change.
+            self._admitted.pop(uid, None)
+
+    def _admit(self, uid: str, worker: PodWorker) -> None:
+        """Count a pod on this node, or reject it; one that has started here is not rejected any more."""
+        if _is_over(worker.pod):
+            return
+        if self._shutting_down:
+            worker.reject("NodeShutdown", "Pod was rejected as the node is shutting down.")
+            return
+        ask = ask_of(worker.pod)
+        node = self.context.find("", "Node", self.name)
+        if node is not None and "startTime" not in worker.pod.get("status", {}):
+            room = room_of(node)
+            for demand in self._admitted.values():
+                room.used.update(demand)
+            if problem := rejection(ask, room):
+                worker.reject(*problem)
+                return
+        self._admitted[uid] = ask.demand
 
     async def _work(self, uid: str, worker: PodWorker) -> None:
         try:
+            self._admit(uid, worker)
             await worker.run()
         except Exception as problem:
             _log.exception("pod %s: the kubelet gave up on it", worker.pod["metadata"]["name"])
@@ -112,6 +135,7 @@ class Kubelet:
             # Only now: until its last process has ended, the pod's name and log are found here. No await lies between
             # the last status and this line: the change gets the failed pod a new worker, which waits for its deletion.
             del self._workers[uid]
+            self._admitted.pop(uid, None)
 
     async def _watch_objects(self, kind: str) -> None:
         """Have pods that wait for a Secret or ConfigMap look again."""
@@ -221,6 +245,10 @@ class Kubelet:
         if run is None or run.exited.is_set():
             raise LookupError("container not found")
         return run
+
+
+def _is_over(pod: Manifest) -> bool:
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
 
 def _words(problem: BaseException) -> str:

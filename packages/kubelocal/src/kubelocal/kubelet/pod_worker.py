@@ -171,7 +171,7 @@ class PodWorker:
     def reject(self, reason: str, message: str) -> None:
         """Fail a pod that has been bound to this node, before any of its containers starts."""
         self._reporter.warn(reason, message)
-        self.end(Ending("Failed", reason, message, grace=0))
+        self.end(Ending("Failed", reason, f"Pod was rejected: {message}", grace=0))
 
     def give_up(self, why: str) -> None:
         """Fail a pod whose work has ended by an error of the kubelet, and whose containers are killed.
