@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
+import psutil
 import pytest
 from kubelet_node import Node, container, state
 
-from deadlines import scaled
+from deadlines import eventually, scaled
 from kubelocal.kubelet.container_launcher import BEHIND, STALLED_S, Listener
-from kubelocal.kubelet.exec_streams import Streams
+from kubelocal.kubelet.container_run import ContainerRun
+from kubelocal.kubelet.exec_streams import Streams, attach
+from kubelocal.kubelet.pod_network import PodAddress
 
 WRITER = "read x; head -c {size} /dev/zero | tr '\\0' x; printf {last}"
 
@@ -70,3 +74,23 @@ def test_a_listener_has_stalled_when_something_waits_for_it_in_vain(
     listener = Listener("stdout")
     listener.add(b"x" * size, 100.0)
     assert listener.is_stalled(100.0 + seconds, ended=ended) is stalled
+
+
+@pytest.mark.parametrize("tty", [True, False])
+async def test_a_command_that_cannot_start_leaves_no_descriptor_open(node: Node, tty: bool) -> None:
+    node.pod("p", container("exec sleep 100"))
+    pod = await node.running("p")
+    before = psutil.Process().num_fds()
+    for _ in range(3):
+        with pytest.raises(OSError, match="executable file not found"):
+            await node.kubelet.exec(pod, "base", ["nosuch"], stdin=True, tty=tty)
+    await eventually(lambda: psutil.Process().num_fds() <= before)  # the loop closes what it was told to soon
+
+
+async def test_an_attach_to_a_container_that_is_gone_leaves_no_descriptor_open(node: Node, tmp_path: Path) -> None:
+    run = ContainerRun(node.kubelet.context, {}, tmp_path, PodAddress("127.0.0.1", "127.0.0.1"))
+    before = psutil.Process().num_fds()
+    for _ in range(3):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            await attach(run, stdin=True)
+    await eventually(lambda: psutil.Process().num_fds() <= before)  # the loop closes what it was told to soon

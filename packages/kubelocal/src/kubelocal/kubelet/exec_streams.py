@@ -76,8 +76,7 @@ async def execute(run: ContainerRun, command: list[str], *, stdin: bool, tty: bo
     except BaseException:
         # A command that cannot be started, or a client that has gone: nobody gets these streams, so nobody else closes
         # them.
-        for transport in streams.transports:
-            transport.close()
+        streams.close()
         raise
     finally:
         # Our copies of the command's ends: its end of output shows only when the last writer has closed.
@@ -89,13 +88,15 @@ async def _pipes(streams: Streams, given: list[int], *, stdin: bool) -> dict[str
     fds = {}
     for name in ("stdout", "stderr"):
         reader, fds[name] = os.pipe()
+        given.append(fds[name])
         setattr(streams, name, await _reader(reader, streams))
     if stdin:
         fds["stdin"], writer = os.pipe()
+        given.append(fds["stdin"])
         streams.stdin = await _writer(writer, streams)
     else:
         fds["stdin"] = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    given += fds.values()
+        given.append(fds["stdin"])
     return fds
 
 
@@ -113,21 +114,34 @@ async def _terminal(streams: Streams, given: list[int], *, stdin: bool) -> dict[
 async def attach(run: ContainerRun, *, stdin: bool) -> Streams:
     """Join the output of a container's own process from now on."""
     streams = Streams(run)
-    given: dict[str, int] = {}
-    for name in ("stdout",) if run.spec.get("tty") else ("stdout", "stderr"):
-        reader, given[name] = os.pipe()
-        setattr(streams, name, await _reader(reader, streams))
     try:
+        await _listen(run, streams)
+        await _type(run, streams, stdin=stdin)
+    except BaseException:
+        # A container that has just ended, or a client that has gone: as in ``execute``.
+        streams.close()
+        raise
+    return streams
+
+
+async def _listen(run: ContainerRun, streams: Streams) -> None:
+    given: dict[str, int] = {}
+    try:
+        for name in ("stdout",) if run.spec.get("tty") else ("stdout", "stderr"):
+            reader, given[name] = os.pipe()
+            setattr(streams, name, await _reader(reader, streams))
         # Attach shows the output from now on; earlier output is in the log.
         await run.container.tee(given)
     finally:
         _close(given.values())
+
+
+async def _type(run: ContainerRun, streams: Streams, *, stdin: bool) -> None:
     if stdin and (source := run.container.open_stdin()) is not None:
         streams.stdin = _typing(source, streams) if run.spec.get("tty") else await _writer(source, streams)
         if run.spec.get("stdinOnce"):
             # ours is now the last writer, so that the client's end of input is the container's
             run.container.close_stdin()
-    return streams
 
 
 class _Pipe:
