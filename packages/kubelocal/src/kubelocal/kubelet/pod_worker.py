@@ -578,7 +578,7 @@ class PodWorker:
         for kind in kinds:
             if probe := run.spec.get(f"{kind}Probe"):
                 report = functools.partial(self._probed, name, sight, run, kind)
-                warn = functools.partial(self._unhealthy, name, kind)
+                warn = functools.partial(self._warn_of_probe, name, kind)
                 run.background.append(self._group.create_task(probe_for_ever(probe, run, report, warn)))
 
     def _probed(self, name: str, sight: ContainerRecord, run: ContainerRun, kind: str, good: bool) -> None:
@@ -601,8 +601,9 @@ class PodWorker:
         self._publish()
         self._changed.set()
 
-    def _unhealthy(self, name: str, kind: str, message: str) -> None:
-        self._reporter.warn("Unhealthy", f"{kind.capitalize()} probe failed: {message}", name)
+    def _warn_of_probe(self, name: str, kind: str, reason: str, message: str) -> None:
+        word = "failed" if reason == "Unhealthy" else "warning"
+        self._reporter.warn(reason, f"{kind.capitalize()} probe {word}: {message}", name)
 
     # ending
 

@@ -9,13 +9,21 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
+from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 
 from kubelocal.types import Manifest
 
 __all__ = ["ProbeFailed", "ProbeTarget", "perform", "probe_for_ever"]
+
+REDIRECTS = (301, 302, 303, 307, 308)
+MOST_REQUESTS, BODY_BYTES = 10, 10 * 1024
+
+
+Warn = Callable[[str, str], None]
+"""Writes the event of a probe that failed (``Unhealthy``) or was not quite as it should be (``ProbeWarning``)."""
 
 
 class ProbeFailed(Exception):
@@ -43,12 +51,12 @@ class ProbeTarget(Protocol):
         ...
 
 
-async def perform(action: Manifest, target: ProbeTarget) -> None:
-    """Carry out a probe or hook; raise ``ProbeFailed`` when it fails. The caller limits the time."""
+async def perform(action: Manifest, target: ProbeTarget) -> str:
+    """Carry out a probe or hook; return a warning or "". ``ProbeFailed``: it fails. The caller limits the time."""
     if "exec" in action:
         await _exec(action["exec"].get("command") or [], target)
     elif "httpGet" in action:
-        await _get(action["httpGet"], target)
+        return await _get(action["httpGet"], target)
     elif "tcpSocket" in action:
         await _connect(action["tcpSocket"], target)
     elif "sleep" in action:
@@ -58,6 +66,7 @@ async def perform(action: Manifest, target: ProbeTarget) -> None:
         raise ProbeFailed("kubelocal does not support gRPC probes; use exec, httpGet or tcpSocket")
     else:
         raise ProbeFailed("the action has no handler")
+    return ""
 
 
 async def _exec(command: list[str], target: ProbeTarget) -> None:
@@ -69,26 +78,59 @@ async def _exec(command: list[str], target: ProbeTarget) -> None:
         raise ProbeFailed(output or f"command terminated with exit code {code}")
 
 
-async def _get(action: Manifest, target: ProbeTarget) -> None:
+async def _get(action: Manifest, target: ProbeTarget) -> str:
+    """Ask by HTTP, and follow redirects as long as they lead to the same host; return a warning where they do not.
+
+    After ``RedirectChecker`` and ``DoHTTPProbe`` (``pkg/probe/http``).
+    """
+    url, headers = _request(action, target)
+    # A session per probe: the kubelet keeps no connections either, and a kept one would hide that the port has closed.
+    async with aiohttp.ClientSession() as session:
+        for _ in range(MOST_REQUESTS):
+            answer = await _ask(session, url, headers)
+            if not 200 <= answer.status < 400:
+                raise ProbeFailed(f"HTTP probe failed with statuscode: {answer.status}")
+            if answer.status < 300:
+                return ""
+            if not answer.location or urlsplit(answer.location).hostname != urlsplit(url).hostname:
+                return "Probe terminated redirects, Response body: " + answer.body.decode(errors="replace")
+            if answer.whole:
+                headers = {name: value for name, value in headers.items() if name.lower() != "host"}
+            url = answer.location
+    raise ProbeFailed(f'Get "{url}": stopped after {MOST_REQUESTS} redirects')
+
+
+def _request(action: Manifest, target: ProbeTarget) -> tuple[str, dict[str, str]]:
+    """Return the URL and the headers of the first request."""
     host, port = action.get("host") or target.address(), _port(action["port"], target.spec)
     scheme = (action.get("scheme") or "HTTP").lower()
     path = action.get("path") or "/"
-    url = f"{scheme}://{host}:{port}{path if path.startswith('/') else '/' + path}"
     headers = {"User-Agent": "kube-probe/1.36", "Accept": "*/*"}
     headers |= {one["name"]: one.get("value") or "" for one in action.get("httpHeaders") or ()}
+    return f"{scheme}://{host}:{port}{path if path.startswith('/') else '/' + path}", headers
+
+
+class _Answer(NamedTuple):
+    """``location``: where it redirects to, "" if nowhere; ``whole``: said with the host. ``body``: its beginning."""
+
+    status: int
+    location: str
+    whole: bool
+    body: bytes
+
+
+async def _ask(session: aiohttp.ClientSession, url: str, headers: dict[str, str]) -> _Answer:
     try:
-        async with (
-            aiohttp.ClientSession() as session,
-            # A session per probe: the kubelet keeps no connections either, and a kept one would hide that the port has
-            # closed.
-            session.get(url, headers=headers, allow_redirects=False, ssl=False) as response,
-        ):
-            if not 200 <= response.status < 400:
-                raise ProbeFailed(f"HTTP probe failed with statuscode: {response.status}")
+        async with session.get(url, headers=headers, allow_redirects=False, ssl=False) as response:
+            location = response.headers.get("Location", "") if response.status in REDIRECTS else ""
+            place, whole = urljoin(url, location) if location else "", bool(urlsplit(location).netloc)
+            body = await response.content.read(BODY_BYTES) if response.status in range(300, 400) else b""
+            return _Answer(response.status, place, whole, body)
     except aiohttp.ClientConnectorError as problem:
         reason = _words(problem.os_error)
-        raise ProbeFailed(f'Get "{url}": dial tcp {host}:{port}: connect: {reason}') from problem
-    # ValueError: the pod's author wrote what HTTP or a name server cannot carry, such as a line break in a header.
+        raise ProbeFailed(f'Get "{url}": dial tcp {problem.host}:{problem.port}: connect: {reason}') from problem
+    # ValueError: the pod's author wrote what HTTP or a name server cannot carry, such as a line break in a header, or
+    # the server redirects to an address that cannot be read.
     except (aiohttp.ClientError, OSError, ValueError) as problem:
         raise ProbeFailed(f'Get "{url}": {problem or type(problem).__name__}') from problem
 
@@ -119,9 +161,9 @@ def _port(port: int | str, container: Manifest) -> int:
 
 
 async def probe_for_ever(
-    probe: Manifest, target: ProbeTarget, report: Callable[[bool], Awaitable[None] | None], warn: Callable[[str], None]
+    probe: Manifest, target: ProbeTarget, report: Callable[[bool], Awaitable[None] | None], warn: Warn
 ) -> None:
-    """Probe until cancelled. ``report``: when a threshold is reached. ``warn``: each failure's message."""
+    """Probe until cancelled. ``report``: when a threshold is reached. ``warn``: of each failure."""
     # The kubelet adds a random part of the period after its own restart; here runs are to be repeatable.
     await asyncio.sleep(probe.get("initialDelaySeconds") or 0)
     needed = {True: probe.get("successThreshold") or 1, False: probe.get("failureThreshold") or 3}
@@ -135,19 +177,24 @@ async def probe_for_ever(
         await asyncio.sleep(probe.get("periodSeconds") or 10)
 
 
-async def _probe_once(probe: Manifest, target: ProbeTarget, warn: Callable[[str], None]) -> bool:
+async def _probe_once(probe: Manifest, target: ProbeTarget, warn: Warn) -> bool:
     seconds = probe.get("timeoutSeconds") or 1
     try:
         # Per attempt. A time-out cancels perform, which kills an exec'ed command and closes a connection.
         async with asyncio.timeout(seconds):
-            await perform(probe, target)
+            warning = await perform(probe, target)
     except TimeoutError:
         if "exec" in probe:
-            warn(f'command timed out: "{" ".join(probe["exec"].get("command") or ())}" timed out after {seconds}s')
+            warn(
+                "Unhealthy",
+                f'command timed out: "{" ".join(probe["exec"].get("command") or ())}" timed out after {seconds}s',
+            )
         else:
-            warn("context deadline exceeded (Client.Timeout exceeded while awaiting headers)")
+            warn("Unhealthy", "context deadline exceeded (Client.Timeout exceeded while awaiting headers)")
         return False
     except ProbeFailed as problem:
-        warn(str(problem))
+        warn("Unhealthy", str(problem))
         return False
+    if warning:
+        warn("ProbeWarning", warning)
     return True
