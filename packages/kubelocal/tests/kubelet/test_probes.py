@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest_asyncio
 from aiohttp import web
 from kubelet_node import Node, container, status_of
 
-from kubelocal.kubelet.probes import ProbeFailed, perform
+from deadlines import scaled
+from kubelocal.kubelet.probes import ProbeFailed, perform, probe_for_ever
 
 
 class Target:
@@ -94,3 +96,21 @@ async def test_a_redirect_to_another_host_is_a_success_with_an_event(node: Node,
     node.pod("p", container("exec sleep 100", readinessProbe={"httpGet": away, "periodSeconds": 1}))
     await node.until("p", lambda pod: status_of(pod).get("ready"))
     assert await node.event_message("p", "ProbeWarning") == f"Readiness probe warning: {ELSEWHERE}"
+
+
+@pytest.mark.parametrize(("age", "limit", "results"), [(3600.0, scaled(5), [True]), (3590.0, 0.1, [])])
+async def test_the_initial_delay_counts_from_the_start_of_the_container(
+    age: float, limit: float, results: list[bool]
+) -> None:
+    found: list[bool] = []
+    over = asyncio.timeout(limit)
+
+    def report(good: bool) -> None:
+        found.append(good)
+        over.reschedule(0)  # end the probing, which would go on for ever
+
+    probe = {"sleep": {"seconds": 0}, "initialDelaySeconds": 3600}
+    with pytest.raises(TimeoutError):
+        async with over:
+            await probe_for_ever(probe, Target(), time.time() - age, report, lambda *_: None)
+    assert found == results

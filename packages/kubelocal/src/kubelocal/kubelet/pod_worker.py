@@ -579,7 +579,8 @@ class PodWorker:
             if probe := run.spec.get(f"{kind}Probe"):
                 report = functools.partial(self._probed, name, sight, run, kind)
                 warn = functools.partial(self._warn_of_probe, name, kind)
-                run.background.append(self._group.create_task(probe_for_ever(probe, run, report, warn)))
+                probing = probe_for_ever(probe, run, run.started_at, report, warn)
+                run.background.append(self._group.create_task(probing))
 
     def _probed(self, name: str, sight: ContainerRecord, run: ContainerRun, kind: str, good: bool) -> None:
         # A probe's answer may arrive after its container has ended, or after the next run began.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
 from urllib.parse import urljoin, urlsplit
@@ -161,11 +162,19 @@ def _port(port: int | str, container: Manifest) -> int:
 
 
 async def probe_for_ever(
-    probe: Manifest, target: ProbeTarget, report: Callable[[bool], Awaitable[None] | None], warn: Warn
+    probe: Manifest,
+    target: ProbeTarget,
+    started_at: float,
+    report: Callable[[bool], Awaitable[None] | None],
+    warn: Warn,
 ) -> None:
-    """Probe until cancelled. ``report``: when a threshold is reached. ``warn``: of each failure."""
+    """Probe until cancelled. ``report``: when a threshold is reached. ``warn``: of each failure.
+
+    ``started_at``: when the container started, in seconds since 1970. The initial delay counts from then, however long
+    a startup probe or a hook after the start has held up this probe.
+    """
     # The kubelet adds a random part of the period after its own restart; here runs are to be repeatable.
-    await asyncio.sleep(probe.get("initialDelaySeconds") or 0)
+    await asyncio.sleep(max(0.0, started_at + (probe.get("initialDelaySeconds") or 0) - time.time()))
     needed = {True: probe.get("successThreshold") or 1, False: probe.get("failureThreshold") or 3}
     last, count = None, 0
     while True:
