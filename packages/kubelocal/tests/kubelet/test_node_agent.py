@@ -235,6 +235,7 @@ async def test_restarts_back_off_and_the_log_before_is_kept(node: Node) -> None:
     node.pod("p", container(script, **MOUNT), restartPolicy="OnFailure", **SHARED)
     pod = await node.until("p", waits_for("CrashLoopBackOff"))
     assert status_of(pod)["restartCount"] == 1
+    assert state(pod)["waiting"]["message"].startswith("back-off 0.3s restarting failed container=base pod=p_default(")
     pod = await node.until("p", lambda pod: status_of(pod).get("restartCount") == 2 and "running" in state(pod))
     assert status_of(pod)["lastState"]["terminated"]["exitCode"] == 1
     assert await node.log(pod, previous=True) == "run\n"

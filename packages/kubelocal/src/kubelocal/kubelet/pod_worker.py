@@ -418,7 +418,9 @@ class PodWorker:
         if sight.waiting:
             sight.waiting = self._reporter.pull_backs_off(all_containers(self.pod)[name], sight.waiting.message)
         else:
-            sight.waiting = self._reporter.restart_backs_off(name, self._delays.get(name, 0))
+            ended = sight.ended.finished_at if sight.ended else sight.not_before
+            # What it waits now: ``_delays`` has the next delay already.
+            sight.waiting = self._reporter.restart_backs_off(name, sight.not_before - ended)
 
     # starting
 
