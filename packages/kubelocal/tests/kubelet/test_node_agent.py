@@ -16,7 +16,7 @@ import psutil
 import pytest
 from kubelet_node import Node, container, kubelet_of, state, status_of, waits_for
 
-from deadlines import eventually_blocking, scaled
+from deadlines import eventually, eventually_blocking, scaled
 from kubelocal.owned_paths import Owner, claim_folder
 from kubelocal.settings import LocalImage, LocalSettings
 
@@ -414,6 +414,26 @@ async def test_failing_probes_are_told_and_acted_on(node: Node, kind: str) -> No
         assert state(await node.ended("p"))["terminated"]["exitCode"] == 5
         assert ("Killing", f"Container base failed {kind} probe") in node.events("p")
     assert await node.event_message("p", "Unhealthy") == f"{kind.capitalize()} probe failed: sick\n"
+
+
+async def test_probes_that_run_at_the_same_time_keep_their_outputs_apart(node: Node) -> None:
+    # Each has begun to write before the other ends.
+    script = "printf begin-{0}-; touch /shared/{0}; until test -f /shared/{1}; do sleep 0.05; done; printf {0}; exit 1"
+    kinds = {"liveness": "readiness", "readiness": "liveness"}
+    probes = {
+        f"{kind}Probe": {
+            "exec": {"command": ["sh", "-c", script.format(kind, other)]},
+            "timeoutSeconds": 60,
+            "failureThreshold": 100,
+        }
+        for kind, other in kinds.items()
+    }
+    node.pod("p", container(UNTIL_TERM, **probes, **MOUNT), **SHARED)
+    texts = {f"{kind.capitalize()} probe failed: begin-{kind}-{kind}" for kind in kinds}
+    found = await eventually(
+        lambda: len(said := [text for kind, text in node.events("p") if kind == "Unhealthy"]) > 1 and said
+    )
+    assert set(found) == texts
 
 
 @pytest.mark.parametrize(("action", "ready"), [("httpGet", True), ("tcpSocket", True), ("tcpSocket", False)])

@@ -12,6 +12,7 @@ import contextlib
 import os
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -110,7 +111,9 @@ class ContainerRun:
         """Run a command; return its exit code and the beginning of what it wrote. ``OSError``: it cannot be started."""
         with contextlib.ExitStack() as stack:
             nothing = stack.enter_context(open(os.devnull, "rb"))  # noqa: ASYNC230 - not a file that makes one wait
-            output = stack.enter_context((self.folder / "probe").open("w+b", buffering=0))
+            # A file of its own, because probes and hooks run side by side.
+            output = stack.enter_context(tempfile.TemporaryFile(dir=self.folder, buffering=0))
+            os.fchmod(output.fileno(), 0o666)  # a command of another user may open its standard output anew
             descriptors = {"stdin": nothing.fileno(), "stdout": output.fileno(), "stderr": output.fileno()}
             try:
                 started = await self.exec(command, descriptors)
