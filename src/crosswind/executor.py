@@ -136,7 +136,7 @@ class KubernetesExecutor(BaseExecutor):
             self.log.exception("Crosswind's engine did not start")
 
     def _emit_first_metrics(self) -> None:
-        """Have core set up its metrics client while there is one thread: two threads would each connect a client."""
+        """Set up core's metrics client while there is only one thread; two threads would each connect a client."""
         self._emit_metrics(self.parallelism, 0, 0)  # type: ignore[no-untyped-call]
 
     def _settings(self, executor_id: str) -> config.ExecutorSettings:
@@ -355,7 +355,7 @@ class KubernetesExecutor(BaseExecutor):
                 break
         self._refresh_held_tasks(self._engine)
         if not self._engine.alive and self._current:
-            self.log.error("Crosswind's engine thread has died; it is started again")
+            self.log.error("Crosswind's engine thread has died; restarting it")
             self._engine.start()
 
     def _refresh_held_tasks(self, engine: Engine) -> None:

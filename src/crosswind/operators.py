@@ -49,7 +49,7 @@ __all__ = ["KubernetesPodOperator"]
 
 _NEVER_CALLED: Mapping[str, str] = {
     "convert_config_file_to_dict": "no kubeconfig is put into a trigger's row",
-    "is_istio_enabled": "the base container decides, with any sidecar",
+    "is_istio_enabled": "the base container decides, whatever sidecars run",
     "kill_istio_sidecar": "sidecars are stopped as [crosswind] sidecars_file and docs/guides/sidecars.md say",
     "pod_manager": "crosswind follows pods itself; override hook or client",
     "_clean": "override post_complete_action or cleanup",
@@ -155,7 +155,7 @@ class KubernetesPodOperator(PodLauncher):
         self._follow_to_end()  # an override of await_pod_completion may have waited for less
 
     def _gives_up_lost_pod(self) -> bool:
-        """Return whether the cluster took the pod and the task launches another; the lost one is disposed of then.
+        """Return whether the cluster took the pod and the task launches another; if so, clean up the lost pod.
 
         Its base container has ended: only then, or when its node is dead, does a pod count as lost.
         """
@@ -258,7 +258,9 @@ class KubernetesPodOperator(PodLauncher):
             self._run_callbacks("on_operator_resuming", context, pod=self._live_pod(), event=event)
             is_late = event["status"] == "timeout"
             if event["status"] == "error":
-                self.log.warning("The triggerer could not follow the pod; this worker does: %s", event.get("message"))
+                self.log.warning(
+                    "The triggerer could not follow the pod; this worker follows it instead: %s", event.get("message")
+                )
             last_stamp, count = event.get("log_cursor") or ("", 0)
             self._wanted = self._what_to_follow(LogCursor(last_stamp, count), at_once=is_late)
             self._resume_from(event)
@@ -282,7 +284,7 @@ class KubernetesPodOperator(PodLauncher):
         return result
 
     def _give_up_late_pod(self) -> None:
-        """Have the clean-up treat a pod that runs on as ``on_kill`` does where the worker waits for it."""
+        """Make the clean-up handle a pod that keeps running as ``on_kill`` does when the worker waits for the pod."""
         seen = self._seen
         if seen is not None and not (seen.deleted or seen.verdict.over):
             self._is_late = self.on_kill_action is not OnKillAction.KEEP_POD
@@ -447,7 +449,7 @@ class KubernetesPodOperator(PodLauncher):
         if self.log_pod_spec_on_failure and seen.pod is not None:
             pod = mask_pod(_without_managed_fields(seen.pod), is_secret_name)
             self.log.info("The pod as last seen:\n%s", json.dumps(pod, indent=1))
-        return f"Pod {pod_path} failed: {cause or 'it is gone, and nobody saw its end'}"
+        return f"Pod {pod_path} failed: {cause or 'it no longer exists, and its end was not observed'}"
 
     # --- cleanup --------------------------------------------------------------------------------------------------
 

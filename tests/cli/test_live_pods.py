@@ -142,7 +142,7 @@ def test_no_pods_is_no_failure_and_says_where_there_are_some(fleet: Cluster) -> 
         (("logs", "-n", "airflow", "00a5", "-c", "odd"), 2, "it has base, istio-proxy"),
         (("logs", "-n", "airflow", "gone-pod"), 1, "the log of a deleted pod is where Airflow keeps it"),
         (("logs", "-n", "airflow", "00a5", "-f", "-p"), 2, "not both"),
-        (("logs", "-n", "airflow", "00a5", "--since", "soon"), 2, "no span of time"),
+        (("logs", "-n", "airflow", "00a5", "--since", "soon"), 2, "not a duration"),
         (("delete", "-n", "airflow"), 2, "name pods, select them"),
         (("delete", "-n", "airflow", "--dag", "sales"), 2, "give --yes to delete, or --dry-run"),
         (("describe", "-n", "airflow", "00a5", "--airflow-url", "localhost"), 2, "does not begin with http"),
@@ -173,7 +173,7 @@ def test_a_pod_is_described_by_the_end_of_its_name(fleet: Cluster) -> None:
 def test_an_airflow_that_does_not_answer_is_named_beside_the_pod(fleet: Cluster) -> None:
     result = call(fleet, "describe", "-n", "airflow", "00a5", "--airflow-url", "http://127.0.0.1:1")
     assert result.exit_code == 0
-    assert "not shown: http://127.0.0.1:1 does not answer" in " ".join(result.stdout.split())
+    assert "not shown: http://127.0.0.1:1 did not respond" in " ".join(result.stdout.split())
 
 
 def test_a_dry_run_deletes_nothing_and_leaves_other_pods_out(fleet: Cluster) -> None:
@@ -183,7 +183,7 @@ def test_a_dry_run_deletes_nothing_and_leaves_other_pods_out(fleet: Cluster) -> 
     assert "dry run: 4 pods would be deleted" in result.stdout
     assert "spark-x1y2z3: it belongs to a KubernetesPodOperator" in result.stderr
     web = call(fleet, "delete", "-n", "airflow", "web", "--yes")
-    assert (web.exit_code, "it is no worker of Airflow" in web.stderr) == (1, True)
+    assert (web.exit_code, "it is not an Airflow worker" in web.stderr) == (1, True)
     warm = call(fleet, "delete", "-n", "airflow", "warm-default-c1", "--yes")
     assert (warm.exit_code, "waits in the warm pool default" in warm.stderr) == (1, True)
     assert {row["uid"] for row in listed(fleet)} == {row["uid"] for row in before}

@@ -105,4 +105,4 @@ def test_a_token_that_airflow_refuses_is_named(
     result = call(cluster, "describe", pod, "-n", namespace, "--airflow-url", airflow)
     assert result.exit_code == 0
     words = " ".join(result.stdout.split())
-    assert "refuses (403, Invalid JWT token): check CROSSWIND_AIRFLOW_TOKEN" in words
+    assert "denied the request (403, Invalid JWT token): check CROSSWIND_AIRFLOW_TOKEN" in words

@@ -65,7 +65,7 @@ def choose_airflow(url: str | None) -> AirflowServer | None:
 
 
 class _Refused(CrosswindError):
-    """Airflow does not answer, or not what was asked for."""
+    """Airflow did not respond, or its response cannot be used."""
 
 
 class AirflowTasks:
@@ -149,14 +149,14 @@ class AirflowTasks:
         except TimeoutError:
             raise _Refused(f"{server.url} did not answer within {_TIMEOUT_S:g} s") from None
         except (aiohttp.ClientError, ValueError) as error:
-            raise _Refused(f"{server.url} does not answer as Airflow does: {error}") from error
+            raise _Refused(f"{server.url} did not respond like an Airflow API server: {error}") from error
 
     async def _ask_for_token(self) -> str:
         async with self._session.get(f"{self._server.url}/auth/token") as response:
             answer = await response.json() if response.status in (200, 201) else None
         token = answer.get("access_token") if isinstance(answer, dict) else None
         if not isinstance(token, str):
-            raise _Refused(f"{self._server.url} wants a token: set {_TOKEN_VARIABLES[0]}")
+            raise _Refused(f"{self._server.url} requires a token: set {_TOKEN_VARIABLES[0]}")
         return token
 
 
@@ -171,9 +171,10 @@ async def _refusal(response: ClientResponse, server: AirflowServer) -> str:
     word = f"{response.status}, {detail[:80]}" if isinstance(detail, str) else str(response.status)
     if response.status in (401, 403):
         return (
-            f"{server.url} refuses ({word}): check {_TOKEN_VARIABLES[0]}, and that its user may read this DAG's tasks"
+            f"{server.url} denied the request ({word}): check {_TOKEN_VARIABLES[0]}, and that its user may read this"
+            " DAG's tasks"
         )
-    return f"{server.url} answers with status {word}"
+    return f"{server.url} responded with status {word}"
 
 
 def _task_path(pod: PodSummary) -> str:

@@ -1,4 +1,4 @@
-"""Runs a command until it ends or a signal cancels it; the command then removes all that it has started.
+"""Runs a command until it ends or a signal cancels it; the command then cleans up everything that it has started.
 
 ``asyncio.run`` does this for SIGINT alone.
 """

@@ -6,7 +6,7 @@ for atomic writes replace every file.
 """
 
 # kubelocal.owned_paths has the same rule for files that a running process owns, with owners, locks and folders.
-# The commands here must work without kubelocal, which must not import crosswind: what both need stands twice.
+# The commands here must work without kubelocal, which must not import crosswind: both contain the code that they share.
 
 from __future__ import annotations
 

@@ -34,21 +34,21 @@ _MOST_REFUSALS = 10
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Print the pods that would be deleted, and delete none.")
 @click.option(
-    "--grace-period", type=click.IntRange(0), metavar="SECONDS", help="Time to end in; by default the pod's own."
+    "--grace-period", type=click.IntRange(0), metavar="SECONDS", help="Grace period; by default the pod's own."
 )
 @cluster_options
 @click.pass_context
 def delete(ctx: click.Context, /, pods: tuple[str, ...], everything: bool, **options: Any) -> None:
     """Delete workers of Airflow's executor.
 
-    Airflow fails the task of a pod that runs, or tries it again, as its retries say. Pods of the pod operator and pods
+    Airflow fails the task of a running pod, or retries it if it has retries left. Pods of the pod operator and pods
     that are not Airflow's are never deleted. POD is a name or a part of it; without POD, the options select the pods.
     """
     choice, wanted = choose_cluster(options), pod_filter(options)
     if not (pods or wanted.narrows or everything):
         raise click.UsageError("name pods, select them by --dag, --state and other options, or give --all")
     if not (options["yes"] or options["dry_run"] or sys.stdin.isatty()):
-        raise click.UsageError("nobody can be asked here: give --yes to delete, or --dry-run to see what would be")
+        raise click.UsageError("cannot ask for confirmation here: give --yes to delete, or --dry-run to list the pods")
     doomed, refused = _sorted_out(asyncio.run(_find(choice, pods, wanted)))
     # Asked outside the event loop, where Ctrl-C would not interrupt the question.
     if not doomed or not _is_confirmed(doomed, choice, yes=options["yes"], dry_run=options["dry_run"]):
@@ -133,7 +133,7 @@ def refusal(pod: PodSummary) -> str:
         return "it belongs to a KubernetesPodOperator, whose task deletes it; clear or fail that task in Airflow"
     if pod.kind == "warm":
         return f"it waits in the warm pool {pod.pool}, which replaces it"
-    return "it is no worker of Airflow (no label kubernetes_executor=True); use kubectl delete pod"
+    return "it is not an Airflow worker (no label kubernetes_executor=True); use kubectl delete pod"
 
 
 def consequence(pods: Sequence[PodSummary]) -> str:

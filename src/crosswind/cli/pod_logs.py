@@ -45,7 +45,7 @@ class _Seconds(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         match = re.fullmatch(r"(\d{1,9})([smhd]?)", str(value))
         if match is None:
-            self.fail(f"{value!r} is no span of time such as 90s, 5m or 2h", param, ctx)
+            self.fail(f"{value!r} is not a duration such as 90s, 5m or 2h", param, ctx)
         return max(1, int(match[1]) * _UNITS[match[2] or "s"])
 
 
@@ -56,7 +56,7 @@ class _Seconds(click.ParamType[int]):
     "--all", "everything", is_flag=True, help="The logs of all pods that match, with the task before each line."
 )
 @click.option("-c", "--container", metavar="NAME", help="Container; by default the one that runs the task.")
-@click.option("-f", "--follow", is_flag=True, help="Go on until the container has ended.")
+@click.option("-f", "--follow", is_flag=True, help="Follow the log until the container has ended.")
 @click.option("-p", "--previous", is_flag=True, help="The run of the container before its last restart.")
 @click.option("--tail", type=click.IntRange(0), metavar="N", help="Only the last lines.")
 @click.option("--since", type=_Seconds(), metavar="SPAN", help="Only newer lines: 90s, 5m, 2h.")

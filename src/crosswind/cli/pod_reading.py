@@ -55,7 +55,7 @@ async def check_namespace(client: Client, choice: ClusterChoice) -> None:
     try:
         await client.get(NAMESPACES, choice.namespace)
     except NotFound:
-        message = f"context {choice.context} has no namespace {choice.namespace}; name another one by --namespace"
+        message = f"context {choice.context} has no namespace {choice.namespace}; choose another one with --namespace"
         raise CrosswindError(message) from None
     except (ApiError, Unreachable):
         return  # who may list pods need not be allowed to read namespaces
@@ -76,7 +76,7 @@ async def where_pods_are(client: Client, choice: ClusterChoice, wanted: PodFilte
     except (ApiError, Unreachable):
         return ""
     names = sorted({pod["metadata"]["namespace"] for pod in listing.items} - {choice.namespace})
-    return f"there are some in {', '.join(names[:5])}: name it by --namespace, or give -A" if names else ""
+    return f"there are some in {', '.join(names[:5])}: use --namespace or -A" if names else ""
 
 
 async def find_pod(client: Client, choice: ClusterChoice, name: str | None, wanted: PodFilter) -> Manifest:
@@ -94,7 +94,7 @@ async def find_pod(client: Client, choice: ClusterChoice, name: str | None, want
     try:
         return await client.get(PODS, pod.name, namespace=pod.namespace)
     except NotFound:
-        raise PodGone(f"pod {pod.namespace}/{pod.name} was deleted at this moment") from None
+        raise PodGone(f"pod {pod.namespace}/{pod.name} has just been deleted") from None
 
 
 async def find_pods(client: Client, choice: ClusterChoice, names: Sequence[str], wanted: PodFilter) -> list[PodSummary]:
@@ -111,7 +111,7 @@ async def find_pods(client: Client, choice: ClusterChoice, names: Sequence[str],
 
 async def _only_match(client: Client, choice: ClusterChoice, name: str | None, wanted: PodFilter) -> PodSummary:
     if name and len(name) < _SHORTEST_PART:
-        raise ConfigError(f"{name} is too short for a part of a pod's name; give {_SHORTEST_PART} characters or more")
+        raise ConfigError(f"{name} is too short; give at least {_SHORTEST_PART} characters of the pod's name")
     part = (name or "").lower().removeprefix("…")
     pods = [pod for pod in await read_pods(client, choice.namespace, wanted) if part in pod.name]
     pods = [pod for pod in pods if pod.name == part] or pods

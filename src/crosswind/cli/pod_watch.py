@@ -148,5 +148,5 @@ def _table_text(live: LivePods, choice: ClusterChoice, sort: str, width: int, he
     if len(pods) > room:
         footer += f"; {room} of {len(pods)} shown"
     if live.trouble:
-        footer = f"connection lost, trying again: {live.trouble}"
+        footer = f"connection lost, retrying: {live.trouble}"
     return "\n".join([*map(ansi, lines if pods else []), cut(footer, width)])

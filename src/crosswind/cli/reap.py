@@ -1,4 +1,4 @@
-"""``crosswind reap``: stops the sidecars of finished pods that no executor and no operator looks after.
+"""``crosswind reap``: stops the sidecars of finished pods that neither an executor nor an operator owns.
 
 ``_serve`` owns the one task that works. SIGTERM and SIGINT cancel it; the lease is then released, so that another
 replica takes over at once.
@@ -97,7 +97,13 @@ _FILE_PATH = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--may-fail", is_flag=True, help="Allow steps after which a successful pod counts as failed.")
 @click.option("--swap-image", default="", help="Image that may replace a sidecar's image.")
 @click.option("--delete/--keep", default=False, show_default=True, help="Delete a pod when no other step works.")
-@click.option("--rate", type=FiniteRange(0.01), default=5.0, show_default=True, help="Pods to start with per second.")
+@click.option(
+    "--rate",
+    type=FiniteRange(0.01),
+    default=5.0,
+    show_default=True,
+    help="Maximum number of pods to start on per second.",
+)
 @click.option(
     "--retry",
     type=FiniteRange(1),

@@ -280,7 +280,7 @@ class _Top:
                 self._add(*(line.decode(errors="replace") for line in lines.feed(chunk)))
                 self._wake.set()
         self._add(lines.rest().decode(errors="replace"))
-        self._view = replace(self._view, message=f"{container} has ended: this is all of its log")
+        self._view = replace(self._view, message=f"{container} has ended; end of the log")
 
     def _add(self, *texts: str) -> None:
         from crosswind.cli.text_table import clean
@@ -294,7 +294,7 @@ class _Top:
         done = 0
         for pod in pods:
             if problem := refusal(pod):
-                self._view = replace(self._view, message=f"{pod.name} is not deleted: {problem}")
+                self._view = replace(self._view, message=f"{pod.name} was not deleted: {problem}")
                 continue
             outcome = await delete_pod(self._client, pod)
             done += 1
@@ -307,7 +307,7 @@ class _Top:
         from crosswind.cli.live_pods import check_access
 
         if self._first_namespace is None:
-            self._view = replace(self._view, message="all namespaces are shown: start with --namespace for one")
+            self._view = replace(self._view, message="all namespaces are shown; restart with --namespace to show one")
             return
         namespace = self._first_namespace if self._choice.namespace is None else None
         choice = replace(self._choice, namespace=namespace)

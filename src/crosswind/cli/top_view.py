@@ -35,7 +35,7 @@ _MOVES: Mapping[str, Callable[[int, int, int], int]] = {
 
 
 class Action(enum.Enum):
-    """What a key asks for beyond a change of the view."""
+    """The action that a key requests in addition to a change of the view."""
 
     NONE = enum.auto()
     QUIT = enum.auto()

@@ -236,7 +236,7 @@ async def _keep(console: Console, airflow: Airflow, api: AirflowApi, url: str, k
     console.print(f"\nAirflow's UI: {url}", highlight=False, soft_wrap=True)
     if kubeconfig is not None:
         console.print(f"The cluster:  export KUBECONFIG={kubeconfig}", highlight=False, soft_wrap=True)
-    console.print("Ctrl-C ends it all.", highlight=False)
+    console.print("Press Ctrl-C to stop everything.", highlight=False)
     while True:
         airflow.check()
         await asyncio.sleep(CHECK_INTERVAL_S)

@@ -61,13 +61,13 @@ class RunProgress:
         return waits_for(self.api_answered, self.dag_run, self.tasks, self.pods.values())
 
     def observe(self, api_answered: bool, dag_run: Json | None, tasks: list[Json]) -> None:
-        """Take Airflow's answers."""
+        """Record Airflow's responses."""
         if _essence(self.api_answered, self.dag_run, self.tasks) != _essence(api_answered, dag_run, tasks):
             self.last_change = self.now
         self.api_answered, self.dag_run, self.tasks = api_answered, dag_run, tasks
 
     def observe_pod(self, kind: str, pod: Pod, events: list[PodEvent]) -> None:
-        """Take an event of the watch."""
+        """Record an event of the watch."""
         before, self.pods = self.pods, advance(self.pods, kind, pod, self.now)
         self.last_change = self.now if self.pods != before else self.last_change
         self.observe_trouble(kind, pod, events)

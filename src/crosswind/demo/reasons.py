@@ -70,7 +70,7 @@ class Attempt:
 
 
 def troubled_attempts(tasks: Sequence[Json]) -> list[Attempt]:
-    """Return all tries that have failed, also those of tasks that are tried again, and those that were rescheduled."""
+    """Return all tries that have failed, also those of tasks that are retried, and those that were rescheduled."""
     attempts = []
     for task in tasks:
         state, latest = task["state"], task.get("try_number") or 0

@@ -140,9 +140,10 @@ def result_table(columns: Sequence[str], rows: Sequence[Sequence[Json]]) -> Tabl
 
 
 def stall_text(stall: Stall, parallelism: int, dag_seconds: float) -> str:
-    """Explain the stall."""
+    """Return the lines that explain the stall."""
     return (
-        f"It stands still: nothing has changed for {stall.unchanged_for:.0f} s, {dag_seconds:.0f} s after the start.\n"
+        f"The run has stalled: nothing has changed for {stall.unchanged_for:.0f} s,"
+        f" {dag_seconds:.0f} s after the start.\n"
         f"In {counted(len(stall.held), 'pod')} the base container has ended and {', '.join(stall.sidecars)} still runs."
         " This executor looks at the pod's phase, which stays Running. So each such pod keeps one of the "
         f"{counted(parallelism, 'slot')} forever, and none becomes free for the "

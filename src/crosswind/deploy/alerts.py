@@ -59,7 +59,7 @@ ALERTS = (
         'sum by (reason) (increase(airflow_crosswind_pod_failures{reason!="Error"}[15m])) > 5',
         "0m",
         "warning",
-        "More than five pods of tasks failed by {{ $labels.reason }} in a quarter of an hour.",
+        "More than five pods of tasks failed with reason {{ $labels.reason }} in a quarter of an hour.",
         "the event log of the failed tasks; memory limits for OOMKilled, nodes for Evicted",
     ),
     Alert(

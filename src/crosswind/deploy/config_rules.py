@@ -71,7 +71,7 @@ def config_problems(config: Mapping[str, Mapping[str, Json]]) -> Iterator[str]:
 def _option_problems(section: str, option: str, value: Json) -> Iterator[str]:
     place = f"[{section}] {option}"
     if not _OPTION_NAME.fullmatch(option):
-        yield f"has {place!r}, which is no option's name; write it in lower case, with letters, digits and underscores"
+        yield f"has {place!r}, which is not an option name; use lower-case letters, digits and underscores"
     elif is_secret_option(section, option, value):
         yield f"has {place}, which is secret; put it into a Secret and refer to it"
     elif fix := _REFUSED.get((section, option)):
@@ -79,7 +79,7 @@ def _option_problems(section: str, option: str, value: Json) -> Iterator[str]:
     elif (section, option) in _LISTEN_HOSTS and str(value) not in _ALL_INTERFACES:
         yield f"has {place} = {value}, where probes and other pods do not reach it; leave it out"
     elif (section, option) in _PORTS and not _is_port(value):
-        yield f"has {place} = {value}, which is no port; write a number from 1024 to 65535"
+        yield f"has {place} = {value}, which is not a usable port; write a number from 1024 to 65535"
     elif problems := [*option_problems(section, option, value)]:
         yield from (f"has {place}, which {problem}" for problem in problems)
     else:

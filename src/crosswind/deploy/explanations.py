@@ -35,7 +35,7 @@ _FOLDERS = {
     "triggerer": "A StatefulSet is like a Deployment whose pods keep their names.",
     "reaper": "A Job does not end while a sidecar runs in its pod. The reaper ends the sidecars of Jobs that are not "
     "Airflow's; a Lease elects the one of its pods that is active.",
-    "ingress": "The entrance for people outside the cluster.",
+    "ingress": "The entry point for users outside the cluster.",
 }
 """What a reader should know about the objects of each folder."""
 
@@ -51,7 +51,11 @@ def explain(values: Values, objects: Sequence[RenderedObject]) -> Iterator[str]:
         previous_folder = folder
         yield from _explain_object(rendered, numbers)
     if missing := missing_objects(values, objects):
-        yield from ("", "== yours: objects that the manifests refer to and do not create. Create them first.", "")
+        yield from (
+            "",
+            "== yours: objects that the manifests refer to but do not create. Create them first.",
+            "",
+        )
         yield from (f"     {_title(reference)}" for reference in missing)
 
 

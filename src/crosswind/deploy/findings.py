@@ -298,5 +298,5 @@ def _execution(facts: ClusterFacts) -> Iterator[Finding]:
     if status == 200:
         yield Finding("ok", "execution API", "answers")
     else:
-        description = f"answers {status}" if status else "does not answer"
+        description = f"responds with {status}" if status else "does not answer"
         yield Finding("fail", "execution API", f"{description}: {body[:200]}", "read the log of the API server's pod")

@@ -19,7 +19,7 @@ def ingress(values: Values) -> Iterator[RenderedObject]:
     ports = [{"name": "http", "port": 8080}]
     yield RenderedObject(
         "ingress/nowhere.yaml",
-        "A Service without pods: an Ingress cannot refuse a path, so it routes the execution API to here.",
+        "A Service without pods: an Ingress cannot refuse a path, so it routes the execution API to this Service.",
         new(values, "v1/Service", nowhere, "ingress", spec={"type": "ClusterIP", "ports": ports}),
     )
     manifest = new(values, "networking.k8s.io/v1/Ingress", named(values, "web"), "ingress", spec=_spec(values, nowhere))

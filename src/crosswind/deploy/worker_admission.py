@@ -77,7 +77,7 @@ def _policy(values: Values) -> Manifest:
         "validations": [
             _refuses(
                 "has(object.spec.serviceAccountName) && object.spec.serviceAccountName in variables.accounts",
-                "pods of tasks have the service account of the workers; add others to workers.serviceAccounts",
+                "task pods must use the workers' service account; add others to workers.serviceAccounts",
             ),
             _refuses(
                 "variables.containers.all(c, !has(c.env) || c.env.all(e, !has(e.valueFrom)"

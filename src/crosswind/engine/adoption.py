@@ -56,7 +56,7 @@ _PODS_PER_TURN = 100
 """Pods that are adopted before other tasks get the event loop: some milliseconds."""
 _POLL_S = 0.2
 _FIRST_LABEL_RETRY_S, _MAX_LABEL_RETRY_S = 2.0, 60.0
-"""Seconds until a label that could not be set is tried again. The pod is watched in any case."""
+"""Seconds until a label that could not be set is retried. The pod is watched in any case."""
 _RETRY_S = 5.0
 _UNLISTED_S = 60.0
 """Seconds without a list of pods until the database is asked which tasks have ended meanwhile."""
@@ -70,7 +70,7 @@ _WATCH_AHEAD_S = 900.0
 """Seconds for which the pods of an executor are watched though no adoption is requested: Airflow looks for orphaned
 tasks every 300 seconds by default."""
 _LOST_MESSAGE = (
-    "The scheduler that queued it ended, and there is no trace of its pod: scheduled once more, at no cost of a retry"
+    "The scheduler that queued the task ended, and no pod of the task exists: scheduled again, without using up a retry"
 )
 
 
@@ -366,7 +366,7 @@ class PodAdopter:
             computed = await self._namespaces.of_workloads([run.workload for run in unknown if run not in seen])
         except Exception as error:
             level = adoption.postpone_search(error, _now())
-            log.log(level, "The namespaces of adopted tasks could not be read, trying again: %s", error)
+            log.log(level, "The namespaces of adopted tasks could not be read, retrying: %s", error)
             return
         for run in unknown:
             adoption.own[run] = own = {seen[run]} if run in seen else computed.get(run.workload)
@@ -386,7 +386,7 @@ class PodAdopter:
             except CrosswindError as error:
                 if is_transient(error):
                     level = adoption.postpone_search(error, _now())
-                    log.log(level, "The pods of adopted tasks could not be listed, trying again: %s", error)
+                    log.log(level, "The pods of adopted tasks could not be listed, retrying: %s", error)
                     return
                 refused[namespace] = error
             else:
@@ -414,7 +414,7 @@ class PodAdopter:
         places = [f"{namespace or 'all namespaces'}: {error}" for namespace, error in refused.items()]
         log.log(
             level,
-            "No pods were found of %d tasks of the former scheduler %s. They are not scheduled again, because their "
+            "No pods of %d tasks of the former scheduler %s were found. They are not scheduled again, because their "
             "pods may be in namespaces that could not be searched: %s",
             kept,
             adoption.watch.owner,
@@ -436,7 +436,7 @@ class PodAdopter:
         if mounted:
             self._lifecycle.use_secret(run, mounted.secret)
         self._lifecycle.pod_created(run)
-        # A pod that left the old executor's selector was deleted if it has a deletionTimestamp. Otherwise somebody has
+        # A pod that left the old executor's selector was deleted if it has a deletionTimestamp. Otherwise a user has
         # relabelled it, and the request that sets our label finds out.
         if not gone:
             self._watcher.on_event(InformerEvent("ADDED", dict(pod), "list"))
@@ -476,7 +476,7 @@ class PodAdopter:
             ended.add(DatabaseState.SETTLED_AFTER_START)
         for run in runs.values():
             if states.get(run.workload, DatabaseState.SETTLED) in ended:
-                self._end(run, RunResult(failed=False, message="ended while its pod could not be looked for"))
+                self._end(run, RunResult(failed=False, message="ended while pods could not be listed"))
 
     async def _relabel(self, run: WorkerRun) -> None:
         """Set our labels. The patch names the uid, so that it never labels a new pod of the same name."""
@@ -497,7 +497,7 @@ class PodAdopter:
         return next(filter(None, states), unknown)
 
     def _relabel_failed(self, run: WorkerRun, error: Exception) -> float:
-        log.warning("Pod %s is adopted, but could not be labelled as ours yet: %s", run.pod_path, error)
+        log.warning("Pod %s is adopted but could not be relabelled yet: %s", run.pod_path, error)
         if not is_transient(error):  # the permission to patch pods may be granted later
             return _MAX_LABEL_RETRY_S
         failures = self._relabelling.failures(run)

@@ -63,14 +63,14 @@ def unstarted_result(run: WorkerRun, verdict: Verdict) -> RunResult | None:
     if claim is None or claim.alive:
         return None
     if claim.given_up:
-        message = f"Pod {run.pod_path}, which had waited for a task, did not start it within {GIVE_UP_S:g} s"
+        message = f"Warm pod {run.pod_path} did not start its task within {GIVE_UP_S:g} s"
         idle = _ran_no_code(verdict)
         loss = "" if idle else CLAIM_NOT_STARTED
         return RunResult(
             failed=True, reason=CLAIM_NOT_STARTED, message=message, may_relaunch=True, lost=idle, loss=loss
         )
     if verdict.report is not None and verdict.report.reason == WAITING:
-        message = f"Pod {run.pod_path}, which had waited for a task, ended before it got the task"
+        message = f"Warm pod {run.pod_path} ended before it received its task"
         return RunResult(failed=True, reason=CLAIM_NOT_STARTED, message=message, may_relaunch=True)
     return None
 

@@ -51,7 +51,7 @@ class WatchPosition:
 
 
 class MetadataDatabase(Protocol):
-    """What the engine asks the metadata database. Every method is called in a thread that may block."""
+    """The engine's queries to the metadata database. Every method may block; it is called in a separate thread."""
 
     def workload_states(self, workloads: Collection[Workload]) -> Mapping[Workload, DatabaseState]:
         """Return the state of each workload; one without a ``ref`` is left out and counts as settled."""

@@ -77,7 +77,7 @@ class Engine:
         self._registry = RunRegistry()
         runs = self._registry.runs.values
         self._snapshot = None if snapshot is None else SnapshotReporter(runs, snapshot, self._gauges)
-        """Outlives restarts of the loop: it knows what is stored."""
+        """Outlives restarts of the loop, because it holds the stored state."""
         self._lifecycle = RunLifecycle(self._registry, self._metrics, pod_history)
         self._context = SessionContext(
             settings, composer, self._lifecycle, database, shutdown or ShutdownSettings(), log_store, pod_views
@@ -252,7 +252,7 @@ class Engine:
         if not isinstance(cause, CrosswindError):
             log.error("Crosswind's engine failed and starts again", exc_info=error)
         else:
-            log.error("Crosswind's engine cannot work: %s", cause)
+            log.error("Crosswind's engine cannot connect to the cluster: %s", cause)
         self._lifecycle.fail_waiting(cause, 0.0 if self._registry.refusal else self.settings.launch_timeout)
 
     async def _drain(self, timeout: float) -> None:

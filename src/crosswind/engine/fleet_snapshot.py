@@ -79,7 +79,7 @@ class PodInFlight:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotChanges:
-    """What is different from the snapshot that is stored."""
+    """The differences from the stored snapshot."""
 
     changed: Sequence[PodInFlight]
     gone: Collection[str]
@@ -97,7 +97,7 @@ class SnapshotStore(Protocol):
 def changes_since(
     stored: Mapping[str, _Seen], runs: Iterable[WorkerRun], now: float, clock_offset: float
 ) -> tuple[SnapshotChanges, dict[str, _Seen]]:
-    """Return what has changed since ``stored``, and what is stored once the changes are.
+    """Return the changes since ``stored``, and the stored state after they are applied.
 
     A phase counts once it has lasted. ``now``: monotonic seconds; ``clock_offset``: what to add to them for seconds
     since 1970.
@@ -185,7 +185,7 @@ class SnapshotReporter:
         try:
             await thread.call(self._store.apply, changes, dict(self._gauges()))
         except Exception as error:
-            self._outage.failed("The snapshot of the pods in flight is not stored: %s", error)
+            self._outage.failed("The snapshot of the pods in flight could not be stored: %s", error)
             return False
         self._outage.worked()
         self._stored = current

@@ -192,7 +192,7 @@ class Housekeeper:
                 level = logging.WARNING if isinstance(error, CrosswindError) else logging.ERROR
                 log.log(
                     level,
-                    "The tokens in Secret %s/%s, of pods that wait, could not be renewed, trying again: %s",
+                    "The tokens in Secret %s/%s, of pods that wait, could not be renewed, retrying: %s",
                     batch.namespace,
                     batch.name,
                     error,

@@ -1,4 +1,4 @@
-"""What the pod history keeps of a pod, read from its last state. Pure.
+"""Extracts the data that the pod history keeps from a pod's last state. Pure.
 
 The engine's loop reads it when it sees the pod for the last time. It has the pod's JSON parsed then, and a copy for
 later would cost more. Times come from the pod's status: the kubelet and the scheduler write whole seconds of their

@@ -369,7 +369,7 @@ class RunLifecycle:
             parts.launch(run)
 
     def detach(self) -> None:
-        """Stop to call the parts of a connection that has failed."""
+        """Stop calling the parts of a connection that has failed."""
         self.parts = None
 
     def _clean_up(self, run: WorkerRun) -> None:

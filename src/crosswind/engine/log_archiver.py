@@ -43,7 +43,7 @@ _STORE_TIMEOUT_S = 60.0
 """Seconds that the log store may take for a batch."""
 _STORE_RETRY_S = 5.0
 _FORBIDDEN_RETRY_S = 600.0
-"""Seconds until a log store that refused writes for want of permission is tried again."""
+"""Seconds until a log store that refused writes for want of permission is retried."""
 _DELETE_OLD_EVERY_S = 3600.0
 _NAME_CHARS = 320
 """The column's limit for namespace and name of a pod: valid ones have 317 at most."""
@@ -272,7 +272,5 @@ class LogArchiver:
             except LogStoreForbidden:
                 pass  # reported as soon as there is a log to store
             except Exception as error:
-                log.warning(
-                    "Old logs could not be deleted from the metadata database, trying again in an hour: %s", error
-                )
+                log.warning("Old logs could not be deleted from the metadata database, retrying in an hour: %s", error)
             await asyncio.sleep(_DELETE_OLD_EVERY_S)

@@ -98,7 +98,7 @@ class LogReader:
                 break
             except CrosswindError as error:
                 failures += 1
-                log.debug("The log of pod %s cannot be read, trying again: %s", run.pod_path, error)
+                log.debug("The log of pod %s cannot be read, retrying: %s", run.pod_path, error)
                 await asyncio.sleep(pause_after(failures, error))
         return self._followed[run][0] if run in self._followed else KeptLog(self._limit)
 

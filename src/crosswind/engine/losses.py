@@ -1,6 +1,7 @@
-"""What a task gets after the cluster has taken its pod: how many new tries, with which pods. Pure.
+"""The policy for a task after the cluster has taken its pod: the number of new tries, and their pods. Pure.
 
-Global options, a queue and a task's ``executor_config`` each may say it; the last of them that says it wins.
+Global options, a queue and a task's ``executor_config`` can set each option; the last one that sets it takes
+precedence.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _MOST = 10**9
 
 @dataclass(frozen=True, slots=True)
 class LossChoice:
-    """What a queue or a task says; None where it says nothing."""
+    """The options of a queue or a task; None where unset."""
 
     retries: int | None = None
     after: Mapping[int, Manifest] | None = None
@@ -33,7 +34,7 @@ class LossChoice:
 
 @dataclass(frozen=True, slots=True)
 class LossPolicy:
-    """What holds for one task."""
+    """The policy for one task."""
 
     retries: int = 3
     """Losses in a row after each of which the task gets another try at no cost of a retry. Three: a pod on spot

@@ -43,7 +43,7 @@ class OrphanWatch:
 
     @property
     def settled(self) -> bool:
-        """Whether each namespace is listed or refuses: a wait for those that are left would have no end."""
+        """Whether each namespace is listed or refuses: waiting for the others would never end."""
         return bool(self._informers) and all(
             informer.listed.is_set() or _refuses(informer.trouble) for informer in self._informers.values()
         )

@@ -51,7 +51,7 @@ class PodIdentity:
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
     safe_to_evict: str | None = None
-    """The annotation that a waiting pod has not: the cluster may evict a pod that waits."""
+    """The annotation that a waiting pod lacks, because the cluster may evict it."""
 
 
 @dataclass(frozen=True, slots=True)

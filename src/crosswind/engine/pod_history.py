@@ -1,4 +1,4 @@
-"""What one worker pod went through, as a small record that stays when the pod is gone. Pure.
+"""The history of one worker pod, as a small record that outlives the pod. Pure.
 
 The engine hands over an ``EndedPod`` when it forgets a run. The store calls ``pod_record`` in a thread of its own, so
 that the engine's loop spends no time on it.

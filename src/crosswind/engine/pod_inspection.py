@@ -1,4 +1,4 @@
-"""Describes the pods in flight that somebody looks at in Airflow's UI: containers, conditions, events.
+"""Describes the pods in flight that are open in Airflow's UI: containers, conditions, events.
 
 API servers have no right to read pods, and a description of every pod would cost more than the snapshot. So the page
 stores that it is open, and the executor answers for these pods alone. ``PodInspector.run`` is a task of the session's
@@ -67,7 +67,7 @@ class PodInspector:
                 try:
                     await self._answer(thread)
                 except Exception as error:  # a page that stays without its details is worth less than the session
-                    outage.failed("Pods that somebody looks at are not described: %s", error)
+                    outage.failed("Pods that are open in the UI could not be described: %s", error)
                     await asyncio.sleep(_PAUSE_S)
                 else:
                     outage.worked()

@@ -134,11 +134,11 @@ def _problems(name: str, queue: Json) -> Iterator[str]:
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 yield f"{where}: must be a whole number from 1 on, is {value!r}; leave it out for any number"
         elif not isinstance(value, str) or not value:
-            yield f"{where}: must be text, is {value!r}; leave it out to change nothing"
+            yield f"{where}: must be text, is {value!r}; omit it to keep the default"
         elif key == "namespace" and not _NAMESPACE.fullmatch(value):
-            yield f"{where}: {value!r} is no namespace; use small letters, digits and '-', at most 63"
+            yield f"{where}: {value!r} is not a valid namespace; use at most 63 lower-case letters, digits and '-'"
         elif key == "priority_class" and not _CLASS.fullmatch(value):
-            yield f"{where}: {value!r} is no name of a PriorityClass; use small letters, digits, '-' and '.'"
+            yield f"{where}: {value!r} is not a valid PriorityClass name; use lower-case letters, digits, '-' and '.'"
 
 
 def _label_problems(where: str, labels: Json) -> Iterator[str]:
@@ -147,6 +147,6 @@ def _label_problems(where: str, labels: Json) -> Iterator[str]:
         return
     for key, value in labels.items():
         if not _LABEL_KEY.fullmatch(key):
-            yield f"{where}: {key!r} is no label's name; use letters, digits, '-', '_' and '.', after a domain and '/'"
+            yield f"{where}: {key!r} is not a valid label name; use letters, digits and '-_.', after a domain and '/'"
         elif value is None or bad_label({key: value}):
-            yield f"{where}.{key}: {value!r} is no label's value; use at most 63 letters, digits, '-', '_' and '.'"
+            yield f"{where}.{key}: {value!r} is not a valid label value; use at most 63 letters, digits and '-_.'"

@@ -44,7 +44,7 @@ _DATABASE_DOWN_S = 5.0
 _LOSSES_PER_CALL = 20
 """Lost tries that are replaced in one call: their slots are free after it, and other ends are reported meanwhile."""
 _LOCKED_ROW_S = 1.0
-"""Seconds until a task that could not be rescheduled is tried again."""
+"""Seconds until a task that could not be rescheduled is retried."""
 _REPORT_RESTART_EVERY_S = 3.0
 """Seconds until SUCCESS is reported again for a cleared task: its next try waits for that."""
 _RELAUNCH_EVENTS = 10
@@ -100,7 +100,10 @@ def _reschedule_event(run: WorkerRun) -> tuple[str, str]:
         return "pod lost", run.message
     if run.workload.payload is None and run.result is not None and run.result.may_relaunch:
         return "pod relaunched", run.message
-    return "task reset", "It was cleared while it ran, and its DAG has no such task (yet): it runs once the DAG has it"
+    return (
+        "task reset",
+        "The task was cleared while it ran, and its DAG does not contain it (yet); it runs once the DAG does",
+    )
 
 
 class OutcomeReconciler:
@@ -163,7 +166,7 @@ class OutcomeReconciler:
         try:
             states = await self._read_states(runs, thread)
         except Exception:  # whatever the error is, the runs must be reported in the end
-            log.exception("The metadata database could not be asked about %d ended tasks, trying again", len(runs))
+            log.exception("The metadata database could not be asked about %d ended tasks, retrying", len(runs))
             for run in runs:
                 self.put(run, _DATABASE_DOWN_S)
             return
@@ -204,7 +207,8 @@ class OutcomeReconciler:
             self._release(run)
 
     def _release_for_next_try(self, run: WorkerRun) -> None:
-        # Claimed again, the next try would meet the same busy Airflow, and a few in a row exhaust ``infra_retries``.
+        # If the next try claimed a pod too, it would meet the same busy Airflow; a few such tries exhaust
+        # ``infra_retries``.
         if run.result is not None and run.result.reason == CLAIM_NOT_STARTED:
             self._registry.start_next_try_cold(run.task)
         self._release(run)
@@ -214,11 +218,11 @@ class OutcomeReconciler:
         self._lifecycle.settle(run)
 
     async def _reschedule(self, runs: list[WorkerRun], thread: BlockingCallThread) -> None:
-        """Have Airflow schedule tasks again. Those whose rows are locked, or not ours yet, are tried again soon."""
+        """Have Airflow schedule tasks again. Those whose rows are locked, or not ours yet, are retried soon."""
         try:
             rescheduled = await thread.call(self._database.reschedule, [run.workload for run in runs])
         except Exception:
-            log.exception("%d tasks could not be rescheduled, trying again", len(runs))
+            log.exception("%d tasks could not be rescheduled, retrying", len(runs))
             rescheduled = ()
         for run in runs:
             if run.settled or run.revoked:
@@ -243,7 +247,7 @@ class OutcomeReconciler:
         try:
             tries = await thread.call(self._database.replace_lost, messages)
         except Exception:
-            log.exception("%d tasks whose pods were lost could not be scheduled again, trying again", len(runs))
+            log.exception("%d tasks whose pods were lost could not be scheduled again, retrying", len(runs))
             tries = {}
         for run in runs:
             lost_try = tries.get(run.workload)
@@ -262,7 +266,7 @@ class OutcomeReconciler:
                 self._release_for_next_try(run)
 
     def _report(self, run: WorkerRun, state: FinalState) -> None:
-        message = run.message if run.failed else f"{run.message}, but Airflow got no report of how the task ended."
+        message = run.message if run.failed else f"{run.message}, but Airflow received no report of the task's outcome."
         # The event and the log line are written with the first report alone, the report itself until it has arrived.
         if state is FinalState.FAILED and run.report is ReportState.PENDING:
             self._registry.outbox.append(TaskEvent(run.workload, "pod failed", message))

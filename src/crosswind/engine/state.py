@@ -173,7 +173,7 @@ class PodDisposition(enum.Enum):
 
 
 class ReportState(enum.Enum):
-    """How far Airflow knows of a run's end."""
+    """What Airflow knows about a run's end."""
 
     PENDING = "pending"
     REPORTED = "reported"
@@ -467,7 +467,7 @@ class RunRegistry:
         return [run for run in list(self.runs.values()) if run.stage in stages]  # also called from other threads
 
     def start_next_try_cold(self, task: WorkerTask) -> None:
-        """Have the next try of a task claim no pod: Airflow was too busy to start this one in time."""
+        """Make the next try of a task start cold: Airflow was too busy to start this one in time."""
         self.cold_tasks[task.row_key] = True
         if len(self.cold_tasks) > _MOST_COLD_TASKS:  # of tasks that were cleared or deleted meanwhile
             del self.cold_tasks[next(iter(self.cold_tasks))]

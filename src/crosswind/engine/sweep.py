@@ -198,7 +198,7 @@ class LeftoverSweep:
         another pod, and its worker learns that from its heartbeats.
         """
         for uid in strays.keys() & self._suspect_pods:
-            log.warning("Pod %s has our label, and no task waits for it: it is cleaned up", strays[uid].pod_path)
+            log.warning("Pod %s has this scheduler's label but no task; cleaning it up", strays[uid].pod_path)
             self._hand_over(uid, strays[uid])
         self._suspect_pods = strays.keys() - self._suspect_pods
 

@@ -96,7 +96,7 @@ class UnstartedPodReconciler:
             try:
                 states = await thread.call(self._database.workload_states, [run.workload for run in runs])
             except Exception as error:
-                log.warning("Pods could not be compared with the metadata database, trying again: %s", error)
+                log.warning("Pods could not be compared with the metadata database, retrying: %s", error)
                 return
             for run in runs:
                 self._apply(run, states.get(run.workload, DatabaseState.QUEUED))
@@ -118,7 +118,7 @@ class UnstartedPodReconciler:
             log.info("Pod %s is deleted: its task was cleared, marked or deleted", run.pod_path)
             self._lifecycle.drop(run)
         elif decision == "release":
-            log.info("The task of pod %s has ended before the pod was seen to start", run.pod_path)
+            log.info("The task of pod %s ended before the pod was observed to start", run.pod_path)
             self._lifecycle.release_slot(run)
         elif decision == "started":
             log.info("The task of pod %s was cleared before the pod was seen to start", run.pod_path)

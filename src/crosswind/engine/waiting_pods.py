@@ -88,7 +88,7 @@ def _seconds(stamp: object) -> float:
 
 
 def trimmed(pod: Manifest) -> Manifest:
-    """Return the little that an index of waiting pods needs: changes carry the whole pod."""
+    """Return the few fields that an index of waiting pods needs; changes carry the whole pod."""
     kept = ("name", "namespace", "uid", "resourceVersion")
     return {"metadata": {name: pod["metadata"][name] for name in kept if name in pod["metadata"]}}
 

@@ -183,7 +183,7 @@ class WarmClaims:
             # It may have been ours, and have run the task: the row says how far it came.
             self._succeeded(claim, follow=False)
             run.mark_pod_gone()
-            message = f"Pod {run.pod_path}, which had waited for a task, is gone"
+            message = f"Warm pod {run.pod_path} no longer exists"
             self._lifecycle.end(
                 run, RunResult(failed=True, reason=CLAIM_NOT_STARTED, message=message, may_relaunch=True)
             )
@@ -270,7 +270,7 @@ class WarmClaims:
                 try:
                     await self._ask(thread)
                 except Exception:  # it would end the session, and with it the launches of all tasks
-                    log.exception("Claimed pods could not be followed, trying again")
+                    log.exception("Claimed pods could not be followed, retrying")
                     await asyncio.sleep(_DATABASE_DOWN_S)
         finally:
             thread.close()
@@ -287,7 +287,7 @@ class WarmClaims:
             hosts = await thread.call(self._database.hosts, [run.workload for run in late]) if late else {}
         except Exception as error:
             # Nothing is given up meanwhile: only the row says whether a task has begun.
-            log.warning("The metadata database could not be asked whether tasks have begun, trying again: %s", error)
+            log.warning("The metadata database could not be asked whether tasks have begun, retrying: %s", error)
             await asyncio.sleep(_DATABASE_DOWN_S)
             return
         for run in late:
@@ -324,7 +324,7 @@ class WarmClaims:
         run.claim.touched = True
         try:
             await self._client.patch(PODS, run.name, touch_patch(run.uid), namespace=run.namespace)
-        except CrosswindError as error:  # what it would have helped is given up at 3 s
+        except CrosswindError as error:  # without the touch, the pod is abandoned after 3 s
             log.debug("Pod %s could not be touched: %s", run.pod_path, error)
 
     async def _read_log(self, run: WorkerRun, claim: PodClaim) -> None:
@@ -341,7 +341,7 @@ class WarmClaims:
                     timestamps=True,
                     limit_bytes=_LOG_BYTES,
                 )
-            # Of a log that it has not, the kubelet may answer with a sentence; that has no time.
+            # For a log that does not exist, the kubelet may return a sentence, which has no time stamp.
             taken = moment(text.partition(b" ")[0].decode(errors="replace")) is not None
         except (CrosswindError, TimeoutError) as error:
             log.debug("The log of pod %s could not be read: %s", run.pod_path, error)
@@ -360,7 +360,7 @@ class WarmClaims:
         except (NotFound, Conflict):
             pass  # it is gone, and the watch reports it
         except CrosswindError as error:
-            log.warning("Pod %s shows no sign of life and could not be deleted yet: %s", run.pod_path, error)
+            log.warning("Pod %s has not started its task and could not be deleted yet: %s", run.pod_path, error)
             if isinstance(error, ServerError) or (isinstance(error, Unreachable) and error.sent):
                 self._lifecycle.delete_pod(run)  # the pod may be ending: a sign of life no longer saves it
             else:

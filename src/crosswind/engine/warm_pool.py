@@ -106,7 +106,7 @@ class WarmPool:
                 try:
                     self._plan()
                 except Exception:  # it would end the session, and with it the launches of all tasks
-                    log.exception("The waiting pods could not be planned, trying again")
+                    log.exception("The waiting pods could not be planned, retrying")
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_PLAN_EVERY_S):
                         await self._changed.wait()
@@ -414,7 +414,7 @@ class WarmPool:
             await self._sender.sweep(self._informers)
         except Exception as error:
             level = logging.WARNING if isinstance(error, CrosswindError | TimeoutError) else logging.ERROR
-            log.log(level, "Waiting pods of ended schedulers could not be adopted, trying again: %s", error)
+            log.log(level, "Waiting pods of ended schedulers could not be adopted, retrying: %s", error)
 
     def _adopt_all(self, pods: Iterable[WaitingPod]) -> None:
         for pod in pods:

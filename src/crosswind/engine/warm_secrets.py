@@ -48,7 +48,7 @@ class WarmWorkload:
 
 
 def shim_facts(workload: WarmWorkload) -> dict[str, Json]:
-    """Return what the shim must know to wait."""
+    """Return the options that the shim needs to wait for a claim."""
     return {
         "claim": f"{CLAIM_DIRECTORY}/{CLAIM_FILE}",
         "key": f"{WORKLOAD_DIRECTORY}/{_KEY_FILE}",

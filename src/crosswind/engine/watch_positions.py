@@ -65,7 +65,7 @@ class WatchPositions:
         try:
             await call_blocking(self._database.save_positions, positions)
         except Exception as error:
-            self._outage.failed("The positions of watches could not be saved, trying again: %s", error)
+            self._outage.failed("The positions of watches could not be saved, retrying: %s", error)
         else:
             self._saved |= changed
             self._outage.worked()

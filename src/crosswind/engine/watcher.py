@@ -198,7 +198,7 @@ class WorkerWatcher:
             self.pod_gone(run, last_state)
             return
         except CrosswindError as error:
-            log.warning("Pod %s could not be read, trying again later: %s", run.pod_path, error)
+            log.warning("Pod %s could not be read, retrying later: %s", run.pod_path, error)
             return
         if pod["metadata"]["uid"] != run.uid:
             self.pod_gone(run, last_state)

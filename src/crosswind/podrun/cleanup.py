@@ -111,4 +111,9 @@ async def end_sidecars(client: Client, pod: Pod, base: str, settings: ShutdownSe
     except NotFound:
         log.debug("Pod %s/%s is gone already", metadata["namespace"], metadata["name"])
     except (CrosswindError, TimeoutError) as error:
-        log.warning("Pod %s/%s is kept as it is: %s", metadata["namespace"], metadata["name"], error or "time is up")
+        log.warning(
+            "The sidecars of the kept pod %s/%s were not ended: %s",
+            metadata["namespace"],
+            metadata["name"],
+            error or "time is up",
+        )

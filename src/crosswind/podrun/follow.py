@@ -239,7 +239,7 @@ class _LogReading:
     """``quiet_since`` when the stream was renewed last: once is enough until a line comes."""
 
     def restart_clock(self) -> None:
-        """Let the time without a line begin now."""
+        """Restart the timer of the time without a new line."""
         self.quiet_since = max(self.quiet_since, _now())
 
     def time_left(self) -> float:

@@ -111,4 +111,4 @@ def _message(error: Exception, what: str, fields: FieldNames) -> str:
         return f"{what} was not created: {why_refused(error.message, fields)}. {fix}".strip()
     if isinstance(error, CrosswindError):
         return f"{what} was not created: {error}"
-    return f"{what} was not created, by an error in crosswind itself: {type(error).__name__}: {error}"
+    return f"{what} was not created, because of a bug in Crosswind: {type(error).__name__}: {error}"

@@ -116,7 +116,7 @@ async def _content(client: Client, pod: Pod, delivery: XComDelivery | None) -> b
     value = printed_value(log_text, delivery.frame)
     if value is None:
         raise XComError(
-            f"The XCom of pod {where} is not whole in the log of {CONTAINER}; is the node's log limit small?"
+            f"The XCom of pod {where} is incomplete in the log of {CONTAINER}; is the node's log limit small?"
         )
     return value
 

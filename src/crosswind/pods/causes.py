@@ -119,7 +119,7 @@ _EXIT_CODES: Mapping[int, str] = {
     132: "illegal instruction (SIGILL): built for another CPU",
     134: "aborted (SIGABRT)",
     135: "bus error (SIGBUS): often /dev/shm is full",
-    137: "killed (SIGKILL): by the node for want of memory, or after the grace period",
+    137: "killed (SIGKILL): because the node ran out of memory, or after the grace period",
     139: "crashed (SIGSEGV)",
     141: "broken pipe (SIGPIPE)",
     143: "asked to end (SIGTERM)",
@@ -149,7 +149,7 @@ def _terminated(case: _Case) -> str:
         return ""
     return (
         f"{case.base} was terminated (SIGTERM) while its task ran{case.quoted}, and the pod does not say by what: "
-        f"somebody deleted the pod, or {case.node} stopped it; a failure after that is not counted as the task's own"
+        f"a user deleted the pod, or {case.node} stopped it; a later failure is not attributed to the task"
     )
 
 
@@ -164,7 +164,7 @@ def _disrupted(case: _Case) -> str:
 
 _NOT_ADMITTED = (
     "{node} did not admit the pod ({reason}){quoted}: its capacity was used up when the pod arrived; nothing to fix in "
-    "the task, a new pod finds another place"
+    "the task, a new pod is scheduled elsewhere"
 )
 _DISRUPTIONS: Mapping[str, str] = {
     "Evicted": (
@@ -173,7 +173,7 @@ _DISRUPTIONS: Mapping[str, str] = {
         "pods that use more than they request go first"
     ),
     "TerminationByKubelet": (
-        "{node} ended the pod to save itself (memory, disk or shutdown){quoted}; set {fields.own_requests} "
+        "{node} ended the pod to protect itself (memory, disk or shutdown){quoted}; set {fields.own_requests} "
         "to what the task needs"
     ),
     "PreemptionByScheduler": (
@@ -182,7 +182,7 @@ _DISRUPTIONS: Mapping[str, str] = {
     ),
     "Preempting": (
         "{node} ended the pod to make room for a critical one{quoted}; set {fields.requests} so that nodes "
-        "are not overfull"
+        "are not overcommitted"
     ),
     "Preempted": "a pod of higher priority took the place of this one on {node}{quoted}; give it a {fields.priority}",
     "EvictionByEvictionAPI": (
@@ -200,7 +200,7 @@ _DISRUPTIONS: Mapping[str, str] = {
     "Shutdown": "{node} is shutting down{quoted}; nothing to fix in the task",
     "Terminated": "{node} is shutting down{quoted}; nothing to fix in the task",
     "ContainerStatusUnknown": (
-        "{node} lost sight of base's container, by a restart or a crash of its runtime{quoted}; nothing to fix in the "
+        "{node} lost track of base's container when its runtime restarted or crashed{quoted}; nothing to fix in the "
         "task"
     ),
     "ProviderFailed": "the virtual node {node} could not start the pod{quoted}; look at its provider",
@@ -246,7 +246,7 @@ def _image(case: _Case) -> str:
     if re.search(r"unauthori[sz]ed|authentication|forbidden|denied|403|401", verdict.message, re.IGNORECASE):
         return f"{start}; name a Secret with the registry's credentials in {secrets}, and check the image's name"
     if is_transient_pull(verdict.message):
-        return f"{start}; the registry is busy or out of reach, Kubernetes tries again"
+        return f"{start}; the registry is busy or unreachable; Kubernetes retries"
     return f"{start}; check its name and tag, and {secrets} if the registry is private"
 
 
@@ -299,7 +299,7 @@ def _sidecar_fails(case: _Case) -> str:
 
 def _unschedulable(case: _Case) -> str:
     if case.verdict.reason == "SchedulingGated":
-        return "the pod is held back by a scheduling gate (a queue such as Kueue's); it starts when the gate is lifted"
+        return "the pod is held back by a scheduling gate (a queue such as Kueue's); it starts when the gate is removed"
     if case.verdict.reason != "Unschedulable":
         return ""
     message = case.verdict.message

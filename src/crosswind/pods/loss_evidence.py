@@ -1,4 +1,4 @@
-"""Decides whether the cluster took a pod from its task, and by what: such a loss costs the task no retry. Pure.
+"""Decides whether the cluster took a pod from its task, and how: such a loss costs the task no retry. Pure.
 
 Evidence, in the order in which it counts:
 

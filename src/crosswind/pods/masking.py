@@ -1,6 +1,7 @@
 """Masks the secrets in a pod that is shown to people.
 
-Secrets belong into Secrets, but authors also write them into environment variables, arguments, annotations and probes.
+Secrets belong in Secret objects, but authors also write them into environment variables, arguments, annotations and
+probes.
 Masking hides values under sensitive names, passwords in URLs and credentials in headers. It keeps the names of Secrets,
 keys and files, which a reader looks for.
 """

@@ -1,4 +1,4 @@
-"""How well the memory that tasks ask for fits what their pods used. Pure."""
+"""Compares the memory that tasks request with the memory that their pods used. Pure."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ _ENDED = {
     "revoked": ("neutral", "Ended by Airflow"),
 }
 _EXPLAINED = {
-    "lost": "No trace of the pod is left, so how far its task came is unknown.",
+    "lost": "The pod no longer exists, so the progress of its task is unknown.",
     "revoked": "Airflow ended the task itself (cleared, marked, or past a time limit), and the pod was deleted.",
 }
 

@@ -57,7 +57,7 @@ class ExecutorSettings:
     queues: Mapping[str, QueueSettings] = field(default_factory=dict)
     """Settings of the pods of a queue's tasks, by the queue's name."""
     losses: LossPolicy = field(default_factory=LossPolicy)
-    """What tasks get whose pods the cluster took."""
+    """The policy for tasks whose pods the cluster took."""
     tune_garbage_collector: bool = True
     """Whether the scheduler process runs full garbage collections less often; see ``provider.garbage_collection``."""
     warm_problems: tuple[str, ...] = ()

@@ -114,7 +114,7 @@ async def read_log(
         pod = choose_pod([pod for pod in pods if pod["metadata"]["uid"] not in stored], unique_id)
         if pod is None:
             searched = ", ".join(str(namespace or "all namespaces") for namespace in namespaces)
-            return [*problems, f"There is no pod of this task in {searched} (any more)"], ""
+            return [*problems, f"No pod of this task exists in {searched}"], ""
         name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
         text = await client.log(name, namespace=namespace, container=BASE, tail_lines=lines)
         extent = "" if lines is None else f", last {lines} lines"

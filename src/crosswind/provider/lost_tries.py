@@ -1,8 +1,8 @@
 """Gives task instances whose pods the cluster took another try, at no cost of a retry. Called in the engine's threads.
 
-Core has nothing for it. A try is replaced under the lock of its row: the try goes into the history, the row gets a new
-id, no state, and one more of ``max_tries``. With the new id, Airflow accepts no state of the old worker, should it
-still live. Nothing fails, so no callback and no e-mail is sent.
+Airflow core offers no function for this. A try is replaced under the lock of its row: the try goes into the history,
+the row gets a new id, no state, and one more of ``max_tries``. With the new id, Airflow accepts no state of the old
+worker, should it still live. Nothing fails, so no callback and no e-mail is sent.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _LIVING = (TaskInstanceState.QUEUED, TaskInstanceState.RUNNING)
 
 @dataclass(frozen=True, slots=True)
 class _Loss:
-    """A try whose row is locked, and what becomes of it."""
+    """A try whose row is locked, and the decision about it."""
 
     ti: TaskInstance
     answer: LostTry
@@ -117,7 +117,7 @@ class LostTries:
             except DatabaseUnavailable:
                 raise
             except Exception:
-                log.exception("The lost try of %s could not be replaced, trying again", key_of(workload))
+                log.exception("The lost try of %s could not be replaced, retrying", key_of(workload))
         return results
 
     def _replace(self, messages: Mapping[Workload, str]) -> dict[Workload, LostTry]:

@@ -383,7 +383,7 @@ class AirflowMetadataDatabase:
 
     def _give_up_positions(self, error: WriteForbidden) -> None:
         self._positions_stored = False
-        log.warning("A scheduler that follows this one lists its pods instead of continuing its watches: %s", error)
+        log.warning("The next scheduler will list this scheduler's pods instead of continuing its watches: %s", error)
 
     def write_task_log(self, workload: Workload, message: str) -> None:
         """Add a line to the task's own log in ``[logging] base_log_folder``."""

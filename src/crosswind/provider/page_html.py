@@ -287,5 +287,5 @@ def _fits(fits: Sequence[Mapping[str, Any]]) -> str:
         )
         for fit in fits
     )
-    heading = "<h2>Memory that fits worst, of the last 24 hours</h2>"
+    heading = "<h2>Largest memory mismatches of the last 24 hours</h2>"
     return heading + _table(("Task", "Peak", "Request", "Limit", "Pods", "Verdict"), rows)

@@ -156,7 +156,7 @@ class PodLauncher(StockOperator):
         spec.init_containers = [*(spec.init_containers or []), *additions.init_containers]
 
     def _tolerate_node_loss(self, spec: V1PodSpec) -> None:
-        """Have a pod on a dead node taken soon, if the task then launches another one; the author's tolerations win."""
+        """Shorten the tolerations for dead nodes if the task can launch another pod; the author's own stay."""
         seconds = self._loss_option("node_loss_seconds", read_pod_settings(conf).node_loss_seconds)
         given = list(spec.tolerations or [])
         if self._loss_limit() and (own := node_loss_tolerations(to_plain_json(given), seconds)):

@@ -225,7 +225,7 @@ _WITHOUT_POD = {
     "restarting": ("waiting", "Restarting", "The task was cleared; its worker is ending."),
     "deferred": ("neutral", "Deferred", "The task waits in a triggerer and needs no pod."),
     "up_for_retry": ("waiting", "Waits for its next try", "Its retry delay has not passed."),
-    "up_for_reschedule": ("waiting", "Waits to be rescheduled", "A sensor that waits between two looks has no pod."),
+    "up_for_reschedule": ("waiting", "Waits to be rescheduled", "A sensor has no pod between two pokes."),
 }
 
 

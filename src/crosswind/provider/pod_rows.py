@@ -1,4 +1,4 @@
-"""The history of worker pods in the metadata database, one row per pod, for pages that are read when it is deleted.
+"""The history of worker pods in the metadata database, one row per pod, for pages that show a pod after its deletion.
 
 Schedulers write it; API servers and ``crosswind`` read it. A row takes less than 2 kB and is kept for as long as logs
 (``[crosswind] archive_days``).

@@ -1,4 +1,4 @@
-"""The pods in flight that somebody looks at, in the metadata database: pages ask, the executor answers.
+"""Requests for descriptions of pods in flight, in the metadata database: pages store them, the executor answers them.
 
 A view lasts for seconds: while a page is open, it asks again.
 """
@@ -78,7 +78,7 @@ def look_at(pods: Mapping[str, str]) -> None:
                 if not updated.rowcount:  # type: ignore[attr-defined]
                     session.execute(insert(VIEWS).values(values | {"unique_id": unique_id, "detail": "{}"}))
     except SQLAlchemyError as error:  # also when two pages insert the same row at once
-        log.debug("That somebody looks at a pod is not stored: %s", error)
+        log.debug("The views of pods could not be stored: %s", error)
 
 
 def read_details(unique_ids: Collection[str]) -> dict[str, dict[str, Any]]:

@@ -110,7 +110,7 @@ class RowWriter(Generic[Row]):
                     self._rows.clear()
                     self._forbidden_until = time.monotonic() + _FORBIDDEN_RETRY_S
                 minutes = _FORBIDDEN_RETRY_S / 60
-                log.error("No %s are kept for %g minutes, then tried again: %s", self._what, minutes, error)
+                log.error("No %s are stored; retrying in %g minutes: %s", self._what, minutes, error)
             except Exception as error:  # a dead thread would lose all further rows
                 log.warning("%d %s wait for the metadata database: %s", len(self._rows), self._what, error)
                 if self._closing.is_set():
@@ -132,7 +132,7 @@ class RowWriter(Generic[Row]):
                     self._rows.popleft()
 
     def _refused(self, row: Row, error: Exception) -> None:
-        log.error("%s is left out of the metadata database, which refuses it: %s", self._describe(row), error)
+        log.error("%s is not stored, because the metadata database refuses it: %s", self._describe(row), error)
 
     def _report_dropped(self) -> None:
         with self._changed:

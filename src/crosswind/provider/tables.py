@@ -1,4 +1,4 @@
-"""Crosswind's own tables in Airflow's metadata database, created when first needed, and writing rows with care.
+"""Crosswind's own tables in Airflow's metadata database, created on first use, and fault-tolerant writes to them.
 
 The tables are apart from Airflow's migrations: their names begin with ``crosswind_``, no table of Airflow's refers to
 them, and a table whose columns change gets a new name.
@@ -262,5 +262,5 @@ def read_rows(query: Select[Any], table: Table) -> Sequence[RowMapping]:
             session.rollback()
             if not inspect(session.get_bind()).has_table(table.name, schema=METADATA.schema):
                 return []
-        # A scheduler may have made the table since; any other error comes again.
+        # A scheduler may have created the table in the meantime; any other error is raised again.
         return session.execute(query).mappings().all()

@@ -56,7 +56,7 @@ def key_of_row(ti: TaskInstance) -> TaskKey:
 
 
 def lock_rows(query: Select[Any], session: Session) -> Select[Any]:
-    """Have a query lock the task instances that it reads, and skip those that another transaction has locked.
+    """Make a query lock the task instances that it reads and skip those that another transaction has locked.
 
     Airflow locks no rows on MariaDB, which has no FOR UPDATE OF: an update would then wait for a row that core has
     locked, for 50 s by default. MariaDB skips locked rows since 10.6; without OF the joined rows are locked, too.

@@ -24,7 +24,7 @@ class Role(enum.StrEnum):
     MESH = "mesh"
     """The network of the others: the last that is ended."""
     LAST = "last"
-    """Leaves by itself when all others have."""
+    """Exits by itself when all others have exited."""
 
 
 @dataclass(frozen=True, slots=True)

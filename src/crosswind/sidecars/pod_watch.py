@@ -87,7 +87,7 @@ class PodWatch:
             except Exception as error:
                 # Every error is retried, lasting ones too: callers wait for changes that only this loop can bring.
                 if not isinstance(error, CrosswindError):
-                    log.exception("Following pod %s failed, trying again", self.where)
+                    log.exception("Following pod %s failed, retrying", self.where)
                 # Without permission to watch the read above succeeds, so that the pause stays short: it polls.
                 failures = 1 if isinstance(error, Forbidden) else failures + 1
                 await asyncio.sleep(pause_after(failures, error, first=_FIRST_RETRY_S))

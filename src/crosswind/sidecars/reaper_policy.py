@@ -1,4 +1,4 @@
-"""Decides which pods a reaper acts on, what speaks against the others, and which steps it may take.
+"""Decides on which pods a reaper acts, the objections to the others, and the steps that it may take.
 
 The names of a pod's containers never select it. Its namespace and label put it in scope, its main container is named or
 the only one that is no sidecar, and every check of ``safety_checks`` must allow it.
@@ -224,7 +224,7 @@ def _main(pod: Pod, scope: ReapSettings, known: Sequence[KnownSidecar]) -> tuple
     if len(candidates) == 1:
         return candidates[0], ""
     listed = f"containers {', '.join(candidates)} could be" if candidates else "no container is"
-    return "", f"{listed} the main one: name it by annotation {MAIN_CONTAINER}"
+    return "", f"{listed} the main one; name it in the annotation {MAIN_CONTAINER}"
 
 
 def _without_true(pod: Pod) -> Pod:

@@ -203,9 +203,7 @@ class SidecarShutdown:
             if await self._take_step(watch, target, step):
                 await self._report(watch, name, "SidecarEnded", f"{name} ended: {step}{_code(watch.pod, name)}")
                 return
-        await self._report(
-            watch, name, "SidecarStays", f"{name} still runs: nothing that may be done ended it", bad=True
-        )
+        await self._report(watch, name, "SidecarStays", f"{name} still runs: no permitted step ended it", bad=True)
 
     async def _may_continue(self, watch: PodWatch, name: str) -> bool:
         """Read the pod again; return whether it is the same pod, may be touched now, and the container still runs."""
@@ -237,7 +235,7 @@ class SidecarShutdown:
                 is_over, _REPORT_DELAY_S if step.way in (StepKind.CLIENT, StepKind.SIGNAL) else 0.0
             ):
                 return True
-            log.info("Pod %s, sidecar %s: %s did not work: %s", watch.where, name, step, error or "no answer in time")
+            log.info("Pod %s, sidecar %s: %s failed: %s", watch.where, name, step, error or "no answer in time")
             return False
         if step.way is not StepKind.WAIT:
             await self._report(watch, name, "EndingSidecar", step.note(name))
@@ -370,8 +368,8 @@ class SidecarShutdown:
             # Grants may change while we run, but a plan without the step is safe, and a restart asks again.
             self._permissions[watch.namespace] &= ~REQUIRED_PERMISSIONS[step.way]
             log.warning(
-                "Sidecars in namespace %s end without %s from now on: %s. Grant it, or see the permission sets in the"
-                " documentation on sidecars.",
+                "From now on, sidecars in namespace %s are ended without %s: %s. Grant it, or see the permission sets"
+                " in the documentation on sidecars.",
                 watch.namespace,
                 str(REQUIRED_PERMISSIONS[step.way].name).lower(),
                 error,

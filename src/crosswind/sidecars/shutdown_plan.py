@@ -90,7 +90,7 @@ class Permissions(enum.Flag):
 
 
 class StepKind(enum.StrEnum):
-    """The means of a step."""
+    """The method of a step."""
 
     WAIT = "wait"
     ASK = "ask"
@@ -212,7 +212,7 @@ def plan_shutdown(
         if report.kind is ContainerKind.ORDINARY and report.state is not RuntimeState.TERMINATED:
             targets.append(planner.target(report.name))
         elif report.kind is ContainerKind.NATIVE:
-            untouched.append((report.name, "native sidecar: the kubelet ends it when the last regular container ended"))
+            untouched.append((report.name, "native sidecar: the kubelet ends it after the last regular container"))
         elif report.kind is ContainerKind.ORDINARY:
             untouched.append((report.name, f"has ended with exit code {report.exit_code}"))
     return ShutdownPlan(tuple(_in_order(targets)), planner.deletion(delete), tuple(untouched))
@@ -272,7 +272,7 @@ class _Planner:
     def deletion(self, allowed: bool) -> ShutdownStep:
         """Return the last step of the plan."""
         step = ShutdownStep(
-            StepKind.DELETE, self._grace + _REPORT_MARGIN_S, "ends whatever still runs; the pod is gone afterwards"
+            StepKind.DELETE, self._grace + _REPORT_MARGIN_S, "ends every container that still runs, and removes the pod"
         )
         return self._allowed(step) if allowed else _skipped(step, "the pod is to be kept")
 
@@ -354,10 +354,10 @@ class _Planner:
         native = self._version >= NATIVE_SINCE
         if native and product.native and not any(name in annotations for name in product.native):
             name, value = next(iter(product.native.items()))
-            yield f'annotation {name}: "{value}" makes it a native sidecar, which needs no ending'
+            yield f'annotation {name}: "{value}" makes it a native sidecar, which the kubelet ends'
         for name, value in product.helps.items():
             if annotations.get(name) != value:
-                yield f'annotation {name}: "{value}" leaves it out or lets it be asked'
+                yield f'annotation {name}: "{value}" excludes it or enables its quit endpoint'
         if native and not product.native and not product.marks and product.role is not Role.LAST:
             yield f"declare {container['name']} as an init container with restartPolicy: Always"
 
@@ -366,7 +366,7 @@ def _further_signals() -> Iterator[ShutdownStep]:
     """Yield the signals for unknown sidecars that ignore TERM; the script notices a missing handler at once."""
     for signal, number in _FURTHER_SIGNALS.items():
         command = ("/bin/sh", "-c", HANDLED_SIGNAL_SCRIPT, "sh", signal, str(number))
-        reason = "if it handles that; exit code unknown" + _verdict(None)
+        reason = "if it handles that signal; exit code unknown" + _verdict(None)
         yield ShutdownStep(StepKind.SIGNAL, _FURTHER_SIGNAL_S + _EXEC_MARGIN_S, reason, command=command)
 
 

@@ -143,7 +143,7 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
 
 def _check_class(path: str) -> str:
     if any(map(keyword.iskeyword, path.split("."))):
-        raise ValueError(f"is {path}, which has a keyword of Python in it, so that no class can be there")
+        raise ValueError(f"is {path}, which contains a Python keyword and so cannot be the path of a class")
     return path
 
 

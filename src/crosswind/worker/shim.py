@@ -7,7 +7,7 @@ top, Airflow where it must, and nothing else. It adds to ``execute_workload``:
   socket of its child ends before the child can be reaped. A pidfd of the child in the same selector wakes it;
 - a failure that may not be the task's own is not sent to Airflow: one that follows a SIGTERM, or a child that the
   kernel killed for memory. The task instance stays RUNNING, the container exits 143 or 137, and the executor decides;
-- the termination message carries what the pod went through: peak memory, OOM kills, seconds of imports, bundle, parse
+- the termination message carries figures about the run: peak memory, OOM kills, seconds of imports, bundle, parse
   and user code. What the task wrote there stays, after it;
 - imports run without the garbage collector, and with the bytecode of a cache where the image has none.
 
@@ -47,8 +47,8 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LATE_SIGNAL_S = 1.0
 """How long a failure after a signal to the child waits for the supervisor's own signal."""
 SIGNALLED = (
-    "The pod is asked to end. A failure from now on may not be the task's own: it is left to the executor. "
-    "A success is reported as ever."
+    "The pod was asked to terminate. From now on the executor decides about failures, which may not be the task's own. "
+    "A success is reported as usual."
 )
 
 MESSAGE_LIMIT = 4096
@@ -207,11 +207,11 @@ class Marks:
         self._values = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("d")
 
     def set(self, name: str, value: float) -> None:
-        """Note it."""
+        """Record a mark."""
         self._values[self.NAMES.index(name)] = value
 
     def get(self, name: str) -> float | None:
-        """Return it, None when it was never noted."""
+        """Return a mark, None if it was never recorded."""
         return self._values[self.NAMES.index(name)] or None
 
     def run_seconds(self, now: float) -> float | None:
@@ -237,7 +237,7 @@ class _LogTail:
 
 
 class Worker:
-    """This process: which signal it got, whose child it has, what it leaves in the termination message.
+    """The state of this process: the received signal, the child, and the content of the termination message.
 
     Four phases. ``waiting``: a warm pod has no task; a SIGTERM ends it as done. ``starting``: Airflow is imported; a
     SIGTERM ends the process at once, also as process 1, which the kernel would let ignore it. ``running``: Airflow's
@@ -324,7 +324,7 @@ class Worker:
         return None if self.signalled_at is None else self.signalled_at + self.options.patience - time.monotonic()
 
     def record(self, reason: str) -> dict[str, Any]:
-        """Return what is known now."""
+        """Return the figures known so far."""
         seconds = {"waited": self.waited, "imports": self.imported, "run": self.marks.run_seconds(time.monotonic())}
         seconds |= {name: self.marks.get(name) for name in ("bundle", "parse")}
         rounded = {name: None if value is None else round(value, 4) for name, value in seconds.items()}
@@ -360,7 +360,7 @@ Activity: Any = object  # Airflow's ``ActivitySubprocess`` follows in the order 
 
 
 class WatchedActivity(Activity):  # type: ignore[misc]
-    """Each method does what Airflow's does, and a little beside it that cannot fail the task."""
+    """Each method extends Airflow's by a small step that cannot fail the task."""
 
     worker: Worker
     direct: frozenset[str]
@@ -453,11 +453,11 @@ class WatchedActivity(Activity):  # type: ignore[misc]
         return worker.signalled_at is not None
 
     def _give_up(self) -> None:
-        """End what goes on when the grace period is nearly over, so that the log is uploaded still."""
+        """Stop the remaining work shortly before the grace period ends, so that the log can still be uploaded."""
         if self._exit_code is None:
             self._end_child()
         else:
-            self._open_sockets.clear()  # processes that the task left behind hold them
+            self._open_sockets.clear()  # processes that the task left running keep them open
 
     def _end_child(self) -> None:
         self.killed = True
@@ -481,7 +481,7 @@ class WatchedActivity(Activity):  # type: ignore[misc]
             delivered=delivered,
         )
         if worker.reason == OUT_OF_MEMORY:
-            self.process_log.error("The task's process was killed for want of memory (OOM kill)")
+            self.process_log.error("The task's process was killed because memory ran out (OOM kill)")
         # After a delivered state only its callbacks can have failed, by the signal: no state is left to send.
         if not worker.reason and not (delivered and self.killed):
             super().update_task_state_if_needed()
@@ -649,7 +649,7 @@ def exit_code_of(command: Callable[[], object]) -> int:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process as the interpreter does, without taking it apart, which takes 0.1 s."""
+    """Exit as the interpreter does, but without finalization, which takes 0.1 s."""
     import atexit
     import threading
 

@@ -171,7 +171,7 @@ class HeldOutput:
 
 
 def import_without_terminal() -> None:
-    """Import structlog and httpx as where rich and Pygments are missing: both draw on terminals, and take 3 MiB.
+    """Import structlog and httpx as if rich and Pygments were not installed: both draw on terminals, and take 3 MiB.
 
     structlog prints tracebacks with them, which a worker writes as JSON; httpx has a command that uses them.
     """
@@ -271,13 +271,13 @@ def prepare_execution() -> Callable[[bytes], None]:
 
 
 def run_ahead(worker: Worker) -> None:
-    """Have the API server answer, and fetch the DAG bundles, so that neither costs the task its time."""
+    """Send the API server a first request and fetch the DAG bundles, so that the task need not wait for either."""
     _in_child(worker, _ask_api_server, API_LIMIT_S)
     _in_child(worker, _fetch_bundles, FETCH_LIMIT_S)
 
 
 def _in_child(worker: Worker, work: Callable[[], None], limit: int) -> None:
-    """Do some work for at most ``limit`` seconds, whatever comes of it.
+    """Run a function for at most ``limit`` seconds and ignore its outcome.
 
     The child process keeps sockets, threads and SSH agents out of the process that waits.
     """

@@ -234,7 +234,7 @@ class LocalCluster:
         self._lifecycle.heartbeats_stop(name)
 
     def recover_node(self, name: str = "") -> None:
-        """Have a lost node back: its kubelet reports what became of its pods, and ends those that are being deleted."""
+        """Recover a lost node: its kubelet reports the state of its pods and ends those that are being deleted."""
         name = name or self.settings.node_name
         self._lifecycle.heartbeats_resume(name)
         if kubelet := self.kubelets.get(name):

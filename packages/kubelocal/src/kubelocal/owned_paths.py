@@ -56,8 +56,8 @@ _ATTEMPTS = 20
 class Owner:
     """A process that uses a file, and the identity of that use.
 
-    ``started`` tells the process from a later one with the same id: ticks since boot, or seconds where there is no
-    ``/proc``. ``use`` tells two uses by one process apart.
+    ``started`` distinguishes the process from a later one with the same id: ticks since boot, or seconds where there is
+    no ``/proc``. ``use`` distinguishes two uses by one process.
     """
 
     pid: int
@@ -140,7 +140,7 @@ def write(
         for _ in range(_ATTEMPTS):
             if _placed(path, content, signature, me, mode, durable):
                 return
-    raise SettingError(f"{path} is replaced by other processes all the time: name another file")
+    raise SettingError(f"{path} is continually replaced by other processes; choose another file")
 
 
 def write_new(path: Path, text: str) -> None:
@@ -203,7 +203,7 @@ def check_folder(path: Path, command: str, me: Owner | None = None) -> None:
             check(path / FOLDER_FILE, _folder_signature(command), me)
         elif next(path.iterdir(), None) is not None:
             raise SettingError(
-                f"{path} holds files and is no folder of {command}: move them away, or name another folder"
+                f"{path} contains files and is not a folder of {command}: move them away, or name another folder"
             )
 
 
@@ -337,9 +337,7 @@ def _judge(path: Path, content: bytes, signature: FileSignature, me: Owner | Non
 
 def _link_text(path: Path) -> str:
     target = os.readlink(path)
-    return (
-        f"{path} is a link to {target}, and links are neither followed nor replaced: name what it points to, or another"
-    )
+    return f"{path} is a link to {target}, and links are neither followed nor replaced: use its target or another path"
 
 
 def _is_at(path: Path, handle: int) -> bool:

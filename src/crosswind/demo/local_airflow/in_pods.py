@@ -25,7 +25,7 @@ __all__ = ["AirflowInPods", "airflow_in_pods"]
 NO_CHANGE_LIMIT_S = 300.0
 """Give up when no pod changes for this time: the longest step is a migration, or the first import of Airflow."""
 TROUBLE_DELAY_S = 5.0
-"""How long nothing changes before troubles are reported: some reasons pass by themselves."""
+"""Seconds without a change after which problems are reported: some are transient."""
 POLL_S = 0.5
 
 

@@ -263,7 +263,7 @@ class DagNews:
         if new := sorted(set(dags) - self._dags):
             lines.append(f"{counted(len(new), 'new DAG')}: {', '.join(new)}")
         if gone := sorted(self._dags - set(dags)):
-            lines.append(f"{counted(len(gone), 'DAG')} gone: {', '.join(gone)}")
+            lines.append(f"{counted(len(gone), 'DAG')} deleted: {', '.join(gone)}")
         for file, trace in broken.items():
             if self._broken.get(file) != trace:
                 lines.append(f"{file} cannot be parsed: {trace.strip().splitlines()[-1]}")

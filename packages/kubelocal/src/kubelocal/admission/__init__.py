@@ -1,1 +1,1 @@
-"""Admission plug-ins: what changes or refuses a new object before the registry validates it."""
+"""Admission plug-ins, which change or refuse a new object before the registry validates it."""

@@ -1,6 +1,7 @@
 """uvicorn's WebSocket protocol with two changes for kubectl.
 
-It overrides methods of a private class, so ``pyproject.toml`` gives uvicorn a ceiling, and a test names what is used.
+It overrides methods of a private class, so ``pyproject.toml`` gives uvicorn a ceiling, and a test lists the members in
+use.
 """
 
 from __future__ import annotations

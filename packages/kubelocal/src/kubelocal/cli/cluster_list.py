@@ -128,7 +128,7 @@ class ClusterList:
             with contextlib.suppress(ClusterRuns):
                 self.put(named)
                 return named
-        raise SettingError("a hundred local clusters run already: kubelocal stop --all")
+        raise SettingError("a hundred local clusters are already running; stop them with: kubelocal stop --all")
 
     def require_free(self, name: str) -> None:
         """Raise ``ClusterRuns`` when a cluster of this name runs."""
@@ -236,7 +236,9 @@ class ClusterList:
 def checked_name(name: str) -> str:
     """Return a valid name. Raises ``SettingError`` for any other."""
     if not _NAME.fullmatch(name):
-        raise SettingError(f"{name!r} is no name for a cluster: use at most 40 lower-case letters, digits and hyphens")
+        raise SettingError(
+            f"{name!r} is not a valid cluster name: use at most 40 lower-case letters, digits and hyphens"
+        )
     return name
 
 
@@ -247,6 +249,6 @@ def _end(entry: ClusterEntry) -> None:
     while entry.is_alive:
         if time.monotonic() > deadline:
             raise KubelocalError(
-                f"the cluster {entry.name} still ends after {_ENDS_S:g} s; its process id is {entry.owner.pid}"
+                f"the cluster {entry.name} has not stopped after {_ENDS_S:g} s; its process id is {entry.owner.pid}"
             )
         time.sleep(0.05)  # not a child of this process, so its end gives no event

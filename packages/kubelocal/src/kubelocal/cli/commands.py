@@ -89,7 +89,7 @@ async def _serve(settings: LocalSettings, output: str) -> None:
     with _listed(settings.name) as announce:
         async with LocalCluster(settings) as cluster:
             name = announce(cluster)
-            _announce({**_facts(cluster), "name": name, "pid": os.getpid()}, output, "Ctrl-C ends it.")
+            _announce({**_facts(cluster), "name": name, "pid": os.getpid()}, output, "Press Ctrl-C to stop it.")
             await cluster.serve_until(stop)
 
 
@@ -184,9 +184,9 @@ def _detach(name: str | None, arguments: list[str], output: str) -> None:
         code = process.wait()
         text = clusters.log(name).strip().removeprefix("kubelocal: ")
         raise (SettingError if code == 2 else KubelocalError)(
-            text or f"the cluster {name} ended with {code}: see {log}"
+            text or f"the cluster {name} exited with code {code}; see {log}"
         )
-    _announce(json.loads(first_line), output, f"End it: {_program()} stop {name}.")
+    _announce(json.loads(first_line), output, f"Stop it with: {_program()} stop {name}.")
 
 
 @click.command("list")
@@ -230,7 +230,7 @@ def stop(names: tuple[str, ...], every: bool) -> None:
         names = tuple(entry.name for entry in clusters.entries())
     for name in names or (() if every else (DEFAULT,)):
         ended = clusters.stop(name)
-        click.echo(f"{name} has ended" if ended else f"{name} had died; what it left in the list is removed")
+        click.echo(f"{name} has ended" if ended else f"{name} had already died; its entry was removed")
 
 
 @click.command()

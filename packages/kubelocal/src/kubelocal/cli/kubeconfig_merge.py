@@ -78,7 +78,7 @@ def _read(target: Path) -> tuple[bytes, int]:
     except FileNotFoundError:
         return b"", 0o600
     if not stat.S_ISREG(mode):
-        raise SettingError(f"{target} is no file: set KUBECONFIG to one")
+        raise SettingError(f"{target} is not a file; set KUBECONFIG to a file")
     return target.read_bytes(), stat.S_IMODE(mode)
 
 
@@ -130,7 +130,7 @@ def _locked(target: Path) -> Iterator[None]:
         except FileExistsError:
             if time.monotonic() > deadline:
                 raise SettingError(
-                    f"{lock} is there: another program changes {target}, or died; remove it then"
+                    f"{lock} exists: another program is changing {target}; if none is, remove the lock file"
                 ) from None
             time.sleep(0.05)  # the removal of a file gives no event
     try:

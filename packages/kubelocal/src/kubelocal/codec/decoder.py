@@ -406,7 +406,7 @@ def _strict_problems(kind: Kind, parsed: Manifest, body: bytes, unknown: bool) -
 
 
 def _may_double(parsed: Manifest, body: bytes) -> bool:
-    r"""Tell cheaply whether the body may hold a doubled field: it has more quotes than what was read, or a ``\u``."""
+    r"""Return whether the body may contain a duplicate field: it has more quotes than its values, or a ``\u``."""
     return b"\\u" in body or body.count(b'"') != orjson.dumps(parsed).count(b'"')
 
 

@@ -80,7 +80,7 @@ class CronJobController:
                 self._tell(cron_job, EventRecord("SuccessfulDelete", f"Deleted job {job}"))
         status, refused = plan.status, False
         if plan.create:
-            # a Job that is not made leaves its time open, so that it is tried again
+            # the schedule time stays due while the Job cannot be created, so that it is retried
             refused = not self._create(cron_job, plan.create)
             if refused:
                 status = {**status, "lastScheduleTime": (cron_job.get("status") or {}).get("lastScheduleTime")}

@@ -37,7 +37,7 @@ class CronPlan:
 
 
 def decide_cron_job(cron_job: Manifest, jobs: list[Manifest], now: datetime) -> CronPlan:
-    """Make the Job whose time has come, as its concurrency policy allows, and tidy those that ended."""
+    """Create the Job that is due, if its concurrency policy allows it, and delete old finished ones."""
     status = dict(cron_job.get("status") or {})
     active = [job for job in jobs if not _ended(job)]
     events = _note_ended(status, jobs)
@@ -54,7 +54,7 @@ def decide_cron_job(cron_job: Manifest, jobs: list[Manifest], now: datetime) -> 
 
 
 def _started(cron_job: Manifest, plan: CronPlan, active: list[Manifest], due: datetime, now: datetime) -> CronPlan:
-    """Add to a plan the Job of a time that has come, unless it is too late or others stand against it."""
+    """Add to a plan the Job of a time that has come, unless it is too late or its concurrency policy forbids it."""
     spec = cron_job["spec"]
     status, events, delete = plan.status, plan.events, plan.delete
     deadline, policy = spec.get("startingDeadlineSeconds"), spec.get("concurrencyPolicy")
@@ -119,7 +119,7 @@ def _reference(job: Manifest) -> Manifest:
 
 
 def _note_ended(status: Manifest, jobs: Iterable[Manifest]) -> tuple[EventRecord, ...]:
-    """Tell of the Jobs that ended since the last look, and note when one last succeeded."""
+    """Record events for Jobs that finished since the last sync, and the time of the last success."""
     known = {reference.get("uid") for reference in status.get("active") or ()}
     events = []
     for job in jobs:

@@ -94,7 +94,7 @@ def _rolling(deployment: Manifest) -> bool:
 
 
 def _limits(deployment: Manifest) -> tuple[int, int]:
-    """Return how many pods there may be too many, and too few."""
+    """Return maxSurge and maxUnavailable as numbers of pods."""
     if not _rolling(deployment):
         return 0, _wanted(deployment)
     given, wanted = deployment["spec"]["strategy"]["rollingUpdate"], _wanted(deployment)
@@ -110,7 +110,7 @@ def _share(given: int | str, of: int, *, up: bool) -> int:
 
 
 def _room(deployment: Manifest, sets: Sequence[Manifest]) -> int:
-    """Return how many pods the new ReplicaSet may have more."""
+    """Return how many pods the new ReplicaSet may add."""
     surge, _ = _limits(deployment)
     return max(0, min(_wanted(deployment), _wanted(deployment) + surge - sum(map(_wanted, sets))))
 
@@ -144,7 +144,7 @@ def _rolled(deployment: Manifest, new: Manifest, old: Sequence[Manifest]) -> lis
     spare = _status([new, *old], "availableReplicas") - least
     steps: list[Step] = []
     for one in old:
-        # pods that are not available cost nothing
+        # deleting pods that are not available reduces no availability
         idle = min(_wanted(one) - _status([one], "availableReplicas"), max(room, 0))
         cut = min(_wanted(one), idle + max(0, min(spare, room - idle, _wanted(one) - idle)))
         spare, room = spare - (cut - idle), room - cut
@@ -161,7 +161,7 @@ def _recreated(deployment: Manifest, new: Manifest, old: Sequence[Manifest]) -> 
 
 
 def _forgotten(deployment: Manifest, new: Manifest, old: Sequence[Manifest]) -> tuple[str, ...]:
-    """Return the old ReplicaSets that nobody wants to go back to."""
+    """Return the old ReplicaSets beyond the revision history limit."""
     if not _complete(deployment, new, [new, *old]):
         return ()
     idle = [one for one in old if not _wanted(one) and not _status([one], "replicas")]
@@ -204,7 +204,7 @@ def _told(deployment: Manifest, new: Manifest | None, sets: Sequence[Manifest], 
 
 
 def _moved(before: Manifest, status: Manifest) -> bool:
-    """Whether a rollout has come further."""
+    """Whether a rollout has progressed."""
     fewer = before.get("replicas", 0) - before.get("updatedReplicas", 0)
     return bool(
         any(status[name] > before.get(name, 0) for name in ("updatedReplicas", "readyReplicas", "availableReplicas"))

@@ -36,7 +36,7 @@ class _Ref(NamedTuple):
 
 
 class GarbageCollector:
-    """Watches every kind and takes away what no owner keeps."""
+    """Watches every kind and deletes objects whose owners are gone."""
 
     def __init__(self, registry: Registry, kinds: Iterable[str] | None = None) -> None:
         self._registry = registry
@@ -61,7 +61,7 @@ class GarbageCollector:
             self._settle(me)
 
     def _index(self, me: _Ref, references: list[Manifest] | None) -> None:
-        """Remember whose dependent this is, and whether an owner is missing already."""
+        """Record an object's owners, and whether one of them is missing."""
         if not references and me.uid not in self._owners:
             return
         owners = tuple(_owner(reference, me.namespace) for reference in references or ())
@@ -96,7 +96,7 @@ class GarbageCollector:
             self._delete(me)
 
     def _settle(self, me: _Ref) -> None:
-        """Bring the deletion of an owner forward that its dependents hold up."""
+        """Continue the deletion of an owner that its dependents block."""
         manifest = self._find(me)
         finalizers = manifest["metadata"].get("finalizers", ()) if manifest else ()
         if ORPHAN in finalizers:
@@ -107,7 +107,7 @@ class GarbageCollector:
             self._update(me, lambda m: _drop_finalizer(m, FOREGROUND))
 
     def _blocked(self, me: _Ref) -> bool:
-        """Delete the dependents; say whether one that blocks is left."""
+        """Delete the dependents; return whether a blocking one remains."""
         blocked = False
         for dependent in tuple(self._dependents[me.uid]):
             manifest = self._find(dependent)
@@ -144,7 +144,7 @@ def _owner(reference: Manifest, namespace: str) -> _Ref:
     kind = KINDS.get(reference["kind"])
     served = kind is not None and kind.api_version == reference["apiVersion"]
     place = namespace if kind is None or kind.namespaced else ""
-    # a kind that is not served keeps a name that none of ours has
+    # a kind that is not served keeps its own name, which matches no served kind
     return _Ref(reference["kind"] if served else f"?{reference['kind']}", place, reference["name"], reference["uid"])
 
 

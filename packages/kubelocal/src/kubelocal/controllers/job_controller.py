@@ -1,4 +1,4 @@
-"""The Job controller: carries out what ``job_sync`` decides when a Job, one of its pods or the time gives cause."""
+"""The Job controller: carries out ``job_sync``'s decisions when a Job or one of its pods changes, or a limit passes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAME = "job-controller"
 
 
 class JobController:
-    """Keeps Jobs going: looks at a Job whenever it or one of its pods changes, or a time has come.
+    """Reconciles a Job whenever it or one of its pods changes, or a timer expires.
 
     A Job whose ``managedBy`` names another controller is left alone; the field never changes.
     """

@@ -305,7 +305,7 @@ def _new_pod(job: Manifest, index: int | None) -> Manifest:
 
 
 def _number(pod: Manifest, name: str, index: int) -> None:
-    """Tell the pod its index: annotation, label, host name and JOB_COMPLETION_INDEX."""
+    """Set the pod's index: annotation, label, host name and JOB_COMPLETION_INDEX."""
     for place in ("annotations", "labels"):
         pod["metadata"].setdefault(place, {})[INDEX] = str(index)
     pod["spec"].setdefault("hostname", f"{name}-{index}")
@@ -388,7 +388,7 @@ def _ended_at(pod: Manifest) -> datetime:
         return _moment(since)
     meta = pod["metadata"]
     if deleted := meta.get("deletionTimestamp"):
-        # It names the end of the grace period, the asking for the deletion was that much earlier.
+        # deletionTimestamp is the end of the grace period; the deletion was requested that much earlier.
         return _moment(deleted) - timedelta(seconds=meta.get("deletionGracePeriodSeconds") or 0)
     return _moment(meta["creationTimestamp"])
 

@@ -1,4 +1,4 @@
-"""The namespace controller: what a new namespace gets, and how a deleted one goes.
+"""The namespace controller: creates the default objects of a new namespace and removes a deleted one.
 
 A namespace is born with the account ``default`` and the config map ``kube-root-ca.crt``. A deleted one is Terminating:
 its content is deleted as if each object were deleted by hand, and when the last one is gone so is the namespace.
@@ -55,11 +55,11 @@ class NamespaceController:
             task.add_done_callback(lambda _: self._ending.pop(metadata["uid"]))
 
     def furnish(self, namespace: str) -> None:
-        """Give a namespace what each has."""
+        """Create the objects that every namespace has."""
         data = {"ca.crt": self._root_ca}
         self._ensure("ServiceAccount", namespace, DEFAULT_ACCOUNT)
         self._ensure("ConfigMap", namespace, {"metadata": {"name": ROOT_CA}, "data": data})
-        with suppress(StatusError):  # a kept state has the certificate of the run before
+        with suppress(StatusError):  # a restored state has the certificate of the previous run
             self._registry.update("ConfigMap", namespace, ROOT_CA, lambda m: m.update(data=data))
 
     def _ensure(self, kind: str, namespace: str, manifest: Manifest) -> None:
@@ -73,7 +73,7 @@ class NamespaceController:
             self._ensure("ServiceAccount", metadata["namespace"], DEFAULT_ACCOUNT)
 
     async def _end(self, name: str, uid: str) -> None:
-        """Delete the content again and again, as it may have been on its way, until nothing is left."""
+        """Delete the content repeatedly until none is left, because objects may still arrive."""
         pause = _FIRST_LOOK
         while self._empty(name):
             await asyncio.sleep(pause)

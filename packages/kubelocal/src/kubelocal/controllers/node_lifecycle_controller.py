@@ -1,4 +1,4 @@
-"""The node lifecycle controller: what becomes of a node whose kubelet no longer reports, or says that it is not ready.
+"""The node lifecycle controller: handles nodes whose kubelet no longer reports, or reports that it is not ready.
 
 As ``pkg/controller/nodelifecycle``: after the grace period the node's condition Ready turns Unknown. A node whose Ready
 is Unknown or False gets the taints ``unreachable`` or ``not-ready``, by which the scheduler avoids it and the taint

@@ -53,7 +53,7 @@ class WorkloadPlan:
 
 
 def owned(owner: Manifest, metadata: Manifest) -> Manifest:
-    """Return the metadata of a new dependent, with the reference to who made it."""
+    """Return the metadata of a new dependent, with an owner reference."""
     name, uid = owner["metadata"]["name"], owner["metadata"]["uid"]
     reference = {"apiVersion": owner["apiVersion"], "kind": owner["kind"], "name": name, "uid": uid}
     return {**metadata, "ownerReferences": [{**reference, "controller": True, "blockOwnerDeletion": True}]}

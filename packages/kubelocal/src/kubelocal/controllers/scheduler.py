@@ -1,4 +1,4 @@
-"""The scheduler: binds pods to nodes, or says why not, and tries again when something changes.
+"""The scheduler: binds pods to nodes, or reports why it cannot, and retries when something changes.
 
 It keeps what each node has used as counters, and pods that wait in groups of equal asks: when room appears, one look
 per group decides whether any of its pods fits. Nodes are tried in turn, so that pods spread; there is no scoring. Pods
@@ -84,7 +84,7 @@ class Scheduler:
             self._retry()
 
     def take_pod(self, change: Change) -> None:
-        """Note a pod's change: bind it, count it or give its room back."""
+        """Handle a pod's change: bind it, count it, or release its capacity."""
         pod = change.object
         uid, spec = pod["metadata"]["uid"], pod["spec"]
         if change.type == "DELETED" or pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
@@ -132,7 +132,7 @@ class Scheduler:
                 del self._waiting[key]
 
     def _consider(self, pod: Manifest) -> None:
-        """Place a pod that is new or changed; our own word on it comes back here too and changes nothing."""
+        """Place a pod that is new or changed; our own updates arrive here too and change nothing."""
         if pod["spec"].get("schedulingGates"):
             self._say(pod, "SchedulingGated", GATED)
             return
@@ -176,7 +176,7 @@ class Scheduler:
 
     def _next_room(self, ask: PodRequest, uid: str) -> NodeCapacity | None:
         rooms = list(self._rooms.values())
-        # Room that others were preempted for is no room for a pod that is not more important than they.
+        # Capacity freed by preemption is reserved; only a pod of higher priority than the preemptor may use it.
         reserved = self._reserved(ask, uid) if self._nominated else {}
         for offset in range(len(rooms)):
             room = rooms[(self._turn + offset) % len(rooms)]
@@ -226,7 +226,7 @@ class Scheduler:
     def _end_victims(self, preemption: Preemption, uid: str) -> None:
         for victim in preemption.victims:
             self._bound[victim.uid] = replace(victim, terminating=True)
-            with suppress(StatusError):  # it has gone; its DELETED is on the way
+            with suppress(StatusError):  # already deleted; its DELETED event will follow
                 pod = self._registry.get("Pod", victim.namespace, victim.name)
                 message = f"Preempted by pod {uid} on node {preemption.node}"
                 self._registry.record(pod, "Preempted", message, component=NAME)

@@ -177,7 +177,7 @@ def is_suitable(ask: PodRequest, room: NodeCapacity) -> bool:
 
 
 def refusal(ask: PodRequest, room: NodeCapacity) -> FilterFailure | None:
-    """Say why a node does not take a pod, or None; the first filter that refuses speaks, as in Kubernetes."""
+    """Return why a node does not accept a pod, or None; the first filter that refuses counts, as in Kubernetes."""
     taint = _is_kept_off(room.taints, ask.tolerations) if room.taints else None
     if taint:
         cordoned = taint is UNSCHEDULABLE_TAINT
@@ -198,7 +198,7 @@ def _counted(words: Iterable[str]) -> str:
 
 
 def unschedulable(refusals: Collection[FilterFailure], preemption: str = "") -> str:
-    """Word why no node takes a pod. ``preemption``: why none is preempted now, "" where that would not help."""
+    """Return why no node accepts a pod. ``preemption``: why no pod is preempted now, "" where that would not help."""
     if not refusals:
         return "no nodes available to schedule pods"
     if preemption:

@@ -86,7 +86,7 @@ def _endpoint(service: Manifest, pod: Manifest) -> Manifest:
 
 
 def _port(port: Manifest, pods: Sequence[Manifest]) -> Manifest:
-    """Return a port as the pods have it; a name means what it means in the first of them that knows it."""
+    """Return a port as the pods have it; a name resolves by the first pod that declares it."""
     wanted = port.get("targetPort") or port["port"]
     number: Json = wanted
     if isinstance(wanted, str):

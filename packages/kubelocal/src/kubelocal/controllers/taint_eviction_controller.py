@@ -37,7 +37,7 @@ def tolerated_seconds(taints: Sequence[Json], tolerations: Sequence[Json]) -> fl
 
 @dataclass(frozen=True, slots=True)
 class _NodePod:
-    """What has to be known of a pod on a node; the whole objects of thousands of pods would take much memory."""
+    """The data kept for a pod on a node; the whole objects of thousands of pods would take much memory."""
 
     namespace: str
     name: str

@@ -26,7 +26,7 @@ _RETRY_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What a kind's controller is called, what it makes and how it decides, given the nodes too."""
+    """The controller of a kind: its name, the kind that it creates, and its decision function."""
 
     component: str
     makes: str

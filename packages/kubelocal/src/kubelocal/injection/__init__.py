@@ -19,7 +19,7 @@ __all__ = ["Injector", "injectors", "switch_on"]
 
 
 def injectors(settings: LocalSettings) -> list[Injector]:
-    """Return the injectors in the order in which they act. ``ConfigError``: the file of sidecars is wrong."""
+    """Return the injectors in the order in which they run. Raises ``SettingError`` for an invalid file of sidecars."""
     declared = load(settings.sidecars) if settings.sidecars else []
     istio = Istio(native=settings.native_sidecars, cut=settings.istio_long_names == "cut")
     native = settings.native_sidecars

@@ -1,4 +1,4 @@
-"""Those who end sidecars from outside the pod: GKE's CSI driver and Kuma's control plane, played.
+"""Emulates the programs that end sidecars from outside the pod: GKE's CSI driver and Kuma's control plane.
 
 Both act on pods that their webhook has injected, when all other regular containers have ended; with ``restartPolicy:
 OnFailure`` when all have ended with 0. The driver leaves a file in a volume of the sidecar, which looks for it every
@@ -28,7 +28,7 @@ _NAME = "external stopper"
 
 
 class PodAccess(Protocol):
-    """What the owners need of the kubelet."""
+    """The functions of the kubelet that the owners need."""
 
     async def dial(self, pod: Manifest, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect to a port of the pod."""
@@ -81,12 +81,14 @@ class ExternalStopper:
             group.create_task(self._end(uid, change.object))
 
     async def _end(self, uid: str, pod: Manifest) -> None:
-        """Act, again and again, for as long as it is an owner's turn."""
+        """Act repeatedly while an owner has to end its sidecar."""
         acts = {gcsfuse.SIDECAR: self._leave_file, kuma.SIDECAR: self._ask}
         try:
             with failures_logged(_NAME, pod), contextlib.suppress(StatusError):  # the pod has gone
                 while name := owned(pod):
-                    with contextlib.suppress(OSError, LookupError, TimeoutError):  # it does not listen yet, or has gone
+                    with contextlib.suppress(
+                        OSError, LookupError, TimeoutError
+                    ):  # it does not listen yet, or has exited
                         await acts[name](pod)
                     await asyncio.sleep(_AGAIN_S)
                     pod = self._registry.get("Pod", pod["metadata"]["namespace"], pod["metadata"]["name"])

@@ -1,4 +1,4 @@
-"""What every injector does: fill in a template, put the outcome into a pod; the pod handed in stays as it is."""
+"""The steps of every injector: render a template and merge the result into a copy of the pod."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def add(
     first: Iterable[Manifest] = (),
     last: Iterable[Manifest] = (),
 ) -> Manifest:
-    """Put things into a pod; labels, annotations, volumes and fields of containers that the user wrote stay."""
+    """Merge fields into a pod; labels, annotations, volumes and fields of containers that the user wrote stay."""
     metadata = dict(pod["metadata"])
     for field, added in (("labels", labels), ("annotations", annotations)):
         if added:

@@ -75,7 +75,7 @@ def _status(made: Manifest, native: bool) -> str:
 
 
 def is_wanted(pod: Manifest, namespace: Manifest) -> bool:
-    """Say whether the webhook is called for a pod, and then whether it acts."""
+    """Return whether the webhook is called for a pod and injects a sidecar."""
     labels, of_namespace, annotations = labels_of(pod), labels_of(namespace), annotations_of(pod)
     if pod["spec"].get("hostNetwork") or STATUS in annotations or namespace["metadata"]["name"] in SYSTEM:
         return False

@@ -48,7 +48,7 @@ def _said(pod: Manifest, namespace: Manifest) -> Callable[[str], str]:
 
 
 def is_wanted(pod: Manifest, namespace: Manifest) -> bool:
-    """Say whether a pod gets a proxy: asked for by it or its namespace, and none there."""
+    """Return whether a pod gets a proxy: it or its namespace requests one, and it has none."""
     spec = pod["spec"]
     names = {one["name"] for one in (*spec["containers"], *(spec.get("initContainers") or ()))}
     asked = _said(pod, namespace)("linkerd.io/inject") in ("enabled", "ingress")

@@ -68,7 +68,7 @@ def sidecar_images(folder: Path, *, ready_after: float) -> dict[str, LocalImage]
     folder.mkdir(parents=True, exist_ok=True)
     for command in {*CLIENTS, *(command for command, _ in PLAYED.values())}:
         script = folder / command
-        # Python handles INT from its start on, and would end with 130 where a real program does not hear it yet.
+        # Python handles INT from its start, and would exit with 130 where a real program still ignores it.
         deaf = "" if command in CLIENTS else "trap '' INT\n"
         script.write_text(f'#!/bin/sh\n{deaf}exec {shlex.join([python, "-I", "-S", str(program), command])} "$@"\n')
         script.chmod(0o755)

@@ -234,7 +234,7 @@ class Sidecar:
         try:
             connection, peer = listener.accept()
         except OSError:
-            return  # the client has gone before it was let in
+            return  # the client disconnected before it was accepted
         if endpoints is None:
             self.carried.add(connection)
             self.selector.register(connection, selectors.EVENT_READ, lambda: self.carry(connection))
@@ -245,7 +245,7 @@ class Sidecar:
             self.selector.register(connection, selectors.EVENT_READ, answer)
 
     def carry(self, connection: socket.socket) -> None:
-        """Take what a client of the proxy sends, and note its leaving."""
+        """Read a proxy client's data and record its disconnection."""
         if not _receive(connection):
             self.carried.discard(connection)
             self.drop(connection)
@@ -257,7 +257,7 @@ class Sidecar:
     def read(
         self, connection: socket.socket, received: bytearray, endpoints: list[ServedEndpoint], inside: bool
     ) -> None:
-        """Answer when a whole request head is there."""
+        """Respond when the whole request head has arrived."""
         received += (data := _receive(connection))
         if b"\r\n\r\n" in received or not data or len(received) > LIMIT:
             words = received.split(b"\r\n", 1)[0].decode("latin-1").split()
@@ -284,12 +284,12 @@ class Sidecar:
         return endpoint.code, endpoint.body
 
     def leave(self, code: int, wait: str, least: float = 0.0) -> None:
-        """End after a while; the first word counts."""
+        """Schedule the exit; the first request counts."""
         if self.end is None:
             self.end = (time.monotonic() + max(least, seconds(self.value(wait))), code)
 
     def terminate(self) -> None:
-        """TERM has come."""
+        """Handle TERM."""
         zero = self.options.get(self.program.term_zero) == "true"
         self.leave(0 if zero else self.program.term_code, self.program.term_wait)
 
@@ -309,7 +309,7 @@ class Sidecar:
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def look(self) -> None:
-        """Look for the exit file, if it is time."""
+        """Check for the exit file when a check is due."""
         if self.program.exit_file and time.monotonic() >= self.look_at:
             self.look_at = time.monotonic() + LOOK_S
             if os.path.exists(f"{self.options[self.program.exit_file]}/exit"):
@@ -326,7 +326,7 @@ def _receive(connection: socket.socket) -> bytes:
 def _send(connection: socket.socket, code: int, body: str) -> None:
     data = body.encode()
     head = f"HTTP/1.1 {code} {REASONS[code]}\r\nContent-Type: text/plain\r\nContent-Length: {len(data)}\r\n"
-    with suppress(OSError):  # a client that has gone: what it asked for is done all the same
+    with suppress(OSError):  # the client has disconnected; its request still takes effect
         connection.sendall(head.encode() + b"Connection: close\r\n\r\n" + (b"" if code == 204 else data))
 
 

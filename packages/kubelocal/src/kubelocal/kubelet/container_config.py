@@ -43,7 +43,7 @@ def write_hosts(pod: Manifest, folder: Path, place: PodAddress, services: Sequen
     aliases = pod["spec"].get("hostAliases") or ()
     lines += ["\t".join([alias["ip"], *(alias.get("hostnames") or ())]) for alias in aliases]
     text = "\n".join([*lines, *services]) + "\n"
-    # one write and then a cut, so that who reads meanwhile finds no empty file
+    # write, then truncate, so that a concurrent reader never sees an empty file
     with (folder / "hosts").open("r+b" if (folder / "hosts").exists() else "w+b") as file:
         file.write(text.encode())
         file.truncate()

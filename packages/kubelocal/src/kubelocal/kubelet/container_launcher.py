@@ -5,7 +5,7 @@ started, for each container, so that a start costs a few milliseconds. Three kin
 
 * the *forker*, one per kubelet: for each byte that arrives on FD, together with a socket, it forks a supervisor;
 * a *supervisor* per container: unshares namespaces, starts the container's process and the commands exec'ed beside it,
-  passes signals on, writes the log, weighs the memory, and reports each end;
+  forwards signals, writes the log, samples the memory, and reports each end;
 * the container's process itself, process 1 of its pid namespace.
 
 A supervisor speaks JSON lines over its socket. It gets ``start`` (once), ``signal``, ``exec``, ``tee`` and ``follow``;
@@ -60,7 +60,7 @@ Message = dict[str, Any]
 
 
 def unshare(spec: Message) -> None:
-    """Leave the machine's namespaces: of mounts, pids and the host name; as an ordinary user by a user namespace."""
+    """Unshare the mount, pid and UTS namespaces, as an ordinary user through a user namespace."""
     uid, gid = os.getuid(), os.getgid()
     flags = CLONE_NEWNS | CLONE_NEWUTS | (CLONE_NEWUSER if spec["mode"] == "user" else 0)
     flags |= 0 if "pid" in spec.get("fds", ()) else CLONE_NEWPID
@@ -77,7 +77,7 @@ def unshare(spec: Message) -> None:
 
 
 def go_to(spec: Message) -> None:
-    """Go to the directory that was asked for."""
+    """Change to the requested working directory."""
     cwd = spec["cwd"] or "/"
     os.makedirs(cwd, exist_ok=True)
     os.chdir(cwd)
@@ -100,7 +100,7 @@ def redirect(fds: list[int], *, tty: bool) -> None:
 
 
 def run(spec: Message, fds: list[int], failed: int, container: int | None = None) -> None:
-    """Become the command; never return. What goes wrong is written to ``failed``."""
+    """Exec the command; never return. Errors are written to ``failed``."""
     try:
         redirect(fds, tty=spec.get("tty", False))
         os.umask(0o022)
@@ -138,7 +138,7 @@ def execute(argv: list[str], env: dict[str, str]) -> None:
 
 
 class Log:
-    """Writes what a container says: one record ``TIME STREAM F|P TEXT`` per line; P marks a line without an end.
+    """Writes a container's output: one record ``TIME STREAM F|P TEXT`` per line; P marks a line without an end.
 
     A container runtime has a writer per stream, which stamps a line and then writes it. The two do not wait for each
     other, so that neighbouring lines of different streams may be out of the order of their stamps. ``write`` does the
@@ -150,7 +150,7 @@ class Log:
         self.pending: dict[str, bytes] = {}
 
     def take(self, stream: str, chunk: bytes) -> list[bytes]:
-        """Return the lines that are whole with this chunk, as tag and text; keep the rest."""
+        """Return the lines that this chunk completes, as tag and text; buffer the rest."""
         *lines, rest = (self.pending.get(stream, b"") + chunk).split(b"\n")
         records = [b"F " + line for line in lines]
         if len(rest) >= LONGEST:
@@ -160,7 +160,7 @@ class Log:
         return records
 
     def end(self, stream: str) -> None:
-        """Write what came after the last line's end."""
+        """Write the last, unfinished line."""
         if rest := self.pending.pop(stream, b""):
             self.write({stream: [b"P " + rest]})
 
@@ -169,7 +169,7 @@ class Log:
         lines: list[bytes] = []
         for heads in zip_longest(*(self._stamped(stream, records) for stream, records in said.items())):
             pair = [line for line in heads if line is not None]
-            lines += reversed(pair) if time.time_ns() >> 10 & 1 else pair  # as if by chance: either may come first
+            lines += reversed(pair) if time.time_ns() >> 10 & 1 else pair  # in random order, as with a real runtime
         data = memoryview(b"".join(lines))
         with contextlib.suppress(OSError):  # a full disk costs log lines, not the container
             while data:
@@ -180,7 +180,7 @@ class Log:
         second, text = 0, ""
         for record in records:
             now = time.time_ns()
-            if now // 10**9 != second:  # rarely: to write a date takes longer than all the rest
+            if now // 10**9 != second:  # once a second, because formatting a date is the slowest step
                 second = now // 10**9
                 text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
             yield f"{text}.{now % 10**9:09}Z {stream} ".encode() + record + b"\n"
@@ -244,7 +244,7 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
     def serve(self) -> None:
-        """Work until the container has ended or the kubelet is gone."""
+        """Supervise until the container has ended or the kubelet has exited."""
         with contextlib.suppress(ConnectionError):
             while self.turn():
                 pass
@@ -286,11 +286,11 @@ class Supervisor:
         return [fd for fd in ready if fd in readable]
 
     def send(self, message: Message) -> None:
-        """Tell the kubelet."""
+        """Send a message to the kubelet."""
         self.control.sendall(json.dumps(message).encode() + b"\n")
 
     def receive(self) -> bool:
-        """Read what the kubelet wants and do it; False when it is gone."""
+        """Read and carry out the kubelet's messages; False when it has disconnected."""
         data, fds, _, _ = socket.recv_fds(self.control, 1 << 16, 8)
         for fd in fds:
             os.set_inheritable(fd, False)  # a command that held a listener's pipe would keep the listener from its end
@@ -347,13 +347,13 @@ class Supervisor:
                     (os.killpg if number else os.kill)(pid, message["number"])
 
     def do_tee(self, _: Message, fds: dict[str, int]) -> None:
-        """Copy what the container writes from now on to these pipes as well."""
+        """Also copy the container's output from now on to these pipes."""
         for stream, fd in fds.items():
             os.set_blocking(fd, False)
             self.tees[fd] = Listener(stream)
 
     def do_follow(self, message: Message, _: dict[str, int]) -> None:
-        """Say, or no longer say, when the log has grown; and once now, for what came before we were asked."""
+        """Start or stop reporting growth of the log; report once now for lines written before the request."""
         self.following = message["on"]
         if self.following:
             self.send({"logged": True})
@@ -384,7 +384,7 @@ class Supervisor:
             self.send({"id": number, "started": pid})
 
     def fail(self, number: int, why: Message) -> None:
-        """Tell that a start failed; without its container a supervisor has nothing left to do."""
+        """Report that a start failed; without its container a supervisor exits."""
         self.ended = self.ended or number == 0
         self.send({"id": number, "failed": why})
 
@@ -421,7 +421,7 @@ class Supervisor:
             self._wait(set(), WEIGH_S)
 
     def pump(self, fds: list[int]) -> None:
-        """Take over what the container wrote to these."""
+        """Read the container's output from these descriptors."""
         said: dict[str, list[bytes]] = {}
         ended = []
         for fd in fds:
@@ -490,7 +490,7 @@ class Supervisor:
 def hears(pid: int, number: int) -> bool:
     """Whether a signal reaches a process as it would reach process 1 of a pid namespace: only with a handler for it.
 
-    Without namespaces the container's process is not process 1, and would end on a TERM to which it is deaf elsewhere.
+    Without namespaces the container's process is not process 1, and would end on a TERM that it ignores elsewhere.
     """
     if number in (signal.SIGKILL, signal.SIGSTOP):
         return True
@@ -509,7 +509,7 @@ def bury() -> None:
 
 
 def exit_code(status: int) -> int:
-    """A shell's way to say how a process ended: its code, or 128 + the signal."""
+    """Return the exit status as a shell reports it: the code, or 128 + the signal."""
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
@@ -552,7 +552,7 @@ def _pss(pid: int) -> int:
 
 def fork_for_ever(requests: socket.socket) -> None:
     """Fork a supervisor for each socket that arrives; end when the kubelet is gone."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries them
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the supervisors
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the kubelet's to answer
     while True:
         data, fds, _, _ = socket.recv_fds(requests, 1, 1)
@@ -562,7 +562,7 @@ def fork_for_ever(requests: socket.socket) -> None:
             requests.close()
             try:
                 Supervisor(socket.socket(fileno=fds[0])).serve()
-            except Exception:  # the kubelet sees a container that is gone; why is for its standard error
+            except Exception:  # the kubelet sees that the container has exited; the traceback goes to standard error
                 sys.excepthook(*sys.exc_info())
             finally:
                 os._exit(0)

@@ -42,7 +42,7 @@ class StartError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a container ended: its code (128 + signal) and whether it was for want of memory."""
+    """How a container ended: its code (128 + signal) and whether it ran out of memory."""
 
     code: int
     oom: bool = False
@@ -62,7 +62,7 @@ class Forker:
             with theirs:
                 try:
                     self._ask(theirs)
-                except OSError:  # somebody killed it
+                except OSError:  # the forker was killed
                     self.close()
                     # Once more with a new forker: it holds no state, and the kernel may have killed it for want of
                     # memory.
@@ -91,7 +91,7 @@ class Forker:
             try:
                 # The forker ends when its socket closes. This blocks the loop, at the end of the kubelet only.
                 self._process.wait(WAIT_S)
-            except subprocess.TimeoutExpired:  # a container that even KILL does not end, on a broken disk for one
+            except subprocess.TimeoutExpired:  # a container that even KILL does not end, for example on a broken disk
                 self._process.kill()
                 self._process.wait()
         self._requests = self._process = None
@@ -121,7 +121,9 @@ class ContainerProcess:
 
     async def start(self, spec: dict[str, Any], *, stdin: bool = False, network: int | None = None) -> int:
         """Start the process that the launcher's ``start`` describes; return its pid. ``StartError``: that failed."""
-        self._socket = self._forker.connect()  # here, for one that is never started is closed by nobody
+        self._socket = (
+            self._forker.connect()
+        )  # connected here, because nothing closes a container that was never started
         fds: dict[str, int] = {} if network is None else {"network": network}
         given: list[int] = []
         if spec.get("tty"):
@@ -186,11 +188,11 @@ class ContainerProcess:
         self._post({"do": "signal", "id": command, "number": number})
 
     async def tee(self, fds: dict[str, int]) -> None:
-        """Have what the container writes from now on (``stdout``, ``stderr``) copied to pipes as well."""
+        """Also copy the container's output from now on (``stdout``, ``stderr``) to pipes."""
         await self._send({"do": "tee"}, fds)
 
     def open_stdin(self) -> int | None:
-        """Return a descriptor of one's own that writes to the container's standard input, or None if it has none."""
+        """Return a new descriptor that writes to the container's standard input, or None if it has none."""
         source = self.terminal if self.terminal is not None else self._stdin
         return None if source is None else os.dup(source)
 
@@ -260,7 +262,7 @@ class ContainerProcess:
             listener()
 
     def _gone(self) -> None:
-        """Answer all that waits: the supervisor was killed, or has done its work, and will not answer."""
+        """Resolve all pending waits: the supervisor has exited and will not respond."""
         lost = {"failed": {"message": "container not found", "errno": 3}, "exited": 137}
         for future in [*self._answers.values(), *self._exits.values()]:
             if not future.done():

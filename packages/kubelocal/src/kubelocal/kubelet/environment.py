@@ -89,7 +89,8 @@ def environment(
 def service_variables(services: Iterable[Manifest]) -> dict[str, str]:
     """Return the variables that lead to Services which have an address (``pkg/kubelet/envvars``).
 
-    A Service called ``flower`` gives FLOWER_PORT=tcp://10.0.0.7:5555, which has surprised many a program.
+    A Service called ``flower`` gives FLOWER_PORT=tcp://10.0.0.7:5555, which has broken programs that read such a
+    variable.
     """
     found: dict[str, str] = {}
     for service in services:

@@ -46,7 +46,7 @@ class Streams:
                 set_size(terminal, columns, rows)
 
     def close(self) -> None:
-        """End an exec'ed command; let an attached process be."""
+        """Kill an exec'ed command; leave an attached process running."""
         if self.command is not None:
             self.command.kill()
         for transport in self.transports:
@@ -57,7 +57,7 @@ class Streams:
 
 
 class _Reading(asyncio.StreamReaderProtocol):
-    """Takes the error by which a terminal says that its last user is gone for the end that it is."""
+    """Treats the error of a terminal whose last user has closed it as the end of file."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(None if isinstance(exc, OSError) else exc)
@@ -145,7 +145,7 @@ async def _type(run: ContainerRun, streams: Streams, *, stdin: bool) -> None:
 
 
 class _Pipe:
-    """What a loop wants of a pipe.
+    """The file object that an event loop expects for a pipe.
 
     uvloop closes the descriptor itself and calls ``close`` after that: a file would then close whatever another thread
     has opened under the same number in between.
@@ -232,11 +232,11 @@ class _Typing(asyncio.WriteTransport):
         return self._closed
 
     def can_write_eof(self) -> bool:
-        """Say no: a terminal ends by the character that its user types."""
+        """Return False: the user ends a terminal's input by typing a character."""
         return False
 
     def close(self) -> None:
-        """Let go of the terminal."""
+        """Close the terminal."""
         if not self._closed:
             self._closed = True
             asyncio.get_running_loop().remove_writer(self._fd)

@@ -27,7 +27,7 @@ _NAME = re.compile(
 class ImageProblem:
     """Why an image cannot be used: the reason and message of the waiting container, and the event to write.
 
-    ``again``: whether trying again is called a back-off (``ImagePullBackOff``), as after a failed pull.
+    ``again``: whether a retry is reported as ``ImagePullBackOff``, as after a failed pull.
     """
 
     reason: str

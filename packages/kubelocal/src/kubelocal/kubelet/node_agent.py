@@ -138,7 +138,7 @@ class Kubelet:
             self._admitted.pop(uid, None)
 
     async def _watch_objects(self, kind: str) -> None:
-        """Have pods that wait for a Secret or ConfigMap look again."""
+        """Wake the pods that wait for a Secret or ConfigMap."""
         with contextlib.closing(self.context.registry.watch(kind)) as changes:
             async for change in changes:
                 metadata = change.object["metadata"]
@@ -164,16 +164,16 @@ class Kubelet:
         return self.context.settings.node_name
 
     def lose(self, *, dead: bool = True) -> None:
-        """Lose the node: it no longer reports nor obeys. ``dead``: its processes have ended, as after a power cut.
+        """Lose the node: it neither reports nor acts on changes. ``dead``: its processes have ended.
 
-        Otherwise they go on, as on a node that the network cuts off.
+        ``dead`` is a power cut. Otherwise the processes continue, as on a node that the network cuts off.
         """
         self._found.clear()
         for worker in self._workers.values():
             worker.lose(dead=dead)
 
     def find(self) -> None:
-        """Have the node back: it reports and obeys again, and takes pods after a shutdown."""
+        """Recover the node: it reports and acts on changes again, and accepts pods after a shutdown."""
         self._shutting_down = False
         set_ready(self.context.registry, self.name, "True", "KubeletReady", "kubelet is posting ready status")
         for worker in self._workers.values():

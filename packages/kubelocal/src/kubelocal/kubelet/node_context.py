@@ -122,7 +122,7 @@ class NodeContext:
         self._stack.close()
 
     async def _best_mode(self) -> str:
-        """Try for real: a container that runs ``true``."""
+        """Return the best mode in which a container that runs ``true`` starts."""
         if self.settings.sandbox == "none" or sys.platform != "linux":
             return "none"
         why = ""
@@ -141,7 +141,7 @@ class NodeContext:
         return "none"
 
     async def _powers(self) -> Powers:
-        """Try for real too: a container that runs as somebody else."""
+        """Return the settings that apply here, tested by a container that runs as another user."""
         mounts, own = self.mode != "none", (os.geteuid(), os.getegid(), frozenset(os.getgroups()))
         alone = "" if mounts else "containers get no namespaces here"
         if self.mode == "user":
@@ -171,7 +171,7 @@ class NodeContext:
             await container.close()
 
     def open_way(self, folder: Path) -> None:
-        """Let other users pass to a folder of ours, without seeing what else is there: where nothing can be mounted."""
+        """Let other users reach a folder of ours without listing its parents, for systems without mounts."""
         for place in (folder, *folder.parents):
             place.chmod(0o711)
             if place == self.folder:

@@ -210,7 +210,7 @@ def _init_passes(pod: Manifest, container: Manifest, sight: ContainerRecord, dra
 
 
 def _keep(pod: Manifest, container: Manifest, sight: ContainerRecord, draft: _DraftActions) -> bool:
-    """Whether a regular container goes on as it is; else say what becomes of it."""
+    """Return whether a regular container keeps running unchanged; else add its action to the draft."""
     name = container["name"]
     if sight.state != "running":
         if sight.state == "none" or is_restarted(pod, container, _code(sight)):

@@ -64,7 +64,7 @@ class Network(Protocol):
         ...
 
     def leave(self, place: PodAddress) -> None:
-        """Give a place back, when no process is left in it."""
+        """Release a pod's address and namespace once no process uses them."""
         ...
 
     async def dial(self, place: PodAddress, port: int) -> Connection:
@@ -132,7 +132,7 @@ class BridgedNetwork:
             raise
 
     def _try(self) -> None:
-        """See whether a pod reaches this machine: a firewall may stand between."""
+        """Check whether a pod can reach this machine; a firewall may prevent it."""
         place = self._join(next(self._free))
         try:
             with socket.create_server((self.host_address, 0)) as server:
@@ -174,7 +174,7 @@ class BridgedNetwork:
         netlink.add_route(self.host_address)
 
     def leave(self, place: PodAddress) -> None:
-        """Let go of the namespace; the kernel takes it and its interface away."""
+        """Release the namespace; the kernel removes it and its interface."""
         if place.namespace is not None:
             os.close(place.namespace)
             # At the end of the list, behind all that were free before.
@@ -202,7 +202,8 @@ def open_network(settings: LocalSettings) -> Network:
             return BridgedNetwork()
         except (OSError, AttributeError) as problem:
             _log.warning(
-                "pods share this machine's network (%s): each has a loopback address of its own, and ports may clash",
+                "pods share this machine's network (%s): each has a loopback address of its own, and ports may"
+                " conflict",
                 problem,
             )
     return SharedNetwork(settings.host)
@@ -230,7 +231,7 @@ def _inside(namespace: int | None, doing: Callable[[], Result]) -> Result:
 
 
 def _in_thread(doing: Callable[[], Result]) -> Result:
-    """Do something in a thread that ends with it, as it may have left the machine's namespace."""
+    """Run a function in a new thread that ends with it, because the function may change the thread's namespace."""
     results: list[Result] = []
     problems: list[OSError] = []
 

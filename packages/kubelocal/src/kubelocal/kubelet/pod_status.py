@@ -23,7 +23,7 @@ POD_MESSAGE_BYTES = 12288
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """What is known of the pod beside its containers; times in seconds since 1970.
+    """The pod-level state in addition to the containers; times in seconds since 1970.
 
     ``over``: every container has ended and none will start again. ``phase``, ``reason``, ``message``: set when
     something other than the containers decides, such as a deadline.

@@ -207,7 +207,7 @@ class PodVolumes:
         found = []
         for number, mount in enumerate(container.get("volumeMounts") or ()):
             name = mount["name"]
-            if name not in self._places:  # of an ephemeral container that came later
+            if name not in self._places:  # of an ephemeral container added later
                 self._places[name] = self._set_up(pod, volumes[name])
             content = any(kind in volumes[name] for kind in CONTENT)
             below = _below(mount, container, environment)

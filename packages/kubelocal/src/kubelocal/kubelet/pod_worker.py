@@ -138,7 +138,7 @@ class PodWorker:
         self._changed.set()
 
     def gone(self, pod: Manifest) -> None:
-        """The pod is no longer in the API: end what runs, soon."""
+        """Handle the pod's removal from the API: end its containers soon."""
         self._reporter.pod, self.removed = pod, True
         self.end(Ending(grace=0))
         self._hurry(0)
@@ -207,14 +207,14 @@ class PodWorker:
         return self.folder / "containers" / container / str(number) / "log", run
 
     def nudge(self) -> None:
-        """A Secret or ConfigMap has changed: try again what waits for one."""
+        """Handle a changed Secret or ConfigMap: retry the containers that wait for one."""
         for sight in self._seen.values():
             if sight.waiting and sight.waiting.reason == "CreateContainerConfigError":
                 sight.not_before = 0
         self._changed.set()
 
     def names_changed(self) -> None:
-        """Services have come, gone or moved."""
+        """Handle added, removed or changed Services."""
         if self._sandbox and self.place is not None:
             write_hosts(self.pod, self.folder, self.place, self._services())
 
@@ -235,7 +235,7 @@ class PodWorker:
     # its life
 
     async def run(self) -> None:
-        """Live the pod's life: until it is gone from the API, and nothing of it is left."""
+        """Run the pod until it is removed from the API and all its resources are released."""
         try:
             async with asyncio.TaskGroup() as self._group:
                 await self._live()
@@ -412,7 +412,7 @@ class PodWorker:
         return again
 
     def _back_off(self, name: str, sight: ContainerRecord) -> None:
-        """Say that a container waits for its next start."""
+        """Report that a container waits for its next start."""
         if sight.waiting and sight.waiting.reason != "ErrImagePull":
             return
         if sight.waiting:
@@ -555,7 +555,7 @@ class PodWorker:
         sight.state, sight.ended, sight.ready, sight.starting = "ended", ended, False, False
         if ended.started_at and ended.finished_at - ended.started_at > 2 * LONGEST_BACKOFF:
             self._delays.pop(name, None)
-        # the first restart comes at once, the second after the first delay, then twice as late each time
+        # the first restart is immediate, the second follows the first delay, which then doubles each time
         delay = self._delays.get(name)
         if delay is not None and name not in self._wanted:
             sight.not_before = ended.finished_at + delay

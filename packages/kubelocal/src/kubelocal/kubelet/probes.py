@@ -63,7 +63,7 @@ async def perform(action: Manifest, target: ProbeTarget) -> str:
     elif "sleep" in action:
         await asyncio.sleep(action["sleep"]["seconds"])
     elif "grpc" in action:
-        # It fails rather than succeeds, so that nobody takes a pod for ready that no probe has asked.
+        # Fail rather than succeed, so that no pod counts as ready without having been probed.
         raise ProbeFailed("kubelocal does not support gRPC probes; use exec, httpGet or tcpSocket")
     else:
         raise ProbeFailed("the action has no handler")

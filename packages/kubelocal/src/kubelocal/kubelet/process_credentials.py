@@ -60,7 +60,7 @@ def _bound(kept: set[int]) -> None:
     for number in range(CAPABILITIES):
         known = _libc.prctl(PR_CAPBSET_READ, number, 0, 0, 0) == 1
         if known and number not in kept and _libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0) < 0:
-            return  # without CAP_SETPCAP: we are no root, and have nothing that an exec could give
+            return  # without CAP_SETPCAP the process is not root and has no capabilities that an exec could grant
 
 
 def _give_stdio(uid: int) -> None:

@@ -84,7 +84,7 @@ class ServiceProxy:
         update("Service", metadata["namespace"], metadata["name"], lambda found: found["spec"].update(given))
 
     async def _relay(self, namespace: str, name: str) -> None:
-        """Have the relays of one Service lead to where it now leads."""
+        """Update the relays of one Service to its current endpoints."""
         try:
             service: Manifest | None = self._registry.get("Service", namespace, name)
         except StatusError:

@@ -25,7 +25,7 @@ class StatusReporter:
         self._registry = registry
 
     def take(self, pod: Manifest) -> bool:
-        """Take in a version of the pod; False for one that has been written past meanwhile."""
+        """Store a version of the pod; return False for one that a later write has superseded."""
         if int(pod["metadata"]["resourceVersion"]) < int(self.pod["metadata"]["resourceVersion"]):
             return False
         self.pod = pod
@@ -74,7 +74,7 @@ class StatusReporter:
                     self._registry.update("PersistentVolumeClaim", namespace, name, change, subresource="status")
 
     def remove(self) -> None:
-        """Take the pod out of the API: the last word on it."""
+        """Remove the pod from the API, as the kubelet's last step."""
         metadata = self.pod["metadata"]
         with contextlib.suppress(StatusError):
             self._registry.remove("Pod", metadata["namespace"], metadata["name"], uid=metadata["uid"])
@@ -111,21 +111,21 @@ class StatusReporter:
             self.event("Pulled", text, name)
 
     def refused(self, spec: Manifest, problem: ImageProblem) -> None:
-        """Say why a container's image cannot be used."""
+        """Report why a container's image cannot be used."""
         if problem.again:
             self.pulling(spec)
         self.warn(problem.event, problem.event_message, spec["name"])
         self.warn("Failed", f"Error: {problem.reason}", spec["name"])
 
     def pull_backs_off(self, spec: Manifest, why: str) -> Waiting:
-        """Say that a pull is to be tried again later; return how the container waits."""
+        """Report a pull's back-off; return the container's waiting state."""
         text = f'Back-off pulling image "{spec["image"]}"'
         self.event("BackOff", text, spec["name"])
         self.warn("Failed", "Error: ImagePullBackOff", spec["name"])
         return Waiting("ImagePullBackOff", f"{text}: ErrImagePull: {why}")
 
     def restart_backs_off(self, name: str, delay: float) -> Waiting:
-        """Say that a container is to be started again later; return how it waits."""
+        """Report a container's restart back-off; return its waiting state."""
         metadata = self.pod["metadata"]
         where = f"{metadata['name']}_{metadata['namespace']}({metadata['uid']})"
         self.warn("BackOff", f"Back-off restarting failed container {name} in pod {where}", name)

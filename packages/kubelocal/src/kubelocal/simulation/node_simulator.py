@@ -120,7 +120,7 @@ class Simulator:
     # nodes that fail
 
     def lose(self, node: str) -> None:
-        """Stop playing a node: it no longer reports nor obeys."""
+        """Stop simulating a node: it neither reports nor acts on changes."""
         self._lost.add(node)
         for pod in self._pods(node):
             self._due.pop(pod["metadata"]["uid"], None)
@@ -202,7 +202,7 @@ class Simulator:
             await asyncio.sleep(0)
 
     def _play(self, due: Due) -> None:
-        """Let a stage happen, unless the object has meanwhile gone or turned elsewhere."""
+        """Apply a stage, unless the object has been deleted or changed in the meantime."""
         kind = due.stage.kind
         try:
             if due.stage.remove:
@@ -228,5 +228,5 @@ class Simulator:
 
 
 def _address(number: int) -> str:
-    """Return an address of 10.0.0.0/8: nobody is there, but pods look as they do elsewhere."""
+    """Return an unused address of 10.0.0.0/8, so that simulated pods have an IP like real ones."""
     return f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"

@@ -92,7 +92,9 @@ def _check(entry: Json, where: str) -> None:
     if entry.get("kind") not in ("Pod", "Node") or not entry.get("name"):
         raise SettingError(f"{where}: a name and the kind Pod or Node are needed")
     if not entry.keys() & {"status", "remove", "event"}:
-        raise SettingError(f"{where}: status, event or remove is needed, or the stage would come again for ever")
+        raise SettingError(
+            f"{where}: status, event or remove is required, because the stage would otherwise repeat forever"
+        )
 
 
 def scope_of(thing: Manifest, settings: Mapping[str, Any], *, now: str = "", address: str = "") -> dict[str, Any]:
@@ -122,7 +124,7 @@ def next_stage(stages: Sequence[Stage], kind: str, scope: Mapping[str, Any]) -> 
 
 
 def delay_of(stage: Stage, scope: Mapping[str, Any], random: Callable[[], float]) -> float | None:
-    """Return the seconds until a stage comes, or None for never; ``random`` gives numbers from 0 to 1.
+    """Return the seconds until a stage applies, or None for never; ``random`` gives numbers from 0 to 1.
 
     ``ValueError``: the annotation or setting is not a number of seconds.
     """
