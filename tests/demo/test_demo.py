@@ -99,7 +99,7 @@ def test_stock_stands_still_and_the_output_says_why(tmp_path):
     output, _ = demo.communicate(timeout=scaled(280))
     print(output)
     assert demo.returncode == 1
-    assert "It stands still" in output
+    assert "The run has stalled" in output
     assert re.search(r"leaked pods +4\b", output)
     assert left_behind(tmp_path) == []
 
@@ -139,7 +139,7 @@ async def test_a_kept_demo_serves_a_healthy_ui_at_localhost_until_it_is_ended(tm
     demo = await asyncio.to_thread(start, tmp_path, "--keep")
     assert demo.stdout is not None
     lines = []
-    while "Ctrl-C ends it all" not in (line := await asyncio.to_thread(demo.stdout.readline)):
+    while "Press Ctrl-C to stop everything" not in (line := await asyncio.to_thread(demo.stdout.readline)):
         assert line, lines
         lines.append(line.strip())
     check_summary("\n".join(lines))

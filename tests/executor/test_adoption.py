@@ -144,7 +144,7 @@ def test_a_task_without_a_trace_of_a_pod_is_rescheduled_without_using_a_retry(af
     query = "select state, queued_by_job_id, external_executor_id from task_instance where id != ?"
     assert after.rows(query, after.ids[key]) == [(None, None, None)]
     (text,) = [extra for event, extra, _ in after.event_log() if event == "pod lost"]
-    assert "no trace of its pod" in text
+    assert "no pod of the task exists" in text
 
 
 def test_a_task_that_has_ended_and_has_no_pod_frees_its_slot_without_an_event(after: Any) -> None:

@@ -158,7 +158,7 @@ SENTENCES: list[tuple[dict, str]] = [
         "sidecar proxy fails again and again with exit code 7 (back-off 40s), so base is not started; read its log: "
         "kubectl logs p -c proxy --previous",
     ),
-    (make_pod("Failed", {"base": ended(137, "ContainerStatusUnknown")}), "node-1 lost sight of base's container"),
+    (make_pod("Failed", {"base": ended(137, "ContainerStatusUnknown")}), "node-1 lost track of base's container"),
     (make_pod("Failed"), "pod p failed: Failed; Kubernetes reports nothing about base"),
 ]
 

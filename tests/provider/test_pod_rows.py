@@ -102,7 +102,7 @@ def test_one_row_that_is_refused_holds_up_no_other(session: Session, caplog: pyt
         history.put(replace(pod, last_state=LastPodState(declared={"image": object()})) if name == "b" else pod)
     history.close(60)
     assert {record.pod for record in read_pods([TI_ID])} == {"a", "c"}
-    assert "is left out of the metadata database" in caplog.text
+    assert "is not stored, because the metadata database refuses it" in caplog.text
 
 
 def test_rows_older_than_the_days_are_removed_and_zero_keeps_them(session: Session) -> None:

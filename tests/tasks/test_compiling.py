@@ -471,7 +471,7 @@ def test_arguments_that_python_or_crosswind_cannot_pass_are_problems(folder: Any
 def test_a_class_below_a_keyword_is_a_problem(folder: Any) -> None:
     folder.write(YAML, "run:\n  operator: some.import.Operator\n  arguments: {}\n")
     folder.task("one")
-    assert "has a keyword of Python in it" in folder.problems()[0]
+    assert "contains a Python keyword" in folder.problems()[0]
 
 
 def test_a_task_of_another_schedule_gets_a_dag_of_that_schedule(folder: Any) -> None:

@@ -222,8 +222,8 @@ def test_merge_waits_for_kubectls_lock_and_keeps_backups_of_others(kubelocal: Sh
 
 @pytest.mark.parametrize("name", ["", "Upper", "a/b", "../x", "a" * 41, "-a"])
 def test_a_name_that_is_none_is_refused(kubelocal: Shell, name: str) -> None:
-    assert "is no name for a cluster" in kubelocal("up", "--name", name, code=2).stderr
-    assert "is no name for a cluster" in kubelocal("up", "--detach", "--name", name, code=2).stderr
+    assert "is not a valid cluster name" in kubelocal("up", "--name", name, code=2).stderr
+    assert "is not a valid cluster name" in kubelocal("up", "--detach", "--name", name, code=2).stderr
 
 
 def test_a_cluster_that_does_not_run_is_said_with_those_that_do(kubelocal: Shell) -> None:

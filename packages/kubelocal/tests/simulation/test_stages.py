@@ -178,7 +178,7 @@ def test_a_delay_that_is_no_number_is_refused(text: str) -> None:
         ([], "write a mapping with the list `stages`"),
         ({"stages": [1]}, r"stages\[0\]: a mapping is required, not 1"),
         ({"stages": [{"name": "a", "kind": "Job", "remove": True}]}, "a name and the kind Pod or Node are needed"),
-        ({"stages": [{"name": "a", "kind": "Pod"}]}, "status, event or remove is needed"),
+        ({"stages": [{"name": "a", "kind": "Pod"}]}, "status, event or remove is required"),
         ({"stages": [{"name": 3}]}, r"stages\[0\]\.name: 3 is not a str"),
         ({"stages": [{"next": {}}]}, "unknown field 'next'; there are name, kind, when"),
         (
