@@ -113,6 +113,9 @@ def visit(browser: Browser, server: PagesServer, tokens: dict[str, str]) -> Iter
         context.set_default_timeout(scaled(15) * 1000)
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
+        # Airflow's UI shows its page 404 where a plug-in's script does not load; the test's output names the cause.
+        page.on("requestfailed", lambda request: print(request.url, request.failure))
+        page.on("console", lambda message: print(message.text) if message.type == "error" else None)
         contexts.append(context)
         page.goto(server.url + path)
         return page
