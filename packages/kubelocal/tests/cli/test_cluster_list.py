@@ -166,7 +166,7 @@ def test_contexts_of_a_cluster_go_when_it_ends_by_itself_or_is_started_anew_afte
     while kubelocal.names() != {"one": "Died"}:
         pass
     assert kubelocal.contexts() == ["work", "crosswind-one"] * 3
-    assert "had died" in kubelocal("stop", "one").stdout
+    assert "had already died" in kubelocal("stop", "one").stdout
     assert kubelocal.contexts() == ["work"] * 3
     facts = kubelocal.up("one")
     kubelocal("kubeconfig", "one", "--merge")
