@@ -155,7 +155,7 @@ def _lost(size: ScenarioSize) -> list[Row]:
 def _maintenance(size: ScenarioSize) -> list[Row]:
     """Answer some creations as a load balancer's maintenance page does; a short run believes two seconds."""
     page = ProxyRefusal(503, "closed for maintenance", retry_after=3600)
-    with believed(size.of(retry.LONGEST_RETRY_AFTER, 2.0)), drive(size.of(200, 20)) as tasks:
+    with believed(size.of(retry.MAX_RETRY_AFTER_S, 2.0)), drive(size.of(200, 20)) as tasks:
         begun = time.monotonic()
         tasks.proxy.fault = creations(page, size.of(40, 4), times=3)
         tasks.live()
@@ -166,11 +166,11 @@ def _maintenance(size: ScenarioSize) -> list[Row]:
 @contextlib.contextmanager
 def believed(seconds: float) -> Iterator[None]:
     """Believe a Retry-After up to so many seconds."""
-    before, retry.LONGEST_RETRY_AFTER = retry.LONGEST_RETRY_AFTER, seconds
+    before, retry.MAX_RETRY_AFTER_S = retry.MAX_RETRY_AFTER_S, seconds
     try:
         yield
     finally:
-        retry.LONGEST_RETRY_AFTER = before
+        retry.MAX_RETRY_AFTER_S = before
 
 
 SCENARIOS = (

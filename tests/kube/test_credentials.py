@@ -68,8 +68,8 @@ def put_service_account(patch: pytest.MonkeyPatch, token: Path, authority: Path)
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kube_credentials, "_LOOK_PAUSE", 0.0)
-    monkeypatch.setattr(kube_credentials, "_RENEWAL_PAUSE", 0.0)
+    monkeypatch.setattr(kube_credentials, "_CHECK_INTERVAL_S", 0.0)
+    monkeypatch.setattr(kube_credentials, "_RENEWAL_PAUSE_S", 0.0)
 
 
 async def test_a_token_and_the_server_come_from_the_kubeconfig(tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ async def test_a_look_at_the_address_that_hangs_holds_requests_up_once_and_takes
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(kube_credentials, "_LOOK_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(kube_credentials, "_LOOK_PAUSE", 0.0)
+    monkeypatch.setattr(kube_credentials, "_CHECK_INTERVAL_S", 0.0)
     looks, answers = [], asyncio.Event()
     login = Login("http://x", "test", "t0")
 

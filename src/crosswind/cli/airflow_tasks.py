@@ -27,7 +27,7 @@ __all__ = ["AirflowServer", "AirflowTasks", "airflow_options", "choose_airflow"]
 
 _TIMEOUT_S = 10.0
 _NDJSON = "application/x-ndjson"
-_LONGEST_LINE = 2**20
+_MAX_LINE_BYTES = 2**20
 """Bytes of one line of a log; aiohttp refuses a longer one."""
 _TOKEN_VARIABLES = ("CROSSWIND_AIRFLOW_TOKEN", "AIRFLOW_CLI_TOKEN")
 """The second is airflowctl's. A token is no option, because every user of the machine sees a process's options."""
@@ -80,7 +80,7 @@ class AirflowTasks:
 
         # A long log may take longer as a whole, but not until its next bytes.
         timeout = aiohttp.ClientTimeout(total=None, connect=_TIMEOUT_S, sock_read=_TIMEOUT_S)
-        self._session = aiohttp.ClientSession(timeout=timeout, read_bufsize=_LONGEST_LINE)
+        self._session = aiohttp.ClientSession(timeout=timeout, read_bufsize=_MAX_LINE_BYTES)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -20,10 +20,13 @@ from crosswind.pods.pod_filter import PodFilter
 from crosswind.pods.pod_summary import PodSummary, summarise
 from crosswind.types import Manifest
 
-__all__ = ["LivePods", "OnChange", "check_access"]
+__all__ = ["MIN_REDRAW_INTERVAL_S", "LivePods", "OnChange", "check_access"]
 
 OnChange: TypeAlias = Callable[[PodSummary | None, PodSummary, bool], None]
 """Gets a pod before a change, None for a new one, after it, and whether the pod is gone."""
+
+MIN_REDRAW_INTERVAL_S = 0.25
+"""Seconds between two drawings of the pods, however often they change."""
 
 _RELIST_S = 600.0
 

@@ -19,7 +19,7 @@ from crosswind.pods.pod_summary import PodSummary
 __all__ = ["complete_pod", "completes"]
 
 _TIMEOUT_S = 3.0
-_MOST = 1000
+_MAX_NAMES = 1000
 
 
 def complete_pod(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -56,6 +56,6 @@ async def _read(places: dict[str, Any], wanted: PodFilter) -> list[PodSummary]:
     choice = choose_cluster(places)
     async with asyncio.timeout(_TIMEOUT_S), await Client.connect(choice.settings) as client:
         listing = await client.list_mapped(
-            PODS, summarise, namespace=choice.namespace, labels=wanted.labels, limit=_MOST
+            PODS, summarise, namespace=choice.namespace, labels=wanted.labels, limit=_MAX_NAMES
         )
         return [pod for pod in listing.items if wanted.matches(pod)]

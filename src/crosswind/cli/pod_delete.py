@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["consequence", "delete", "delete_pod", "refusal"]
 
 _MAX_REQUESTS = 16
-_MOST_REFUSALS = 10
+_MAX_REFUSALS = 10
 
 
 @click.command()
@@ -60,10 +60,10 @@ def delete(ctx: click.Context, /, pods: tuple[str, ...], everything: bool, **opt
 def _sorted_out(found: Sequence[PodSummary]) -> tuple[list[PodSummary], int]:
     """Return the pods that may be deleted; print why the others may not, and return their number."""
     refusals = [(pod, reason) for pod in found if (reason := refusal(pod))]
-    for pod, reason in refusals[:_MOST_REFUSALS]:
+    for pod, reason in refusals[:_MAX_REFUSALS]:
         click.echo(f"not deleted: {pod.namespace}/{pod.name}: {reason}", err=True)
-    if len(refusals) > _MOST_REFUSALS:
-        click.echo(f"not deleted: {len(refusals) - _MOST_REFUSALS} more", err=True)
+    if len(refusals) > _MAX_REFUSALS:
+        click.echo(f"not deleted: {len(refusals) - _MAX_REFUSALS} more", err=True)
     return [pod for pod in found if not refusal(pod)], len(refusals)
 
 

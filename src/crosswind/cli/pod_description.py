@@ -33,7 +33,7 @@ from crosswind.types import AnyPod, Json, Pod, PodEvent
 __all__ = ["container_names", "describe_pod", "description_lines", "task_lines"]
 
 _LABEL_WIDTH = 12
-_MOST_EVENTS = 10
+_MAX_EVENTS = 10
 _CONDITIONS = {
     "scheduled": "PodScheduled",
     "sandbox": "PodReadyToStartContainers",
@@ -71,7 +71,7 @@ def describe_pod(
         "memory": life.memory.text if life.memory else "",
         "parts": [{"label": part.label, "seconds": part.seconds, "open": part.is_open} for part in life.parts],
         "containers": [_container(pod, item) for item in container_reports(pod, base)],
-        "events": [_event(event) for event in events[-_MOST_EVENTS:]],
+        "events": [_event(event) for event in events[-_MAX_EVENTS:]],
         "labels": dict(labels_of(pod)),
     }
 

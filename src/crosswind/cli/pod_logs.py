@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["logs"]
 
-_MOST_FOLLOWED = 50
+_MAX_FOLLOWED = 50
 """Pods whose logs are followed at once: each takes two connections to the API server."""
 _COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "red")
 
@@ -105,9 +105,9 @@ async def _print_log(
 async def _print_all(client: Client, pods: Sequence[PodSummary], options: dict[str, Any]) -> None:
     """Print the logs of several pods: together as they are written, or else one after the other, oldest first."""
     if options["follow"]:
-        if len(pods) > _MOST_FOLLOWED:
+        if len(pods) > _MAX_FOLLOWED:
             fix = "select fewer, or leave out --follow"
-            raise ConfigError(f"{len(pods)} pods match, and at most {_MOST_FOLLOWED} are followed at once; {fix}")
+            raise ConfigError(f"{len(pods)} pods match, and at most {_MAX_FOLLOWED} are followed at once; {fix}")
         await asyncio.gather(*(_print_with_prefix(client, pod, index, options) for index, pod in enumerate(pods)))
         return
     for index, pod in enumerate(sorted(pods, key=lambda pod: pod.created or 0.0)):

@@ -30,8 +30,8 @@ __all__ = [
 WARM_PODS = f"{POOL_LABEL},!{CLAIM_LABEL}"
 """Selects the warm pods that wait for a task."""
 
-_SHORTEST_PART = 3
-_MOST_CANDIDATES = 8
+_MIN_NAME_PART_CHARS = 3
+_MAX_CANDIDATES = 8
 _SAMPLE = 50
 
 
@@ -110,8 +110,8 @@ async def find_pods(client: Client, choice: ClusterChoice, names: Sequence[str],
 
 
 async def _only_match(client: Client, choice: ClusterChoice, name: str | None, wanted: PodFilter) -> PodSummary:
-    if name and len(name) < _SHORTEST_PART:
-        raise ConfigError(f"{name} is too short; give at least {_SHORTEST_PART} characters of the pod's name")
+    if name and len(name) < _MIN_NAME_PART_CHARS:
+        raise ConfigError(f"{name} is too short; give at least {_MIN_NAME_PART_CHARS} characters of the pod's name")
     part = (name or "").lower().removeprefix("…")
     pods = [pod for pod in await read_pods(client, choice.namespace, wanted) if part in pod.name]
     pods = [pod for pod in pods if pod.name == part] or pods
@@ -122,9 +122,9 @@ async def _only_match(client: Client, choice: ClusterChoice, name: str | None, w
         raise PodGone(_nothing(choice, name, wanted))
     shown = "".join(
         f"\n  {pod.namespace}/{pod.name}  {pod.task} try {pod.try_number}, {pod.state}"
-        for pod in pods[:_MOST_CANDIDATES]
+        for pod in pods[:_MAX_CANDIDATES]
     )
-    more = f"\n  and {len(pods) - _MOST_CANDIDATES} more" if len(pods) > _MOST_CANDIDATES else ""
+    more = f"\n  and {len(pods) - _MAX_CANDIDATES} more" if len(pods) > _MAX_CANDIDATES else ""
     meant = " and ".join(filter(None, (f"the name {name}" if name else "", str(wanted))))
     raise ConfigError(f"{counted(len(pods), 'pod')} match {meant or 'this'}; name one of them:{shown}{more}")
 

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["change_line", "watch"]
 
-_SHORTEST_REDRAW_S = 0.25
 _AGES_S = 1.0
 """How often the ages are drawn anew while nothing changes."""
 
@@ -112,6 +111,8 @@ async def _draw(live: LivePods, choice: ClusterChoice, sort: str) -> None:
     from rich.live import Live
     from rich.text import Text
 
+    from crosswind.cli.live_pods import MIN_REDRAW_INTERVAL_S
+
     console = Console(highlight=False)
     async with _following(live):
         await live.listed.wait()
@@ -122,7 +123,7 @@ async def _draw(live: LivePods, choice: ClusterChoice, sort: str) -> None:
                 display.update(Text.from_ansi(text, no_wrap=True), refresh=True)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(live.changed.wait(), _AGES_S)
-                await asyncio.sleep(_SHORTEST_REDRAW_S)
+                await asyncio.sleep(MIN_REDRAW_INTERVAL_S)
 
 
 @contextlib.asynccontextmanager

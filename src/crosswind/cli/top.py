@@ -35,9 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["top"]
 
-_SHORTEST_REDRAW_S = 0.25
 _AGES_S = 1.0
-_MOST_LOG_LINES = 10_000
+_MAX_LOG_LINES = 10_000
 _FIRST_LOG_LINES = 1_000
 
 
@@ -102,7 +101,7 @@ class _Top:
         self._client, self._choice, self._wanted, self._airflow = client, choice, wanted, airflow
         self._first_namespace = choice.namespace
         self._view = View()
-        self._page: deque[Line] = deque(maxlen=_MOST_LOG_LINES)
+        self._page: deque[Line] = deque(maxlen=_MAX_LOG_LINES)
         self._work: asyncio.Task[None] | None = None
         """Fills the open page."""
         self._requests: set[asyncio.Task[None]] = set()
@@ -140,6 +139,8 @@ class _Top:
         self._followers = [asyncio.create_task(live.run(self._changed)) for live in (self._live, self._warm)]
 
     async def _loop(self, terminal: Any) -> None:
+        from crosswind.cli.live_pods import MIN_REDRAW_INTERVAL_S
+
         while True:
             self._wake.clear()
             if self._handle_keys(terminal.size):
@@ -152,7 +153,7 @@ class _Top:
                 await asyncio.wait_for(self._wake.wait(), _AGES_S)
             if not self._pressed:  # changes are drawn a few times a second, keys at once
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._key_comes(), _SHORTEST_REDRAW_S)
+                    await asyncio.wait_for(self._key_comes(), MIN_REDRAW_INTERVAL_S)
 
     async def _key_comes(self) -> None:
         while not self._pressed:

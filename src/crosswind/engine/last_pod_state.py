@@ -36,7 +36,7 @@ from crosswind.types import ContainerStatus, Json, Pod
 __all__ = ["UNSEEN_POD", "LastPodState", "last_pod_state", "seconds_of"]
 
 _IMAGE_CHARS, _NAME_CHARS, _NODE_CHARS = 300, 200, 253
-_MOST_CONTAINERS, _MOST_ADDED = 12, 40
+_MAX_CONTAINERS, _MAX_ADDED = 12, 40
 
 _CONDITIONS = {"PodScheduled": "scheduled", "PodReadyToStartContainers": "sandbox", "Initialized": "initialized"}
 """Conditions whose ``lastTransitionTime`` is a moment of the pod's life."""
@@ -141,7 +141,7 @@ def _containers(pod: Pod) -> list[dict[str, Any]]:
         if is_injected(pod, declared.get(report.name, {"name": report.name})):
             entry["injected"] = True
         made.append(entry)
-    return made[:_MOST_CONTAINERS]
+    return made[:_MAX_CONTAINERS]
 
 
 def _has_others(pod: Pod) -> bool:
@@ -154,4 +154,4 @@ def _has_others(pod: Pod) -> bool:
 
 def _added(pod: Pod, asked: frozenset[str]) -> list[str]:
     names = added_fields(pod, asked) if asked else []
-    return [storable(name, most_chars=_NAME_CHARS) for name in names[:_MOST_ADDED]]
+    return [storable(name, most_chars=_NAME_CHARS) for name in names[:_MAX_ADDED]]

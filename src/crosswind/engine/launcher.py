@@ -59,7 +59,7 @@ __all__ = ["Launcher"]
 
 log = logging.getLogger(__name__)
 
-_COUNT_S = 5.0
+_COUNT_TIMEOUT_S = 5.0
 """Seconds for the database to answer; other launches wait for it."""
 
 
@@ -164,7 +164,7 @@ class Launcher:
         if not later:
             return
         try:
-            async with asyncio.timeout(_COUNT_S):
+            async with asyncio.timeout(_COUNT_TIMEOUT_S):
                 counts = await call_blocking(self._database.count_losses, list(later))
         except Exception as error:  # whatever it is, tasks must be launched
             log.warning(

@@ -19,7 +19,7 @@ LOSS_KEYS = ("infra_retries", "after_losses", "node_loss_seconds")
 """The options, by their names in ``[crosswind]``, in a queue and in ``executor_config["crosswind"]``."""
 
 
-_MOST = 10**9
+_MAX_NUMBER = 10**9
 """Of tries and of seconds; Kubernetes counts nanoseconds in 64 bits."""
 
 
@@ -79,8 +79,8 @@ def loss_problems(where: str, key: str, value: Json) -> Iterator[str]:
     elif not isinstance(value, int) or isinstance(value, bool) or value < 0:
         none = "no new try" if key == "infra_retries" else "the cluster's own tolerations"
         yield f"{where}: must be a whole number from 0 on, is {value!r}; 0 means {none}"
-    elif value > _MOST:
-        yield f"{where}: must be at most {_MOST}, is {value}"
+    elif value > _MAX_NUMBER:
+        yield f"{where}: must be at most {_MAX_NUMBER}, is {value}"
 
 
 def _patch_problems(where: str, value: Json) -> Iterator[str]:

@@ -25,7 +25,7 @@ DETAIL_LIMIT = 1400
 """Bytes of a record's detail as JSON: with its columns a row stays below 2 kB."""
 
 _MESSAGE_CHARS, _EVENT_CHARS = 400, 120
-_MOST_EVENTS = 5
+_MAX_EVENTS = 5
 
 _MOMENTS = ("queued", "created", "scheduled", "sandbox", "initialized", "pulled", "started", "ended", "gone")
 """In their order: several may have the same second."""
@@ -214,7 +214,7 @@ def _events(events: Sequence[PodEvent]) -> list[dict[str, Any]]:
             "message": storable(event.get("message", ""), most_chars=_EVENT_CHARS),
             "at": seconds_of(event.get("lastTimestamp") or event.get("eventTime")),
         }
-        for event in events[-_MOST_EVENTS:]
+        for event in events[-_MAX_EVENTS:]
     ]
 
 

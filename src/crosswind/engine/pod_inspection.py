@@ -2,7 +2,7 @@
 
 API servers have no right to read pods, and a description of every pod would cost more than the snapshot. So the page
 stores that it is open, and the executor answers for these pods alone. ``PodInspector.run`` is a task of the session's
-group. It asks the database every two seconds, in a thread of its own, and reads at most ``_MOST_PODS`` pods. An error
+group. It asks the database every two seconds, in a thread of its own, and reads at most ``_MAX_PODS`` pods. An error
 of the database or the API server delays the answer and ends nothing.
 """
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 2.0
 _PAUSE_S = 10.0
 """Seconds until the next attempt when the database does not answer."""
-_MOST_PODS = 10
+_MAX_PODS = 10
 """Pods per round; each costs two requests."""
 _DATABASE_TIMEOUT_S = 20.0
 
@@ -77,7 +77,7 @@ class PodInspector:
     async def _answer(self, thread: BlockingCallThread) -> None:
         viewed = await thread.call(self._views.viewed)
         runs = [run for unique_id in viewed if (run := self._registry.runs.get(unique_id)) is not None and run.uid]
-        details = {run.unique_id: detail for run in runs[:_MOST_PODS] if (detail := await self._describe(run))}
+        details = {run.unique_id: detail for run in runs[:_MAX_PODS] if (detail := await self._describe(run))}
         if details:
             await thread.call(self._views.answer, details)
 

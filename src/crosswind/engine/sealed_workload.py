@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from crosswind.pods.naming import DEPLOYMENT_LABEL
 
-__all__ = ["MOST_BYTES", "deployment_label", "deployment_scope", "new_nonce", "open_sealed", "pod_key", "seal"]
+__all__ = ["MAX_BYTES", "deployment_label", "deployment_scope", "new_nonce", "open_sealed", "pod_key", "seal"]
 
-MOST_BYTES = 100_000
+MAX_BYTES = 100_000
 """The largest workload that is sealed: all annotations of a pod together may have 262,144 bytes."""
 
 _KEY_BYTES, _NONCE_BYTES = 32, 12

@@ -49,7 +49,7 @@ WORKER_LABEL = {"crosswind/worker": "true"}
 LOCAL_EXECUTOR_PREFIX = "local-"
 """First characters of the id of an executor outside a scheduler, as ``dag.test`` starts one."""
 
-_MOST_COLD_TASKS = 5_000
+_MAX_COLD_TASKS = 5_000
 _REPEAT_EVENT_S = 1800.0
 """Seconds until the same event with the same reason gets another row in the task's event log."""
 
@@ -469,7 +469,7 @@ class RunRegistry:
     def start_next_try_cold(self, task: WorkerTask) -> None:
         """Make the next try of a task start cold: Airflow was too busy to start this one in time."""
         self.cold_tasks[task.row_key] = True
-        if len(self.cold_tasks) > _MOST_COLD_TASKS:  # of tasks that were cleared or deleted meanwhile
+        if len(self.cold_tasks) > _MAX_COLD_TASKS:  # of tasks that were cleared or deleted meanwhile
             del self.cold_tasks[next(iter(self.cold_tasks))]
 
     def begins_cold(self, task: WorkerTask) -> bool:

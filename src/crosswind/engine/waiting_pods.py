@@ -18,7 +18,7 @@ from crosswind.types import Manifest, Pod
 
 __all__ = ["Pool", "WaitingPod", "WaitingPods", "read_waiting_pod", "trimmed"]
 
-_MOST_USES = 1000
+_MAX_USES = 1000
 
 
 @dataclass(slots=True, eq=False)
@@ -156,8 +156,8 @@ class Pool:
     config: Mapping[str, object] | None = None
     """Their ``executor_config``; None for the queue's ordinary tasks."""
     minimum: int = 0
-    uses: deque[Use] = field(default_factory=lambda: deque(maxlen=_MOST_USES))
-    misses: deque[float] = field(default_factory=lambda: deque(maxlen=_MOST_USES))
+    uses: deque[Use] = field(default_factory=lambda: deque(maxlen=_MAX_USES))
+    misses: deque[float] = field(default_factory=lambda: deque(maxlen=_MAX_USES))
     size: int = 0
     """How many shall wait, as decided last."""
     creating: int = 0

@@ -20,7 +20,7 @@ from crosswind.engine.lifecycle import RunLifecycle
 from crosswind.engine.pod_composer import PodComposer
 from crosswind.engine.pod_fingerprint import PodIdentity, WaitingTemplate
 from crosswind.engine.request_queue import AimdLimit, RequestQueue
-from crosswind.engine.sealed_workload import MOST_BYTES, pod_key, seal
+from crosswind.engine.sealed_workload import MAX_BYTES, pod_key, seal
 from crosswind.engine.state import PodClaim, RunResult, RunStage, WorkerRun
 from crosswind.engine.waiting_pods import WaitingPod
 from crosswind.engine.warm_claim_patch import CLAIM_LABEL, claim_patch, touch_patch
@@ -43,10 +43,10 @@ log = logging.getLogger(__name__)
 _ASK_EVERY_S = 0.05
 _DATABASE_DOWN_S = 1.0
 _RUNS_PER_QUERY = 500
-_MOST_PODS_TRIED = 5
+_MAX_PODS_TRIED = 5
 _CLAIM_PATIENCE_S = 10.0
 """Seconds for which a claim is retried that the API server cannot have carried out; then the task starts cold."""
-_REFUSED_S = 60.0
+_REFUSAL_PAUSE_S = 60.0
 """Seconds for which no claim is tried after one was refused for good, for instance for want of permission."""
 _DELETE_GRACE_S = 1
 _LOG_BYTES = 64
@@ -127,7 +127,7 @@ class WarmClaims:
         if template.reason or (pod := pool.find(template, run)) is None:
             return pool.missed(template, run)
         payload = _payload(run)
-        if payload is None or len(payload) > MOST_BYTES:
+        if payload is None or len(payload) > MAX_BYTES:
             pool.release(pod, gone=False)
             return "config" if payload is None else "size"
         self._reserve(run, pod)
@@ -225,8 +225,8 @@ class WarmClaims:
             or (is_transient(error) and _now() - claim.began < _CLAIM_PATIENCE_S)
         ):
             return pause_after(failures, error, first=0.1, ceiling=5.0)
-        log.warning("Tasks start cold for %g s: a waiting pod could not be claimed: %s", _REFUSED_S, error)
-        self._refused_until = _now() + _REFUSED_S
+        log.warning("Tasks start cold for %g s: a waiting pod could not be claimed: %s", _REFUSAL_PAUSE_S, error)
+        self._refused_until = _now() + _REFUSAL_PAUSE_S
         self._metrics.count("crosswind.warm_claims", "failed")
         self._release(claim, gone=False)
         self._launch_cold(claim.run)
@@ -237,7 +237,7 @@ class WarmClaims:
         run = claim.run
         self._metrics.count("crosswind.warm_claims", outcome)
         self._release(claim, gone=True)
-        if claim.template is not None and self._pool is not None and not run.revoked and claim.tried < _MOST_PODS_TRIED:
+        if claim.template is not None and self._pool is not None and not run.revoked and claim.tried < _MAX_PODS_TRIED:
             pod = self._pool.find(claim.template, run)
             if pod is not None:
                 claim.pod, claim.tried = pod, claim.tried + 1

@@ -16,7 +16,7 @@ WARM_KEYS = tuple(field.name for field in fields(WarmOptions))
 """The keys for all queues; each queue in ``queues`` may have the same ones."""
 
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
-_MOST_PODS = 1000
+_MAX_PODS = 1000
 
 
 def parse_warm(given: Json) -> tuple[WarmOptions | None, dict[str, WarmOptions], list[str]]:
@@ -71,7 +71,7 @@ def _queue_problems(queues: Json) -> Iterator[str]:
 
 
 def _is_count(value: Json) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_PODS
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_PODS
 
 
 def _is_seconds(value: Json) -> bool:
@@ -83,8 +83,8 @@ def _are_modules(value: Json) -> bool:
 
 
 _CHECKS: Mapping[str, tuple[Callable[[Json], bool], str]] = {
-    "min": (_is_count, f"a whole number of pods from 0 to {_MOST_PODS}"),
-    "max": (_is_count, f"a whole number of pods from 0 to {_MOST_PODS}"),
+    "min": (_is_count, f"a whole number of pods from 0 to {_MAX_PODS}"),
+    "max": (_is_count, f"a whole number of pods from 0 to {_MAX_PODS}"),
     "idle_seconds": (_is_seconds, "a number of seconds from 1 to 86400"),
     "max_age": (_is_seconds, "a number of seconds from 1 to 86400"),
     "preload": (_are_modules, 'a list of the names of Python modules, such as ["pandas"]'),

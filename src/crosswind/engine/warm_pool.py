@@ -49,10 +49,10 @@ _STOCK_TIMEOUT_S = 10.0
 _FILL_PER_S = 20.0
 """Pods that are created a second, at most, and at once after a quiet second."""
 _MAX_REQUESTS = 16
-_MOST_CLAIMS = 8
+_MAX_CLAIMS = 8
 """Claims that wait beside creations; a longer burst of claims goes first, and empties the pool if it lasts."""
 _FIRST_RETRY_S, _MAX_RETRY_S = 2.0, 300.0
-_BLOCKED_S = 60.0
+_BLOCKED_PAUSE_S = 60.0
 """Seconds for which no pod waits in a namespace after a task's pod was seen to wait for a quota or a node there."""
 _WANTS_ROOM = frozenset({"QuotaExceeded", "Unschedulable"})
 
@@ -244,7 +244,7 @@ class WarmPool:
             if is_late(pod, now):
                 self._back_off(pod.pool, f"pod {pod.namespace}/{pod.name} was not ready within {START_TIMEOUT_S:g} s")
             self._retire(pod)
-        if missing and now >= pool.retry_at and self.claims_waiting() <= _MOST_CLAIMS:
+        if missing and now >= pool.retry_at and self.claims_waiting() <= _MAX_CLAIMS:
             self._create(pool, missing)
 
     def _create(self, pool: Pool, missing: int) -> None:
@@ -274,7 +274,7 @@ class WarmPool:
         """Find the namespaces in which a task's pod waits for room, and delete the waiting pods there."""
         for run in self._registry.at(RunStage.WAITING, RunStage.CREATED):
             if run.wait is not None and run.wait.reason in _WANTS_ROOM and run.claim is None:
-                self._blocked[run.namespace] = now + _BLOCKED_S
+                self._blocked[run.namespace] = now + _BLOCKED_PAUSE_S
         for namespace in [name for name, until in self._blocked.items() if until <= now]:
             del self._blocked[namespace]
         for pod in self.pods:

@@ -34,10 +34,10 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-_RENEWAL_PAUSE = 5.0
+_RENEWAL_PAUSE_S = 5.0
 """Seconds between two renewals, however many requests are refused."""
 
-_MAX_RENEWAL_PAUSE = 60.0
+_MAX_RENEWAL_PAUSE_S = 60.0
 """Seconds between two renewals after many that failed."""
 
 _RENEWAL_TIMEOUT_S = 75.0
@@ -46,7 +46,7 @@ _RENEWAL_TIMEOUT_S = 75.0
 _LOOK_TIMEOUT_S = 10.0
 """Seconds for which requests that fail wait for the server's address to be read again."""
 
-_LOOK_PAUSE = 1.0
+_CHECK_INTERVAL_S = 1.0
 """Seconds between two reads of the server's address, however many requests fail to reach it."""
 
 
@@ -140,7 +140,7 @@ class RenewedCredentials:
                 return True
             # The server refuses credentials that are new: to read them again at once, for each of a thousand requests,
             # would run as many plug-ins. The requests fail, and their callers retry.
-            if time.monotonic() < max(self._read_at + _RENEWAL_PAUSE, self._retry_at):
+            if time.monotonic() < max(self._read_at + _RENEWAL_PAUSE_S, self._retry_at):
                 if self._failure:
                     raise CredentialsError(self._failure)
                 return False
@@ -160,7 +160,7 @@ class RenewedCredentials:
             if self._moves != moves:
                 return True
             now = time.monotonic()
-            if self._look is None or now < max(self._looked_at + _LOOK_PAUSE, self._retry_at):
+            if self._look is None or now < max(self._looked_at + _CHECK_INTERVAL_S, self._retry_at):
                 return False
             # Before the look, so that a look that fails or is cancelled counts too.
             self._looked_at = now
@@ -212,8 +212,8 @@ class RenewedCredentials:
                 self._accept(await self._read())
         except (KubeconfigError, CredentialsError, TimeoutError) as error:
             self._failures += 1
-            pause = pause_after(self._failures, first=_RENEWAL_PAUSE, ceiling=_MAX_RENEWAL_PAUSE)
-            self._retry_at = time.monotonic() + max(pause, _RENEWAL_PAUSE)
+            pause = pause_after(self._failures, first=_RENEWAL_PAUSE_S, ceiling=_MAX_RENEWAL_PAUSE_S)
+            self._retry_at = time.monotonic() + max(pause, _RENEWAL_PAUSE_S)
             reason = (
                 f"reading them took more than {_RENEWAL_TIMEOUT_S:g} s" if isinstance(error, TimeoutError) else error
             )
@@ -236,7 +236,7 @@ class RenewedCredentials:
         self._login = login
         # Never sooner than the pause: a login without lifetime, or one in the past, would be renewed by every request.
         self._read_at = time.monotonic()
-        self._stale_at = self._read_at + max(login.lifetime, _RENEWAL_PAUSE)
+        self._stale_at = self._read_at + max(login.lifetime, _RENEWAL_PAUSE_S)
 
 
 def import_credentials() -> None:

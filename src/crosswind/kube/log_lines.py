@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from crosswind.kube.watch import LineSplitter
 
-__all__ = ["LONGEST_LINE", "LogCursor", "LogLine", "moment"]
+__all__ = ["MAX_LINE_BYTES", "LogCursor", "LogLine", "moment"]
 
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)")
 _OVERLAP = datetime.timedelta(seconds=1)
@@ -24,7 +24,7 @@ _OVERLAP = datetime.timedelta(seconds=1)
 _MAX_STAMPS = 50_000
 """The most time stamps of the last seconds that the cursor keeps; beyond that it keeps the newest only."""
 
-LONGEST_LINE = 1024 * 1024
+MAX_LINE_BYTES = 1024 * 1024
 """Bytes from which a line is returned in parts. A progress bar, or a binary file on standard output, is one line of any
 length, and a triggerer reads the logs of a thousand pods."""
 
@@ -70,7 +70,7 @@ class LogCursor:
     time. ``longest_line``: bytes from which a line is returned in parts, each with the line's stamp; None: never.
     """
 
-    def __init__(self, last: str = "", count: int = 0, *, longest_line: int | None = LONGEST_LINE) -> None:
+    def __init__(self, last: str = "", count: int = 0, *, longest_line: int | None = MAX_LINE_BYTES) -> None:
         self.last, self.count = last, count
         """Time stamp of the newest line that was returned, and the number of lines with exactly that time."""
         self._newest = self._floor = moment(last)

@@ -25,7 +25,7 @@ from crosswind.errors import (
 )
 
 __all__ = [
-    "LONGEST_RETRY_AFTER",
+    "MAX_RETRY_AFTER_S",
     "Retries",
     "is_overload",
     "is_transient",
@@ -36,7 +36,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-LONGEST_RETRY_AFTER = 60.0
+MAX_RETRY_AFTER_S = 60.0
 """Seconds to which a ``Retry-After`` is cut: a load balancer's maintenance page may ask for an hour."""
 
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 0.2, 30.0
@@ -67,9 +67,9 @@ def is_overload(error: BaseException) -> bool:
 
 
 def retry_after(error: BaseException | None) -> float:
-    """Return the seconds that the server asked to wait, at most ``LONGEST_RETRY_AFTER``; 0.0 for none."""
+    """Return the seconds that the server asked to wait, at most ``MAX_RETRY_AFTER_S``; 0.0 for none."""
     requested = error.retry_after if isinstance(error, ApiError) else None
-    return min(requested or 0.0, LONGEST_RETRY_AFTER)
+    return min(requested or 0.0, MAX_RETRY_AFTER_S)
 
 
 def pause_after(

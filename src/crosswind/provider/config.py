@@ -13,7 +13,7 @@ from crosswind.engine.pod_composer import PodComposer
 from crosswind.engine.queues import QueueSettings, join_coordinators, parse_queues
 from crosswind.engine.worker_pod import WorkerSettings
 from crosswind.errors import ConfigError
-from crosswind.provider.config_reader import MOST_SECONDS, STOCK_SECTION, AirflowConf, ConfigReader, is_positive
+from crosswind.provider.config_reader import MAX_SECONDS, STOCK_SECTION, AirflowConf, ConfigReader, is_positive
 from crosswind.provider.options import OPTIONS, STOCK_DEFAULTS
 from crosswind.provider.warm_config import read_shared_secret, read_warm
 from crosswind.settings import ARCHIVE_MODES, WORKLOAD_DELIVERIES, ArchiveSettings, EngineSettings, KubeSettings
@@ -198,7 +198,7 @@ def _engine(reader: ConfigReader, executor_id: str, queues: Mapping[str, QueueSe
 
 
 def _grace_period(reader: ConfigReader, value: object) -> int | None:
-    if value is None or (isinstance(value, int) and 0 <= value <= MOST_SECONDS):
+    if value is None or (isinstance(value, int) and 0 <= value <= MAX_SECONDS):
         return value
     description = f"grace_period_seconds must be a whole number of seconds, is {value!r}"
     return reader.add_problem(STOCK_SECTION, "delete_option_kwargs", description, None)

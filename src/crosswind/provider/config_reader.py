@@ -7,18 +7,18 @@ from typing import Any, Protocol, TypeGuard, TypeVar
 
 from crosswind.provider.options import OPTIONS, OptionSupport
 
-__all__ = ["MOST_DAYS", "MOST_SECONDS", "STOCK_SECTION", "AirflowConf", "ConfigReader", "is_positive"]
+__all__ = ["MAX_DAYS", "MAX_SECONDS", "STOCK_SECTION", "AirflowConf", "ConfigReader", "is_positive"]
 
 STOCK_SECTION = "kubernetes_executor"
 
 _SHARED_SECTIONS = ("api_auth", "core", "logging", "operators", "scheduler", "sdk")
 """Sections that Airflow reads without a team's prefix."""
 
-MOST_SECONDS = 1e9
+MAX_SECONDS = 1e9
 """Thirty years. Kubernetes counts nanoseconds in 64 bits, and Airflow's own dates end before 1e12 seconds."""
-MOST_DAYS = 365_000
+MAX_DAYS = 365_000
 """A thousand years; no database has a date before the year 0."""
-_MOST_COUNT = 10**12
+_MAX_COUNT = 10**12
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ class AirflowConf(Protocol):
         ...
 
 
-def is_positive(value: object, most: float = MOST_SECONDS) -> TypeGuard[float]:
+def is_positive(value: object, most: float = MAX_SECONDS) -> TypeGuard[float]:
     """Return whether a value is a number above 0, neither infinite nor more than ``most``."""
     return isinstance(value, int | float) and 0 < value <= most
 
@@ -75,9 +75,9 @@ class ConfigReader:
         """Return an integer."""
         getint = self._conf_of(section).getint
         value = self._read(lambda: int(getint(section, option, fallback=default)), option, default, section)
-        if abs(value) <= _MOST_COUNT:
+        if abs(value) <= _MAX_COUNT:
             return value
-        bound = f"at most {_MOST_COUNT}" if value > 0 else f"at least {-_MOST_COUNT}"
+        bound = f"at most {_MAX_COUNT}" if value > 0 else f"at least {-_MAX_COUNT}"
         return self.add_problem(section, option, f"must be {bound}, is {value}", default)
 
     def positive(self, option: str, default: int, section: str = STOCK_SECTION) -> int:
@@ -89,13 +89,13 @@ class ConfigReader:
 
     def seconds(self, option: str, default: float, section: str = "crosswind") -> float:
         """Return a number of seconds above 0."""
-        return self._amount(option, default, section, MOST_SECONDS)
+        return self._amount(option, default, section, MAX_SECONDS)
 
     def days(self, option: str, default: float, section: str = "crosswind") -> float:
         """Return a number of days, 0 for ever."""
         if self.text(option, str(default), section) == "0":
             return 0.0
-        return self._amount(option, default, section, MOST_DAYS, "; 0 means for ever")
+        return self._amount(option, default, section, MAX_DAYS, "; 0 means for ever")
 
     def _amount(self, option: str, default: float, section: str, most: float, remark: str = "") -> float:
         text = self.text(option, str(default), section)

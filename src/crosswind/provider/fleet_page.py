@@ -23,10 +23,10 @@ from crosswind.provider.fleet_rows import FLEET, ExecutorSnapshot, read_executor
 from crosswind.provider.pod_rows import PODS
 from crosswind.provider.tables import read_rows
 
-__all__ = ["MOST_PER_PAGE", "PHASES", "FleetQuery", "forget_recent", "read_fleet_page", "read_summary"]
+__all__ = ["MAX_PER_PAGE", "PHASES", "FleetQuery", "forget_recent", "read_fleet_page", "read_summary"]
 
 PHASES = ("waiting", "pending", "running", "ending", "adopting")
-MOST_PER_PAGE = 200
+MAX_PER_PAGE = 200
 
 _DAY = datetime.timedelta(days=1)
 """Not since midnight: in the morning the night's runs are what counts, and nobody has to agree on a time zone."""
@@ -42,10 +42,10 @@ _SORTS = {
 _WAITING = ("waiting", "pending", "adopting")
 _WAITS_FIRST = case((FLEET.c.phase.in_(_WAITING), 0), else_=1)
 _EXACT = ("phase", "queue", "namespace", "dag_id", "reason")
-_MOST_FITS_READ = 2_000
+_MAX_FITS_READ = 2_000
 """Rows whose memory is compared: the newest of a day."""
-_MOST_GROUPS = 5
-_MOST_WAITS = 8
+_MAX_GROUPS = 5
+_MAX_WAITS = 8
 _WARM = "crosswind.warm_pods:"
 """Name of the gauge of a pool's ready pods, before the pool's name."""
 _SILENT_WATCH_S = 150.0
@@ -186,9 +186,9 @@ def _by(groups: Iterable[_Group], name: str) -> list[dict[str, Any]]:
         counts[getattr(group, name)][group.phase] += group.pods
     ranked = sorted(counts.items(), key=lambda item: (-item[1].total(), item[0]))
     shown: list[dict[str, Any]] = [
-        {"value": value, "pods": phases.total(), "phases": dict(phases)} for value, phases in ranked[:_MOST_GROUPS]
+        {"value": value, "pods": phases.total(), "phases": dict(phases)} for value, phases in ranked[:_MAX_GROUPS]
     ]
-    if others := [phases.total() for _, phases in ranked[_MOST_GROUPS:]]:
+    if others := [phases.total() for _, phases in ranked[_MAX_GROUPS:]]:
         shown.append({"value": None, "others": len(others), "pods": sum(others), "phases": {}})
     return shown
 
@@ -207,7 +207,7 @@ def _waits(groups: Iterable[_Group], now: float) -> list[dict[str, Any]]:
         if group.oldest < wait["oldest"]:
             wait["oldest"], wait["dag_id"] = group.oldest, group.dag_id
     ranked = sorted(waits.values(), key=lambda wait: wait["oldest"])
-    return [{**wait, "shown": show_seconds(max(0.0, now - wait["oldest"]))} for wait in ranked[:_MOST_WAITS]]
+    return [{**wait, "shown": show_seconds(max(0.0, now - wait["oldest"]))} for wait in ranked[:_MAX_WAITS]]
 
 
 def _pods(query: FleetQuery, groups: Sequence[_Group], readable: Collection[str], now: float) -> dict[str, Any]:
@@ -217,7 +217,7 @@ def _pods(query: FleetQuery, groups: Sequence[_Group], readable: Collection[str]
         select(FLEET)
         .where(*clauses)
         .order_by(order.desc() if query.sort.startswith("-") else order, FLEET.c.since, FLEET.c.unique_id)
-        .limit(max(1, min(query.limit, MOST_PER_PAGE)))
+        .limit(max(1, min(query.limit, MAX_PER_PAGE)))
         .offset(max(0, query.offset))
     )
     rows = read_rows(listed, FLEET)
@@ -287,7 +287,7 @@ def _read_failures() -> list[tuple[str, str, str, int]]:
 
 def _read_memory() -> list[UsedMemory]:
     columns = PODS.c.dag_id, PODS.c.task_id, PODS.c.reason, PODS.c.detail
-    query = select(*columns).where(PODS.c.ended_at >= _since()).order_by(PODS.c.ended_at.desc()).limit(_MOST_FITS_READ)
+    query = select(*columns).where(PODS.c.ended_at >= _since()).order_by(PODS.c.ended_at.desc()).limit(_MAX_FITS_READ)
     used = (_used_memory(**row) for row in read_rows(query, PODS))
     return [memory for memory in used if memory.peak is not None or memory.out_of_memory]
 

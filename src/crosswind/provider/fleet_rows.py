@@ -30,13 +30,13 @@ __all__ = [
     "read_in_flight",
 ]
 
-_MOST_NAME = 63
+_MAX_NAME_CHARS = 63
 
 FLEET = Table(
     "crosswind_pod_in_flight",
     METADATA,
     Column("unique_id", String(64), primary_key=True),
-    Column("executor", String(_MOST_NAME), nullable=False, index=True),
+    Column("executor", String(_MAX_NAME_CHARS), nullable=False, index=True),
     Column("ti_id", String(36), nullable=False, index=True),
     Column("dag_id", String(250), nullable=False, index=True),
     Column("task_id", String(250), nullable=False),
@@ -58,7 +58,7 @@ FLEET = Table(
 EXECUTORS = Table(
     "crosswind_executor",
     METADATA,
-    Column("executor", String(_MOST_NAME), primary_key=True),
+    Column("executor", String(_MAX_NAME_CHARS), primary_key=True),
     Column("seen_at", UtcDateTime, nullable=False),
     Column("gauges", Text, nullable=False),
 )
@@ -79,7 +79,7 @@ def executor_key(job_id: str, team: str) -> str:
     A scheduler has an executor for each team, all of one job. An id and a team's name, of at most 50 characters, fit
     into the column.
     """
-    return storable(f"{job_id}#{team}", most_chars=_MOST_NAME) if team else job_id
+    return storable(f"{job_id}#{team}", most_chars=_MAX_NAME_CHARS) if team else job_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ __all__ = ["POD_EVENTS", "read_tab", "stale_note"]
 POD_EVENTS = ("pod waits", "pod relaunched", "pod lost", "pod failed", "task reset")
 """The events that the executor writes to Airflow's event log."""
 
-_MOST_TRIES = 50
+_MAX_TRIES = 50
 """Tries that one page shows; the newest."""
 
 Mask = Callable[[str], str]
@@ -100,7 +100,7 @@ def _tries(session: Session, ti: TaskInstance) -> list[_Try]:
         select(past.task_instance_id, past.try_number, past.state, past.queued_dttm, past.start_date, past.end_date)
         .filter_by(**key)
         .order_by(past.try_number.desc())
-        .limit(_MOST_TRIES)
+        .limit(_MAX_TRIES)
     )
     now = _Try(str(ti.id), ti.try_number, str(ti.state or ""), ti.queued_dttm, ti.start_date, ti.end_date)
     rows = session.execute(query).all()

@@ -30,10 +30,10 @@ VIEWS = Table(
     Column("detail", Text, nullable=False),
 )
 
-_LASTS_S = 20.0
+_VIEW_LIFETIME_S = 20.0
 """Seconds for which a pod counts as looked at: pages ask every three seconds, and clocks differ."""
 _FORGET_AFTER_S = 600.0
-_MOST_BYTES = 16_000
+_MAX_BYTES = 16_000
 """Of a description: MySQL's Text holds 65,535."""
 
 
@@ -53,7 +53,7 @@ class DatabasePodViews:
             if now - self._forgot_at > _FORGET_AFTER_S:
                 session.execute(delete(VIEWS).where(VIEWS.c.viewed_at < now - _FORGET_AFTER_S))
                 self._forgot_at = now
-            query = select(VIEWS.c.unique_id).where(own, VIEWS.c.viewed_at > now - _LASTS_S)
+            query = select(VIEWS.c.unique_id).where(own, VIEWS.c.viewed_at > now - _VIEW_LIFETIME_S)
             return session.scalars(query.order_by(VIEWS.c.viewed_at.desc())).all()
 
     def answer(self, details: Mapping[str, Mapping[str, Any]]) -> None:
@@ -61,7 +61,7 @@ class DatabasePodViews:
         with explained_errors(VIEWS), create_session(scoped=False) as session:
             for unique_id, detail in details.items():
                 text = json.dumps(detail)
-                if len(text) <= _MOST_BYTES:
+                if len(text) <= _MAX_BYTES:
                     session.execute(update(VIEWS).where(VIEWS.c.unique_id == unique_id).values(detail=text))
 
 

@@ -28,7 +28,7 @@ from sqlalchemy import select
 from crosswind.errors import CrosswindError
 from crosswind.pods.injected_lines import YamlLine, yaml_lines
 from crosswind.pods.masking import is_sensitive, mask_pod, mask_text
-from crosswind.provider.fleet_page import MOST_PER_PAGE, FleetQuery, read_fleet_page, read_summary
+from crosswind.provider.fleet_page import MAX_PER_PAGE, FleetQuery, read_fleet_page, read_summary
 from crosswind.provider.page_html import fleet_html, tab_html
 from crosswind.provider.pod_page import read_tab
 from crosswind.provider.rendered_spec import render_task_instance
@@ -120,7 +120,7 @@ class _Fleet:
         reason: str = "",
         search: str = "",
         sort: str = "",
-        limit: Annotated[int, Query(ge=1, le=MOST_PER_PAGE)] = 50,
+        limit: Annotated[int, Query(ge=1, le=MAX_PER_PAGE)] = 50,
         offset: Annotated[int | str, Query()] = 0,
     ) -> None:
         self.readable = get_auth_manager().get_authorized_dag_ids(user=user, method="GET")

@@ -12,7 +12,17 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
-__all__ = ["CONTROL", "IGNORED", "LATE", "NAME", "SWALLOWED", "PhraseMatch", "match_phrase", "phrase_words", "words"]
+__all__ = [
+    "CONTROL",
+    "FALLBACK_FIRST_WORDS",
+    "IGNORED",
+    "NAME",
+    "STORED_CODE_OBJECTS",
+    "PhraseMatch",
+    "match_phrase",
+    "phrase_words",
+    "words",
+]
 
 NAME_PART = r"(?:[\w$#@\-]+(?:\(\w*\))?|\"[^\"]*\"|`[^`]*`|\[[^\]]*\])"
 NAME = rf"{NAME_PART}(?:\s*\.+\s*{NAME_PART})*"
@@ -43,10 +53,10 @@ CONTROL = words(
 )
 """Statements of scripts, in which only queries read tables."""
 
-SWALLOWED = words("PROCEDURE PROC FUNCTION TRIGGER PACKAGE EVENT TASK MACRO TYPE METHOD")
+STORED_CODE_OBJECTS = words("PROCEDURE PROC FUNCTION TRIGGER PACKAGE EVENT TASK MACRO TYPE METHOD")
 """Objects whose code CREATE stores without running it."""
 
-LATE = frozenset({"COPY", "LOAD", "INSERT"})
+FALLBACK_FIRST_WORDS = frozenset({"COPY", "LOAD", "INSERT"})
 """First words of phrases that count only if sqlglot cannot parse the statement."""
 
 _TABLE_WORDS = (

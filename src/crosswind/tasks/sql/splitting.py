@@ -17,7 +17,7 @@ from crosswind.tasks.sql.lexing import (
     starts_line,
     word,
 )
-from crosswind.tasks.sql.phrases import SWALLOWED
+from crosswind.tasks.sql.phrases import STORED_CODE_OBJECTS
 from crosswind.tasks.sql.script_control import TRANSACTION_WORDS
 from crosswind.tasks.sql.text import BATCH_END
 
@@ -114,7 +114,7 @@ def defines(chunk: Tokens) -> bool:
     for index in range(1, min(len(chunk), 8)):
         if word(chunk, index) == "TYPE":
             return word(chunk, index + 1) == "BODY"  # a type itself has no code
-        if word(chunk, index) in SWALLOWED:
+        if word(chunk, index) in STORED_CODE_OBJECTS:
             return word(chunk, index + 1) != "TABLE"  # Snowflake's EVENT TABLE
         if word(chunk, index) in {"TABLE", "VIEW", "AS", "(", ";"}:
             return False

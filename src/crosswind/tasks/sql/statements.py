@@ -15,7 +15,15 @@ from crosswind.tasks.sql.definitions import created, dropped
 from crosswind.tasks.sql.effects import Effect, EffectKind
 from crosswind.tasks.sql.lexing import T_SQL, Tokens, as_select, parenthesised, tokenize, word
 from crosswind.tasks.sql.names import HOLE, Parts, TableNames
-from crosswind.tasks.sql.phrases import IGNORED, LATE, NAME, PhraseMatch, match_phrase, phrase_words, words
+from crosswind.tasks.sql.phrases import (
+    FALLBACK_FIRST_WORDS,
+    IGNORED,
+    NAME,
+    PhraseMatch,
+    match_phrase,
+    phrase_words,
+    words,
+)
 from crosswind.tasks.sql.repairs import repaired
 from crosswind.tasks.sql.scopes import base_of, nodes_of, reads_in
 from crosswind.tasks.sql.script_control import assigned_value, begins_block, is_control, peel, reads_without_select
@@ -143,7 +151,7 @@ class _StatementReader:
             return self._definition(tokens)
         if defines_type(tokens):
             return []
-        early = first not in LATE or word(tokens, 1) == "FROM"  # COPY FROM DATABASE
+        early = first not in FALLBACK_FIRST_WORDS or word(tokens, 1) == "FROM"  # COPY FROM DATABASE
         if first in phrase_words() and early and (effects := self._by_phrase(tokens)) is not None:
             return effects
         if first in IGNORED:
@@ -233,7 +241,7 @@ class _StatementReader:
             if (effects := attempt(text, line)) is not None:
                 return effects
         first = word(tokens)
-        if first in LATE and (effects := self._by_phrase(tokens)) is not None:
+        if first in FALLBACK_FIRST_WORDS and (effects := self._by_phrase(tokens)) is not None:
             return effects
         if first in {"CREATE", "REPLACE"}:
             return created(text, line, self.names, self._query) or [self._not_read(tokens, error)]
