@@ -159,13 +159,13 @@ class KubernetesPodOperator(PodLauncher):
 
         Its base container has ended: only then, or when its node is dead, does a pod count as lost.
         """
-        seen = self._seen
-        if seen is None or not self._may_replace(seen):
+        last_state = self._last_state
+        if last_state is None or not self._may_replace(last_state):
             return False
         if self._follower is not None:
             self._follower.close()
             self._follower = None
-        self._dispose(seen)
+        self._dispose(last_state)
         self.pod, self._losses = None, self._losses + 1
         return True
 
@@ -285,8 +285,8 @@ class KubernetesPodOperator(PodLauncher):
 
     def _give_up_late_pod(self) -> None:
         """Make the clean-up handle a pod that keeps running as ``on_kill`` does when the worker waits for the pod."""
-        seen = self._seen
-        if seen is not None and not (seen.deleted or seen.verdict.over):
+        last_state = self._last_state
+        if last_state is not None and not (last_state.deleted or last_state.verdict.over):
             self._is_late = self.on_kill_action is not OnKillAction.KEEP_POD
 
     def _resume_from(self, event: Mapping[str, Any]) -> None:
@@ -336,9 +336,9 @@ class KubernetesPodOperator(PodLauncher):
     def _follow_to_end(self) -> None:
         self._follow(lambda: False)
 
-    def _check_xcom_sidecar(self, seen: StateChange) -> None:
+    def _check_xcom_sidecar(self, last_state: StateChange) -> None:
         """Fail early where the XCom sidecar is an ordinary init container, which would never end."""
-        if self.do_xcom_push and self.xcom_sidecar == "native" and xcom_delivery.is_blocking(seen.pod):
+        if self.do_xcom_push and self.xcom_sidecar == "native" and xcom_delivery.is_blocking(last_state.pod):
             raise AirflowException(
                 f"The cluster does not run {xcom_delivery.CONTAINER} as a native sidecar: it is older than Kubernetes"
                 ' 1.29, or a webhook has removed restartPolicy; use xcom_sidecar="stock"'
@@ -374,7 +374,7 @@ class KubernetesPodOperator(PodLauncher):
     # --- result ---------------------------------------------------------------------------------------------------
 
     @property
-    def _seen(self) -> StateChange | None:
+    def _last_state(self) -> StateChange | None:
         """The latest state of the pod; None if it was never read."""
         return None if self._follower is None else self._follower.seen
 
@@ -383,19 +383,21 @@ class KubernetesPodOperator(PodLauncher):
 
         It is not raised here, because stock's ``on_pod_teardown`` and ``cleanup`` come first.
         """
-        seen = self._seen
-        assert seen is not None
+        last_state = self._last_state
+        assert last_state is not None
         pod = self._live_pod()
         self._run_callbacks("on_pod_completion", context, pod=pod)
         self._run_callbacks("on_pod_teardown", context, pod=pod)
-        if seen.verdict.succeeded:
+        if last_state.verdict.succeeded:
             return self._fetch_xcom(pod) if self.do_xcom_push else None
-        self._push_xcom_of_failed_task(context, seen, pod)  # also where the task is skipped, as stock does
-        if seen.verdict.exit_code is not None and seen.verdict.exit_code in self.skip_on_exit_code:
+        self._push_xcom_of_failed_task(context, last_state, pod)  # also where the task is skipped, as stock does
+        if last_state.verdict.exit_code is not None and last_state.verdict.exit_code in self.skip_on_exit_code:
             name = pod.metadata.name
-            self._failure = AirflowSkipException(f"Pod {name} returned exit code {seen.verdict.exit_code}. Skipping.")
+            self._failure = AirflowSkipException(
+                f"Pod {name} returned exit code {last_state.verdict.exit_code}. Skipping."
+            )
             return None
-        self._failure = AirflowException(self._failure_text(seen))
+        self._failure = AirflowException(self._failure_text(last_state))
         return None
 
     def _fetch_xcom(self, pod: V1Pod) -> Any:
@@ -410,10 +412,10 @@ class KubernetesPodOperator(PodLauncher):
         """
         if self.xcom_sidecar == "stock":
             return super().extract_xcom(pod, ignore_kill_failure=ignore_kill_failure)
-        seen = self._seen
-        assert seen is not None
-        assert seen.pod is not None  # base was seen to end, in a pod
-        manifest, may_delete, ending = seen.pod, self._deletes(seen), read_pod_settings(conf).ending
+        last_state = self._last_state
+        assert last_state is not None
+        assert last_state.pod is not None  # base was seen to end, in a pod
+        manifest, may_delete, ending = last_state.pod, self._deletes(last_state), read_pod_settings(conf).ending
         content = self._call_api(
             lambda client: collect_xcom(client, manifest, self.base_container_name, ending, may_delete=may_delete)
         )
@@ -430,24 +432,24 @@ class KubernetesPodOperator(PodLauncher):
         except ValueError as error:
             raise XComError(f"/airflow/xcom/return.json is not JSON: {error}; write it with json.dump") from error
 
-    def _push_xcom_of_failed_task(self, context: Context, seen: StateChange, pod: V1Pod) -> None:
+    def _push_xcom_of_failed_task(self, context: Context, last_state: StateChange, pod: V1Pod) -> None:
         """Push the XCom of a task that failed, if it wrote one, as stock does."""
-        if not self.do_xcom_push or not seen.verdict.over or not seen.verdict.started or seen.deleted:
+        if not self.do_xcom_push or not last_state.verdict.over or not last_state.verdict.started or last_state.deleted:
             return
         try:
             self._push_xcom_with_fan_out(context["ti"], self._fetch_xcom(pod))
         except Exception as error:  # the task's own failure counts, which is raised later
             self.log.info("The failed task left no XCom: %s", error)
 
-    def _failure_text(self, seen: StateChange) -> str:
+    def _failure_text(self, last_state: StateChange) -> str:
         assert self.pod is not None
         pod_path = f"{self.pod.metadata.namespace}/{self.pod.metadata.name}"
-        cause, events = self._call_api(lambda client: explain(client, seen, self.base_container_name))
+        cause, events = self._call_api(lambda client: explain(client, last_state, self.base_container_name))
         if self.log_events_on_failure:
             for event in events:
                 self.log.info("Pod event: %s: %s", event.get("reason"), event.get("message"))
-        if self.log_pod_spec_on_failure and seen.pod is not None:
-            pod = mask_pod(_without_managed_fields(seen.pod), is_secret_name)
+        if self.log_pod_spec_on_failure and last_state.pod is not None:
+            pod = mask_pod(_without_managed_fields(last_state.pod), is_secret_name)
             self.log.info("The pod as last seen:\n%s", json.dumps(pod, indent=1))
         return f"Pod {pod_path} failed: {cause or 'it no longer exists, and its end was not observed'}"
 
@@ -455,11 +457,11 @@ class KubernetesPodOperator(PodLauncher):
 
     def _finish(self, context: Context, result: Any) -> None:
         """Stop following the pod, and call stock's hooks that clean up."""
-        seen = self._seen
+        last_state = self._last_state
         if self._follower is not None:
             self._follower.close()
         if self.pod is not None:
-            latest = seen.pod if seen is not None and not seen.deleted else None
+            latest = last_state.pod if last_state is not None and not last_state.deleted else None
             self.remote_pod = self.pod if latest is None else to_pod(latest)
         self.post_complete_action(
             pod=self.pod or self.pod_request_obj, remote_pod=self.remote_pod, context=context, result=result
@@ -487,13 +489,13 @@ class KubernetesPodOperator(PodLauncher):
 
     def _final_state(self, pod: V1Pod) -> StateChange:
         """Return the pod's state, read again unless its end was seen: base may have started since."""
-        seen = self._seen
-        if seen is not None and (seen.deleted or seen.verdict.over):
-            return seen
+        last_state = self._last_state
+        if last_state is not None and (last_state.deleted or last_state.verdict.over):
+            return last_state
         try:
             return self._judged(to_plain_json(self.hook.get_pod(pod.metadata.name, pod.metadata.namespace)))
         except (ApiException, HTTPError) as error:
-            last = seen or self._judged(to_plain_json(pod))
+            last = last_state or self._judged(to_plain_json(pod))
             is_gone = isinstance(error, ApiException) and error.status == 404
             return StateChange(last.pod, last.verdict._replace(state=BaseState.GONE), True) if is_gone else last
 
@@ -531,11 +533,11 @@ def _refuse_overrides_that_nothing_calls(kind: type[KubernetesPodOperator]) -> N
             )
 
 
-def _container_names(given: Any) -> Literal[True] | Sequence[str]:
+def _container_names(value: Any) -> Literal[True] | Sequence[str]:
     """Return the names of ``container_logs``, which is True for all, a name, or names."""
-    if given is True:
+    if value is True:
         return True
-    return (given,) if isinstance(given, str) else tuple(given or ())
+    return (value,) if isinstance(value, str) else tuple(value or ())
 
 
 def _without_managed_fields(pod: Pod) -> Manifest:

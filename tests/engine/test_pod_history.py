@@ -63,7 +63,7 @@ def make_pod(message: str = "", **metadata: Any) -> dict[str, Any]:
 
 
 def record(run: WorkerRun, pod: object = None, **more: Any) -> PodRecord:
-    last = None if pod is None else last_pod_state(as_pod(pod), run.asked)
+    last = None if pod is None else last_pod_state(as_pod(pod), run.requested_fields)
     return pod_record(EndedPod(run, last, "https://api", NOW, OFFSET, **more))
 
 
@@ -82,16 +82,18 @@ def test_a_pod_gives_its_times_its_resources_and_its_other_containers() -> None:
 def test_fields_that_admission_added_are_named_when_it_is_known_what_was_asked_for() -> None:
     pod = make_pod(labels={"dag_id": "d", "istio.io/rev": "default"})
     pod["spec"]["volumes"] = [{"name": "kube-api-access-x"}]
-    asked = asked_fields({"metadata": {"labels": {"dag_id": "d"}}, "spec": {"containers": [{"name": "base"}]}})
+    requested_fields = asked_fields(
+        {"metadata": {"labels": {"dag_id": "d"}}, "spec": {"containers": [{"name": "base"}]}}
+    )
     added = ["labels/istio.io/rev", "volumes/kube-api-access-x"]
-    assert record(make_run(RunResult(failed=False), asked=asked), pod).detail["added"] == added
-    assert pod_detail(as_pod(pod), (), asked)["added"] == added
+    assert record(make_run(RunResult(failed=False), requested_fields=requested_fields), pod).detail["added"] == added
+    assert pod_detail(as_pod(pod), (), requested_fields)["added"] == added
     assert "added" not in record(make_run(RunResult(failed=False)), pod).detail  # of another scheduler
 
 
 def test_added_fields_are_the_first_to_go_where_there_is_no_room() -> None:
     pod = make_pod(labels={f"{number}{'x' * 190}": "" for number in range(60)})
-    made = record(make_run(RunResult(failed=False), asked=frozenset(["labels/dag_id"])), pod)
+    made = record(make_run(RunResult(failed=False), requested_fields=frozenset(["labels/dag_id"])), pod)
     assert len(made.detail["added"]) == 40
     kept = orjson.loads(detail_json(made.detail))
     assert "added" not in kept

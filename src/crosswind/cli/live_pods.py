@@ -31,9 +31,9 @@ MIN_REDRAW_INTERVAL_S = 0.25
 _RELIST_S = 600.0
 
 
-async def check_access(client: Client, choice: ClusterChoice, wanted: PodFilter) -> None:
+async def check_access(client: Client, choice: ClusterChoice, selection: PodFilter) -> None:
     """Raise the error that would keep an informer from following, which would retry it for ever."""
-    listing = await client.list(PODS, namespace=choice.namespace, labels=wanted.labels, limit=1)
+    listing = await client.list(PODS, namespace=choice.namespace, labels=selection.labels, limit=1)
     if not listing.items:
         await check_namespace(client, choice)
 
@@ -44,11 +44,13 @@ class LivePods:
     ``pods``: those pods by uid. ``changed``: set at each change; the reader clears it.
     """
 
-    def __init__(self, client: Client, namespace: str | None, wanted: PodFilter, *, labels: str | None = None) -> None:
-        self._wanted = wanted
+    def __init__(
+        self, client: Client, namespace: str | None, selection: PodFilter, *, labels: str | None = None
+    ) -> None:
+        self._selection = selection
         self._all: dict[str, PodSummary] = {}
         self._informer = Informer(
-            client, PODS, relist_every=_RELIST_S, trim=_identity, namespace=namespace, labels=labels or wanted.labels
+            client, PODS, relist_every=_RELIST_S, trim=_identity, namespace=namespace, labels=labels or selection.labels
         )
         self.pods: dict[str, PodSummary] = {}
         self.changed = asyncio.Event()
@@ -77,7 +79,7 @@ class LivePods:
             self._all.pop(uid, None)
         else:
             self._all[uid] = after
-        matches = self._wanted.matches(after)
+        matches = self._selection.matches(after)
         matched = self.pods.pop(uid, None) is not None
         if matches and not gone:
             self.pods[uid] = after

@@ -48,7 +48,7 @@ def _pods(options: dict[str, Any]) -> list[PodSummary]:
         return []
 
 
-async def _read(places: dict[str, Any], wanted: PodFilter) -> list[PodSummary]:
+async def _read(places: dict[str, Any], selection: PodFilter) -> list[PodSummary]:
     from crosswind.kube.client import Client
     from crosswind.kube.resources import PODS
     from crosswind.pods.pod_summary import summarise
@@ -56,6 +56,6 @@ async def _read(places: dict[str, Any], wanted: PodFilter) -> list[PodSummary]:
     choice = choose_cluster(places)
     async with asyncio.timeout(_TIMEOUT_S), await Client.connect(choice.settings) as client:
         listing = await client.list_mapped(
-            PODS, summarise, namespace=choice.namespace, labels=wanted.labels, limit=_MAX_NAMES
+            PODS, summarise, namespace=choice.namespace, labels=selection.labels, limit=_MAX_NAMES
         )
-        return [pod for pod in listing.items if wanted.matches(pod)]
+        return [pod for pod in listing.items if selection.matches(pod)]

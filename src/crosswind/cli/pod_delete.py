@@ -44,12 +44,12 @@ def delete(ctx: click.Context, /, pods: tuple[str, ...], everything: bool, **opt
     Airflow fails the task of a running pod, or retries it if it has retries left. Pods of the pod operator and pods
     that are not Airflow's are never deleted. POD is a name or a part of it; without POD, the options select the pods.
     """
-    choice, wanted = choose_cluster(options), pod_filter(options)
-    if not (pods or wanted.narrows or everything):
+    choice, selection = choose_cluster(options), pod_filter(options)
+    if not (pods or selection.narrows or everything):
         raise click.UsageError("name pods, select them by --dag, --state and other options, or give --all")
     if not (options["yes"] or options["dry_run"] or sys.stdin.isatty()):
         raise click.UsageError("cannot ask for confirmation here: give --yes to delete, or --dry-run to list the pods")
-    doomed, refused = _sorted_out(asyncio.run(_find(choice, pods, wanted)))
+    doomed, refused = _sorted_out(asyncio.run(_find(choice, pods, selection)))
     # Asked outside the event loop, where Ctrl-C would not interrupt the question.
     if not doomed or not _is_confirmed(doomed, choice, yes=options["yes"], dry_run=options["dry_run"]):
         ctx.exit(1)
@@ -57,14 +57,14 @@ def delete(ctx: click.Context, /, pods: tuple[str, ...], everything: bool, **opt
     ctx.exit(1 if failed or (refused and pods) else 0)
 
 
-def _sorted_out(found: Sequence[PodSummary]) -> tuple[list[PodSummary], int]:
+def _sorted_out(pods: Sequence[PodSummary]) -> tuple[list[PodSummary], int]:
     """Return the pods that may be deleted; print why the others may not, and return their number."""
-    refusals = [(pod, reason) for pod in found if (reason := refusal(pod))]
+    refusals = [(pod, reason) for pod in pods if (reason := refusal(pod))]
     for pod, reason in refusals[:_MAX_REFUSALS]:
         click.echo(f"not deleted: {pod.namespace}/{pod.name}: {reason}", err=True)
     if len(refusals) > _MAX_REFUSALS:
         click.echo(f"not deleted: {len(refusals) - _MAX_REFUSALS} more", err=True)
-    return [pod for pod in found if not refusal(pod)], len(refusals)
+    return [pod for pod in pods if not refusal(pod)], len(refusals)
 
 
 def _is_confirmed(doomed: Sequence[PodSummary], choice: ClusterChoice, *, yes: bool, dry_run: bool) -> bool:
@@ -78,12 +78,12 @@ def _is_confirmed(doomed: Sequence[PodSummary], choice: ClusterChoice, *, yes: b
     return yes or dry_run or click.confirm(f"Delete {counted(len(doomed), 'pod')}?")
 
 
-async def _find(choice: ClusterChoice, names: Sequence[str], wanted: PodFilter) -> list[PodSummary]:
+async def _find(choice: ClusterChoice, names: Sequence[str], selection: PodFilter) -> list[PodSummary]:
     from crosswind.cli.pod_reading import find_pods
     from crosswind.kube.client import Client
 
     async with await Client.connect(choice.settings) as client:
-        return await find_pods(client, choice, names, wanted)
+        return await find_pods(client, choice, names, selection)
 
 
 async def _delete(choice: ClusterChoice, pods: Sequence[PodSummary], grace_period: int | None) -> int:

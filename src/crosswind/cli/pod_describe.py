@@ -39,10 +39,10 @@ def describe(pod: str | None, output: str, airflow_url: str | None, **options: A
     must select one pod. With Airflow's address, the task's state and the pods of every try are shown too; named by
     --dag, --run and --task also those of a task whose pod is gone.
     """
-    choice, wanted = choose_cluster(options), pod_filter(options)
-    if pod is None and not wanted.narrows:
+    choice, selection = choose_cluster(options), pod_filter(options)
+    if pod is None and not selection.narrows:
         raise click.UsageError("name a pod, or select one by --dag, --task and other options")
-    described = asyncio.run(_describe(choice, pod, wanted, choose_airflow(airflow_url)))
+    described = asyncio.run(_describe(choice, pod, selection, choose_airflow(airflow_url)))
     if output != "text":
         from crosswind.cli.pod_table import document
 
@@ -58,24 +58,24 @@ def describe(pod: str | None, output: str, airflow_url: str | None, **options: A
 
 
 async def _describe(
-    choice: ClusterChoice, name: str | None, wanted: PodFilter, airflow: AirflowServer | None
+    choice: ClusterChoice, name: str | None, selection: PodFilter, airflow: AirflowServer | None
 ) -> dict[str, Any]:
     from crosswind.cli.pod_reading import PodGone, find_pod
     from crosswind.kube.client import Client
 
     async with await Client.connect(choice.settings) as client:
         try:
-            pod = await find_pod(client, choice, name, wanted)
+            pod = await find_pod(client, choice, name, selection)
         except PodGone as error:
-            return await _describe_task(error, wanted, airflow)
+            return await _describe_task(error, selection, airflow)
         return await describe_in_cluster(client, pod, airflow)
 
 
-async def _describe_task(error: PodGone, wanted: PodFilter, airflow: AirflowServer | None) -> dict[str, Any]:
+async def _describe_task(error: PodGone, selection: PodFilter, airflow: AirflowServer | None) -> dict[str, Any]:
     """Return what Airflow knows of a task whose pod is gone; raise the error where it is not asked or does not know."""
     from crosswind.cli.airflow_tasks import AirflowTasks
 
-    task = wanted.task
+    task = selection.task
     if airflow is None or task is None:
         raise error
     async with AirflowTasks(airflow) as tasks:

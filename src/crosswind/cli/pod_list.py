@@ -46,9 +46,9 @@ def list_pods(output: str, sort: str, reverse: bool, no_headers: bool, **options
     The state is that of the task's container, also while a sidecar still runs. In a terminal the columns fit its width;
     otherwise, and with -o wide, nothing is cut. Commands take the end of a pod's name for the name.
     """
-    choice, wanted = choose_cluster(options), pod_filter(options)
-    counts_warm = output in ("table", "wide") and not wanted.narrows
-    pods, warm, hint = asyncio.run(_read(choice, wanted, counts_warm=counts_warm))
+    choice, selection = choose_cluster(options), pod_filter(options)
+    counts_warm = output in ("table", "wide") and not selection.narrows
+    pods, warm, hint = asyncio.run(_read(choice, selection, counts_warm=counts_warm))
     from crosswind.cli.pod_table import document, pod_lines, sorted_pods
 
     pods = sorted_pods(pods, sort, reverse=reverse)
@@ -61,22 +61,22 @@ def list_pods(output: str, sort: str, reverse: bool, no_headers: bool, **options
         lines = pod_lines(pods, time.time(), width, namespaces=choice.namespace is None)
         print_styled(lines[1:] if no_headers else lines)
     if not pods:
-        what = f"No pod of an Airflow task in {choice.place}" + (f" with {wanted}" if wanted.narrows else "")
+        what = f"No pod of an Airflow task in {choice.place}" + (f" with {selection}" if selection.narrows else "")
         click.echo(f"{what}{'; ' if hint else ''}{hint}", err=True)
     if warm:
         click.echo(f"{counted(warm, 'warm pod')} without a task", err=True)
 
 
-async def _read(choice: ClusterChoice, wanted: PodFilter, *, counts_warm: bool) -> tuple[list[Any], int, str]:
+async def _read(choice: ClusterChoice, selection: PodFilter, *, counts_warm: bool) -> tuple[list[Any], int, str]:
     """Return the pods, the number of warm pods that wait, and a hint for an empty list."""
     from crosswind.cli.pod_reading import check_namespace, count_warm_pods, read_pods, where_pods_are
     from crosswind.kube.client import Client
 
     async with await Client.connect(choice.settings) as client:
-        pods = await read_pods(client, choice.namespace, wanted)
+        pods = await read_pods(client, choice.namespace, selection)
         if not pods:
             await check_namespace(client, choice)
-        hint = await where_pods_are(client, choice, wanted) if not pods else ""
+        hint = await where_pods_are(client, choice, selection) if not pods else ""
         warm = await count_warm_pods(client, choice.namespace) if counts_warm else 0
         return pods, warm, hint
 

@@ -71,17 +71,21 @@ def logs(ctx: click.Context, /, pod: str | None, airflow_url: str | None, **opti
     connection that breaks is opened again, and no line is lost or repeated. When the pod is gone and Airflow's address
     is known, the log that Airflow keeps is printed: name it by --dag, --run and --task.
     """
-    choice, wanted = choose_cluster(options), pod_filter(options)
-    if pod is None and not wanted.narrows:
+    choice, selection = choose_cluster(options), pod_filter(options)
+    if pod is None and not selection.narrows:
         raise click.UsageError("name a pod, or select one by --dag, --task and other options")
     if options["follow"] and options["previous"]:
         raise click.UsageError("give --follow or --previous, not both: the previous run has ended")
-    done = run_until_interrupted(_print_log(choice, pod, wanted, choose_airflow(airflow_url), options))
+    done = run_until_interrupted(_print_log(choice, pod, selection, choose_airflow(airflow_url), options))
     ctx.exit(130 if done is None else 0)
 
 
 async def _print_log(
-    choice: ClusterChoice, name: str | None, wanted: PodFilter, airflow: AirflowServer | None, options: dict[str, Any]
+    choice: ClusterChoice,
+    name: str | None,
+    selection: PodFilter,
+    airflow: AirflowServer | None,
+    options: dict[str, Any],
 ) -> bool:
     from crosswind.cli.pod_reading import PodGone, find_pod, find_pods
     from crosswind.kube.client import Client
@@ -89,11 +93,11 @@ async def _print_log(
     async with await Client.connect(choice.settings) as client:
         try:
             if options["everything"]:
-                await _print_all(client, await find_pods(client, choice, [name] if name else [], wanted), options)
+                await _print_all(client, await find_pods(client, choice, [name] if name else [], selection), options)
                 return True
-            pod = await find_pod(client, choice, name, wanted)
+            pod = await find_pod(client, choice, name, selection)
         except PodGone as error:
-            await _print_kept_log(error, wanted, airflow)
+            await _print_kept_log(error, selection, airflow)
             return True
         async with aclosing(_chunks(client, pod, options)) as chunks:
             async for chunk in chunks:
@@ -166,11 +170,11 @@ def _why_no_log(pod: Manifest, error: BadRequest) -> str:
     return f"there is no log: {error.message}" + (f"; {reason}" if reason else "")
 
 
-async def _print_kept_log(error: CrosswindError, wanted: PodFilter, airflow: AirflowServer | None) -> None:
+async def _print_kept_log(error: CrosswindError, selection: PodFilter, airflow: AirflowServer | None) -> None:
     """Print the log that Airflow keeps of a task whose pod is gone; raise an error that says where it may be."""
     from crosswind.cli.airflow_tasks import AirflowTasks
 
-    task = wanted.task
+    task = selection.task
     if airflow is None or task is None:
         hint = "" if airflow else "; --airflow-url with --dag, --run and --task prints it"
         raise CrosswindError(f"{error}; {_KEPT}{hint}") from None

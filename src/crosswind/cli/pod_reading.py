@@ -39,13 +39,13 @@ class PodGone(CrosswindError):
     """No pod matches what the user named: it may have been deleted."""
 
 
-async def read_pods(client: Client, namespace: str | None, wanted: PodFilter) -> list[PodSummary]:
+async def read_pods(client: Client, namespace: str | None, selection: PodFilter) -> list[PodSummary]:
     """Return the pods of a namespace, or of all (None), that a filter matches.
 
     The list comes in pages, and of each pod only its summary is kept: 5,000 pods take one second of CPU.
     """
-    listing = await client.list_mapped(PODS, summarise, namespace=namespace, labels=wanted.labels)
-    return [pod for pod in listing.items if wanted.matches(pod)]
+    listing = await client.list_mapped(PODS, summarise, namespace=namespace, labels=selection.labels)
+    return [pod for pod in listing.items if selection.matches(pod)]
 
 
 async def check_namespace(client: Client, choice: ClusterChoice) -> None:
@@ -67,19 +67,19 @@ async def count_warm_pods(client: Client, namespace: str | None) -> int:
     return len(listing.items)
 
 
-async def where_pods_are(client: Client, choice: ClusterChoice, wanted: PodFilter) -> str:
+async def where_pods_are(client: Client, choice: ClusterChoice, selection: PodFilter) -> str:
     """Return a hint which other namespaces have such pods, "" when none has or the user may not see them."""
     if choice.namespace is None:
         return ""
     try:
-        listing = await client.list(PODS, labels=wanted.labels, limit=_SAMPLE)
+        listing = await client.list(PODS, labels=selection.labels, limit=_SAMPLE)
     except (ApiError, Unreachable):
         return ""
     names = sorted({pod["metadata"]["namespace"] for pod in listing.items} - {choice.namespace})
     return f"there are some in {', '.join(names[:5])}: use --namespace or -A" if names else ""
 
 
-async def find_pod(client: Client, choice: ClusterChoice, name: str | None, wanted: PodFilter) -> Manifest:
+async def find_pod(client: Client, choice: ClusterChoice, name: str | None, selection: PodFilter) -> Manifest:
     """Return the one pod that a user means.
 
     ``name``: a pod's name, or a part of it that no other pod has; None: the only pod that the filter matches. Raises
@@ -90,47 +90,49 @@ async def find_pod(client: Client, choice: ClusterChoice, name: str | None, want
             return await client.get(PODS, name, namespace=choice.namespace)
         except NotFound:
             pass  # a part of a name
-    pod = await _only_match(client, choice, name, wanted)
+    pod = await _only_match(client, choice, name, selection)
     try:
         return await client.get(PODS, pod.name, namespace=pod.namespace)
     except NotFound:
         raise PodGone(f"pod {pod.namespace}/{pod.name} has just been deleted") from None
 
 
-async def find_pods(client: Client, choice: ClusterChoice, names: Sequence[str], wanted: PodFilter) -> list[PodSummary]:
+async def find_pods(
+    client: Client, choice: ClusterChoice, names: Sequence[str], selection: PodFilter
+) -> list[PodSummary]:
     """Return the pods of these names, or without names all that the filter matches; ``PodGone`` when there is none."""
     if names:
-        found = [summarise(await find_pod(client, choice, name, wanted)) for name in dict.fromkeys(names)]
-        return list({pod.uid: pod for pod in found}.values())
-    pods = await read_pods(client, choice.namespace, wanted)
+        named_pods = [summarise(await find_pod(client, choice, name, selection)) for name in dict.fromkeys(names)]
+        return list({pod.uid: pod for pod in named_pods}.values())
+    pods = await read_pods(client, choice.namespace, selection)
     if not pods:
         await check_namespace(client, choice)
-        raise PodGone(_nothing(choice, None, wanted))
+        raise PodGone(_nothing(choice, None, selection))
     return pods
 
 
-async def _only_match(client: Client, choice: ClusterChoice, name: str | None, wanted: PodFilter) -> PodSummary:
+async def _only_match(client: Client, choice: ClusterChoice, name: str | None, selection: PodFilter) -> PodSummary:
     if name and len(name) < _MIN_NAME_PART_CHARS:
         raise ConfigError(f"{name} is too short; give at least {_MIN_NAME_PART_CHARS} characters of the pod's name")
     part = (name or "").lower().removeprefix("…")
-    pods = [pod for pod in await read_pods(client, choice.namespace, wanted) if part in pod.name]
+    pods = [pod for pod in await read_pods(client, choice.namespace, selection) if part in pod.name]
     pods = [pod for pod in pods if pod.name == part] or pods
     if len(pods) == 1:
         return pods[0]
     if not pods:
         await check_namespace(client, choice)
-        raise PodGone(_nothing(choice, name, wanted))
+        raise PodGone(_nothing(choice, name, selection))
     shown = "".join(
         f"\n  {pod.namespace}/{pod.name}  {pod.task} try {pod.try_number}, {pod.state}"
         for pod in pods[:_MAX_CANDIDATES]
     )
     more = f"\n  and {len(pods) - _MAX_CANDIDATES} more" if len(pods) > _MAX_CANDIDATES else ""
-    meant = " and ".join(filter(None, (f"the name {name}" if name else "", str(wanted))))
+    meant = " and ".join(filter(None, (f"the name {name}" if name else "", str(selection))))
     raise ConfigError(f"{counted(len(pods), 'pod')} match {meant or 'this'}; name one of them:{shown}{more}")
 
 
-def _nothing(choice: ClusterChoice, name: str | None, wanted: PodFilter) -> str:
+def _nothing(choice: ClusterChoice, name: str | None, selection: PodFilter) -> str:
     if name:
-        also = f" and {wanted}" if wanted.narrows else ""
+        also = f" and {selection}" if selection.narrows else ""
         return f"{choice.place} has no pod of an Airflow task with {name} in its name{also}"
-    return f"{choice.place} has no pod of an Airflow task" + (f" with {wanted}" if wanted.narrows else "")
+    return f"{choice.place} has no pod of an Airflow task" + (f" with {selection}" if selection.narrows else "")

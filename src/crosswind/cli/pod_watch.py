@@ -48,19 +48,19 @@ def watch(ctx: click.Context, /, output: str | None, sort: str, **options: Any) 
 
     The server sends changes; nothing is polled, and a connection that breaks is opened again without loss.
     """
-    choice, wanted = choose_cluster(options), pod_filter(options)
+    choice, selection = choose_cluster(options), pod_filter(options)
     output = output or ("table" if sys.stdout.isatty() else "lines")
-    run_until_interrupted(_watch(choice, wanted, output, sort))
+    run_until_interrupted(_watch(choice, selection, output, sort))
     ctx.exit(130)
 
 
-async def _watch(choice: ClusterChoice, wanted: PodFilter, output: str, sort: str) -> None:
+async def _watch(choice: ClusterChoice, selection: PodFilter, output: str, sort: str) -> None:
     from crosswind.cli.live_pods import LivePods, check_access
     from crosswind.kube.client import Client
 
     async with await Client.connect(choice.settings) as client:
-        await check_access(client, choice, wanted)
-        live = LivePods(client, choice.namespace, wanted)
+        await check_access(client, choice, selection)
+        live = LivePods(client, choice.namespace, selection)
         if output == "table":
             await _draw(live, choice, sort)
         else:

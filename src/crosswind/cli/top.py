@@ -53,15 +53,15 @@ def top(ctx: click.Context, /, once: bool, airflow_url: str | None, **options: A
 
     ? shows the keys, which are those of k9s; q quits. The server sends changes; nothing is polled.
     """
-    choice, wanted = choose_cluster(options), pod_filter(options)
+    choice, selection = choose_cluster(options), pod_filter(options)
     if once or not (sys.stdin.isatty() and sys.stdout.isatty()):
-        asyncio.run(_print_once(choice, wanted))
+        asyncio.run(_print_once(choice, selection))
         return
-    done = run_until_interrupted(_show(choice, wanted, choose_airflow(airflow_url)))
+    done = run_until_interrupted(_show(choice, selection, choose_airflow(airflow_url)))
     ctx.exit(130 if done is None else 0)
 
 
-async def _print_once(choice: ClusterChoice, wanted: PodFilter) -> None:
+async def _print_once(choice: ClusterChoice, selection: PodFilter) -> None:
     from crosswind.cli.pod_list import print_styled, table_width
     from crosswind.cli.pod_reading import check_namespace, count_warm_pods, read_pods
     from crosswind.cli.pod_table import pod_lines, sorted_pods
@@ -69,7 +69,7 @@ async def _print_once(choice: ClusterChoice, wanted: PodFilter) -> None:
     from crosswind.kube.client import Client
 
     async with await Client.connect(choice.settings) as client:
-        pods = sorted_pods(await read_pods(client, choice.namespace, wanted), "state")
+        pods = sorted_pods(await read_pods(client, choice.namespace, selection), "state")
         if not pods:
             await check_namespace(client, choice)
         warm = await count_warm_pods(client, choice.namespace)
@@ -79,7 +79,7 @@ async def _print_once(choice: ClusterChoice, wanted: PodFilter) -> None:
     print_styled([*lines, [], *pod_lines(pods, now, width, namespaces=namespaces)] if pods else lines)
 
 
-async def _show(choice: ClusterChoice, wanted: PodFilter, airflow: AirflowServer | None) -> bool:
+async def _show(choice: ClusterChoice, selection: PodFilter, airflow: AirflowServer | None) -> bool:
     from crosswind.cli.live_pods import check_access
     from crosswind.kube.client import Client
 
@@ -87,18 +87,20 @@ async def _show(choice: ClusterChoice, wanted: PodFilter, airflow: AirflowServer
     logging.getLogger("crosswind").addHandler(logging.NullHandler())
     logging.getLogger("crosswind").propagate = False
     async with await Client.connect(choice.settings) as client:
-        await check_access(client, choice, wanted)
-        await _Top(client, choice, wanted, airflow).run()
+        await check_access(client, choice, selection)
+        await _Top(client, choice, selection, airflow).run()
     return True
 
 
 class _Top:
     """The screen, its state, and the tasks behind it."""
 
-    def __init__(self, client: Client, choice: ClusterChoice, wanted: PodFilter, airflow: AirflowServer | None) -> None:
+    def __init__(
+        self, client: Client, choice: ClusterChoice, selection: PodFilter, airflow: AirflowServer | None
+    ) -> None:
         from crosswind.cli.top_view import View
 
-        self._client, self._choice, self._wanted, self._airflow = client, choice, wanted, airflow
+        self._client, self._choice, self._selection, self._airflow = client, choice, selection, airflow
         self._first_namespace = choice.namespace
         self._view = View()
         self._page: deque[Line] = deque(maxlen=_MAX_LOG_LINES)
@@ -134,7 +136,7 @@ class _Top:
         for task in self._followers:
             task.cancel()
         self._choice = choice
-        self._live = LivePods(self._client, choice.namespace, self._wanted)
+        self._live = LivePods(self._client, choice.namespace, self._selection)
         self._warm = LivePods(self._client, choice.namespace, PodFilter(), labels=WARM_PODS)
         self._followers = [asyncio.create_task(live.run(self._changed)) for live in (self._live, self._warm)]
 
@@ -312,7 +314,7 @@ class _Top:
             return
         namespace = self._first_namespace if self._choice.namespace is None else None
         choice = replace(self._choice, namespace=namespace)
-        await check_access(self._client, choice, self._wanted)  # else the screen would stay empty
+        await check_access(self._client, choice, self._selection)  # else the screen would stay empty
         self._follow(choice)
 
     # --- the screen ---------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ def secret_assignments(text: str) -> list[str]:
         named = [pair for node in nodes for pair in _named_values(node)]
         return [name for name, value in named if is_secret_name(name) and _has_literal(value)]
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return [found["name"] for found in _ASSIGNMENT.finditer(text) if is_secret_name(found["name"])]
+        return [match["name"] for match in _ASSIGNMENT.finditer(text) if is_secret_name(match["name"])]
 
 
 def _named_values(node: ast.AST) -> Iterator[tuple[str, ast.expr]]:

@@ -83,8 +83,8 @@ def _lines(error: ValidationError, document: Document) -> Iterator[str]:
     for path, problem in problems.items():
         cause = problem.get("ctx", {}).get("error")
         if isinstance(cause, FragmentError):
-            below = [replace(found, path=(*path, *found.path)) for found in cause.problems]
-            yield document.describe(_without_value(found, document.content) for found in below)
+            below = [replace(nested, path=(*path, *nested.path)) for nested in cause.problems]
+            yield document.describe(_without_value(nested, document.content) for nested in below)
         else:
             yield f"{document.where}:{document.line_of(path)}: {_description(problem, path)}"
 

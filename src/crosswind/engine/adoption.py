@@ -361,15 +361,19 @@ class PodAdopter:
         unknown = [run for run in runs.values() if run not in adoption.own]
         if not unknown or None in adoption.watch.listed:
             return
-        seen = {run: run.adoption.namespace for run in unknown if run.adoption is not None and run.adoption.namespace}
+        known_namespaces = {
+            run: run.adoption.namespace for run in unknown if run.adoption is not None and run.adoption.namespace
+        }
         try:
-            computed = await self._namespaces.of_workloads([run.workload for run in unknown if run not in seen])
+            computed = await self._namespaces.of_workloads(
+                [run.workload for run in unknown if run not in known_namespaces]
+            )
         except Exception as error:
             level = adoption.postpone_search(error, _now())
             log.log(level, "The namespaces of adopted tasks could not be read, retrying: %s", error)
             return
         for run in unknown:
-            adoption.own[run] = own = {seen[run]} if run in seen else computed.get(run.workload)
+            adoption.own[run] = own = {known_namespaces[run]} if run in known_namespaces else computed.get(run.workload)
             for namespace in own or ():
                 adoption.watch.follow(namespace)
 

@@ -55,12 +55,12 @@ def read_loss_choice(config: object) -> LossChoice:
     """Read what an ``executor_config`` says about losses, and nothing else of it; raises ``OverrideError``."""
     if not isinstance(config, Mapping) or "crosswind" not in config:
         return LossChoice()
-    where, given = 'executor_config["crosswind"]', config["crosswind"]
-    if not isinstance(given, Mapping):
-        raise OverrideError(f"{where} must be a dict with some of {', '.join(LOSS_KEYS)}, is {type(given).__name__}")
-    if unknown := sorted(str(key) for key in given if key not in LOSS_KEYS):
+    where, choice = 'executor_config["crosswind"]', config["crosswind"]
+    if not isinstance(choice, Mapping):
+        raise OverrideError(f"{where} must be a dict with some of {', '.join(LOSS_KEYS)}, is {type(choice).__name__}")
+    if unknown := sorted(str(key) for key in choice if key not in LOSS_KEYS):
         raise OverrideError(f"{where} has {', '.join(unknown)}; it takes {', '.join(LOSS_KEYS)}")
-    options = dict(given)
+    options = dict(choice)
     if isinstance(patches := options.get("after_losses"), Mapping):
         named = f"{where}.after_losses"
         options["after_losses"] = {number: _patch(patch, f"{named}.{number}") for number, patch in patches.items()}

@@ -67,10 +67,11 @@ UNSEEN_POD = LastPodState()
 """Of a run without a pod, or with one that was never seen."""
 
 
-def last_pod_state(pod: Pod, asked: frozenset[str]) -> LastPodState:
+def last_pod_state(pod: Pod, requested_fields: frozenset[str]) -> LastPodState:
     """Return the last state of a pod. Any JSON gives one: nothing in it is trusted.
 
-    ``asked``: the fields of its manifest; empty where another scheduler made the pod: then none count as added.
+    ``requested_fields``: the fields of its manifest; empty where another scheduler made the pod: then none count as
+    added.
     """
     metadata, state = metadata_of(pod), _base_state(pod)
     terminated = mapping(state.get("terminated"))
@@ -88,7 +89,7 @@ def last_pod_state(pod: Pod, asked: frozenset[str]) -> LastPodState:
         text(terminated.get("message")),
         _declared(pod),
         _containers(pod),
-        _added(pod, asked),
+        _added(pod, requested_fields),
     )
 
 
@@ -131,7 +132,7 @@ def _containers(pod: Pod) -> list[dict[str, Any]]:
     if not _has_others(pod):
         return []
     declared = {text(container.get("name")): container for container in (*init_containers_of(pod), *containers_of(pod))}
-    made = []
+    containers = []
     for report in container_reports(pod, BASE):
         if report.kind is ContainerKind.BASE:
             continue
@@ -140,8 +141,8 @@ def _containers(pod: Pod) -> list[dict[str, Any]]:
             entry["exit_code"] = report.exit_code
         if is_injected(pod, declared.get(report.name, {"name": report.name})):
             entry["injected"] = True
-        made.append(entry)
-    return made[:_MAX_CONTAINERS]
+        containers.append(entry)
+    return containers[:_MAX_CONTAINERS]
 
 
 def _has_others(pod: Pod) -> bool:
@@ -152,6 +153,6 @@ def _has_others(pod: Pod) -> bool:
     return any(container.get("name") != BASE for container in (*containers_of(pod), *container_statuses_of(pod)))
 
 
-def _added(pod: Pod, asked: frozenset[str]) -> list[str]:
-    names = added_fields(pod, asked) if asked else []
+def _added(pod: Pod, requested_fields: frozenset[str]) -> list[str]:
+    names = added_fields(pod, requested_fields) if requested_fields else []
     return [storable(name, most_chars=_NAME_CHARS) for name in names[:_MAX_ADDED]]

@@ -100,8 +100,8 @@ def _patch_problems(where: str, value: Json) -> Iterator[str]:
             yield from str(error).splitlines()
 
 
-def loss_choice(given: Mapping[str, Json]) -> LossChoice:
+def loss_choice(options: Mapping[str, Json]) -> LossChoice:
     """Return the choice in a mapping in which ``loss_problems`` finds nothing wrong."""
-    after = given.get("after_losses")
+    after = options.get("after_losses")
     patches = None if after is None else {int(number): patch for number, patch in after.items()}
-    return LossChoice(given.get("infra_retries"), patches, given.get("node_loss_seconds"))
+    return LossChoice(options.get("infra_retries"), patches, options.get("node_loss_seconds"))

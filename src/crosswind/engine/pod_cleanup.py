@@ -154,7 +154,7 @@ class PodCleaner:
     async def _end_sidecars(self, run: WorkerRun) -> None:
         pod = await self._client.get(PODS, run.name, namespace=run.namespace)
         if self._lifecycle.history is not None:
-            run.last_state = last_pod_state(as_pod(pod), run.asked)
+            run.last_state = last_pod_state(as_pod(pod), run.requested_fields)
         if not await self._shutdown.end(pod):
             log.warning("Pod %s is kept, and its sidecars still run; its Events say why", run.pod_path)
         run.sidecars_ended = True

@@ -142,12 +142,12 @@ def pod_record(ended: EndedPod) -> PodRecord:
     )
 
 
-def pod_detail(pod: Pod, events: Sequence[PodEvent], asked: frozenset[str]) -> dict[str, Any]:
+def pod_detail(pod: Pod, events: Sequence[PodEvent], requested_fields: frozenset[str]) -> dict[str, Any]:
     """Return what a record has of a pod, of one that lives: only what Kubernetes knows, and its node.
 
-    ``asked``: the fields of its manifest.
+    ``requested_fields``: the fields of its manifest.
     """
-    last = last_pod_state(pod, asked)
+    last = last_pod_state(pod, requested_fields)
     detail = {
         "times": _in_order({**last.times, "pulled": _pulled(events)}),
         "node": last.node,

@@ -92,4 +92,4 @@ class PodInspector:
         except CrosswindError as error:
             log.debug("Pod %s, which somebody looks at, cannot be read: %s", run.pod_path, error)
             return {}
-        return pod_detail(pod, events, run.asked)
+        return pod_detail(pod, events, run.requested_fields)

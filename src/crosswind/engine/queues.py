@@ -40,12 +40,12 @@ class QueueSettings:
     """Image of base, from the coordinator of Airflow's Task SDK that the queue belongs to."""
 
 
-def parse_queues(given: Mapping[str, Json]) -> tuple[dict[str, QueueSettings], list[str]]:
+def parse_queues(settings_by_queue: Mapping[str, Json]) -> tuple[dict[str, QueueSettings], list[str]]:
     """Return the queues by name, and the problems, each with queue, key and fix."""
-    problems = [problem for name, queue in given.items() for problem in _problems(name, queue)]
+    problems = [problem for name, queue in settings_by_queue.items() for problem in _problems(name, queue)]
     if problems:
         return {}, problems
-    return {name: _queue(queue) for name, queue in given.items()}, []
+    return {name: _queue(queue) for name, queue in settings_by_queue.items()}, []
 
 
 def apply_queue(template: Manifest, queue: QueueSettings, *, chosen: bool) -> Manifest:
@@ -60,8 +60,8 @@ def apply_queue(template: Manifest, queue: QueueSettings, *, chosen: bool) -> Ma
     if namespace:
         metadata = {**metadata, "namespace": namespace}
     if queue.labels:
-        given = metadata.get("labels") or {}
-        metadata = {**metadata, "labels": {**queue.labels, **given} if chosen else {**given, **queue.labels}}
+        labels = metadata.get("labels") or {}
+        metadata = {**metadata, "labels": {**queue.labels, **labels} if chosen else {**labels, **queue.labels}}
     if priority:
         spec = {**spec, "priorityClassName": priority}
     if queue.image:
@@ -107,14 +107,14 @@ def _winner(template: Json, queue: str, chosen: bool) -> Json:
     return (template or queue) if chosen else (queue or template)
 
 
-def _queue(given: Mapping[str, Json]) -> QueueSettings:
+def _queue(settings: Mapping[str, Json]) -> QueueSettings:
     return QueueSettings(
-        template=given.get("pod_template_file", ""),
-        namespace=given.get("namespace", ""),
-        priority_class=given.get("priority_class", ""),
-        labels=given.get("labels", {}),
-        max_pods=given.get("max_pods", 0),
-        losses=loss_choice(given),
+        template=settings.get("pod_template_file", ""),
+        namespace=settings.get("namespace", ""),
+        priority_class=settings.get("priority_class", ""),
+        labels=settings.get("labels", {}),
+        max_pods=settings.get("max_pods", 0),
+        losses=loss_choice(settings),
     )
 
 

@@ -281,7 +281,7 @@ class WorkerRun:
     """Name of the Secret that carries its workload; "" when it needs none (any longer)."""
     manifest: Manifest | None = None
     """Set until the API server has accepted the pod."""
-    asked: frozenset[str] = frozenset()
+    requested_fields: frozenset[str] = frozenset()
     """Names of the fields of the manifest, see ``added_fields``; empty for a pod of another scheduler."""
     payload: bytes | None = None
     """Set until the Secret's manifest is built."""
@@ -324,7 +324,7 @@ class WorkerRun:
         """Enter CREATED: its pod exists, or may exist."""
         self._enter(RunStage.CREATED)
         if self.manifest is not None:
-            self.asked = asked_fields(self.manifest)
+            self.requested_fields = asked_fields(self.manifest)
         self.times.created, self.manifest, self.wait = now, None, None
         if self.unseen_since is not None:  # the watch may report a pod before the create request is answered
             self.unseen_since = now

@@ -19,23 +19,23 @@ _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _MAX_PODS = 1000
 
 
-def parse_warm(given: Json) -> tuple[WarmOptions | None, dict[str, WarmOptions], list[str]]:
+def parse_warm(settings: Json) -> tuple[WarmOptions | None, dict[str, WarmOptions], list[str]]:
     """Return the options for all queues, those of each queue, and the problems, each with key, value and fix.
 
     None: no pod waits, because nothing is configured or something is wrong.
     """
-    problems = list(_problems("", given, top=True))
-    if problems or not given:
+    problems = list(_problems("", settings, top=True))
+    if problems or not settings:
         return None, {}, problems
-    everywhere = _options(WarmOptions(), given)
-    queues = {name: _options(everywhere, queue) for name, queue in (given.get("queues") or {}).items()}
+    everywhere = _options(WarmOptions(), settings)
+    queues = {name: _options(everywhere, queue) for name, queue in (settings.get("queues") or {}).items()}
     problems += _bounds("", everywhere)
     problems += [problem for name, queue in queues.items() for problem in _bounds(f"queues.{name}.", queue)]
     return (None, {}, problems) if problems else (everywhere, queues, [])
 
 
-def _options(base: WarmOptions, given: Mapping[str, Json]) -> WarmOptions:
-    changed: dict[str, Any] = {name: given[name] for name in WARM_KEYS if name in given}
+def _options(base: WarmOptions, settings: Mapping[str, Json]) -> WarmOptions:
+    changed: dict[str, Any] = {name: settings[name] for name in WARM_KEYS if name in settings}
     if "preload" in changed:
         changed["preload"] = tuple(changed["preload"])
     return replace(base, **changed)
@@ -46,12 +46,12 @@ def _bounds(where: str, options: WarmOptions) -> Iterator[str]:
         yield f"{where}min: {options.min} is more than max, which is {options.max}; raise max or lower min"
 
 
-def _problems(where: str, given: Json, *, top: bool = False) -> Iterator[str]:
+def _problems(where: str, settings: Json, *, top: bool = False) -> Iterator[str]:
     known = (*WARM_KEYS, "queues") if top else WARM_KEYS
-    if not isinstance(given, Mapping):
-        yield f"{where or 'it'}: must be a JSON object with some of {', '.join(known)}, is {given!r}"
+    if not isinstance(settings, Mapping):
+        yield f"{where or 'it'}: must be a JSON object with some of {', '.join(known)}, is {settings!r}"
         return
-    for key, value in given.items():
+    for key, value in settings.items():
         if key not in known:
             yield f"{where}{key}: is not known; use {', '.join(known)}"
         elif key == "queues":

@@ -142,8 +142,8 @@ class WorkerWatcher:
 
     def take_strays(self) -> bool:
         """Return whether pods without a run were seen since the last call."""
-        seen, self._strays = bool(self._strays), set()
-        return seen
+        had_strays, self._strays = bool(self._strays), set()
+        return had_strays
 
     def pod_changed(self, run: WorkerRun, pod: Pod) -> None:
         """Judge a pod that exists."""
@@ -172,7 +172,7 @@ class WorkerWatcher:
     def pod_gone(self, run: WorkerRun, last_state: Pod) -> None:
         """End the run of a pod that is gone, unless it has ended or was revoked before."""
         if self._lifecycle.history is not None:
-            run.last_state = last_pod_state(last_state, run.asked)
+            run.last_state = last_pod_state(last_state, run.requested_fields)
         own_deletion = run.disposition is PodDisposition.DELETE
         run.mark_pod_gone()
         if run.revoked:
@@ -229,7 +229,8 @@ class WorkerWatcher:
             self._lifecycle.end(run, RunResult(failed=False, message=message))
             return
         if self._lifecycle.history is not None:
-            run.last_state = last_pod_state(pod, run.asked)  # the pod may be deleted before the watch reports it again
+            # Kept now: the pod may be deleted before the watch reports it again.
+            run.last_state = last_pod_state(pod, run.requested_fields)
             if self._group is not None:
                 self._group.create_task(self._read_events(run, pod))
         phase = (pod.get("status") or {}).get("phase")

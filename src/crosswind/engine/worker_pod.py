@@ -299,10 +299,10 @@ def _set_command(pod: Manifest, order: _Order) -> Manifest:
 def _set_environment(pod: Manifest, order: _Order) -> Manifest:
     """Set what the stock executor sets, and what the configuration adds. None of it is secret."""
     own = {"name": "AIRFLOW_IS_K8S_EXECUTOR_POD", "value": "True"}
-    given = [variable for variable in _base(pod).get("env") or () if variable["name"] != own["name"]]
-    have = {variable["name"] for variable in given}
+    variables = [variable for variable in _base(pod).get("env") or () if variable["name"] != own["name"]]
+    have = {variable["name"] for variable in variables}
     extra = [{"name": name, "value": value} for name, value in order.settings.environment.items() if name not in have]
-    return {**pod, "spec": _with_base(pod["spec"], env=[*given, *extra, own])}
+    return {**pod, "spec": _with_base(pod["spec"], env=[*variables, *extra, own])}
 
 
 def _mount_workload(pod: Manifest, order: _Order) -> Manifest:
@@ -379,9 +379,9 @@ def _mount_path(base: Manifest, volume: str) -> str:
 
 def _tolerate_node_loss(pod: Manifest, order: _Order) -> Manifest:
     """Shorten the time for which Kubernetes waits for a node, 300 s by default, unless the author has set one."""
-    given = pod["spec"].get("tolerations") or []
-    own = node_loss_tolerations(given, order.settings.node_loss_seconds)
-    return {**pod, "spec": {**pod["spec"], "tolerations": [*given, *own]}} if own else pod
+    tolerations = pod["spec"].get("tolerations") or []
+    own = node_loss_tolerations(tolerations, order.settings.node_loss_seconds)
+    return {**pod, "spec": {**pod["spec"], "tolerations": [*tolerations, *own]}} if own else pod
 
 
 def _make_sidecars_native(pod: Manifest, order: _Order) -> Manifest:

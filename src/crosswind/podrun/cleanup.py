@@ -31,11 +31,16 @@ _SIDECAR_TIMEOUT_S = 300.0
 """Limit for ending the sidecars of a kept pod: the slowest known one needs 120 s."""
 
 
-async def explain(client: Client, seen: StateChange, base: str) -> tuple[str, list[PodEvent]]:
+async def explain(client: Client, last_state: StateChange, base: str) -> tuple[str, list[PodEvent]]:
     """Return one sentence on why the task's container failed, and the pod's events."""
-    events = await events_of(client, seen.pod) if seen.pod is not None else []
+    events = await events_of(client, last_state.pod) if last_state.pod is not None else []
     cause = why(
-        seen.pod or {}, events, base=base, fatal=OPERATOR_FATAL_REASONS, deleted=seen.deleted, fields=OPERATOR_FIELDS
+        last_state.pod or {},
+        events,
+        base=base,
+        fatal=OPERATOR_FATAL_REASONS,
+        deleted=last_state.deleted,
+        fields=OPERATOR_FIELDS,
     )
     return cause, events
 

@@ -57,7 +57,7 @@ def yaml_lines(
             _add(shown, field, place)
     written = redact(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)).splitlines()
     return [
-        YamlLine(_PLACE.sub(lambda found: lines[int(found[1])], line), injected=_PLACE.search(line) is not None)
+        YamlLine(_PLACE.sub(lambda match: lines[int(match[1])], line), injected=_PLACE.search(line) is not None)
         for line in written
     ]
 
@@ -81,8 +81,8 @@ def _object(parent: dict[str, Any], name: str) -> dict[str, Any]:
     """Return an object of a manifest, which is made where there is none."""
     if not isinstance(parent.get(name), dict):
         parent[name] = {}
-    made: dict[str, Any] = parent[name]
-    return made
+    child: dict[str, Any] = parent[name]
+    return child
 
 
 def _append(parent: dict[str, Any], name: str, item: str) -> None:

@@ -13,7 +13,7 @@ _NODE_TAINTS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"
 """Taints of a node that does not answer. The admission plug-in DefaultTolerationSeconds tolerates them for 300 s."""
 
 
-def node_loss_tolerations(given: Iterable[Mapping[str, Any]], seconds: int) -> list[Manifest]:
+def node_loss_tolerations(tolerations: Iterable[Mapping[str, Any]], seconds: int) -> list[Manifest]:
     """Return the tolerations to add to those that a pod has; none for a taint that one of them tolerates already.
 
     ``seconds``: 0 leaves the time to the cluster.
@@ -21,8 +21,12 @@ def node_loss_tolerations(given: Iterable[Mapping[str, Any]], seconds: int) -> l
     >>> node_loss_tolerations([{"operator": "Exists"}], 30)
     []
     """
-    own = list(given)
-    missing = [taint for taint in _NODE_TAINTS if not any(_tolerates(each, taint) for each in own)] if seconds else []
+    pod_tolerations = list(tolerations)
+    missing = (
+        [taint for taint in _NODE_TAINTS if not any(_tolerates(toleration, taint) for toleration in pod_tolerations)]
+        if seconds
+        else []
+    )
     return [
         {"key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": seconds} for taint in missing
     ]

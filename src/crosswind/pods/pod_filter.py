@@ -70,11 +70,11 @@ class PodFilter:
             return False
         if self.queue and self.queue not in (pod.queue, label_value(pod.queue)):
             return False
-        wanted = (self.dag_id, self.run_id, self.task_id)
+        selected_ids = (self.dag_id, self.run_id, self.task_id)
         ids = (pod.dag_id, pod.run_id, pod.task_id)
         return all(
-            not given or given in (true_id, label)
-            for given, true_id, label in zip(wanted, ids, pod.label_ids, strict=True)
+            not selected_id or selected_id in (true_id, label)
+            for selected_id, true_id, label in zip(selected_ids, ids, pod.label_ids, strict=True)
         )
 
     def __str__(self) -> str:

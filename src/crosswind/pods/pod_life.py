@@ -313,5 +313,5 @@ def _memory(facts: PodFacts) -> MemoryUse | None:
         used = "peak not measured"
     else:
         used = f"peak {show_bytes(peak)}" + (f", {share:.0%} of the {'limit' if limit else 'request'}" if share else "")
-    asked = [f"{name} {show_bytes(size)}" for name, size in (("request", request), ("limit", limit)) if size]
-    return MemoryUse(peak, request, limit, share, "; ".join([used, *asked]) if asked else f"{used}; no limit")
+    bounds = [f"{name} {show_bytes(size)}" for name, size in (("request", request), ("limit", limit)) if size]
+    return MemoryUse(peak, request, limit, share, "; ".join([used, *bounds]) if bounds else f"{used}; no limit")

@@ -158,14 +158,14 @@ def _queues(reader: ConfigReader) -> Mapping[str, QueueSettings]:
 
 def _losses(reader: ConfigReader) -> LossPolicy:
     default = LossPolicy()
-    given = {
+    settings = {
         "infra_retries": reader.number("infra_retries", default.retries, "crosswind"),
         "node_loss_seconds": reader.number("node_loss_seconds", default.node_seconds, "crosswind"),
         "after_losses": reader.mapping("after_losses", "crosswind"),
     }
-    problems = [problem for key, value in given.items() for problem in loss_problems(key, key, value)]
+    problems = [problem for key, value in settings.items() for problem in loss_problems(key, key, value)]
     reader.problems.extend(f"[crosswind] {problem}" for problem in problems)
-    return default if problems else default.chosen(loss_choice(given))
+    return default if problems else default.chosen(loss_choice(settings))
 
 
 def _engine(reader: ConfigReader, executor_id: str, queues: Mapping[str, QueueSettings]) -> EngineSettings:

@@ -178,7 +178,7 @@ class LostTries:
             return {}
 
     def _counts_of(self, workloads: Collection[Workload]) -> dict[Workload, int]:
-        found: dict[Workload, int] = {}
+        loss_counts: dict[Workload, int] = {}
         with explained_errors(LOSSES), create_session(scoped=False) as session:
             counts = _counts({key_of(workload) for workload in workloads}, session)
             for workload in workloads:
@@ -190,8 +190,8 @@ class LostTries:
                     .where(TaskInstance.id == workload.ref.ti_id)
                 ).one_or_none()
                 if row is not None and (losses := _in_a_row(count, *row)):
-                    found[workload] = losses
-        return found
+                    loss_counts[workload] = losses
+        return loss_counts
 
     def _report(self, error: WriteForbidden) -> None:
         if (problem := str(error)) != self._reported:  # once, not once per loss

@@ -79,7 +79,7 @@ def fleet_html(fleet: Mapping[str, Any], query: Mapping[str, str], style: str) -
         f"<div class=cw-tiles>{tiles}</div><div class=cw-panels>",
         _panel("What pods wait for, longest first", waits, "No pod waits."),
         _panel("Failed or lost in the last 24 hours", failures, "No pod failed or was lost."),
-        _panel("Schedulers", [_executor(one) for one in fleet["executors"]], "No scheduler reports."),
+        _panel("Schedulers", [_executor(executor) for executor in fleet["executors"]], "No scheduler reports."),
         f"</div><div class=cw-panels>{groups}</div>",
         _filters(query),
         _pod_table(fleet["pods"]["rows"]),
@@ -148,12 +148,12 @@ def _life(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> str:
 def _timeline(parts: Sequence[Mapping[str, Any]]) -> str:
     if not parts:
         return ""
-    begun = parts[0]["start"]
-    total = max(part["start"] + part["seconds"] for part in parts) - begun or 1.0
+    started_at = parts[0]["start"]
+    total = max(part["start"] + part["seconds"] for part in parts) - started_at or 1.0
     rows = []
     for part in parts:
         kinds = "cw-bar" + (" cw-is-task" if part["is_task"] else "") + (" cw-is-open" if part["is_open"] else "")
-        place = f"left:{100 * (part['start'] - begun) / total:.2f}%;width:{100 * part['seconds'] / total:.2f}%"
+        place = f"left:{100 * (part['start'] - started_at) / total:.2f}%;width:{100 * part['seconds'] / total:.2f}%"
         largest = "<span class='cw-badge cw-strong'>largest</span> " if part["is_largest"] and len(parts) > 1 else ""
         rows.append(
             f"<li class='{'cw-largest' if part['is_largest'] else ''}'><span>{_e(part['label'])}</span>"

@@ -46,12 +46,12 @@ class PodFollower:
         """Whether the base container has started."""
         return self.seen is not None and self.seen.verdict.started
 
-    def open(self, api: CoreV1Api, name: str, namespace: str, wanted: FollowOptions) -> None:
+    def open(self, api: CoreV1Api, name: str, namespace: str, options: FollowOptions) -> None:
         """Start the thread that follows the pod."""
 
         async def work(hand: Callable[[PodNews], Awaitable[None]]) -> None:
             async with await borrow_client(api) as client:
-                await follow_pod(client, name, namespace, wanted, hand)
+                await follow_pod(client, name, namespace, options, hand)
 
         feed = BackgroundStream(work, memory_of)
         feed.__enter__()

@@ -158,10 +158,10 @@ class PodLauncher(StockOperator):
     def _tolerate_node_loss(self, spec: V1PodSpec) -> None:
         """Shorten the tolerations for dead nodes if the task can launch another pod; the author's own stay."""
         seconds = self._loss_option("node_loss_seconds", read_pod_settings(conf).node_loss_seconds)
-        given = list(spec.tolerations or [])
-        if self._loss_limit() and (own := node_loss_tolerations(to_plain_json(given), seconds)):
+        tolerations = list(spec.tolerations or [])
+        if self._loss_limit() and (own := node_loss_tolerations(to_plain_json(tolerations), seconds)):
             bare_pod = {"spec": {"containers": [{"name": self.base_container_name}], "tolerations": own}}
-            spec.tolerations = [*given, *to_pod(bare_pod).spec.tolerations]
+            spec.tolerations = [*tolerations, *to_pod(bare_pod).spec.tolerations]
 
     # --- the pod of an earlier try --------------------------------------------------------------------------------
 
@@ -298,24 +298,24 @@ class PodLauncher(StockOperator):
         again.metadata.labels = {**(request.metadata.labels or {}), LOSSES: str(self._losses)}
         return again
 
-    def _loss_of(self, seen: StateChange) -> str:
+    def _loss_of(self, last_state: StateChange) -> str:
         """Return in a word how the cluster took the pod, "" if it did not. The task's own deletion is no loss."""
-        if seen.pod is None or self._was_killed or seen.verdict.exit_code in self.skip_on_exit_code:
+        if last_state.pod is None or self._was_killed or last_state.verdict.exit_code in self.skip_on_exit_code:
             return ""
         return loss_of(
-            seen.pod,
-            seen.verdict,
+            last_state.pod,
+            last_state.verdict,
             base=self.base_container_name,
-            deleted=seen.deleted,
+            deleted=last_state.deleted,
             deleted_is_loss=read_pod_settings(conf).deleted_is_loss,
         )
 
-    def _may_replace(self, seen: StateChange) -> bool:
+    def _may_replace(self, last_state: StateChange) -> bool:
         """Return whether the cluster took the pod and the try may have another one; log which it is."""
-        loss = self._loss_of(seen)
+        loss = self._loss_of(last_state)
         if not loss:
             return False
-        limit, name = self._loss_limit(), metadata_of(seen.pod or {}).get("name")
+        limit, name = self._loss_limit(), metadata_of(last_state.pod or {}).get("name")
         if self._losses >= limit:
             self.log.warning("The cluster took pod %s (%s); infra_retries allows %d losses", name, loss, limit)
             return False
@@ -342,21 +342,21 @@ class PodLauncher(StockOperator):
             as_pod(pod), judge(pod, self.base_container_name, fatal=OPERATOR_FATAL_REASONS, restarts=True)
         )
 
-    def _dispose(self, seen: StateChange, *, may_run_on: bool = False) -> None:
+    def _dispose(self, last_state: StateChange, *, may_run_on: bool = False) -> None:
         """Delete the pod, or keep it, end its sidecars and label it, so that no later try attaches to it.
 
         ``may_run_on``: a kept pod whose program runs stays unlabelled, so that the next try attaches to it.
         Errors are logged and fail no task: the task's own result is already decided.
         """
-        pod = seen.pod
-        if pod is None or seen.deleted:
+        pod = last_state.pod
+        if pod is None or last_state.deleted:
             return
         model = to_pod(pod)
         if self.process_pod_deletion(model, reraise=False):
             return
-        if not (may_run_on and not seen.verdict.over):
+        if not (may_run_on and not last_state.verdict.over):
             self.patch_already_checked(model, reraise=False)
-        if not seen.verdict.over:
+        if not last_state.verdict.over:
             return
         base, settings = self.base_container_name, read_pod_settings(conf).ending
         try:
@@ -384,23 +384,23 @@ class PodLauncher(StockOperator):
             self.patch_already_checked(pod, reraise=False)
         return True
 
-    def _deletes(self, seen: StateChange) -> bool:
+    def _deletes(self, last_state: StateChange) -> bool:
         """Whether the pod is to be deleted.
 
         A pod that could still start is deleted in any case: its program would run beside that of the next try. So is
         one that runs when the task's time is up, as ``on_kill`` deletes it where the worker waits for it.
         """
-        if seen.pod is not None and could_start(seen.pod, seen.verdict):
+        if last_state.pod is not None and could_start(last_state.pod, last_state.verdict):
             return True
-        if self._is_late and not seen.verdict.over:  # its program would run on, beside that of the next try
+        if self._is_late and not last_state.verdict.over:  # its program would run on, beside that of the next try
             return True
         match self.on_finish_action:
             case OnFinishAction.DELETE_POD:
                 return True
             case OnFinishAction.DELETE_SUCCEEDED_POD:
-                return seen.verdict.succeeded
+                return last_state.verdict.succeeded
             case OnFinishAction.DELETE_ACTIVE_POD:
-                return not seen.verdict.over
+                return not last_state.verdict.over
         return False
 
     def patch_already_checked(self, pod: V1Pod, *, reraise: bool = True) -> None:

@@ -151,10 +151,10 @@ def insert_rows(session: Session, table: Table, rows: Sequence[Mapping[str, Any]
 
 @cache
 def _insert_from_json(table: Table) -> Insert:
-    columns = [column(one.name, one.type) for one in table.columns]
-    given = func.json_to_recordset(cast(bindparam("rows", type_=Text()), JSON()))
-    rows = given.table_valued(*columns).render_derived(with_types=True)
-    names = [one.name for one in table.columns]
+    columns = [column(table_column.name, table_column.type) for table_column in table.columns]
+    json_rows = func.json_to_recordset(cast(bindparam("rows", type_=Text()), JSON()))
+    rows = json_rows.table_valued(*columns).render_derived(with_types=True)
+    names = [table_column.name for table_column in table.columns]
     return insert(table).from_select(names, select(*(rows.c[name] for name in names)))
 
 

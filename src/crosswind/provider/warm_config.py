@@ -36,10 +36,10 @@ def read_warm(reader: ConfigReader) -> tuple[WarmSettings | None, list[str]]:
     if not text:
         return None, []
     try:
-        given = json.loads(text)
+        settings = json.loads(text)
     except ValueError as error:
         return None, [f'[crosswind] warm must be JSON, such as {{"min": 2, "max": 10}}: {error}; it is {text!r}']
-    everywhere, queues, problems = parse_warm(given)
+    everywhere, queues, problems = parse_warm(settings)
     problems = [f"[crosswind] warm: {problem}" for problem in problems]
     secret = read_shared_secret(reader)
     if everywhere is None:

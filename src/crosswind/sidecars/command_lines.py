@@ -36,8 +36,8 @@ def variables(container: Container) -> dict[str, str]:
 def words(container: Container) -> list[str]:
     """Return the words of the command line; a script after ``sh -c`` is split into its own words."""
     env = variables(container)
-    given = [*texts(container.get("command")), *texts(container.get("args"))]
-    return list(_split([_expanded(word, env) for word in given], env))
+    command = [*texts(container.get("command")), *texts(container.get("args"))]
+    return list(_split([_expanded(word, env) for word in command], env))
 
 
 def command_line(container: Container) -> str:
@@ -79,9 +79,9 @@ def _expanded(text: str, env: Mapping[str, str]) -> str:
     return _KUBELET_REFERENCE.sub(value, text)
 
 
-def _split(given: Sequence[str], env: Mapping[str, str]) -> Iterator[str]:
+def _split(command: Sequence[str], env: Mapping[str, str]) -> Iterator[str]:
     in_shell = script_next = False
-    for word in given:
+    for word in command:
         if script_next:
             yield from _script_words(word, env)
             in_shell = script_next = False

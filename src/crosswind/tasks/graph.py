@@ -140,11 +140,11 @@ def _check_connections(graph: Graph) -> None:
 
     The problem is reported once, for the topmost folder of such tasks.
     """
-    lacking = [node for node in graph.nodes.values() if node.source and _lacks_connection(node.settings)]
-    for folder in _topmost({node.folder for node in lacking}):
+    unconnected = [node for node in graph.nodes.values() if node.source and _lacks_connection(node.settings)]
+    for folder in _topmost({node.folder for node in unconnected}):
         path = f"{folder}/{SETTINGS_FILE}" if folder else SETTINGS_FILE
         graph.problems.append(TaskFileProblem(path, 0, _NO_CONNECTION))
-    for node in lacking:
+    for node in unconnected:
         graph.fail(node, 0, f"{node.folder or 'the top folder'}: {_NO_CONNECTION}", report=False)
 
 

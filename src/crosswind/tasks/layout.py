@@ -155,14 +155,14 @@ def _order(panel: Panel) -> None:
         before.setdefault(target.key, []).append(source.key)
         after.setdefault(source.key, []).append(target.key)
     for sweep in range(_SWEEPS):
-        near = before if sweep % 2 == 0 else after
+        neighbours = before if sweep % 2 == 0 else after
         columns = panel.columns[1:] if sweep % 2 == 0 else panel.columns[-2::-1]
         places = {slot.key: place for column in panel.columns for place, slot in enumerate(column)}
         for column in columns:
-            column.sort(key=lambda slot: (_mean_place(slot.key, near, places), slot.key))
+            column.sort(key=lambda slot: (_mean_place(slot.key, neighbours, places), slot.key))
             places |= {slot.key: place for place, slot in enumerate(column)}
 
 
-def _mean_place(key: str, near: Mapping[str, list[str]], places: Mapping[str, int]) -> float:
-    neighbours = [places[other] for other in near.get(key, ())]
-    return sum(neighbours) / len(neighbours) if neighbours else float(places[key])
+def _mean_place(key: str, neighbours: Mapping[str, list[str]], places: Mapping[str, int]) -> float:
+    neighbour_places = [places[other] for other in neighbours.get(key, ())]
+    return sum(neighbour_places) / len(neighbour_places) if neighbour_places else float(places[key])

@@ -299,8 +299,8 @@ def _description(details: ErrorDetails, path: list[str], model: type[BaseModel])
         example = " (tables: [] if it reads none)" if path == ["tables"] else ""
         return f"is missing; a task file needs id, query and tables{example}" if model is TaskFile else "is missing"
     if kind == "extra_forbidden":
-        near = difflib.get_close_matches(path[-1], model.model_fields, 1) if len(path) == 1 else []
-        return f"is not a field; {f'did you mean {near[0]}?' if near else 'take it out'}"
+        suggestions = difflib.get_close_matches(path[-1], model.model_fields, 1) if len(path) == 1 else []
+        return f"is not a field; {f'did you mean {suggestions[0]}?' if suggestions else 'take it out'}"
     if kind == "string_pattern_mismatch" and path[-1] == "id":
         return "may have letters, digits, dots, dashes and underscores only"
     if kind == "string_too_long":

@@ -69,28 +69,28 @@ INTERNALS = (
 class Options:
     """What the executor says about the pod, JSON in the environment variable ``CROSSWIND_WORKER``."""
 
-    def __init__(self, given: Mapping[str, Any]) -> None:
-        self.message = str(given.get("message") or "/dev/termination-log")
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.message = str(settings.get("message") or "/dev/termination-log")
         """Path of the termination message."""
-        self.fallback = given.get("fallback") is True
+        self.fallback = settings.get("fallback") is True
         """The container's ``terminationMessagePolicy`` is FallbackToLogsOnError."""
-        self.grace = float(grace) if isinstance(grace := given.get("grace"), (int, float)) else 30.0
+        self.grace = float(grace) if isinstance(grace := settings.get("grace"), (int, float)) else 30.0
         """The pod's ``terminationGracePeriodSeconds``."""
         self.patience = max(self.grace - 5.0, self.grace / 2)
         """Seconds after SIGTERM that the task keeps; the rest is for the upload of its log."""
-        self.bytecode = str(given.get("bytecode") or "")
+        self.bytecode = str(settings.get("bytecode") or "")
         """Where the volume with a bytecode cache is mounted, "" for none."""
-        self.warm: dict[str, Any] | None = warm if isinstance(warm := given.get("warm"), dict) else None
+        self.warm: dict[str, Any] | None = warm if isinstance(warm := settings.get("warm"), dict) else None
         """Of a pod that waits for its workload: paths of the claim and the key, modules to import. See ``warm.py``."""
 
 
 def read_options(text: str) -> Options:
     """Read the variable; options that cannot be read are the defaults."""
     try:
-        given = json.loads(text)
+        settings = json.loads(text)
     except ValueError:
-        given = None
-    return Options(given if isinstance(given, dict) else {})
+        settings = None
+    return Options(settings if isinstance(settings, dict) else {})
 
 
 def held_reason(
@@ -191,8 +191,8 @@ def _read(path: str) -> str:
 
 def _figure(folders: list[str], name: str, key: str = "") -> int | None:
     text = next((text for folder in folders if (text := _read(f"{folder}/{name}"))), "")
-    found = re.search(rf"^{key} (\d+)$" if key else r"^(\d+)\s*$", text, re.MULTILINE)
-    return int(found[1]) if found else None
+    match = re.search(rf"^{key} (\d+)$" if key else r"^(\d+)\s*$", text, re.MULTILINE)
+    return int(match[1]) if match else None
 
 
 class Marks:
@@ -216,8 +216,8 @@ class Marks:
 
     def run_seconds(self, now: float) -> float | None:
         """Return how long the user's code ran, until ``now`` if it never came to its end."""
-        begun = self.get("begun")
-        return None if begun is None else (self.get("ended") or now) - begun
+        started_at = self.get("begun")
+        return None if started_at is None else (self.get("ended") or now) - started_at
 
 
 class _LogTail:
@@ -446,9 +446,9 @@ class WatchedActivity(Activity):  # type: ignore[misc]
 
     def _is_signalled(self) -> bool:
         """Whether the pod is asked to end. A signal to all processes may reach the child before this process."""
-        worker, begun = self.worker, time.monotonic()
+        worker, started_at = self.worker, time.monotonic()
         late = worker.marks.get("signalled") or -(self._exit_code or 0) in STOP_SIGNALS
-        while late and worker.signalled_at is None and time.monotonic() < begun + LATE_SIGNAL_S:
+        while late and worker.signalled_at is None and time.monotonic() < started_at + LATE_SIGNAL_S:
             time.sleep(0.01)
         return worker.signalled_at is not None
 
@@ -523,11 +523,11 @@ def _watch_runner(marks: Marks) -> None:
     def watched_prepare(*args: Any, **kwargs: Any) -> Any:
         call_on_kill: Any = signal.getsignal(signal.SIGTERM)  # Airflow has just set it
 
-        def on_signal(*given: Any) -> None:
+        def on_signal(*arguments: Any) -> None:
             if os.getpid() == pid:  # no fork of the user's code
                 marks.set("signalled", time.monotonic())
                 if marks.get("ended") is None:
-                    ending(call_on_kill, *given)
+                    ending(call_on_kill, *arguments)
 
         signal.signal(signal.SIGTERM, on_signal)
         return ending(prepare, *args, **kwargs)

@@ -97,8 +97,8 @@ def wait_for_workload(
     options: Options, prepare: Callable[[Options], Worker | None]
 ) -> tuple[Worker, Callable[[bytes], None], bytes]:
     """Import everything, report that the pod can be claimed, and open its claim. Raises ``UnusableError``."""
-    given, uid = options.warm or {}, os.environ.get("CROSSWIND_POD_UID", "")
-    key = read_key(str(given.get("key") or ""))
+    settings, uid = options.warm or {}, os.environ.get("CROSSWIND_POD_UID", "")
+    key = read_key(str(settings.get("key") or ""))
     import_without_terminal()
     with without_exporters():
         worker = prepare(options)
@@ -109,7 +109,7 @@ def wait_for_workload(
             "remove [crosswind] warm, so that tasks start cold"
         )
     worker.after_fork = start_exporters
-    import_configured(given.get("preload") or ())
+    import_configured(settings.get("preload") or ())
     execute = prepare_execution()
     run_ahead(worker)
     gc.collect()
@@ -117,7 +117,7 @@ def wait_for_workload(
     gc.freeze()  # so that the child's collector does not copy these pages
     write_message(options.message, WAITING)
     ready = time.monotonic()
-    sealed = wait_for_claim(str(given.get("claim") or ""), seconds_of(given.get("wait")))
+    sealed = wait_for_claim(str(settings.get("claim") or ""), seconds_of(settings.get("wait")))
     claimed = time.monotonic()
     workload = open_seal(sealed, key, uid)
     write_message(options.message, b"")

@@ -289,9 +289,9 @@ class _StatementReader:
         first, line = str(tokens[0].text).upper(), tokens[0].line
         if error is None:
             return _unknown(line, f"a statement {first[:40]} that is not understood")
-        if first not in _VERBS and (near := difflib.get_close_matches(first, _VERBS, 1, 0.75)):
+        if first not in _VERBS and (suggestions := difflib.get_close_matches(first, _VERBS, 1, 0.75)):
             return _unknown(
-                line, f"this is no query: no statement begins with {first}; did you mean {near[0]}?", fatal=True
+                line, f"this is no query: no statement begins with {first}; did you mean {suggestions[0]}?", fatal=True
             )
         details = getattr(error, "errors", None) or [{}]
         return _unknown(int(details[0].get("line") or line), _plain(error))
@@ -310,8 +310,8 @@ class _StatementReader:
             return [Effect(EffectKind.HIDDEN)]
         if isinstance(tree, exp.Column) and self.in_block:  # a call of Oracle's without arguments
             return [Effect(EffectKind.HIDDEN)]
-        near = difflib.get_close_matches(text.partition(" ")[0].upper(), _VERBS, 1, 0.7)
-        mean = f"; did you mean {near[0]}?" if near else "; begin with SELECT, INSERT, CREATE or the like"
+        suggestions = difflib.get_close_matches(text.partition(" ")[0].upper(), _VERBS, 1, 0.7)
+        mean = f"; did you mean {suggestions[0]}?" if suggestions else "; begin with SELECT, INSERT, CREATE or the like"
         shown = " ".join(text.split())[:60]
         return [_unknown(line, f"this is no query: {shown}{mean}", fatal=True)]
 
