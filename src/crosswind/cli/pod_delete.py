@@ -49,15 +49,15 @@ def delete(ctx: click.Context, /, pods: tuple[str, ...], everything: bool, **opt
         raise click.UsageError("name pods, select them by --dag, --state and other options, or give --all")
     if not (options["yes"] or options["dry_run"] or sys.stdin.isatty()):
         raise click.UsageError("cannot ask for confirmation here: give --yes to delete, or --dry-run to list the pods")
-    doomed, refused = _sorted_out(asyncio.run(_find(choice, pods, selection)))
+    pods_to_delete, refused = _partition(asyncio.run(_find(choice, pods, selection)))
     # Asked outside the event loop, where Ctrl-C would not interrupt the question.
-    if not doomed or not _is_confirmed(doomed, choice, yes=options["yes"], dry_run=options["dry_run"]):
+    if not pods_to_delete or not _is_confirmed(pods_to_delete, choice, yes=options["yes"], dry_run=options["dry_run"]):
         ctx.exit(1)
-    failed = 0 if options["dry_run"] else asyncio.run(_delete(choice, doomed, options["grace_period"]))
+    failed = 0 if options["dry_run"] else asyncio.run(_delete(choice, pods_to_delete, options["grace_period"]))
     ctx.exit(1 if failed or (refused and pods) else 0)
 
 
-def _sorted_out(pods: Sequence[PodSummary]) -> tuple[list[PodSummary], int]:
+def _partition(pods: Sequence[PodSummary]) -> tuple[list[PodSummary], int]:
     """Return the pods that may be deleted; print why the others may not, and return their number."""
     refusals = [(pod, reason) for pod in pods if (reason := refusal(pod))]
     for pod, reason in refusals[:_MAX_REFUSALS]:
@@ -67,15 +67,15 @@ def _sorted_out(pods: Sequence[PodSummary]) -> tuple[list[PodSummary], int]:
     return [pod for pod in pods if not refusal(pod)], len(refusals)
 
 
-def _is_confirmed(doomed: Sequence[PodSummary], choice: ClusterChoice, *, yes: bool, dry_run: bool) -> bool:
+def _is_confirmed(pods_to_delete: Sequence[PodSummary], choice: ClusterChoice, *, yes: bool, dry_run: bool) -> bool:
     """Show the pods and what their deletion means, and ask unless the options answer."""
     from crosswind.cli.pod_table import pod_lines
 
-    print_styled(pod_lines(doomed, time.time(), table_width(), namespaces=choice.namespace is None))
-    click.echo(consequence(doomed))
+    print_styled(pod_lines(pods_to_delete, time.time(), table_width(), namespaces=choice.namespace is None))
+    click.echo(consequence(pods_to_delete))
     if dry_run:
-        click.echo(f"dry run: {counted(len(doomed), 'pod')} would be deleted")
-    return yes or dry_run or click.confirm(f"Delete {counted(len(doomed), 'pod')}?")
+        click.echo(f"dry run: {counted(len(pods_to_delete), 'pod')} would be deleted")
+    return yes or dry_run or click.confirm(f"Delete {counted(len(pods_to_delete), 'pod')}?")
 
 
 async def _find(choice: ClusterChoice, names: Sequence[str], selection: PodFilter) -> list[PodSummary]:

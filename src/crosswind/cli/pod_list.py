@@ -69,14 +69,14 @@ def list_pods(output: str, sort: str, reverse: bool, no_headers: bool, **options
 
 async def _read(choice: ClusterChoice, selection: PodFilter, *, counts_warm: bool) -> tuple[list[Any], int, str]:
     """Return the pods, the number of warm pods that wait, and a hint for an empty list."""
-    from crosswind.cli.pod_reading import check_namespace, count_warm_pods, read_pods, where_pods_are
+    from crosswind.cli.pod_reading import check_namespace, count_warm_pods, other_namespaces_hint, read_pods
     from crosswind.kube.client import Client
 
     async with await Client.connect(choice.settings) as client:
         pods = await read_pods(client, choice.namespace, selection)
         if not pods:
             await check_namespace(client, choice)
-        hint = await where_pods_are(client, choice, selection) if not pods else ""
+        hint = await other_namespaces_hint(client, choice, selection) if not pods else ""
         warm = await count_warm_pods(client, choice.namespace) if counts_warm else 0
         return pods, warm, hint
 

@@ -23,8 +23,8 @@ __all__ = [
     "count_warm_pods",
     "find_pod",
     "find_pods",
+    "other_namespaces_hint",
     "read_pods",
-    "where_pods_are",
 ]
 
 WARM_PODS = f"{POOL_LABEL},!{CLAIM_LABEL}"
@@ -67,7 +67,7 @@ async def count_warm_pods(client: Client, namespace: str | None) -> int:
     return len(listing.items)
 
 
-async def where_pods_are(client: Client, choice: ClusterChoice, selection: PodFilter) -> str:
+async def other_namespaces_hint(client: Client, choice: ClusterChoice, selection: PodFilter) -> str:
     """Return a hint which other namespaces have such pods, "" when none has or the user may not see them."""
     if choice.namespace is None:
         return ""
@@ -107,7 +107,7 @@ async def find_pods(
     pods = await read_pods(client, choice.namespace, selection)
     if not pods:
         await check_namespace(client, choice)
-        raise PodGone(_nothing(choice, None, selection))
+        raise PodGone(_no_match_message(choice, None, selection))
     return pods
 
 
@@ -121,7 +121,7 @@ async def _only_match(client: Client, choice: ClusterChoice, name: str | None, s
         return pods[0]
     if not pods:
         await check_namespace(client, choice)
-        raise PodGone(_nothing(choice, name, selection))
+        raise PodGone(_no_match_message(choice, name, selection))
     shown = "".join(
         f"\n  {pod.namespace}/{pod.name}  {pod.task} try {pod.try_number}, {pod.state}"
         for pod in pods[:_MAX_CANDIDATES]
@@ -131,7 +131,7 @@ async def _only_match(client: Client, choice: ClusterChoice, name: str | None, s
     raise ConfigError(f"{counted(len(pods), 'pod')} match {meant or 'this'}; name one of them:{shown}{more}")
 
 
-def _nothing(choice: ClusterChoice, name: str | None, selection: PodFilter) -> str:
+def _no_match_message(choice: ClusterChoice, name: str | None, selection: PodFilter) -> str:
     if name:
         also = f" and {selection}" if selection.narrows else ""
         return f"{choice.place} has no pod of an Airflow task with {name} in its name{also}"

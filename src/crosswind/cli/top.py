@@ -193,9 +193,9 @@ class _Top:
         if action is Action.CLOSE_PAGE:
             self._close_page()
         elif action is Action.DELETE:
-            doomed = [pod for uid in self._view.confirming if (pod := self._live.pods.get(uid))]
+            pods_to_delete = [pod for uid in self._view.confirming if (pod := self._live.pods.get(uid))]
             self._view = replace(self._view, confirming=frozenset(), marked=frozenset())
-            self._begin(functools.partial(self._delete, doomed))
+            self._begin(functools.partial(self._delete, pods_to_delete))
         elif action is Action.NAMESPACES:
             self._begin(self._switch_namespaces)
         elif action is not Action.NONE and pod is not None:

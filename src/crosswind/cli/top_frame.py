@@ -85,7 +85,7 @@ def frame_lines(
         *(_row(line, frame.width, view, pod, pod is chosen) for line, pod in zip(table[1:], shown, strict=True)),
     ]
     if not rows:
-        body = [[], [(_nothing(frame, view, everything), "dim")]]
+        body = [[], [(_no_match_message(frame, view, everything), "dim")]]
     head = fleet_lines(frame, everything, _order_words(view, len(rows), len(everything)))
     body += [[] for _ in range(fit + 1 - len(body))]
     return [*head, *body[: fit + 1], _footer(frame, view, rows)]
@@ -154,7 +154,7 @@ def _order_words(view: View, shown: int, total: int) -> str:
     return " · ".join(words)
 
 
-def _nothing(frame: Frame, view: View, everything: Sequence[PodSummary]) -> str:
+def _no_match_message(frame: Frame, view: View, everything: Sequence[PodSummary]) -> str:
     if not frame.listed:
         return "reading the pods..."
     if everything:

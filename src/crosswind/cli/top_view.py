@@ -210,8 +210,8 @@ def _in_list(view: View, key: str, pods: Sequence[PodSummary], rows: int) -> _Pr
         at = max(0, min(len(pods) - 1, _MOVES[key](at, rows - 1, len(pods) - 1)))
         return replace(view, at=at, selected=pods[at].uid if pods else ""), Action.NONE
     if key in _DELETE_KEYS:
-        doomed = view.marked & {row.uid for row in pods} or ({pod.uid} if pod else set())
-        return replace(view, confirming=frozenset(doomed)), Action.NONE
+        pods_to_delete = view.marked & {row.uid for row in pods} or ({pod.uid} if pod else set())
+        return replace(view, confirming=frozenset(pods_to_delete)), Action.NONE
     if key in _ACTIONS:
         return (replace(view, selected=pod.uid) if pod else view), _action(_ACTIONS[key], pod)
     if key == "escape":
