@@ -39,7 +39,7 @@ def rendered(text: str) -> dict[str, Any]:
         ("mesh: {externalHosts: ['a..com:443']}", "mesh.externalHosts[0] is 'a..com', which is no host name"),
         ("config: {smtp: {smtp_host: m, smtp_port: 99999}}", "config has [smtp] smtp_port with a port that is none"),
         ("config: {smtp: {smtp_host: m, smtp_port: '²'}}", "config has [smtp] smtp_port with a port that is none"),
-        ("config: {api: {port: '²'}}", "config has [api] port = ², which is no port"),
+        ("config: {api: {port: '²'}}", "config has [api] port = ², which is not a usable port"),
         ("config: {elasticsearch: {host: 'm:99999'}}", "config has [elasticsearch] host with a port that is none"),
         ("config: {api: {base_url: 'http://[x'}}", "the file has [api] base_url with another path than web.path"),
         ("logs: {to: remote, url: 's3://[b/x'}", "logs.url has a bracket that is not part of an IPv6 address"),

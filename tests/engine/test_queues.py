@@ -55,9 +55,9 @@ def test_all_keys_of_a_queue_are_read() -> None:
         ("gpu.yaml", "q: must be a JSON object with some of pod_template_file, namespace"),
         ({"template": "x"}, "q.template: is not known; a queue has pod_template_file, namespace"),
         ({"namespace": 3}, "q.namespace: must be text, is 3"),
-        ({"namespace": "My_Space"}, "q.namespace: 'My_Space' is no namespace"),
-        ({"priority_class": "-high"}, "q.priority_class: '-high' is no name of a PriorityClass"),
-        ({"pod_template_file": ""}, "q.pod_template_file: must be text, is ''; leave it out"),
+        ({"namespace": "My_Space"}, "q.namespace: 'My_Space' is not a valid namespace"),
+        ({"priority_class": "-high"}, "q.priority_class: '-high' is not a valid PriorityClass name"),
+        ({"pod_template_file": ""}, "q.pod_template_file: must be text, is ''; omit it"),
         *(
             ({"max_pods": value}, f"q.max_pods: must be a whole number from 1 on, is {value!r}")
             for value in (0, "3", True)
@@ -71,9 +71,9 @@ def test_all_keys_of_a_queue_are_read() -> None:
         ({"after_losses": {"1": "spot"}}, "q.after_losses.1: must be a pod, is 'spot'"),
         ({"after_losses": {"1": {"spec": {"nodeSelektor": {}}}}}, "q.after_losses.1: spec.nodeSelektor"),
         ({"labels": ["a"]}, "q.labels: must be a JSON object of texts"),
-        ({"labels": {"a b": "c"}}, "q.labels: 'a b' is no label's name"),
-        ({"labels": {"a": "b c"}}, "q.labels.a: 'b c' is no label's value"),
-        ({"labels": {"a": None}}, "q.labels.a: None is no label's value"),
+        ({"labels": {"a b": "c"}}, "q.labels: 'a b' is not a valid label name"),
+        ({"labels": {"a": "b c"}}, "q.labels.a: 'b c' is not a valid label value"),
+        ({"labels": {"a": None}}, "q.labels.a: None is not a valid label value"),
     ],
 )
 def test_a_problem_names_queue_key_and_fix(queue: Any, message: str) -> None:

@@ -45,4 +45,4 @@ async def test_an_outage_of_the_database_is_one_line_and_the_latest_positions_ar
     saved = [WatchPosition("7", "https://a", "tasks", version) for version in ("1", "1000", "1000000")]
     assert database.saved == saved
     warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
-    assert warnings == ["The positions of watches could not be saved, trying again: the database is away"] * 2
+    assert warnings == ["The positions of watches could not be saved, retrying: the database is away"] * 2

@@ -54,7 +54,7 @@ SENTENCES: list[tuple[dict, str]] = [
     (make_pod("Failed", {"base": ended(143)}, reason="Terminated"), "node-1 is shutting down"),
     (
         make_pod("Failed", {"base": ended(143, message='{"crosswind":1,"reason":"terminated"}')}),
-        "base was terminated (SIGTERM) while its task ran, and the pod does not say by what: somebody deleted the pod",
+        "base was terminated (SIGTERM) while its task ran, and the pod does not say by what: a user deleted the pod",
     ),
     (
         _limited(
@@ -82,8 +82,8 @@ SENTENCES: list[tuple[dict, str]] = [
     ),
     (
         _limited(make_pod("Pending", {"base": waiting("ErrImagePull", "i/o timeout")}), image="x"),
-        "image 'x' of container base cannot be pulled (i/o timeout); the registry is busy or out of "
-        "reach, Kubernetes tries",
+        "image 'x' of container base cannot be pulled (i/o timeout); the registry is busy or "
+        "unreachable; Kubernetes retries",
     ),
     (
         _limited(make_pod("Pending", {"base": waiting("InvalidImageName")}), image=":"),

@@ -173,7 +173,7 @@ def test_a_user_who_may_not_write_the_table_is_told_once_and_rows_are_kept_again
         for name in ("a", "b", "c"):
             history.put(ended(name, time.monotonic()))
         history.close(60)
-    assert caplog.text.count("rows of pods are kept for 10 minutes") == 1
+    assert caplog.text.count("No rows of pods are stored; retrying in 10 minutes") == 1
     assert "left out" not in caplog.text
     use_as_airflows(engine, monkeypatch)
     history._writer._forbidden_until = 0.0  # ten minutes later
