@@ -10,7 +10,7 @@ import pytest
 from kubelet_node import Node, container, state
 
 from deadlines import eventually, scaled
-from kubelocal.kubelet.container_launcher import BEHIND, STALLED_S, Listener
+from kubelocal.kubelet.container_launcher import MAX_LISTENER_BACKLOG_BYTES, STALLED_S, Listener
 from kubelocal.kubelet.container_run import ContainerRun
 from kubelocal.kubelet.exec_streams import Streams, attach
 from kubelocal.kubelet.pod_network import PodAddress
@@ -61,9 +61,9 @@ async def test_a_container_waits_for_a_client_that_does_not_read_until_the_clien
 @pytest.mark.parametrize(
     ("size", "seconds", "ended", "stalled"),
     [
-        (BEHIND, STALLED_S, False, True),
-        (BEHIND, STALLED_S - 1, False, False),
-        (BEHIND - 1, STALLED_S, False, False),
+        (MAX_LISTENER_BACKLOG_BYTES, STALLED_S, False, True),
+        (MAX_LISTENER_BACKLOG_BYTES, STALLED_S - 1, False, False),
+        (MAX_LISTENER_BACKLOG_BYTES - 1, STALLED_S, False, False),
         (1, STALLED_S, True, True),
         (1, STALLED_S - 1, True, False),
     ],

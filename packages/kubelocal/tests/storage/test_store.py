@@ -110,7 +110,7 @@ TestHistories.settings = settings(max_examples=40, stateful_step_count=30)
 @given(st.lists(st.tuples(NAMES, st.integers(0, 9)), max_size=20))
 def test_states_that_were_packed_away_read_as_before(puts: list[tuple[str, int]]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kubelocal.storage.store.RECENT", 2)
+        patch.setattr("kubelocal.storage.store.MAX_DECODED_STATES", 2)
         store, reported = Store(), []
         store.listen("ConfigMap", lambda event: reported.append((event.entry.version, event.entry.object["data"])))
         for name, value in puts:

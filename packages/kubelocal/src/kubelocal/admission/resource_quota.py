@@ -24,7 +24,7 @@ COUNTS = {f"count/{kind.qualified}": kind for kind in KINDS.values() if kind.sto
 TERMINAL = ("Succeeded", "Failed")
 CLASS_SUFFIX = ".storageclass.storage.k8s.io/"
 OLD_CLASS = "volume.beta.kubernetes.io/storage-class"
-GROWING = ("PersistentVolumeClaim", "Service")
+KINDS_CHECKED_ON_UPDATE = ("PersistentVolumeClaim", "Service")
 """Kinds whose change may need more of a quota: a larger claim, another type of a Service."""
 
 
@@ -34,7 +34,7 @@ def admit(manifest: Manifest, registry: Registry, old: Manifest | None = None) -
     Of a changed object only what it needs beyond its old state counts.
     """
     namespace = manifest["metadata"].get("namespace", "")
-    if not namespace or (old is not None and manifest["kind"] not in GROWING):
+    if not namespace or (old is not None and manifest["kind"] not in KINDS_CHECKED_ON_UPDATE):
         return ()
     kind, name = manifest["kind"], manifest["metadata"].get("name", "")
     for quota in registry.list("ResourceQuota", namespace):

@@ -44,7 +44,7 @@ from kubelocal.codec.status_errors import (
 )
 from kubelocal.interfaces import Runtime
 from kubelocal.registry.deletion import DeleteOptions, read_delete_options
-from kubelocal.registry.generic_registry import RETURNED, ClusterRegistry, Guard, OwnershipUpdate
+from kubelocal.registry.generic_registry import KINDS_RETURNED_ON_DELETE, ClusterRegistry, Guard, OwnershipUpdate
 from kubelocal.registry.patches import APPLY, PATCHES, STRATEGIC
 from kubelocal.registry.server_side_apply import applied_object, apply, created_by, tracked
 from kubelocal.storage.list_pages import ListPage, check_version, list_page, read_list_options
@@ -62,7 +62,7 @@ CHILDREN_PRESERVED = (
     "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set"
     " propagationPolicy=Orphan to suppress this warning"
 )
-DONE = b'{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success","code":201}'
+CREATED_STATUS = b'{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Success","code":201}'
 _log = logging.getLogger(__name__)
 
 
@@ -269,7 +269,7 @@ class Api:
         else:
             options = read_delete_options(manifest.get("deleteOptions") or {}, {}, dry_run=request.dry_run)
             self._registry.evict(info.namespace_key, info.name, options)
-        return _json(DONE, 201)
+        return _json(CREATED_STATUS, 201)
 
     async def _update(self, request: ApiRequest, receive: Receive) -> Response:
         info, body = request.info, await read_body(receive)
@@ -377,7 +377,7 @@ class Api:
         if kind.kind == "Job" and not options.propagation:
             request.warnings.append(CHILDREN_PRESERVED)
         entry, compacted = self._registry.erase(kind, info.namespace_key, info.name, options)
-        if compacted and kind.kind not in RETURNED:
+        if compacted and kind.kind not in KINDS_RETURNED_ON_DELETE:
             metadata = entry.object["metadata"]
             return _json(orjson.dumps(success(kind.kind, metadata["name"], metadata["uid"])))
         return self._object(request, entry)

@@ -43,7 +43,7 @@ __all__ = ["Permit", "routes"]
 Permit = Callable[[HTTPConnection, str], None]
 """Raises a StatusError unless the client may also use this verb on the resource."""
 
-PIECE = 1 << 16
+CHUNK_BYTES = 1 << 16
 _PATH = "/api/v1/namespaces/{namespace}/pods/{name}"
 
 
@@ -346,7 +346,7 @@ async def _deliver(channels: Channels, process: Process, requested: RequestedStr
 
 
 async def _pump(channels: Channels, number: int, reader: asyncio.StreamReader, is_requested: bool) -> None:
-    while piece := await reader.read(PIECE):
+    while piece := await reader.read(CHUNK_BYTES):
         if is_requested:
             await channels.send(number, piece)
 

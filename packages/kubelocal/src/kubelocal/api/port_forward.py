@@ -27,7 +27,7 @@ SLASHLESS_TUNNEL = "SPDY-3.1+portforward.k8s.io"
 """``TUNNEL`` as the server receives it: the slash of kubectl's name is not allowed in a token of RFC 6455."""
 
 PROTOCOLS = ("v4.channel.k8s.io",)
-PIECE = 1 << 16
+CHUNK_BYTES = 1 << 16
 _WAITING_PIECES = 16
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -92,7 +92,7 @@ async def _send_all(channels: Channels, readers: dict[int, asyncio.StreamReader]
 
 async def _send(channels: Channels, number: int, reader: asyncio.StreamReader) -> None:
     with contextlib.suppress(ConnectionError):
-        while piece := await reader.read(PIECE):
+        while piece := await reader.read(CHUNK_BYTES):
             await channels.send(number, piece)
 
 
@@ -200,7 +200,7 @@ class _Tunnel:
         feeding = asyncio.create_task(_feed(stream.pieces, writer))
         try:
             with contextlib.suppress(ConnectionError, WebSocketDisconnect):
-                while piece := await reader.read(PIECE):
+                while piece := await reader.read(CHUNK_BYTES):
                     await self._websocket.send_bytes(self._frames.data(number, piece))
         finally:
             feeding.cancel()

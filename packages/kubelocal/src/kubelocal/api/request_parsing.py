@@ -30,8 +30,8 @@ __all__ = ["ApiRequest", "as_json", "read_body", "read_headers", "read_yaml", "w
 BODY_LIMIT = 3 << 20  # bytes, as the API server's --max-request-bytes would have it
 JSON_TYPES = frozenset({"application/json", ""})
 READABLE = ("application/json", MEDIA_TYPE)
-LONGEST_MANAGER = 128
-LONGEST_WATCH_S = 365 * 86_400.0  # the event loop's timers overflow on arbitrary numbers
+MAX_FIELD_MANAGER_CHARS = 128
+MAX_WATCH_TIMEOUT_S = 365 * 86_400.0  # the event loop's timers overflow on arbitrary numbers
 STRICTNESS: dict[str, Strictness] = {"Strict": "Strict", "Warn": "Warn", "Ignore": "Ignore", "": "Warn"}
 INCLUDED: dict[str, View] = {"Object": "table with objects", "None": "table alone"}
 TRUE = frozenset({"1", "true", "True", "TRUE", "t", "T"})
@@ -89,9 +89,9 @@ class ApiRequest:
     def writer(self) -> Writer:
         """The field manager: the query's, else the client's program name."""
         program = self.headers.get("user-agent", "").partition("/")[0]
-        name = self.query.get("fieldManager", "") or program[:LONGEST_MANAGER] or "unknown"
-        if len(name) > LONGEST_MANAGER:
-            detail = f"Too long: may not be more than {LONGEST_MANAGER} bytes"
+        name = self.query.get("fieldManager", "") or program[:MAX_FIELD_MANAGER_CHARS] or "unknown"
+        if len(name) > MAX_FIELD_MANAGER_CHARS:
+            detail = f"Too long: may not be more than {MAX_FIELD_MANAGER_CHARS} bytes"
             raise self._wrong_option(Cause("FieldValueTooLong", detail, "fieldManager"))
         return Writer(name, time.time(), self.info.subresource)
 
@@ -200,7 +200,7 @@ def watch_options(store: Store, query: Mapping[str, str]) -> WatchOptions:
     version = check_version(store, query.get("resourceVersion", "")) or None
     if initial in TRUE:
         version = None
-    seconds = min(float(read_integer(query.get("timeoutSeconds") or "0")), LONGEST_WATCH_S)
+    seconds = min(float(read_integer(query.get("timeoutSeconds") or "0")), MAX_WATCH_TIMEOUT_S)
     # Without a timeout the API server picks a random one, so that clients do not all reconnect at once.
     seconds = seconds or random.uniform(1800, 3600)  # noqa: S311 - no secret
     return WatchOptions(version, seconds, bookmarks, initial in TRUE and bookmarks)

@@ -35,7 +35,7 @@ __all__ = [
 _EXTENSION = "crosswind.local"
 _LISTS = {"clusters": "cluster", "users": "user", "contexts": "context"}
 _FILE_FIELDS = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
-_LARGEST = 1024 * 1024
+_MAX_KUBECONFIG_BYTES = 1024 * 1024
 
 
 def context_name(cluster: str) -> str:
@@ -212,7 +212,7 @@ def _extension(place: Json) -> Manifest | None:
 
 def _ours(content: bytes) -> Manifest:
     """Parse a file with our extension; return {} for any other, without parsing it."""
-    if _EXTENSION.encode() not in content or len(content) >= _LARGEST:
+    if _EXTENSION.encode() not in content or len(content) >= _MAX_KUBECONFIG_BYTES:
         return {}
     try:
         return parsed(content)
@@ -225,5 +225,5 @@ def _is_well_formed(config: Manifest) -> bool:
     return all(isinstance(part, list) and all(isinstance(entry, dict) for entry in part) for part in lists)
 
 
-SIGNATURE = FileSignature("kubelocal up", _is_ours, _owner, head=_LARGEST)
+SIGNATURE = FileSignature("kubelocal up", _is_ours, _owner, head=_MAX_KUBECONFIG_BYTES)
 """How a kubeconfig that a local cluster wrote is recognised."""

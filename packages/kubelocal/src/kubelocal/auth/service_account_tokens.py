@@ -27,7 +27,7 @@ __all__ = ["AUDIENCE", "TokenIssuer"]
 
 AUDIENCE = "https://kubernetes.default.svc.cluster.local"
 ADMINISTRATOR = User("kubernetes-admin", ("system:masters", "system:authenticated"))
-SHORTEST, LONGEST, USUAL = 600, 2**32, 3600  # seconds
+MIN_LIFETIME_S, MAX_LIFETIME_S, DEFAULT_LIFETIME_S = 600, 2**32, 3600  # seconds
 _ALGORITHM = "HS256"
 
 
@@ -53,9 +53,9 @@ class TokenIssuer:
         """Answer a TokenRequest for a service account; raise 404, 409 or 422 for an invalid one."""
         spec = request.get("spec") or {}
         name, namespace = account["metadata"]["name"], account["metadata"]["namespace"]
-        seconds = spec.get("expirationSeconds") or USUAL
-        if not SHORTEST <= seconds <= LONGEST:
-            detail = "less than 10 minutes" if seconds < SHORTEST else "larger than 2^32 seconds"
+        seconds = spec.get("expirationSeconds") or DEFAULT_LIFETIME_S
+        if not MIN_LIFETIME_S <= seconds <= MAX_LIFETIME_S:
+            detail = "less than 10 minutes" if seconds < MIN_LIFETIME_S else "larger than 2^32 seconds"
             cause = field_errors.invalid("spec.expirationSeconds", seconds, f"may not specify a duration {detail}")
             raise invalid("TokenRequest", "", [cause])
         audiences = spec.get("audiences") or [AUDIENCE]

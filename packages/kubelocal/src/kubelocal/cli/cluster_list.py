@@ -29,7 +29,7 @@ DEFAULT = "local"
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 _HEAD = b'{"crosswind": "local cluster", '
-_ENDS_S = 60.0
+_STOP_TIMEOUT_S = 60.0
 """Deadline for the end of a cluster: its pods have grace periods."""
 
 
@@ -245,10 +245,11 @@ def checked_name(name: str) -> str:
 def _end(entry: ClusterEntry) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(entry.owner.pid, signal.SIGTERM)
-    deadline = time.monotonic() + _ENDS_S
+    deadline = time.monotonic() + _STOP_TIMEOUT_S
     while entry.is_alive:
         if time.monotonic() > deadline:
             raise KubelocalError(
-                f"the cluster {entry.name} has not stopped after {_ENDS_S:g} s; its process id is {entry.owner.pid}"
+                f"the cluster {entry.name} has not stopped after {_STOP_TIMEOUT_S:g} s;"
+                f" its process id is {entry.owner.pid}"
             )
         time.sleep(0.05)  # not a child of this process, so its end gives no event

@@ -34,8 +34,8 @@ Decoder: TypeAlias = Callable[[Json, list[str]], Json]
 SCHEME = "k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30"
 ZEROS: dict[str, Json] = {"struct": {}, "string": "", "bytes": "", "quantity": "0"}  # a null in a list or map
 INT32, INT64 = 2**31, 2**63
-DEEPEST = 200  # levels of an object: orjson parses 1,024 and writes 254
-TOO_DEEP = f"exceeded max depth of {DEEPEST}"
+MAX_DEPTH = 200  # levels of an object: orjson parses 1,024 and writes 254
+TOO_DEEP = f"exceeded max depth of {MAX_DEPTH}"
 
 
 class Mismatch(Exception):
@@ -117,7 +117,7 @@ def _decoded(kind: Kind, manifest: Manifest, body: bytes, strict: Strictness) ->
 
 def _too_deep(parsed: Json, body: bytes) -> bool:
     """Whether a body is nested deeper than can be stored; most have too few brackets for that."""
-    return body.count(b"{") + body.count(b"[") > DEEPEST and depth(parsed) > DEEPEST
+    return body.count(b"{") + body.count(b"[") > MAX_DEPTH and depth(parsed) > MAX_DEPTH
 
 
 def depth(value: Json) -> int:
@@ -266,7 +266,7 @@ def _map_decoder(go_type: Type, inner: Type) -> Decoder:
 
 
 def _any(value: Json, _: list[str]) -> Json:
-    if isinstance(value, dict | list) and depth(value) > DEEPEST - 10:
+    if isinstance(value, dict | list) and depth(value) > MAX_DEPTH - 10:
         raise Mismatch(TOO_DEEP)
     return value
 

@@ -10,8 +10,8 @@ import re
 __all__ = ["parse_int", "parse_uint", "shortened"]
 
 _FORM = re.compile(r"([+-]?)0*([0-9]+)", re.ASCII)
-_DIGITS = 20  # digits of the largest 64-bit number
-_SHOWN = 64  # characters of an invalid text that a message repeats
+_MAX_DIGITS = 20  # digits of the largest 64-bit number
+_MAX_QUOTED_CHARS = 64  # characters of an invalid text that a message repeats
 
 
 def parse_int(text: str) -> int:
@@ -34,7 +34,7 @@ def parse_uint(text: str) -> int:
 
 def shortened(text: str) -> str:
     """Return the part of a client's text that a message repeats."""
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    return text if len(text) <= _MAX_QUOTED_CHARS else f"{text[:_MAX_QUOTED_CHARS]}..."
 
 
 def _number(text: str, function: str) -> int:
@@ -42,7 +42,7 @@ def _number(text: str, function: str) -> int:
     if not match:
         raise _wrong(text, function, "invalid syntax")
     sign, digits = match.groups()
-    if len(digits) > _DIGITS:
+    if len(digits) > _MAX_DIGITS:
         raise _wrong(text, function, "value out of range")
     return int(f"{sign}{digits}")
 

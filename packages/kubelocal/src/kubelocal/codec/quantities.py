@@ -21,14 +21,14 @@ SUFFIXES: dict[str, tuple[str, Fraction]] = {
     },
 }
 FORM = re.compile(r"([+-]?)(\d+\.?\d*|\.\d+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?\d+|)")
-WRONG = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+INVALID_QUANTITY_MESSAGE = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
 
 
 @lru_cache(4096)
 def _parse(text: str) -> tuple[Fraction, str]:
     match = FORM.fullmatch(text)
     if not match:
-        raise ValueError(WRONG)
+        raise ValueError(INVALID_QUANTITY_MESSAGE)
     sign, digits, suffix = match.groups()
     if suffix[:1] in ("e", "E") and len(suffix) > 1 and suffix != "Ei":
         if abs(int(suffix[1:])) > 30:

@@ -19,7 +19,7 @@ from kubelocal.types import Manifest
 __all__ = ["CronPlan", "decide_cron_job"]
 
 SCHEDULED = "batch.kubernetes.io/cronjob-scheduled-timestamp"
-LONGEST_WAIT_S = 3600.0  # a clock that is set or a night's sleep of the machine are noticed within the hour
+MAX_WAIT_S = 3600.0  # a clock that is set or a night's sleep of the machine are noticed within the hour
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def decide_cron_job(cron_job: Manifest, jobs: list[Manifest], now: datetime) -> 
         due, following = _times(cron_job, now)
     except CroniterError:  # such as the 31st of February
         return CronPlan(status, delete=delete, events=events)
-    plan = CronPlan(status, None, delete, events, min((following - now).total_seconds(), LONGEST_WAIT_S))
+    plan = CronPlan(status, None, delete, events, min((following - now).total_seconds(), MAX_WAIT_S))
     return _started(cron_job, plan, active, due, now) if due else plan
 
 

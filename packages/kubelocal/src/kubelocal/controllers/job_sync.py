@@ -19,7 +19,7 @@ __all__ = ["TRACKING", "EventRecord", "JobPlan", "decide", "earliest", "format_i
 
 TRACKING = "batch.kubernetes.io/job-tracking"
 INDEX = "batch.kubernetes.io/job-completion-index"
-LONGEST_BACKOFF = 600.0
+MAX_BACKOFF_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +276,7 @@ def _pause(pods: _Pods, now: datetime, backoff: float) -> float:
     if not failures:
         return 0.0
     # the exponent is bounded because 2.0 ** 1024 does not fit a float
-    pause = min(backoff * 2.0 ** min(len(failures) - 1, 30), LONGEST_BACKOFF)
+    pause = min(backoff * 2.0 ** min(len(failures) - 1, 30), MAX_BACKOFF_S)
     return (max(failures) + timedelta(seconds=pause) - now).total_seconds()
 
 

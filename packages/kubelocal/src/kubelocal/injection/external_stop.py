@@ -22,8 +22,8 @@ from kubelocal.types import Manifest
 
 __all__ = ["ExternalStopper", "PodAccess", "owned"]
 
-_AGAIN_S, _ANSWER_S = 0.5, 5.0
-_ADMIN = 9901
+_RETRY_INTERVAL_S, _RESPONSE_TIMEOUT_S = 0.5, 5.0
+_ENVOY_ADMIN_PORT = 9901
 _NAME = "external stopper"
 
 
@@ -90,7 +90,7 @@ class ExternalStopper:
                         OSError, LookupError, TimeoutError
                     ):  # it does not listen yet, or has exited
                         await acts[name](pod)
-                    await asyncio.sleep(_AGAIN_S)
+                    await asyncio.sleep(_RETRY_INTERVAL_S)
                     pod = self._registry.get("Pod", pod["metadata"]["namespace"], pod["metadata"]["name"])
         finally:
             self._under_way.discard(uid)
@@ -101,8 +101,8 @@ class ExternalStopper:
         (folder / "exit").touch()
 
     async def _ask(self, pod: Manifest) -> None:
-        async with asyncio.timeout(_ANSWER_S):
-            reader, writer = await self._node.dial(pod, _ADMIN)
+        async with asyncio.timeout(_RESPONSE_TIMEOUT_S):
+            reader, writer = await self._node.dial(pod, _ENVOY_ADMIN_PORT)
             try:
                 writer.write(b"POST /quitquitquit HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
                 await reader.readline()

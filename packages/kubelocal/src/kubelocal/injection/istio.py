@@ -20,7 +20,7 @@ STATUS = "sidecar.istio.io/status"
 REVISION = "istio.io/rev"
 NAMES = ("service.istio.io/canonical-name", "app.kubernetes.io/name", "app")
 REVISIONS = ("service.istio.io/canonical-revision", "app.kubernetes.io/version", "version")
-SYSTEM = ("kube-system", "kube-public", "kube-node-lease", "local-path-storage")
+SYSTEM_NAMESPACES = ("kube-system", "kube-public", "kube-node-lease", "local-path-storage")
 YES = ("y", "yes", "true", "on")
 
 
@@ -77,7 +77,7 @@ def _status(made: Manifest, native: bool) -> str:
 def is_wanted(pod: Manifest, namespace: Manifest) -> bool:
     """Return whether the webhook is called for a pod and injects a sidecar."""
     labels, of_namespace, annotations = labels_of(pod), labels_of(namespace), annotations_of(pod)
-    if pod["spec"].get("hostNetwork") or STATUS in annotations or namespace["metadata"]["name"] in SYSTEM:
+    if pod["spec"].get("hostNetwork") or STATUS in annotations or namespace["metadata"]["name"] in SYSTEM_NAMESPACES:
         return False
     if not _is_called(labels.get(INJECT), labels.get(REVISION), of_namespace):
         return False

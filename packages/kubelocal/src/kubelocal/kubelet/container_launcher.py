@@ -51,9 +51,9 @@ CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = (
     0x40000000,
 )
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-LONGEST = 1 << 20  # bytes of a line that are kept together
-DRAIN_S, WEIGH_S = 2.0, 0.1
-BEHIND, STALLED_S = 1 << 20, 60.0
+MAX_LINE_BYTES = 1 << 20  # bytes of a line that are kept together
+DRAIN_TIMEOUT_S, MEMORY_SAMPLE_INTERVAL_S = 2.0, 0.1
+MAX_LISTENER_BACKLOG_BYTES, STALLED_S = 1 << 20, 60.0
 """Bytes that a listener may be behind before the container has to wait for it, and seconds that this may last."""
 
 Message = dict[str, Any]
@@ -153,7 +153,7 @@ class Log:
         """Return the lines that this chunk completes, as tag and text; buffer the rest."""
         *lines, rest = (self.pending.get(stream, b"") + chunk).split(b"\n")
         records = [b"F " + line for line in lines]
-        if len(rest) >= LONGEST:
+        if len(rest) >= MAX_LINE_BYTES:
             records.append(b"P " + rest)
             rest = b""
         self.pending[stream] = rest
@@ -204,7 +204,7 @@ class Listener:
     @property
     def behind(self) -> bool:
         """Whether it is so far behind that the container has to wait for it."""
-        return len(self.waiting) >= BEHIND
+        return len(self.waiting) >= MAX_LISTENER_BACKLOG_BYTES
 
     def is_stalled(self, now: float, *, ended: bool) -> bool:
         """Whether something waits for it in vain: the container, or once that has ended its supervisor."""
@@ -277,7 +277,7 @@ class Supervisor:
             poll.register(fd, select.POLLOUT if listener.waiting else 0)  # 0: hear that it is gone all the same
         behind = any(listener.behind for listener in self.tees.values())
         if timeout is None and (behind or (self.spec.get("memory") and self.children)):
-            timeout = WEIGH_S
+            timeout = MEMORY_SAMPLE_INTERVAL_S
         ready = dict(poll.poll(None if timeout is None else timeout * 1000))
         for fd in list(self.tees):
             if ready.get(fd, 0) & (select.POLLERR | select.POLLHUP) or not self._pass_on(fd):
@@ -410,7 +410,7 @@ class Supervisor:
         after the report: the pod's status does not wait for them.
         """
         self.kill_all()
-        end = time.monotonic() + DRAIN_S
+        end = time.monotonic() + DRAIN_TIMEOUT_S
         while self.sources and (left := end - time.monotonic()) > 0:
             self.pump(self._wait(set(self.sources), left))
         for stream in list(self.log.pending):
@@ -418,7 +418,7 @@ class Supervisor:
         self.ended = True
         self.send({"id": 0, "exited": exit_code(status), "oom": self.oom})
         while any(listener.waiting for listener in self.tees.values()):
-            self._wait(set(), WEIGH_S)
+            self._wait(set(), MEMORY_SAMPLE_INTERVAL_S)
 
     def pump(self, fds: list[int]) -> None:
         """Read the container's output from these descriptors."""

@@ -19,7 +19,7 @@ from kubelocal.interfaces import PodLogOptions
 __all__ = ["last_lines", "read_log", "since"]
 
 BLOCK = 1 << 16
-READ_AT_MOST = 1 << 22
+MAX_READ_BYTES = 1 << 22
 
 
 def since(options: PodLogOptions, now: datetime) -> str:
@@ -103,7 +103,7 @@ def last_lines(path: Path, lines: int, size: int) -> str:
     try:
         with path.open("rb") as file:
             begin = tail_offset(path, lines)
-            whole = max(begin, path.stat().st_size - READ_AT_MOST)
+            whole = max(begin, path.stat().st_size - MAX_READ_BYTES)
             file.seek(whole)
             records = file.read().split(b"\n")[1 if whole > begin else 0 : -1]
     except OSError:

@@ -29,7 +29,7 @@ from kubelocal.types import Manifest
 __all__ = ["ContainerRun"]
 
 MESSAGE_BYTES, LOG_LINES, LOG_BYTES = 4096, 80, 2048
-LEAST_GRACE = 2.0
+MIN_GRACE_PERIOD_S = 2.0
 OUTPUT_BYTES = 10 * 1024
 
 
@@ -170,7 +170,7 @@ class ContainerRun:
                 # A coroutine that nobody awaits makes Python warn.
                 turn.close()
         # The kubelet gives at least two seconds to react to the signal (kuberuntime's minimumGracePeriodInSeconds).
-        least = loop.time() + LEAST_GRACE
+        least = loop.time() + MIN_GRACE_PERIOD_S
         self.container.signal(self._stop_signal())
         # An event that never comes: only the end or the deadline ends this wait.
         await self._unless_ended(asyncio.Event().wait(), lambda: max(least, grace()))

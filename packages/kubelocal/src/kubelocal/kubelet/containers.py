@@ -29,7 +29,7 @@ from typing import Any
 __all__ = ["Command", "ContainerProcess", "Exit", "Forker", "StartError"]
 
 LAUNCHER = Path(__file__).with_name("container_launcher.py")
-START_S, WAIT_S = 20.0, 5.0
+START_TIMEOUT_S, FORKER_EXIT_TIMEOUT_S = 20.0, 5.0
 
 
 class StartError(Exception):
@@ -90,7 +90,7 @@ class Forker:
             self._requests.close()
             try:
                 # The forker ends when its socket closes. This blocks the loop, at the end of the kubelet only.
-                self._process.wait(WAIT_S)
+                self._process.wait(FORKER_EXIT_TIMEOUT_S)
             except subprocess.TimeoutExpired:  # a container that even KILL does not end, for example on a broken disk
                 self._process.kill()
                 self._process.wait()
@@ -157,7 +157,7 @@ class ContainerProcess:
         try:
             # A machine that swaps may take seconds to fork. Without a limit, a supervisor that hangs would hold up the
             # whole pod.
-            async with asyncio.timeout(START_S):
+            async with asyncio.timeout(START_TIMEOUT_S):
                 await self._send(message, fds)
                 answer = await self._answers[number]
         except (OSError, TimeoutError) as problem:

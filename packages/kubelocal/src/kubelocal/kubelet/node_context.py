@@ -24,6 +24,7 @@ from kubelocal.kubelet.containers import ContainerProcess, Forker, StartError
 from kubelocal.kubelet.environment import service_variables
 from kubelocal.kubelet.image_table import image_table
 from kubelocal.kubelet.pod_network import Network
+from kubelocal.kubelet.rootfs import CONTAINER_PRIVATE_FOLDERS
 from kubelocal.kubelet.security_context import Identity, Powers
 from kubelocal.owned_paths import Owner, claim_folder, folder_owner, release_folder
 from kubelocal.settings import LocalImage, LocalSettings
@@ -35,7 +36,6 @@ NOBODY, AIRFLOW_USER = 65534, 50000
 PREFIX = "crosswind-pods-"
 COMMAND = "kubelocal up"
 MACHINE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-OWN = ("/tmp", "/run", "/dev", "/proc", "/sys")  # noqa: S108 - what a container has of its own
 AIRFLOW_ENTRYPOINT = 'case "$1" in bash|sh|python*|airflow|/*) exec "$@";; *) exec airflow "$@";; esac'
 _log = logging.getLogger(__name__)
 
@@ -260,7 +260,7 @@ def _own_python() -> LocalImage:
 
 def _hidden(folders: Iterable[str]) -> tuple[str, ...]:
     """Return those folders that a container's own would hide."""
-    return tuple(sorted(folder for folder in folders if below(folder, OWN)))
+    return tuple(sorted(folder for folder in folders if below(folder, CONTAINER_PRIVATE_FOLDERS)))
 
 
 def _airflow(python: LocalImage, folder: Path) -> LocalImage:

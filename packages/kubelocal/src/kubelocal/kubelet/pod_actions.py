@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-KILLED = 137
+SIGKILL_EXIT_CODE = 137
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +198,7 @@ def _failed_probe(sight: ContainerRecord) -> str:
 
 
 def _code(sight: ContainerRecord) -> int:
-    return KILLED if sight.ended is None else sight.ended.code
+    return SIGKILL_EXIT_CODE if sight.ended is None else sight.ended.code
 
 
 def _init_passes(pod: Manifest, container: Manifest, sight: ContainerRecord, draft: _DraftActions) -> bool | None:
@@ -221,7 +221,7 @@ def _keep(pod: Manifest, container: Manifest, sight: ContainerRecord, draft: _Dr
     if not changed and not failed_probe:
         return True
     message = f"Container {name} definition changed" if changed else f"Container {name} failed {failed_probe} probe"
-    if changed or is_restarted(pod, container, KILLED):
+    if changed or is_restarted(pod, container, SIGKILL_EXIT_CODE):
         message += ", will be restarted"
         draft.start.append(name)
     draft.kill.append(ContainerStop(name, message, "" if changed else failed_probe))

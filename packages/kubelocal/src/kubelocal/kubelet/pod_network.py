@@ -8,7 +8,7 @@ in Kubernetes; it reaches other pods and, at ``host_address``, this machine, but
 Services of the machine that listen on 127.0.0.1 alone are not seen by pods.
 
 No task is started here. Entering a namespace takes a thread of its own, which is joined by its caller's thread; a
-caller that is cancelled meanwhile abandons the result, at most ``TRIAL_S`` later.
+caller that is cancelled meanwhile abandons the result, at most ``REACHABILITY_TIMEOUT_S`` later.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from kubelocal.settings import LocalSettings
 __all__ = ["BridgedNetwork", "Network", "PodAddress", "SharedNetwork", "open_network"]
 
 PREFIX = "cw"
-TRIAL_S = 2.0
+REACHABILITY_TIMEOUT_S = 2.0
 Result = TypeVar("Result")
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 _log = logging.getLogger(__name__)
@@ -216,7 +216,7 @@ def _fresh() -> int:
 
 
 def _connected(address: tuple[str, int]) -> socket.socket:
-    return socket.create_connection(address, TRIAL_S)
+    return socket.create_connection(address, REACHABILITY_TIMEOUT_S)
 
 
 def _inside(namespace: int | None, doing: Callable[[], Result]) -> Result:

@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from kubelocal.kubelet.pod_actions import ContainerEnd, ContainerRecord, Waiting, all_containers, is_sidecar
 from kubelocal.types import Json, Manifest
 
-__all__ = ["LOST", "Outlook", "conditions", "phase_of", "pod_status", "written_time"]
+__all__ = ["CONTAINER_LOST_MESSAGE", "Outlook", "conditions", "phase_of", "pod_status", "written_time"]
 
-LOST = "The container could not be located when the pod was terminated"
+CONTAINER_LOST_MESSAGE = "The container could not be located when the pod was terminated"
 CONTAINER_ID = "crosswind://"
 POD_MESSAGE_BYTES = 12288
 """What the termination messages of a pod share, so that its status stays small: each container an equal part."""
@@ -97,7 +97,7 @@ def settled(pod: Manifest, seen: Mapping[str, ContainerRecord], now: float) -> d
     for container in pod["spec"]["containers"]:
         sight = seen[container["name"]]
         if begun and sight.state == "none":
-            ended = ContainerEnd(137, "ContainerStatusUnknown", LOST, 0.0, 0.0, "")
+            ended = ContainerEnd(137, "ContainerStatusUnknown", CONTAINER_LOST_MESSAGE, 0.0, 0.0, "")
             result[container["name"]] = replace(sight, state="ended", ended=ended, waiting=None)
         elif sight.state == "ended":
             result[container["name"]] = replace(sight, waiting=None)
@@ -105,7 +105,9 @@ def settled(pod: Manifest, seen: Mapping[str, ContainerRecord], now: float) -> d
 
 
 def _unseen(sight: ContainerRecord, now: float) -> ContainerRecord:
-    ended = ContainerEnd(137, "ContainerStatusUnknown", LOST, sight.started_at, now, sight.container_id)
+    ended = ContainerEnd(
+        137, "ContainerStatusUnknown", CONTAINER_LOST_MESSAGE, sight.started_at, now, sight.container_id
+    )
     return replace(sight, state="ended", ended=ended, ready=False, starting=False)
 
 

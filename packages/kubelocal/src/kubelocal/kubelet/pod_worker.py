@@ -54,13 +54,13 @@ from kubelocal.types import Manifest
 
 __all__ = ["Ending", "PodWorker"]
 
-LONGEST_BACKOFF = 300.0
-RETRY_S, SOON_S, INSTANT_PULL_S = 10.0, 1.0, 0.001
-DEAD_S = 3600.0  # until ``find`` wakes the worker
-QUIET_S = 1.0
+MAX_BACKOFF_S = 300.0
+RETRY_S, NEXT_STEP_S, INSTANT_PULL_S = 10.0, 1.0, 0.001
+LOST_NODE_WAIT_S = 3600.0  # until ``find`` wakes the worker
+QUIET_PERIOD_S = 1.0
 REFRESH_S = {True: (0.03, 0.17), False: (0.05, 1.0)}
-"""Seconds from a change of a pod until its volumes follow, by whether it was quiet for ``QUIET_S`` before: as measured
-on a kubelet 1.36.2, whose reconciler remounts every 100 ms."""
+"""Seconds from a change of a pod until its volumes follow, by whether it was quiet for ``QUIET_PERIOD_S`` before: as
+measured on a kubelet 1.36.2, whose reconciler remounts every 100 ms."""
 DEADLINE = "Pod was active on the node longer than the specified deadline"
 _log = logging.getLogger(__name__)
 
@@ -320,7 +320,7 @@ class PodWorker:
     async def _step(self) -> float:
         """Carry out the actions that are due; return the seconds until the next look, if nothing changes."""
         if self._dead:
-            return DEAD_S
+            return LOST_NODE_WAIT_S
         if not self._sandbox and not await self._make_sandbox():
             return RETRY_S
         for name in all_containers(self.pod):
@@ -342,7 +342,7 @@ class PodWorker:
         now, asked = time.time(), _asked_for(self.pod)
         changed = asked != self._synced  # with the last sync's, because our own report may bring the change first
         if changed:
-            quiet = now - self._disturbed_at > QUIET_S
+            quiet = now - self._disturbed_at > QUIET_PERIOD_S
             self._refresh_at = min(self._refresh_at, now + random.uniform(*REFRESH_S[quiet]))  # noqa: S311 - no secret
         if changed or due:
             self._synced, self._disturbed_at = asked, now
@@ -408,7 +408,7 @@ class PodWorker:
                 self._back_off(name, sight)
                 again = min(again, left)
             elif not await self._start(name, sight):
-                again = min(again, SOON_S)
+                again = min(again, NEXT_STEP_S)
         return again
 
     def _back_off(self, name: str, sight: ContainerRecord) -> None:
@@ -553,19 +553,19 @@ class PodWorker:
 
     def _note_ended(self, name: str, sight: ContainerRecord, ended: ContainerEnd) -> None:
         sight.state, sight.ended, sight.ready, sight.starting = "ended", ended, False, False
-        if ended.started_at and ended.finished_at - ended.started_at > 2 * LONGEST_BACKOFF:
+        if ended.started_at and ended.finished_at - ended.started_at > 2 * MAX_BACKOFF_S:
             self._delays.pop(name, None)
         # the first restart is immediate, the second follows the first delay, which then doubles each time
         delay = self._delays.get(name)
         if delay is not None and name not in self._wanted:
             sight.not_before = ended.finished_at + delay
-        self._delays[name] = min(delay * 2, LONGEST_BACKOFF) if delay else self._context.settings.crash_backoff
+        self._delays[name] = min(delay * 2, MAX_BACKOFF_S) if delay else self._context.settings.crash_backoff
         self._publish()
         self._changed.set()
 
     def _refuse_image(self, name: str, sight: ContainerRecord, spec: Manifest, problem: ImageProblem) -> None:
         self._reporter.refused(spec, problem)
-        delay = min(self._delays.get(name, self._context.settings.crash_backoff / 2) * 2, LONGEST_BACKOFF)
+        delay = min(self._delays.get(name, self._context.settings.crash_backoff / 2) * 2, MAX_BACKOFF_S)
         self._delays[name] = delay
         self._hold(sight, Waiting(problem.reason, problem.message), delay)
 

@@ -13,15 +13,15 @@ import shutil
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["check", "enter_root", "libc", "new_root", "new_user_root"]
+__all__ = ["CONTAINER_PRIVATE_FOLDERS", "check", "enter_root", "libc", "new_root", "new_user_root"]
 
 MS_RDONLY, MS_NOSUID, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE, MS_RELATIME = 1, 2, 32, 4096, 16384, 1 << 18, 1 << 21
 MNT_DETACH = 2
 PIVOT_ROOT = {"x86_64": 155, "s390x": 217, "ppc64le": 203, "armv7l": 218}  # all newer machines share 41
-OLD = "/.old"
-OWN = ("/proc", "/sys", "/dev", "/tmp", "/run")  # noqa: S108 - replaced in a container, never written here
+OLD_ROOT = "/.old"
+CONTAINER_PRIVATE_FOLDERS = ("/proc", "/sys", "/dev", "/tmp", "/run")  # noqa: S108 - replaced in a container, never written here
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
-SMALL = 1 << 16  # bytes of a file that is copied into a container's root
+MAX_COPIED_FILE_BYTES = 1 << 16  # bytes of a file that is copied into a container's root
 
 libc: Any = ctypes.CDLL(None, use_errno=True)
 
@@ -69,7 +69,7 @@ def mount_points() -> Iterator[str]:
     """The machine's mount points, parents first, without those that a container gets of its own."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         points = [line.split()[4].encode().decode("unicode_escape") for line in file]
-    return (point for point in dict.fromkeys(points) if point != "/" and not below(point, OWN))
+    return (point for point in dict.fromkeys(points) if point != "/" and not below(point, CONTAINER_PRIVATE_FOLDERS))
 
 
 def new_root(scratch: str) -> str:
@@ -105,7 +105,7 @@ def new_user_root(scratch: str, used: list[str]) -> str:
     places |= {folder for path in used if (folder := foreign_parent(path))} | set(usual_folders()) | set(points)
     rebuild("/", root)
     for number, place in enumerate(sorted(places - {"/"})):  # a folder sorts before the folders below it
-        if below(place, OWN):
+        if below(place, CONTAINER_PRIVATE_FOLDERS):
             os.makedirs(root + place, exist_ok=True)
         elif place in rebuilt:
             os.makedirs(root + place, exist_ok=True)
@@ -196,7 +196,7 @@ def rebuild(folder: str, root: str) -> None:
                 os.symlink(os.readlink(entry.path), target)
             elif entry.is_dir():
                 os.makedirs(target, exist_ok=True)
-            elif entry.is_file() and entry.stat().st_size <= SMALL and os.access(entry.path, os.R_OK):
+            elif entry.is_file() and entry.stat().st_size <= MAX_COPIED_FILE_BYTES and os.access(entry.path, os.R_OK):
                 shutil.copy(entry.path, target)
             else:
                 bind(entry.path, target)
@@ -206,10 +206,10 @@ def make_dev() -> None:
     """A /dev with the devices that every container has, the machine's terminals, and nothing else."""
     mount("tmpfs", "/dev", "tmpfs", MS_NOSUID, "mode=755")
     for name in DEVICES:
-        bind(f"{OLD}/dev/{name}", f"/dev/{name}")
+        bind(f"{OLD_ROOT}/dev/{name}", f"/dev/{name}")
     for name in ("pts", "ptmx"):
         with contextlib.suppress(OSError):
-            bind(f"{OLD}/dev/{name}", f"/dev/{name}")
+            bind(f"{OLD_ROOT}/dev/{name}", f"/dev/{name}")
     os.makedirs("/dev/shm", exist_ok=True)  # noqa: S108
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         os.symlink(f"/proc/self/fd/{number}", f"/dev/{name}")
@@ -219,22 +219,22 @@ def make_dev() -> None:
 def enter_root(spec: dict[str, Any]) -> None:
     """Move into the new root and mount what belongs there. Runs as process 1 of the pid namespace."""
     root = spec["root"]
-    os.makedirs(root + OLD, exist_ok=True)
+    os.makedirs(root + OLD_ROOT, exist_ok=True)
     number = PIVOT_ROOT.get(os.uname().machine, 41)
-    check(libc.syscall(number, root.encode(), (root + OLD).encode()), "pivot_root")
+    check(libc.syscall(number, root.encode(), (root + OLD_ROOT).encode()), "pivot_root")
     os.chdir("/")
     make_dev()
     for path, mode in (("/tmp", "1777"), ("/run", "755")):  # noqa: S108
         os.makedirs(path, exist_ok=True)
         mount("tmpfs", path, "tmpfs", MS_NOSUID, f"mode={mode}")
-    mount(f"{OLD}/sys", "/sys", "", MS_BIND | MS_REC)
+    mount(f"{OLD_ROOT}/sys", "/sys", "", MS_BIND | MS_REC)
     mount("proc", "/proc", "proc")
     if owned := spec.get("owned"):
         make_owned(owned, spec["user"])
     for one in spec["mounts"]:
-        bind(OLD + one["source"], one["target"], fixed=one.get("readOnly", False))
-    check(libc.umount2(OLD.encode(), MNT_DETACH), "umount of the machine's root")
-    os.rmdir(OLD)
+        bind(OLD_ROOT + one["source"], one["target"], fixed=one.get("readOnly", False))
+    check(libc.umount2(OLD_ROOT.encode(), MNT_DETACH), "umount of the machine's root")
+    os.rmdir(OLD_ROOT)
     volumes = tuple(os.path.realpath(one["target"]) for one in spec["mounts"])
     if spec.get("reachable"):
         open_ways(spec["reachable"], volumes)

@@ -52,17 +52,20 @@ OwnershipUpdate: TypeAlias = Callable[[Manifest, Manifest], Manifest]
 
 LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 GENERATED_PREFIX = 58  # 63 characters, of which 5 are random
-SYSTEM = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
-CARRIED = (*SYSTEM, "resourceVersion", "managedFields")
-NOT_GIVEN = frozenset({*SYSTEM, "selfLink", "managedFields", "resourceVersion"})
+SYSTEM_FIELDS = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
+PRESERVED_FIELDS = (*SYSTEM_FIELDS, "resourceVersion", "managedFields")
+CLEARED_FIELDS = frozenset({*SYSTEM_FIELDS, "selfLink", "managedFields", "resourceVersion"})
 # kinds whose metadata.generation counts changes of the spec
-COUNTED = frozenset({"CronJob", "DaemonSet", "Deployment", "Job", "Pod", "ReplicaSet", "StatefulSet"})
+KINDS_WITH_GENERATION = frozenset({"CronJob", "DaemonSet", "Deployment", "Job", "Pod", "ReplicaSet", "StatefulSet"})
 KEEPS_STATUS = frozenset({"Node"})  # kinds that may be created with a status
 CREATED_BY_PUT = frozenset(
     {"Event", "Lease", "LimitRange", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding", "Service"}
 )
 NEEDS_VERSION = frozenset({"Lease"})  # kinds whose PUT must name the resourceVersion that it replaces
-RETURNED = frozenset({"Pod", "PersistentVolume", "PersistentVolumeClaim", "ServiceAccount", "ResourceQuota"})
+# kinds whose deleted object a DELETE answers with; for all others it answers with a Status
+KINDS_RETURNED_ON_DELETE = frozenset(
+    {"Pod", "PersistentVolume", "PersistentVolumeClaim", "ServiceAccount", "ResourceQuota"}
+)
 
 
 class ClusterRegistry:
@@ -165,7 +168,7 @@ class ClusterRegistry:
         # PrepareForCreate of these kinds clears the status: only the subresource may write it.
         dropped = "status" if "status" in kind.parts and kind.kind not in KEEPS_STATUS else ""
         fresh |= {key: value for key, value in manifest.items() if key not in {*fresh, dropped}}
-        if kind.kind in COUNTED:
+        if kind.kind in KINDS_WITH_GENERATION:
             metadata["generation"] = 1
             fresh.setdefault("spec", {})
         return fresh
@@ -173,7 +176,7 @@ class ClusterRegistry:
     def _begin_metadata(self, kind: Kind, namespace: str, submitted: Manifest) -> Manifest:
         if submitted.get("resourceVersion"):
             raise bad_request("resourceVersion should not be set on objects to be created")  # 500 in Kubernetes
-        metadata = {key: value for key, value in submitted.items() if key not in NOT_GIVEN}
+        metadata = {key: value for key, value in submitted.items() if key not in CLEARED_FIELDS}
         if not metadata.get("name") and metadata.get("generateName"):
             metadata["name"] = self._generate(kind, namespace, metadata["generateName"])
         _place(kind, namespace, metadata)
@@ -291,7 +294,7 @@ class ClusterRegistry:
         if new == old.object:
             return old
         metadata = new["metadata"]
-        if kind.kind in COUNTED and new.get("spec") != old.object.get("spec"):
+        if kind.kind in KINDS_WITH_GENERATION and new.get("spec") != old.object.get("spec"):
             metadata["generation"] = metadata.get("generation", 0) + 1
         if dry_run:
             return Entry(new, old.version)
@@ -453,8 +456,8 @@ def _combine(kind: Kind, old: Manifest, submitted: Manifest, subresource: str) -
         return {**old, "metadata": dict(old["metadata"]), "spec": spec}
     if subresource == "finalize":
         return {**old, "metadata": dict(old["metadata"]), "spec": submitted.get("spec", {})}
-    metadata = {key: value for key, value in submitted["metadata"].items() if key not in NOT_GIVEN}
-    metadata |= {key: old["metadata"][key] for key in CARRIED if key in old["metadata"]}
+    metadata = {key: value for key, value in submitted["metadata"].items() if key not in CLEARED_FIELDS}
+    metadata |= {key: old["metadata"][key] for key in PRESERVED_FIELDS if key in old["metadata"]}
     if submitted["metadata"].get("managedFields") == [{}]:  # a client's request to reset the field owners
         metadata.pop("managedFields", None)
     if kind.namespaced:

@@ -64,10 +64,10 @@ DELETE_FROM = "$deleteFromPrimitiveList/"
 DIRECTIVE = "$patch"
 RETAIN = "$retainKeys"
 
-MOST_OPERATIONS = 10_000
+MAX_PATCH_OPERATIONS = 10_000
 """Operations of a JSON patch, as in Kubernetes' API server."""
 
-MOST_COPIED = 10 << 20
+MAX_COPIED_BYTES = 10 << 20
 """Bytes that all copy operations of a JSON patch may copy."""
 
 _UNREADABLE = (
@@ -87,8 +87,8 @@ def json_patch(document: Manifest, patch: Json) -> Json:
     if not isinstance(patch, list):
         message = f"cannot unmarshal {_form(patch)} into Go value of type jsonpatch.Patch"
         raise bad_request(f"error decoding patch: json: {message}")
-    if len(patch) > MOST_OPERATIONS:
-        message = f"The allowed maximum operations in a JSON patch is {MOST_OPERATIONS}, got {len(patch)}"
+    if len(patch) > MAX_PATCH_OPERATIONS:
+        message = f"The allowed maximum operations in a JSON patch is {MAX_PATCH_OPERATIONS}, got {len(patch)}"
         raise failure(413, "RequestEntityTooLarge", f"Request entity too large: {message}")
     try:
         operations = [jsonpatch.JsonPatch([operation]) for operation in patch]
@@ -99,8 +99,8 @@ def json_patch(document: Manifest, patch: Json) -> Json:
         for operation, given in zip(operations, patch, strict=True):
             if given["op"] == "copy":  # a few dozen that each double the object would exhaust the memory
                 copied += len(orjson.dumps(jsonpointer.resolve_pointer(patched, given["from"])))
-                if copied > MOST_COPIED:
-                    message = f"the operations copy more than {MOST_COPIED} bytes"
+                if copied > MAX_COPIED_BYTES:
+                    message = f"the operations copy more than {MAX_COPIED_BYTES} bytes"
                     raise failure(413, "RequestEntityTooLarge", f"Request entity too large: {message}")
             patched = operation.apply(patched, in_place=True)
     except _UNREADABLE as problem:

@@ -19,9 +19,9 @@ __all__ = ["validate_update"]
 Rule: TypeAlias = Callable[[Manifest, Manifest], Iterator[Cause]]
 """Maps an old and a new object to the causes of invalid changes."""
 
-FIXED = "field is immutable"
+IMMUTABLE_FIELD_MESSAGE = "field is immutable"
 ADD_OR_REMOVE = "pod updates may not add or remove containers"
-ONLY = (
+POD_UPDATE_MESSAGE = (
     "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
     "`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),"
     "`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
@@ -54,7 +54,7 @@ def _finalizers(old: Manifest, new: Manifest) -> Iterator[Cause]:
         yield field_errors.forbidden("metadata.finalizers", detail)
 
 
-def _fixed(*paths: str, detail: str = FIXED) -> Rule:
+def _fixed(*paths: str, detail: str = IMMUTABLE_FIELD_MESSAGE) -> Rule:
     """Return the rule that these fields are immutable; a path is fields joined by dots."""
 
     def rule(old: Manifest, new: Manifest) -> Iterator[Cause]:
@@ -89,10 +89,10 @@ def _job(old: Manifest, new: Manifest) -> Iterator[Cause]:
     was, now = old["spec"], new["spec"]
     elastic = was.get("completionMode") == "Indexed" and now.get("completions") == now.get("parallelism")
     if was.get("completions") != now.get("completions") and not elastic:
-        yield field_errors.invalid("spec.completions", now.get("completions"), FIXED)
+        yield field_errors.invalid("spec.completions", now.get("completions"), IMMUTABLE_FIELD_MESSAGE)
     unstarted = was.get("suspend") and not old.get("status", {}).get("startTime")
     if _template(was["template"], bool(unstarted)) != _template(now.get("template", {}), bool(unstarted)):
-        yield field_errors.invalid("spec.template", now.get("template"), FIXED)
+        yield field_errors.invalid("spec.template", now.get("template"), IMMUTABLE_FIELD_MESSAGE)
 
 
 def _template(template: Manifest, unstarted: bool) -> Manifest:
@@ -125,7 +125,9 @@ def _pod(old: Manifest, new: Manifest) -> Iterator[Cause]:
     before, after = (_rest(spec, bool(gates)) for spec in (was, now))
     if before != after:
         changed = sorted(field for field in before.keys() | after.keys() if before.get(field) != after.get(field))
-        yield field_errors.forbidden("spec", f"{ONLY}\nchanged: {', '.join(f'spec.{field}' for field in changed)}")
+        yield field_errors.forbidden(
+            "spec", f"{POD_UPDATE_MESSAGE}\nchanged: {', '.join(f'spec.{field}' for field in changed)}"
+        )
 
 
 def _deadline(was: int | None, now: int | None) -> Iterator[Cause]:

@@ -18,7 +18,7 @@ from kubelocal.types import Manifest
 __all__ = ["Compacted", "Entry", "Event", "EventType", "Store"]
 
 EventType: TypeAlias = Literal["ADDED", "MODIFIED", "DELETED"]
-RECENT = 500  # states of each kind that stay decoded, because watches may still read them
+MAX_DECODED_STATES = 500  # states of each kind that stay decoded, because watches may still read them
 Listener: TypeAlias = Callable[["Event"], None]
 
 
@@ -158,8 +158,8 @@ class Store:
         if len(history) == self._length:
             shelf.floor = history[0].entry.version if history else event.entry.version
         history.append(event)
-        if len(history) > RECENT:
-            self._shelve(shelf, history[-RECENT].entry)
+        if len(history) > MAX_DECODED_STATES:
+            self._shelve(shelf, history[-MAX_DECODED_STATES].entry)
         # Synchronously, in the writer's call: a listener that appends and sets an event cannot miss or reorder changes.
         for listener in shelf.listeners:
             listener(event)

@@ -18,7 +18,7 @@ from kubelocal.storage.store import Entry, Event, EventType, Store
 __all__ = ["Feed", "FeedSubscription", "VisibleEvent", "WatchOptions", "WatchStream"]
 
 BOOKMARK_S = 60.0  # the interval of the API server's watch cache
-QUEUE = 100_000  # pending events of a slow client, after which its watch ends
+MAX_PENDING_EVENTS = 100_000  # pending events of a slow client, after which its watch ends
 
 
 class VisibleEvent:
@@ -148,12 +148,12 @@ class WatchStream:
             entries = [entry for entry in store.entries(kind, namespace) if selector.matches(entry.object)]
             entries.sort(key=lambda entry: entry.version)
             first = [VisibleEvent("ADDED", entry) for entry in entries]
-            self._feed = Feed(store, kind, namespace, selector, QUEUE)
+            self._feed = Feed(store, kind, namespace, selector, MAX_PENDING_EVENTS)
         else:
             # Before the feed subscribes, and with no await until ``extend``: no event falls between history and feed,
             # and none comes twice.
             events = store.since(kind, options.version)
-            self._feed = Feed(store, kind, namespace, selector, QUEUE)
+            self._feed = Feed(store, kind, namespace, selector, MAX_PENDING_EVENTS)
             first = [change for event in events if (change := self._feed.view(event))]
         self._feed.waiting.extend(first)
         self._feed.ready.set()
