@@ -50,11 +50,11 @@ def _complete(container: Manifest, what: str, defaults: Mapping[str, Resources])
     """Set the missing resources of a container; yield a description of each."""
     for field in FIELDS:
         present = container.get("resources", {}).get(field, {})
-        lacking = sorted(defaults[field].keys() - present.keys())
-        if lacking:
-            added = {name: defaults[field][name] for name in lacking}
+        missing_resources = sorted(defaults[field].keys() - present.keys())
+        if missing_resources:
+            added = {name: defaults[field][name] for name in missing_resources}
             container["resources"] = {**container.get("resources", {}), field: {**present, **added}}
-            yield f"{', '.join(lacking)} {field.removesuffix('s')} for {what} {container['name']}"
+            yield f"{', '.join(missing_resources)} {field.removesuffix('s')} for {what} {container['name']}"
 
 
 def admit(new: Manifest, registry: Registry, old: Manifest | None = None) -> Sequence[str]:

@@ -114,9 +114,9 @@ def violations(level: str, minor: int, metadata: Manifest, spec: Manifest) -> li
 def _judges(level: str, minor: int) -> Sequence[Judge]:
     """Return the checks of a level at a version; restricted checks replace baseline ones."""
     levels = {PRIVILEGED: (), BASELINE: (BASELINE,), RESTRICTED: (BASELINE, RESTRICTED)}[level]
-    made = [check for check in CHECKS if check.level in levels and check.at(minor)]
-    replaced = {check.overrides for check in made}
-    ordered = sorted(made, key=lambda check: (check.level != BASELINE, check.name))
+    checks = [check for check in CHECKS if check.level in levels and check.at(minor)]
+    replaced = {check.overrides for check in checks}
+    ordered = sorted(checks, key=lambda check: (check.level != BASELINE, check.name))
     judges = (check.at(minor) for check in ordered if check.name not in replaced)
     return [judge for judge in judges if judge]
 
@@ -217,8 +217,8 @@ def _default_capabilities(metadata: Manifest, spec: Manifest) -> Violation | Non
 
 
 def _host_namespaces(metadata: Manifest, spec: Manifest) -> Violation | None:
-    found = [f"{field}=true" for field in ("hostNetwork", "hostPID", "hostIPC") if spec.get(field)]
-    return Violation("host namespaces", ", ".join(found)) if found else None
+    violations = [f"{field}=true" for field in ("hostNetwork", "hostPID", "hostIPC") if spec.get(field)]
+    return Violation("host namespaces", ", ".join(violations)) if violations else None
 
 
 def _host_paths(metadata: Manifest, spec: Manifest) -> Violation | None:
@@ -231,8 +231,12 @@ def _host_ports(metadata: Manifest, spec: Manifest) -> Violation | None:
         return [str(port["hostPort"]) for port in container.get("ports") or () if port.get("hostPort")]
 
     bad = _failing(spec, lambda container: bool(ports(container)))
-    found = sorted({port for container in _containers(spec) for port in ports(container)})
-    return Violation("hostPort", f"{_uses(bad)} {_many('hostPort', len(found))} {', '.join(found)}") if bad else None
+    host_ports = sorted({port for container in _containers(spec) for port in ports(container)})
+    return (
+        Violation("hostPort", f"{_uses(bad)} {_many('hostPort', len(host_ports))} {', '.join(host_ports)}")
+        if bad
+        else None
+    )
 
 
 def _probe_hosts(metadata: Manifest, spec: Manifest) -> Violation | None:
@@ -243,8 +247,8 @@ def _probe_hosts(metadata: Manifest, spec: Manifest) -> Violation | None:
         return {way["host"] for way in ways if way.get("host")}
 
     bad = sorted(_failing(spec, lambda container: bool(hosts(container))))
-    found = sorted({host for container in _containers(spec) for host in hosts(container)})
-    detail = f"{_uses(bad)} {_many('probe or lifecycle host', len(found))} {_quoted(found)}"
+    probe_hosts = sorted({host for container in _containers(spec) for host in hosts(container)})
+    detail = f"{_uses(bad)} {_many('probe or lifecycle host', len(probe_hosts))} {_quoted(probe_hosts)}"
     return Violation("probe or lifecycle host", detail) if bad else None
 
 
@@ -258,8 +262,8 @@ def _proc_mount(metadata: Manifest, spec: Manifest) -> Violation | None:
         return _context(container, "procMount") not in (None, "Default")
 
     bad = _failing(spec, is_bad)
-    found = sorted({_context(container, "procMount") for container in _containers(spec) if is_bad(container)})
-    detail = f"{_named(bad)} must not set securityContext.procMount to {_quoted(found)}"
+    proc_mounts = sorted({_context(container, "procMount") for container in _containers(spec) if is_bad(container)})
+    detail = f"{_named(bad)} must not set securityContext.procMount to {_quoted(proc_mounts)}"
     return Violation("procMount", detail) if bad else None
 
 
@@ -292,7 +296,7 @@ def _selinux(types: frozenset[str]) -> Judge:
 def _seccomp_annotations(metadata: Manifest, spec: Manifest) -> Violation | None:
     annotations = metadata.get("annotations") or {}
     keys = [SECCOMP_POD, *(f"{SECCOMP_CONTAINER}{container.get('name', '')}" for container in _containers(spec))]
-    found = sorted(
+    violations = sorted(
         {
             f"{key}={json.dumps(annotations[key])}"
             for key in keys
@@ -301,8 +305,8 @@ def _seccomp_annotations(metadata: Manifest, spec: Manifest) -> Violation | None
             and not annotations[key].startswith("localhost/")
         }
     )
-    detail = f"forbidden {_many('annotation', len(found))} {', '.join(found)}"
-    return Violation("seccompProfile", detail) if found else None
+    detail = f"forbidden {_many('annotation', len(violations))} {', '.join(violations)}"
+    return Violation("seccompProfile", detail) if violations else None
 
 
 def _seccomp(required: bool) -> Judge:

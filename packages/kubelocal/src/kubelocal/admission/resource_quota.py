@@ -41,8 +41,8 @@ def admit(manifest: Manifest, registry: Registry, old: Manifest | None = None) -
         hard = quota["spec"].get("hard", {})
         if not _in_scope(quota["spec"], manifest):
             continue
-        if kind == "Pod" and (lacking := _unspecified(manifest, hard)):
-            why = "; ".join(f"{key} for: {','.join(names)}" for key, names in lacking.items())
+        if kind == "Pod" and (unspecified := _unspecified(manifest, hard)):
+            why = "; ".join(f"{key} for: {','.join(names)}" for key, names in unspecified.items())
             raise forbidden(kind, name, f"failed quota: {quota['metadata']['name']}: must specify {why}")
         before = _usage(old, hard) if old is not None else {}
         needed = {
@@ -184,14 +184,14 @@ USAGES: dict[str, tuple[Callable[[str], object], Callable[[Manifest, str], Fract
 
 def _unspecified(pod: Manifest, hard: Iterable[str]) -> dict[str, list[str]]:
     """Return the containers without a request or limit of cpu or memory that a quota counts."""
-    lacking: dict[str, list[str]] = {}
+    unspecified: dict[str, list[str]] = {}
     containers = [*pod["spec"].get("containers", ()), *pod["spec"].get("initContainers", ())]
     for key in sorted(hard):
         field, name = _resource(key) or ("", "")
         if name in ("cpu", "memory"):
             names = [item["name"] for item in containers if name not in item.get("resources", {}).get(field, {})]
-            lacking |= {key: names} if names else {}
-    return lacking
+            unspecified |= {key: names} if names else {}
+    return unspecified
 
 
 SCOPES: dict[str, Callable[[Manifest], bool]] = {

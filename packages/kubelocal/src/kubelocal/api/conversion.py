@@ -52,13 +52,13 @@ def stored(kind: Kind, manifest: Manifest) -> Manifest:
 
 def check_new_event(kind: Kind, manifest: Manifest) -> None:
     """Raise 422 for a new Event of ``events.k8s.io`` without the fields that only this group requires."""
-    if kind is EVENTS and (found := [*_lacking(manifest), *_unfit(manifest)]):
-        raise invalid(kind.kind, (manifest.get("metadata") or {}).get("name", ""), found)
+    if kind is EVENTS and (causes := [*_lacking(manifest), *_unfit(manifest)]):
+        raise invalid(kind.kind, (manifest.get("metadata") or {}).get("name", ""), causes)
 
 
 def _lacking(event: Manifest) -> list[Cause]:
-    wanted = ("eventTime", "reportingController", "reportingInstance", "action", "reason")
-    return [field_errors.required(field) for field in wanted if not event.get(field)]
+    required_fields = ("eventTime", "reportingController", "reportingInstance", "action", "reason")
+    return [field_errors.required(field) for field in required_fields if not event.get(field)]
 
 
 def _unfit(event: Manifest) -> Iterator[Cause]:
@@ -78,14 +78,14 @@ def _unfit(event: Manifest) -> Iterator[Cause]:
 
 def scale_of(workload: Manifest) -> Manifest:
     """Return the ``Scale`` of a workload with replicas."""
-    metadata, wanted = workload["metadata"], workload["spec"].get("replicas", 0)
+    metadata, replicas = workload["metadata"], workload["spec"].get("replicas", 0)
     kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
     status = {"replicas": workload.get("status", {}).get("replicas", 0), "selector": _written(workload["spec"])}
     return {
         "kind": "Scale",
         "apiVersion": BODIES["Scale"].api_version,
         "metadata": {field: metadata[field] for field in kept if field in metadata},
-        "spec": {"replicas": wanted} if wanted else {},
+        "spec": {"replicas": replicas} if replicas else {},
         "status": {field: value for field, value in status.items() if value != ""},
     }
 
@@ -104,13 +104,13 @@ def _written(spec: Manifest) -> str:
 def rescaled(workload: Manifest, scale: Manifest) -> Manifest:
     """Return a workload with the replicas and resourceVersion of a ``Scale``; raise 422 for an invalid one."""
     given, name = scale.get("metadata") or {}, workload["metadata"]["name"]
-    wanted = (scale.get("spec") or {}).get("replicas", 0)
-    if wanted < 0:
-        detail = f"Invalid value: {wanted}: must be greater than or equal to 0"
+    replicas = (scale.get("spec") or {}).get("replicas", 0)
+    if replicas < 0:
+        detail = f"Invalid value: {replicas}: must be greater than or equal to 0"
         raise invalid("Scale", name, [Cause("FieldValueInvalid", detail, "spec.replicas")])
     metadata = {
         **workload["metadata"],
         **{field: given[field] for field in ("uid", "resourceVersion") if given.get(field)},
     }
     metadata["name"] = given.get("name", name)
-    return {**workload, "metadata": metadata, "spec": {**workload["spec"], "replicas": wanted}}
+    return {**workload, "metadata": metadata, "spec": {**workload["spec"], "replicas": replicas}}

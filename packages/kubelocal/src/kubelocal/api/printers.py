@@ -239,11 +239,11 @@ def _node(node: Manifest) -> Sequence[Json]:
 def _job(job: Manifest) -> Sequence[Json]:
     spec, status = job["spec"], job.get("status", {})
     done, parallel = status.get("succeeded", 0), spec.get("parallelism", 1)
-    wanted = spec.get("completions") or (f"1 of {parallel}" if parallel > 1 else 1)
+    completions = spec.get("completions") or (f"1 of {parallel}" if parallel > 1 else 1)
     end = status.get("completionTime") or _condition(status, "Failed").get("lastTransitionTime")
     start = status.get("startTime")
     took = "" if not start else human_duration((_seconds(end) if end else time.time()) - _seconds(start))
-    return (_name(job), _job_status(job), f"{done}/{wanted}", took, _age(job), *_made_of(spec))
+    return (_name(job), _job_status(job), f"{done}/{completions}", took, _age(job), *_made_of(spec))
 
 
 def _cron_job(cron_job: Manifest) -> Sequence[Json]:
@@ -276,9 +276,9 @@ def _replicated(*numbers: str, share: bool = True) -> Cells:
 
     def cells(manifest: Manifest) -> Sequence[Json]:
         spec, status = manifest["spec"], manifest.get("status", {})
-        wanted, ready = spec.get("replicas", 1), status.get("readyReplicas", 0)
+        replicas, ready = spec.get("replicas", 1), status.get("readyReplicas", 0)
         counts = [status.get(number, 0) for number in numbers]
-        counts = [f"{ready}/{wanted}", *counts] if share else [wanted, *counts, ready]
+        counts = [f"{ready}/{replicas}", *counts] if share else [replicas, *counts, ready]
         return (_name(manifest), *counts, _age(manifest), *_made_of(spec))
 
     return cells

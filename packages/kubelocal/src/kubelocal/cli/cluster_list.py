@@ -45,7 +45,7 @@ class ClusterEntry:
     owner: Owner
     url: str = ""
     kubeconfig: str = ""
-    begun: float = 0.0
+    started_at: float = 0.0
     """Seconds since the epoch."""
 
     @property
@@ -67,8 +67,10 @@ def _entry(content: bytes) -> ClusterEntry | None:
     owner = Owner.read(fields.get("owner"))
     if owner is None or not isinstance(fields.get("name"), str):
         return None
-    url, kubeconfig, begun = str(fields.get("url", "")), str(fields.get("kubeconfig", "")), fields.get("begun")
-    return ClusterEntry(fields["name"], owner, url, kubeconfig, begun if isinstance(begun, (int, float)) else 0.0)
+    url, kubeconfig, started_at = str(fields.get("url", "")), str(fields.get("kubeconfig", "")), fields.get("begun")
+    return ClusterEntry(
+        fields["name"], owner, url, kubeconfig, started_at if isinstance(started_at, (int, float)) else 0.0
+    )
 
 
 def _owner(content: bytes) -> Owner | None:
@@ -145,7 +147,7 @@ class ClusterList:
         if other is not None and other.owner != entry.owner:
             self.require_free(entry.name)
         fields = {"crosswind": "local cluster", "name": entry.name, "owner": entry.owner.fields, "url": entry.url}
-        more = {"kubeconfig": entry.kubeconfig, "begun": entry.begun}
+        more = {"kubeconfig": entry.kubeconfig, "begun": entry.started_at}
         content = json.dumps({**fields, **more}).encode() + b"\n"
         owned_paths.write(self._path(entry.name), content, _SIGNATURE, me=entry.owner, mode=0o600)
 

@@ -110,7 +110,7 @@ def _listed(name: str | None) -> Iterator[Callable[[LocalCluster], str]]:
 
     clusters = _clusters()
     entry: ClusterEntry | None = ClusterEntry(
-        checked_name(DEFAULT if name is None else name), Owner.this_process(), begun=time.time()
+        checked_name(DEFAULT if name is None else name), Owner.this_process(), started_at=time.time()
     )
     assert entry
     try:

@@ -47,5 +47,5 @@ def _check_names(file: Path | None, content: dict[Any, Any]) -> None:
 
 def _suggestion(unknown: str, known: Iterable[str]) -> str:
     """Return the name that was probably meant, else all names."""
-    near = difflib.get_close_matches(unknown, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
+    suggestions = difflib.get_close_matches(unknown, known, n=1)
+    return f"did you mean {suggestions[0]}?" if suggestions else f"there are: {', '.join(known)}"

@@ -87,7 +87,7 @@ class CronJobController:
         status = {field: value for field, value in status.items() if value}
         with suppress(StatusError):
             self._registry.update(
-                "CronJob", namespace, name, lambda found: found.__setitem__("status", status), subresource="status"
+                "CronJob", namespace, name, lambda current: current.__setitem__("status", status), subresource="status"
             )
         return earliest(RETRY_S if refused else None, plan.wait)
 

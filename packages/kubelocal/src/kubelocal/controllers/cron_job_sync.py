@@ -61,15 +61,15 @@ def _started(cron_job: Manifest, plan: CronPlan, active: list[Manifest], due: da
     if deadline is not None and (now - due).total_seconds() > deadline:
         message = f"Missed scheduled time to start a job: {due.strftime('%a, %d %b %Y %H:%M:%S +0000')}"
         return CronPlan(status, None, delete, (*events, EventRecord("MissSchedule", message, warning=True)), plan.wait)
-    made = _job(cron_job, due)
-    if made["metadata"]["name"] in {job["metadata"]["name"] for job in active}:
+    new_job = _job(cron_job, due)
+    if new_job["metadata"]["name"] in {job["metadata"]["name"] for job in active}:
         return plan
     if policy == "Forbid" and active:
         message = "Not starting job because prior execution is running and concurrency policy is Forbid"
         return CronPlan(status, None, delete, (*events, EventRecord("JobAlreadyActive", message)), plan.wait)
     replaced = tuple(job["metadata"]["name"] for job in active) if policy == "Replace" else ()
     status = {**status, "lastScheduleTime": _stamp(due)}
-    return CronPlan(status, made, (*delete, *replaced), events, plan.wait)
+    return CronPlan(status, new_job, (*delete, *replaced), events, plan.wait)
 
 
 def _times(cron_job: Manifest, now: datetime) -> tuple[datetime | None, datetime]:
@@ -102,7 +102,12 @@ def _ended(job: Manifest) -> str:
     """Return the type of the condition by which a Job ended, "" while it goes on."""
     conditions = job.get("status", {}).get("conditions") or ()
     return next(
-        (one["type"] for one in conditions if one["type"] in ("Complete", "Failed") and one["status"] == "True"), ""
+        (
+            condition["type"]
+            for condition in conditions
+            if condition["type"] in ("Complete", "Failed") and condition["status"] == "True"
+        ),
+        "",
     )
 
 

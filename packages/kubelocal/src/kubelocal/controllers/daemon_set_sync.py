@@ -42,15 +42,15 @@ def decide_daemon_set(
 ) -> WorkloadPlan:
     """Keep one pod on each node that suits; replace those of an older template a few at a time."""
     revision = template_hash(daemon_set["spec"]["template"])
-    wanted = [node["metadata"]["name"] for node in nodes if _suits(daemon_set, node)]
+    eligible_nodes = [node["metadata"]["name"] for node in nodes if _suits(daemon_set, node)]
     placed = _placed(pods)
-    status, wait = _status(daemon_set, wanted, placed, revision, now)
+    status, wait = _status(daemon_set, eligible_nodes, placed, revision, now)
     if is_terminating(daemon_set):
         return WorkloadPlan(status)
-    create = tuple(_pod(daemon_set, node, revision) for node in wanted if node not in placed)
-    delete = _surplus(wanted, placed)
+    create = tuple(_pod(daemon_set, node, revision) for node in eligible_nodes if node not in placed)
+    delete = _surplus(eligible_nodes, placed)
     if not create and not delete:
-        delete = _outdated(daemon_set, [placed[node][0] for node in wanted], revision, now)
+        delete = _outdated(daemon_set, [placed[node][0] for node in eligible_nodes], revision, now)
     names = tuple(pod["metadata"]["name"] for pod in delete if not is_terminating(pod))
     return WorkloadPlan(status, create=create, delete=names, wait=wait)
 
@@ -63,15 +63,15 @@ def _placed(pods: list[Manifest]) -> dict[str, list[Manifest]]:
     return placed
 
 
-def _surplus(wanted: list[str], placed: Mapping[str, list[Manifest]]) -> list[Manifest]:
+def _surplus(eligible_nodes: list[str], placed: Mapping[str, list[Manifest]]) -> list[Manifest]:
     """Return the pods on nodes that do not suit, those beside an older one, and those that ended."""
-    found = list[Manifest]()
+    surplus = list[Manifest]()
     for node, there in placed.items():
-        if node in wanted and not has_ended(there[0]):
-            found += there[1:]
+        if node in eligible_nodes and not has_ended(there[0]):
+            surplus += there[1:]
         else:
-            found += there
-    return found
+            surplus += there
+    return surplus
 
 
 def _suits(daemon_set: Manifest, node: Manifest) -> bool:
@@ -127,19 +127,21 @@ def _is_available(daemon_set: Manifest, pod: Manifest, now: datetime) -> bool:
 
 
 def _status(
-    daemon_set: Manifest, wanted: list[str], placed: Mapping[str, list[Manifest]], revision: str, now: datetime
+    daemon_set: Manifest, eligible_nodes: list[str], placed: Mapping[str, list[Manifest]], revision: str, now: datetime
 ) -> tuple[Manifest, float | None]:
-    there = [placed[node][0] for node in wanted if node in placed]
+    there = [placed[node][0] for node in eligible_nodes if node in placed]
     left = until_available(itertools.filterfalse(is_terminating, there), daemon_set["spec"], now)
     available = sum(seconds <= 0 for seconds in left)
     status = {
         "currentNumberScheduled": len(there),
-        "numberMisscheduled": sum(not has_ended(pods[0]) for node, pods in placed.items() if node not in wanted),
-        "desiredNumberScheduled": len(wanted),
+        "numberMisscheduled": sum(
+            not has_ended(pods[0]) for node, pods in placed.items() if node not in eligible_nodes
+        ),
+        "desiredNumberScheduled": len(eligible_nodes),
         "numberReady": len(left),
         "observedGeneration": daemon_set["metadata"].get("generation", 1),
         "updatedNumberScheduled": sum(revision_of(pod) == revision for pod in there),
         "numberAvailable": available,
-        "numberUnavailable": len(wanted) - available,
+        "numberUnavailable": len(eligible_nodes) - available,
     }
     return status, min((seconds for seconds in left if seconds > 0), default=None)

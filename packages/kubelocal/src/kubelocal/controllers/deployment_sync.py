@@ -21,17 +21,19 @@ _REVISION = "deployment.kubernetes.io/revision"
 
 def decide_deployment(deployment: Manifest, sets: list[Manifest], now: datetime) -> WorkloadPlan:
     """Create a ReplicaSet for a new template, move the replicas to it stepwise, and report the progress."""
-    sets = sorted(sets, key=lambda one: (one["metadata"]["creationTimestamp"], one["metadata"]["name"]))
-    new = next((one for one in sets if _template(one) == deployment["spec"]["template"]), None)
-    old = [one for one in sets if one is not new]
+    sets = sorted(
+        sets, key=lambda replica_set: (replica_set["metadata"]["creationTimestamp"], replica_set["metadata"]["name"])
+    )
+    new = next((replica_set for replica_set in sets if _template(replica_set) == deployment["spec"]["template"]), None)
+    old = [replica_set for replica_set in sets if replica_set is not new]
     plan = _told(deployment, new, sets, now)
     if "deletionTimestamp" in deployment["metadata"] or (deployment["spec"].get("paused") and new is None):
         return plan
-    revision = str(max((_revision(one) for one in old), default=0) + 1)
+    revision = str(max((_revision(replica_set) for replica_set in old), default=0) + 1)
     if new is None:
-        made = _replica_set(deployment, revision, _room(deployment, sets) if _rolling(deployment) else 0)
-        happening = _scaled("up", made["metadata"]["name"], made["spec"]["replicas"])
-        return replace(plan, create=(made,), annotations={_REVISION: revision}, events=(happening,))
+        new_replica_set = _replica_set(deployment, revision, _room(deployment, sets) if _rolling(deployment) else 0)
+        happening = _scaled("up", new_replica_set["metadata"]["name"], new_replica_set["spec"]["replicas"])
+        return replace(plan, create=(new_replica_set,), annotations={_REVISION: revision}, events=(happening,))
     if _revision(new) < int(revision):
         return replace(plan, patch=_annotated(new, revision), annotations={_REVISION: revision})
     plan = replace(plan, annotations={_REVISION: str(_revision(new))})
@@ -62,9 +64,9 @@ def _replica_set(deployment: Manifest, revision: str, replicas: int) -> Manifest
         "labels": dict(labels),
         "annotations": {_REVISION: revision},
     }
-    given = {"replicas": replicas, "minReadySeconds": spec.get("minReadySeconds") or 0}
-    given |= {"selector": selector, "template": template}
-    return {"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": owned(deployment, own), "spec": given}
+    new_spec = {"replicas": replicas, "minReadySeconds": spec.get("minReadySeconds") or 0}
+    new_spec |= {"selector": selector, "template": template}
+    return {"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": owned(deployment, own), "spec": new_spec}
 
 
 def _revision(replica_set: Manifest) -> int:
@@ -86,7 +88,7 @@ def _wanted(replica_set: Manifest) -> int:
 
 
 def _status(sets: Iterable[Manifest | None], name: str) -> int:
-    return sum(int((one.get("status") or {}).get(name, 0)) for one in sets if one)
+    return sum(int((replica_set.get("status") or {}).get(name, 0)) for replica_set in sets if replica_set)
 
 
 def _rolling(deployment: Manifest) -> bool:
@@ -97,15 +99,18 @@ def _limits(deployment: Manifest) -> tuple[int, int]:
     """Return maxSurge and maxUnavailable as numbers of pods."""
     if not _rolling(deployment):
         return 0, _wanted(deployment)
-    given, wanted = deployment["spec"]["strategy"]["rollingUpdate"], _wanted(deployment)
-    surge, fewer = _share(given["maxSurge"], wanted, up=True), _share(given["maxUnavailable"], wanted, up=False)
-    return surge, min(wanted, fewer) if surge or fewer else 1
+    rolling_update, desired = deployment["spec"]["strategy"]["rollingUpdate"], _wanted(deployment)
+    surge, fewer = (
+        _share(rolling_update["maxSurge"], desired, up=True),
+        _share(rolling_update["maxUnavailable"], desired, up=False),
+    )
+    return surge, min(desired, fewer) if surge or fewer else 1
 
 
-def _share(given: int | str, of: int, *, up: bool) -> int:
-    if isinstance(given, int):
-        return given
-    part = int(given.removesuffix("%")) * of
+def _share(setting: int | str, of: int, *, up: bool) -> int:
+    if isinstance(setting, int):
+        return setting
+    part = int(setting.removesuffix("%")) * of
     return ceil(part / 100) if up else part // 100
 
 
@@ -134,26 +139,26 @@ def _scaled(direction: str, name: str, to: int) -> EventRecord:
 
 
 def _rolled(deployment: Manifest, new: Manifest, old: Sequence[Manifest]) -> list[Step]:
-    wanted, have = _wanted(deployment), _wanted(new)
-    if have > wanted:
-        return [(new, wanted)]
-    if have < wanted and (more := min(_room(deployment, [new, *old]), wanted - have)):
+    desired, have = _wanted(deployment), _wanted(new)
+    if have > desired:
+        return [(new, desired)]
+    if have < desired and (more := min(_room(deployment, [new, *old]), desired - have)):
         return [(new, have + more)]
-    least = wanted - _limits(deployment)[1]
+    least = desired - _limits(deployment)[1]
     room = have + sum(map(_wanted, old)) - least - (have - _status([new], "availableReplicas"))
     spare = _status([new, *old], "availableReplicas") - least
     steps: list[Step] = []
-    for one in old:
+    for replica_set in old:
         # deleting pods that are not available reduces no availability
-        idle = min(_wanted(one) - _status([one], "availableReplicas"), max(room, 0))
-        cut = min(_wanted(one), idle + max(0, min(spare, room - idle, _wanted(one) - idle)))
+        idle = min(_wanted(replica_set) - _status([replica_set], "availableReplicas"), max(room, 0))
+        cut = min(_wanted(replica_set), idle + max(0, min(spare, room - idle, _wanted(replica_set) - idle)))
         spare, room = spare - (cut - idle), room - cut
-        steps += [(one, _wanted(one) - cut)] if cut else []
+        steps += [(replica_set, _wanted(replica_set) - cut)] if cut else []
     return steps
 
 
 def _recreated(deployment: Manifest, new: Manifest, old: Sequence[Manifest]) -> list[Step]:
-    if steps := [(one, 0) for one in old if _wanted(one)]:
+    if steps := [(replica_set, 0) for replica_set in old if _wanted(replica_set)]:
         return steps
     if _status(old, "replicas") or _status(old, "terminatingReplicas"):
         return []
@@ -164,19 +169,19 @@ def _forgotten(deployment: Manifest, new: Manifest, old: Sequence[Manifest]) -> 
     """Return the old ReplicaSets beyond the revision history limit."""
     if not _complete(deployment, new, [new, *old]):
         return ()
-    idle = [one for one in old if not _wanted(one) and not _status([one], "replicas")]
+    idle = [replica_set for replica_set in old if not _wanted(replica_set) and not _status([replica_set], "replicas")]
     keep = int(deployment["spec"].get("revisionHistoryLimit", 10))
     surplus = sorted(idle, key=_revision)[: max(0, len(idle) - keep)]
-    return tuple(one["metadata"]["name"] for one in surplus)
+    return tuple(replica_set["metadata"]["name"] for replica_set in surplus)
 
 
 # ------------------------------------------------------------------------------------------------------------- status
 
 
 def _complete(deployment: Manifest, new: Manifest | None, sets: Sequence[Manifest]) -> bool:
-    wanted = _wanted(deployment)
+    desired = _wanted(deployment)
     counts = (_status([new], "replicas"), _status(sets, "replicas"), _status(sets, "availableReplicas"))
-    return new is not None and counts == (wanted, wanted, wanted)
+    return new is not None and counts == (desired, desired, desired)
 
 
 def _told(deployment: Manifest, new: Manifest | None, sets: Sequence[Manifest], now: datetime) -> WorkloadPlan:
@@ -192,12 +197,12 @@ def _told(deployment: Manifest, new: Manifest | None, sets: Sequence[Manifest], 
     before = deployment.get("status") or {}
     progress, wait = _progress(deployment, new, sets, _moved(before, status), now)
     enough = available >= _wanted(deployment) - _limits(deployment)[1]
-    said = (
+    availability = (
         ("True", "MinimumReplicasAvailable", "Deployment has minimum availability.")
         if enough
         else ("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability.")
     )
-    conditions = [_condition(before, "Available", said, now), _condition(before, "Progressing", progress, now)]
+    conditions = [_condition(before, "Available", availability, now), _condition(before, "Progressing", progress, now)]
     if _moved(before, status) and progress[1] == "ReplicaSetUpdated":
         conditions[1]["lastUpdateTime"] = _stamp(now)
     return WorkloadPlan({**status, "conditions": conditions}, wait=wait)
@@ -220,7 +225,7 @@ def _progress(
         return ("True", "NewReplicaSetCreated", "Created new replica set"), None
     name = new["metadata"]["name"]
     conditions = (deployment.get("status") or {}).get("conditions") or ()
-    known: Manifest = next((one for one in conditions if one["type"] == "Progressing"), {})
+    known: Manifest = next((condition for condition in conditions if condition["type"] == "Progressing"), {})
     # once all pods are new the rollout is over, whatever becomes of them later
     over = known.get("reason") == "NewReplicaSetAvailable" and _status([new], "replicas") == _status(sets, "replicas")
     if over or _complete(deployment, new, sets):
@@ -232,9 +237,9 @@ def _progress(
     return ("True", "ReplicaSetUpdated", f'ReplicaSet "{name}" is progressing.'), max(left, 1.0)
 
 
-def _condition(before: Manifest, kind: str, said: tuple[str, str, str], now: datetime) -> Manifest:
-    status, reason, message = said
-    old: Manifest = next((one for one in before.get("conditions") or () if one["type"] == kind), {})
+def _condition(before: Manifest, kind: str, outcome: tuple[str, str, str], now: datetime) -> Manifest:
+    status, reason, message = outcome
+    old: Manifest = next((condition for condition in before.get("conditions") or () if condition["type"] == kind), {})
     words = {"type": kind, "status": status, "reason": reason, "message": message}
     changed = old.get("status") != status
     return {

@@ -49,20 +49,20 @@ class EndpointSliceController:
     def _lists(self, service: Manifest, pod: Manifest) -> bool:
         """Whether a pod is in a Service's slice, perhaps no longer rightly."""
         known = (self._slice(service) or {}).get("endpoints") or ()
-        return any(one.get("targetRef", {}).get("uid") == pod["metadata"]["uid"] for one in known)
+        return any(endpoint.get("targetRef", {}).get("uid") == pod["metadata"]["uid"] for endpoint in known)
 
     def _sync(self, service: Manifest) -> None:
         if not service["spec"].get("selector"):
             return
         namespace = service["metadata"]["namespace"]
-        wanted = endpoint_slice(service, self._registry.list("Pod", namespace))
+        desired_slice = endpoint_slice(service, self._registry.list("Pod", namespace))
 
-        def change(found: Manifest) -> None:
-            found |= {key: wanted[key] for key in ("endpoints", "ports")}
-            found["metadata"]["labels"] = wanted["metadata"]["labels"]
+        def change(current: Manifest) -> None:
+            current |= {key: desired_slice[key] for key in ("endpoints", "ports")}
+            current["metadata"]["labels"] = desired_slice["metadata"]["labels"]
 
         with suppress(StatusError):  # the namespace may be going
             if (known := self._slice(service)) is None:
-                self._registry.create("EndpointSlice", namespace, wanted)
+                self._registry.create("EndpointSlice", namespace, desired_slice)
             elif known["metadata"].get("labels", {}).get(SERVICE):
                 self._registry.update("EndpointSlice", namespace, known["metadata"]["name"], change)

@@ -123,12 +123,12 @@ class JobController:
 
     def _create(self, job: Manifest, pod: Manifest) -> bool:
         try:
-            made = self._registry.create("Pod", job["metadata"]["namespace"], pod)
+            created = self._registry.create("Pod", job["metadata"]["namespace"], pod)
         except StatusError as problem:
             self._tell(job, EventRecord("FailedCreate", f"Error creating: {problem}", warning=True))
             return False
-        self._pods[job["metadata"]["uid"]].add(made["metadata"]["name"])
-        self._tell(job, EventRecord("SuccessfulCreate", f"Created pod: {made['metadata']['name']}"))
+        self._pods[job["metadata"]["uid"]].add(created["metadata"]["name"])
+        self._tell(job, EventRecord("SuccessfulCreate", f"Created pod: {created['metadata']['name']}"))
         return True
 
     def _release(self, namespace: str, pod: str) -> None:

@@ -283,8 +283,8 @@ def _pause(pods: _Pods, now: datetime, backoff: float) -> float:
 def _slots(job: Manifest, status: Manifest, pods: _Pods, missing: int) -> list[int | None]:
     if not _indexed(job):
         return [None] * missing
-    taken = parse_indexes(status.get("completedIndexes", "")) | {_index(p) for p in (*pods.active, *pods.ending)}
-    free: list[int | None] = [index for index in range(job["spec"]["completions"]) if index not in taken]
+    used_indexes = parse_indexes(status.get("completedIndexes", "")) | {_index(p) for p in (*pods.active, *pods.ending)}
+    free: list[int | None] = [index for index in range(job["spec"]["completions"]) if index not in used_indexes]
     return free[:missing]
 
 

@@ -88,14 +88,14 @@ class NodeLifecycleController:
 
     def _taint(self, node: Manifest) -> None:
         taints = (node.get("spec") or {}).get("taints") or []
-        wanted = tainted(taints, _ready_status(node), written_now())
-        if wanted == taints:
+        desired_taints = tainted(taints, _ready_status(node), written_now())
+        if desired_taints == taints:
             return
         name = node["metadata"]["name"]
-        if len(wanted) > len(taints):  # it was ready until now
+        if len(desired_taints) > len(taints):  # it was ready until now
             self._mark_pods_not_ready(name)
         with suppress(StatusError):
-            self._registry.update("Node", "", name, lambda found: _set_taints(found, wanted))
+            self._registry.update("Node", "", name, lambda current: _set_taints(current, desired_taints))
 
 
 def tainted(taints: Sequence[Json], ready: str, now: str) -> list[Json]:

@@ -45,12 +45,12 @@ def find_preemption(
     by_node: dict[str, list[BoundPod]] = {}
     for pod in pods:
         by_node.setdefault(pod.node, []).append(pod)
-    found = []
+    preemptions = []
     for node in nodes:
         victims = victims_on(ask, node, by_node.get(node.name, ()), nominated.get(node.name, {}))
         if victims:
-            found.append(Preemption(node.name, victims))
-    return min(found, key=_cost, default=None)
+            preemptions.append(Preemption(node.name, victims))
+    return min(preemptions, key=_cost, default=None)
 
 
 def with_reserved(node: NodeCapacity, reserved: Mapping[str, int] | None) -> NodeCapacity:

@@ -153,28 +153,28 @@ def decide_stateful_set(stateful_set: Manifest, pods: list[Manifest], now: datet
     spec, name = stateful_set["spec"], stateful_set["metadata"]["name"]
     revision = f"{name}-{template_hash(spec['template'])}"
     have = {number: pod for pod in pods if (number := _ordinal(pod, name)) is not None}
-    wanted = int(spec["replicas"])
+    replicas = int(spec["replicas"])
     status, wait = _stateful_status(stateful_set, have, revision, now)
     if is_terminating(stateful_set):
         return WorkloadPlan(status)
     ordered = spec.get("podManagementPolicy") != "Parallel"
     create: list[Manifest] = []
-    for number in range(wanted):
+    for number in range(replicas):
         if number not in have:
             create += [*_claims(stateful_set, number), _numbered(stateful_set, number, revision)]
         if ordered and not _healthy(have.get(number)):
             break
     delete = [number for number, pod in have.items() if has_ended(pod)]
     if not create and not delete:
-        delete = _surplus(have, wanted, ordered) or _outdated(spec, have, revision)
+        delete = _surplus(have, replicas, ordered) or _outdated(spec, have, revision)
     names = tuple(have[number]["metadata"]["name"] for number in delete if not is_terminating(have[number]))
     return WorkloadPlan(status, create=tuple(create), delete=names, wait=wait)
 
 
-def _surplus(have: Mapping[int, Manifest], wanted: int, ordered: bool) -> list[int]:
+def _surplus(have: Mapping[int, Manifest], replicas: int, ordered: bool) -> list[int]:
     """Return the pods that are too many, the highest first; in order, one at a time while the others are well."""
-    surplus = sorted((number for number in have if number >= wanted), reverse=True)
-    if ordered and not all(_healthy(have.get(number)) for number in range(wanted)):
+    surplus = sorted((number for number in have if number >= replicas), reverse=True)
+    if ordered and not all(_healthy(have.get(number)) for number in range(replicas)):
         return surplus[:1] if surplus and is_terminating(have[surplus[0]]) else []
     return surplus[:1] if ordered else surplus
 

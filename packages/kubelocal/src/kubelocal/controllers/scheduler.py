@@ -164,7 +164,7 @@ class Scheduler:
             return False
         namespace, name, uid = (pod["metadata"][field] for field in ("namespace", "name", "uid"))
         try:
-            bound = self._registry.update("Pod", namespace, name, lambda found: _assign(found, uid, room.name))
+            bound = self._registry.update("Pod", namespace, name, lambda current: _assign(current, uid, room.name))
         except StatusError:
             bound = {}
         self._forget(uid)
@@ -246,11 +246,11 @@ class Scheduler:
         if _scheduled(pod).get("message") == message:
             return
 
-        def write(found: Manifest) -> None:
-            if found["metadata"]["uid"] == metadata["uid"] and not found["spec"].get("nodeName"):
-                _set_condition(found, {"status": "False", "reason": reason, "message": message})
+        def write(current: Manifest) -> None:
+            if current["metadata"]["uid"] == metadata["uid"] and not current["spec"].get("nodeName"):
+                _set_condition(current, {"status": "False", "reason": reason, "message": message})
                 if nominated:
-                    found["status"]["nominatedNodeName"] = nominated[1]
+                    current["status"]["nominatedNodeName"] = nominated[1]
 
         try:
             updated = self._registry.update("Pod", metadata["namespace"], metadata["name"], write)
@@ -262,17 +262,17 @@ class Scheduler:
 
 def _scheduled(pod: Manifest) -> Manifest:
     conditions = pod.get("status", {}).get("conditions", ())
-    return next((one for one in conditions if one["type"] == "PodScheduled"), {})
+    return next((condition for condition in conditions if condition["type"] == "PodScheduled"), {})
 
 
-def _set_condition(pod: Manifest, said: Manifest) -> None:
+def _set_condition(pod: Manifest, condition: Manifest) -> None:
     """Set PodScheduled; its time moves only with its status."""
     old = _scheduled(pod)
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    since = old["lastTransitionTime"] if old.get("status") == said["status"] else now
-    new = {"type": "PodScheduled", "lastProbeTime": None, "lastTransitionTime": since, **said}
+    since = old["lastTransitionTime"] if old.get("status") == condition["status"] else now
+    new = {"type": "PodScheduled", "lastProbeTime": None, "lastTransitionTime": since, **condition}
     status = pod.setdefault("status", {})
-    status["conditions"] = [one for one in status.get("conditions", ()) if one is not old] + [new]
+    status["conditions"] = [existing for existing in status.get("conditions", ()) if existing is not old] + [new]
 
 
 def _assign(pod: Manifest, uid: str, node: str) -> None:

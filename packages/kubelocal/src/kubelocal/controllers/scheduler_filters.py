@@ -148,27 +148,27 @@ def tolerates(toleration: Json, taint: Json) -> bool:
 
 def _is_kept_off(taints: Iterable[Json], tolerations: Collection[Json]) -> Json | None:
     hard = (taint for taint in taints if taint["effect"] != "PreferNoSchedule")
-    return next((taint for taint in hard if not any(tolerates(one, taint) for one in tolerations)), None)
+    return next((taint for taint in hard if not any(tolerates(toleration, taint) for toleration in tolerations)), None)
 
 
 def _holds(expression: Json, labels: Mapping[str, str]) -> bool:
-    operator, values, found = expression["operator"], expression.get("values", ()), labels.get(expression["key"])
+    operator, values, label_value = expression["operator"], expression.get("values", ()), labels.get(expression["key"])
     if operator in ("Gt", "Lt"):
         try:
-            left, right = parse_int(found or ""), parse_int(values[0])
+            left, right = parse_int(label_value or ""), parse_int(values[0])
         except ValueError:
             return False
         return left > right if operator == "Gt" else left < right
     if operator in ("Exists", "DoesNotExist"):
-        return (found is not None) is bool(operator == "Exists")
-    return (found in values) is bool(operator == "In")
+        return (label_value is not None) is bool(operator == "Exists")
+    return (label_value in values) is bool(operator == "In")
 
 
 def _matches(ask: PodRequest, labels: Mapping[str, str]) -> bool:
     if any(labels.get(key) != value for key, value in ask.node_selector.items()):
         return False
     terms = ([*term.get("matchExpressions", ()), *term.get("matchFields", ())] for term in ask.affinity)
-    return not ask.affinity or any(term and all(_holds(one, labels) for one in term) for term in terms)
+    return not ask.affinity or any(term and all(_holds(requirement, labels) for requirement in term) for term in terms)
 
 
 def is_suitable(ask: PodRequest, room: NodeCapacity) -> bool:
@@ -202,9 +202,12 @@ def unschedulable(refusals: Collection[FilterFailure], preemption: str = "") -> 
     if not refusals:
         return "no nodes available to schedule pods"
     if preemption:
-        reasons = _counted(reason for one in refusals for reason in one.reasons)
+        reasons = _counted(reason for failure in refusals for reason in failure.reasons)
         return f"0/{len(refusals)} nodes are available: {reasons}. preemption: {preemption}"
-    return _worded(_counted(reason for one in refusals for reason in one.reasons), [one.may_change for one in refusals])
+    return _worded(
+        _counted(reason for failure in refusals for reason in failure.reasons),
+        [failure.may_change for failure in refusals],
+    )
 
 
 def claim_missing(name: str, nodes: int) -> str:
@@ -215,5 +218,5 @@ def claim_missing(name: str, nodes: int) -> str:
 def _worded(reasons: str, may_change: Collection[bool]) -> str:
     every = f"0/{len(may_change)} nodes are available"
     helps = {True: "No preemption victims found for incoming pod", False: "Preemption is not helpful for scheduling"}
-    preemption = _counted(helps[one] for one in may_change)
+    preemption = _counted(helps[node_may_change] for node_may_change in may_change)
     return f"{every}: {reasons}. no new claims to deallocate, preemption: {every}: {preemption}."

@@ -65,7 +65,7 @@ def _ended(pod: Manifest) -> bool:
 
 def _endpoint(service: Manifest, pod: Manifest) -> Manifest:
     conditions = pod["status"].get("conditions") or ()
-    serving = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+    serving = any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
     terminating = "deletionTimestamp" in pod["metadata"]
     ready = bool(service["spec"].get("publishNotReadyAddresses")) or (serving and not terminating)
     name, metadata = pod["spec"].get("hostname"), pod["metadata"]
@@ -87,15 +87,15 @@ def _endpoint(service: Manifest, pod: Manifest) -> Manifest:
 
 def _port(port: Manifest, pods: Sequence[Manifest]) -> Manifest:
     """Return a port as the pods have it; a name resolves by the first pod that declares it."""
-    wanted = port.get("targetPort") or port["port"]
-    number: Json = wanted
-    if isinstance(wanted, str):
-        known = (named for pod in pods for named in _ports(pod) if named.get("name") == wanted)
+    target_port = port.get("targetPort") or port["port"]
+    number: Json = target_port
+    if isinstance(target_port, str):
+        known = (named for pod in pods for named in _ports(pod) if named.get("name") == target_port)
         number = next((named["containerPort"] for named in known), None)
-    found = {"name": port.get("name", ""), "port": number, "protocol": port.get("protocol", "TCP")}
+    endpoint_port = {"name": port.get("name", ""), "port": number, "protocol": port.get("protocol", "TCP")}
     if "appProtocol" in port:
-        found["appProtocol"] = port["appProtocol"]
-    return {key: value for key, value in found.items() if value is not None}
+        endpoint_port["appProtocol"] = port["appProtocol"]
+    return {key: value for key, value in endpoint_port.items() if value is not None}
 
 
 def _ports(pod: Manifest) -> Iterator[Manifest]:
@@ -107,21 +107,23 @@ def _ports(pod: Manifest) -> Iterator[Manifest]:
 
 
 def _ready(endpoints: Manifest) -> list[Manifest]:
-    return [one for one in endpoints.get("endpoints") or () if one.get("conditions", {}).get("ready", True)]
+    return [
+        endpoint for endpoint in endpoints.get("endpoints") or () if endpoint.get("conditions", {}).get("ready", True)
+    ]
 
 
 def targets(service: Manifest, slices: Iterable[Manifest]) -> dict[tuple[int, str], list[Target]]:
     """Return where each port (number and protocol) of a Service leads: to its ready pods."""
-    found: dict[tuple[int, str], list[Target]] = {}
+    targets_by_port: dict[tuple[int, str], list[Target]] = {}
     ports = {port.get("name", ""): (int(port["port"]), port.get("protocol", "TCP")) for port in _declared(service)}
     for key in ports.values():
-        found[key] = []
+        targets_by_port[key] = []
     for endpoints in slices:
-        addresses = [address for one in _ready(endpoints) for address in one["addresses"]]
+        addresses = [address for endpoint in _ready(endpoints) for address in endpoint["addresses"]]
         for port in endpoints.get("ports") or ():
             if (key_of := ports.get(port.get("name", ""))) and port.get("port"):
-                found[key_of] += [(address, port["port"]) for address in addresses]
-    return found
+                targets_by_port[key_of] += [(address, port["port"]) for address in addresses]
+    return targets_by_port
 
 
 def _declared(service: Manifest) -> list[Manifest]:
@@ -141,16 +143,16 @@ def host_lines(
     ``direct``: names lead to the pods themselves wherever the ports allow it.
     """
     behind: dict[tuple[str, str], list[Manifest]] = {}
-    for one in slices:
-        key = one["metadata"]["namespace"], one["metadata"].get("labels", {}).get(SERVICE, "")
-        behind.setdefault(key, []).append(one)
+    for endpoint_slice in slices:
+        key = endpoint_slice["metadata"]["namespace"], endpoint_slice["metadata"].get("labels", {}).get(SERVICE, "")
+        behind.setdefault(key, []).append(endpoint_slice)
     lines: list[str] = []
     for service in services:
         name, place = service["metadata"]["name"], service["metadata"]["namespace"]
         names = [f"{name}.{place}.{DOMAIN}", f"{name}.{place}.svc", f"{name}.{place}"]
         names += [name] if place == namespace else []
         own = behind.get((place, name), [])
-        pods = [pod for one in own for pod in _ready(one)]
+        pods = [pod for endpoint_slice in own for pod in _ready(endpoint_slice)]
         if headless(service) or (direct and not wants_relay(service, own)):
             addresses = [address for pod in pods for address in pod["addresses"]]
         else:

@@ -36,7 +36,7 @@ class _Kind:
 def _without_nodes(
     decide: Callable[[Manifest, list[Manifest], datetime], WorkloadPlan],
 ) -> Callable[[Manifest, list[Manifest], datetime, Sequence[Manifest]], WorkloadPlan]:
-    return lambda owner, made, now, _: decide(owner, made, now)
+    return lambda owner, children, now, _: decide(owner, children, now)
 
 
 _KINDS: Mapping[str, _Kind] = {
@@ -73,8 +73,8 @@ class ReplicaController:
         if kind in _KINDS:
             self._sync(kind, metadata["namespace"], metadata["name"])
         if kind == "Node":
-            for one in self._registry.list("DaemonSet"):
-                self._sync("DaemonSet", one["metadata"]["namespace"], one["metadata"]["name"])
+            for daemon_set in self._registry.list("DaemonSet"):
+                self._sync("DaemonSet", daemon_set["metadata"]["namespace"], daemon_set["metadata"]["name"])
 
     def _sync(self, kind: str, namespace: str, name: str) -> None:
         if timer := self._timers.pop((kind, namespace, name), None):
@@ -83,17 +83,18 @@ class ReplicaController:
             owner = self._registry.get(kind, namespace, name)
         except StatusError:
             return
-        made = [
-            one
-            for one in self._registry.list(_KINDS[kind].makes, namespace)
+        children = [
+            child
+            for child in self._registry.list(_KINDS[kind].makes, namespace)
             if any(
-                reference["uid"] == owner["metadata"]["uid"] for reference in one["metadata"].get("ownerReferences", ())
+                reference["uid"] == owner["metadata"]["uid"]
+                for reference in child["metadata"].get("ownerReferences", ())
             )
         ]
         wait = None
         with failures_logged(_KINDS[kind].component, owner):  # here, because a timer calls this too
             nodes = self._registry.list("Node") if kind == "DaemonSet" else ()
-            wait = self._carry_out(owner, _KINDS[kind].decide(owner, made, self._now(), nodes))
+            wait = self._carry_out(owner, _KINDS[kind].decide(owner, children, self._now(), nodes))
         if wait is not None:
             loop = asyncio.get_running_loop()
             self._timers[kind, namespace, name] = loop.call_later(wait, self._sync, kind, namespace, name)
@@ -115,24 +116,24 @@ class ReplicaController:
                 self._registry.delete(makes, namespace, name)
             if makes == "Pod":
                 self._tell(owner, EventRecord("SuccessfulDelete", f"Deleted pod: {name}"))
-        refused = [one for one in plan.create if not self._create(owner, one)]
+        refused = [new_child for new_child in plan.create if not self._create(owner, new_child)]
         return earliest(_RETRY_S if refused else None, plan.wait)
 
     def _patch(self, kind: str, namespace: str, name: str, patch: Manifest) -> None:
         with suppress(StatusError):
-            self._registry.update(kind, namespace, name, lambda found: found.update(merge_patch(found, patch)))
+            self._registry.update(kind, namespace, name, lambda current: current.update(merge_patch(current, patch)))
 
     def _create(self, owner: Manifest, manifest: Manifest) -> bool:
         kind, namespace = manifest["kind"], owner["metadata"]["namespace"]
         try:
-            made = self._registry.create(kind, namespace, manifest)
+            created = self._registry.create(kind, namespace, manifest)
         except StatusError as problem:
             if kind == "PersistentVolumeClaim" and problem.reason == "AlreadyExists":
                 return True
             self._tell(owner, EventRecord("FailedCreate", f"Error creating: {problem}", warning=True))
             return False
         if kind == "Pod":
-            self._tell(owner, EventRecord("SuccessfulCreate", f"Created pod: {made['metadata']['name']}"))
+            self._tell(owner, EventRecord("SuccessfulCreate", f"Created pod: {created['metadata']['name']}"))
         return True
 
     def _tell(self, owner: Manifest, happening: EventRecord) -> None:

@@ -41,14 +41,14 @@ class PodAccess(Protocol):
 
 def owned(pod: Manifest) -> str:
     """Return the sidecar whose owner ends it now, "" for none."""
-    said, policy = annotations_of(pod), pod["spec"].get("restartPolicy", "Always")
-    wanted = {
-        gcsfuse.SIDECAR: said.get(gcsfuse.ANNOTATION, "").lower() == "true",
-        kuma.SIDECAR: kuma.INJECTED in said,
+    annotations, policy = annotations_of(pod), pod["spec"].get("restartPolicy", "Always")
+    stopped_by_owner = {
+        gcsfuse.SIDECAR: annotations.get(gcsfuse.ANNOTATION, "").lower() == "true",
+        kuma.SIDECAR: kuma.INJECTED in annotations,
     }
     states = _container_states(pod)
     left = [name for name, state in states.items() if "terminated" not in state]
-    if policy == "Always" or len(left) != 1 or not wanted.get(left[0]) or "running" not in states[left[0]]:
+    if policy == "Always" or len(left) != 1 or not stopped_by_owner.get(left[0]) or "running" not in states[left[0]]:
         return ""
     ended = (state["terminated"] for name, state in states.items() if name != left[0])
     succeeded = policy == "Never" or all(end.get("exitCode") == 0 for end in ended)

@@ -23,7 +23,9 @@ class GcsFuse:
 
     def __call__(self, pod: Manifest, namespace: Manifest) -> Manifest:
         """Inject where the pod's annotation asks for it; first, because the others' mounts need it."""
-        names = {one["name"] for one in (*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or ()))}
+        names = {
+            container["name"] for container in (*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or ()))
+        }
         if annotations_of(pod).get(ANNOTATION, "").lower() != "true" or SIDECAR in names:
             return pod
         made = template("gcsfuse")({})

@@ -65,14 +65,14 @@ def add(
     return {**pod, "metadata": metadata, "spec": spec}
 
 
-def add_proxy(pod: Manifest, made: Mapping[str, Any], *, native: bool, hold: bool) -> Manifest:
+def add_proxy(pod: Manifest, rendered: Mapping[str, Any], *, native: bool, hold: bool) -> Manifest:
     """Put a mesh's proxy and its init container into a pod.
 
     A native proxy comes right after its init container and before the user's, so that these are in the mesh. With
     ``hold`` it is the first container, which the others wait for; else the last.
     """
-    init, proxy = made["init"], made["proxy"]
-    added = {key: made[key] for key in ("annotations", "labels", "volumes")}
+    init, proxy = rendered["init"], rendered["proxy"]
+    added = {key: rendered[key] for key in ("annotations", "labels", "volumes")}
     if native:
         return add(pod, init_first=[init, proxy], **added)
     return add(pod, init_last=[init], first=[proxy] if hold else (), last=() if hold else [proxy], **added)
@@ -81,7 +81,7 @@ def add_proxy(pod: Manifest, made: Mapping[str, Any], *, native: bool, hold: boo
 def _joined(first: Iterable[Manifest], middle: Iterable[Manifest], last: Iterable[Manifest]) -> list[Manifest]:
     """Join lists of named things; what the user names as an injected thing has its fields win over the injector's."""
     first, middle, last = list(first), list(middle), list(last)
-    injected = {one["name"] for one in (*first, *last)}
-    own = {one["name"]: one for one in middle if one["name"] in injected}
-    joined = [*first, *(one for one in middle if one["name"] not in own), *last]
-    return [one | own[one["name"]] if one["name"] in own else one for one in joined]
+    injected = {container["name"] for container in (*first, *last)}
+    own = {container["name"]: container for container in middle if container["name"] in injected}
+    joined = [*first, *(container for container in middle if container["name"] not in own), *last]
+    return [container | own[container["name"]] if container["name"] in own else container for container in joined]

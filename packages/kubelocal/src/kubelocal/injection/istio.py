@@ -60,7 +60,7 @@ def _scope(pod: Manifest, config: Manifest) -> Manifest:
         "image": annotations.get("sidecar.istio.io/proxyImage", IMAGE),
         "revision": next((labels[key] for key in REVISIONS if labels.get(key)), "latest"),
         "workload": workload_name(pod),
-        "appContainers": ",".join(one["name"] for one in pod["spec"]["containers"]),
+        "appContainers": ",".join(container["name"] for container in pod["spec"]["containers"]),
         "statusPort": port,
         "config": compact({**config, "statusPort": int(port)} if port != "15020" else config),
     }
@@ -81,19 +81,19 @@ def is_wanted(pod: Manifest, namespace: Manifest) -> bool:
         return False
     if not _is_called(labels.get(INJECT), labels.get(REVISION), of_namespace):
         return False
-    said = labels.get(INJECT, annotations.get(INJECT, "")).lower()
-    return not said or said in YES
+    inject = labels.get(INJECT, annotations.get(INJECT, "")).lower()
+    return not inject or inject in YES
 
 
-def _is_called(asked: str | None, revision: str | None, of_namespace: Mapping[str, str]) -> bool:
+def _is_called(inject: str | None, revision: str | None, of_namespace: Mapping[str, str]) -> bool:
     """Match the selectors of the four webhooks of revision ``default``."""
-    if asked == "false":
+    if inject == "false":
         return False
     if "istio-injection" in of_namespace:
         return bool(of_namespace["istio-injection"] == "enabled")
     if REVISION in of_namespace:
         return bool(of_namespace[REVISION] == "default")
-    return revision == "default" if revision else asked == "true"
+    return revision == "default" if revision else inject == "true"
 
 
 def _proxy_config(pod: Manifest) -> Manifest:
@@ -111,7 +111,14 @@ def _proxy_config(pod: Manifest) -> Manifest:
 def workload_name(pod: Manifest) -> str:
     """Return the name of what made the pod: its controller (a CronJob for its Jobs) if it has one, else its own."""
     metadata = pod["metadata"]
-    owner = next((one for one in metadata.get("ownerReferences") or () if one.get("controller")), None)
+    owner = next(
+        (
+            owner_reference
+            for owner_reference in metadata.get("ownerReferences") or ()
+            if owner_reference.get("controller")
+        ),
+        None,
+    )
     if not metadata.get("generateName") or not owner:
         return str(metadata.get("name", ""))
     made_by_cron_job = re.fullmatch(r"(.+)-\d{8,11}", owner["name"]) if owner["kind"] == "Job" else None

@@ -22,8 +22,8 @@ class Kuma:
 
     def __call__(self, pod: Manifest, namespace: Manifest) -> Manifest:
         """Inject where a label of the pod, or else of its namespace, asks for it."""
-        said = labels_of(pod).get(INJECT) or labels_of(namespace).get(INJECT)
-        if said not in ("enabled", "true") or pod["spec"].get("hostNetwork") or INJECTED in annotations_of(pod):
+        inject = labels_of(pod).get(INJECT) or labels_of(namespace).get(INJECT)
+        if inject not in ("enabled", "true") or pod["spec"].get("hostNetwork") or INJECTED in annotations_of(pod):
             return pod
         made = template("kuma")(
             {"pod": pod, "restart": "Always" if self.native else None, "native": self.native or None}

@@ -24,19 +24,19 @@ class Linkerd:
         """Inject where it is wanted."""
         if not is_wanted(pod, namespace):
             return pod
-        said = _said(pod, namespace)
-        native = next((value == "true" for value in map(said, NATIVE) if value), self.native)
-        hold = not native and said("config.linkerd.io/proxy-await") != "disabled"
-        version = said("config.linkerd.io/proxy-version") or VERSION
+        annotation = _said(pod, namespace)
+        native = next((value == "true" for value in map(annotation, NATIVE) if value), self.native)
+        hold = not native and annotation("config.linkerd.io/proxy-await") != "disabled"
+        version = annotation("config.linkerd.io/proxy-version") or VERSION
         scope = {
             "pod": pod,
             "native": native or None,
             "hold": hold or None,
             "restart": "Always" if native else None,
             "version": version,
-            "image": f"{said('config.linkerd.io/proxy-image') or 'cr.l5d.io/linkerd/proxy'}:{version}",
-            "shutdown": str(said("config.linkerd.io/proxy-admin-shutdown") == "enabled").lower(),
-            "grace": said("config.linkerd.io/shutdown-grace-period") or "120s",
+            "image": f"{annotation('config.linkerd.io/proxy-image') or 'cr.l5d.io/linkerd/proxy'}:{version}",
+            "shutdown": str(annotation("config.linkerd.io/proxy-admin-shutdown") == "enabled").lower(),
+            "grace": annotation("config.linkerd.io/shutdown-grace-period") or "120s",
         }
         return add_proxy(pod, template("linkerd")(scope), native=native, hold=hold)
 
@@ -50,6 +50,6 @@ def _said(pod: Manifest, namespace: Manifest) -> Callable[[str], str]:
 def is_wanted(pod: Manifest, namespace: Manifest) -> bool:
     """Return whether a pod gets a proxy: it or its namespace requests one, and it has none."""
     spec = pod["spec"]
-    names = {one["name"] for one in (*spec["containers"], *(spec.get("initContainers") or ()))}
-    asked = _said(pod, namespace)("linkerd.io/inject") in ("enabled", "ingress")
-    return asked and not spec.get("hostNetwork") and "linkerd-proxy" not in names
+    names = {container["name"] for container in (*spec["containers"], *(spec.get("initContainers") or ()))}
+    requested = _said(pod, namespace)("linkerd.io/inject") in ("enabled", "ingress")
+    return requested and not spec.get("hostNetwork") and "linkerd-proxy" not in names

@@ -169,15 +169,15 @@ PROGRAMS: dict[str, Program] = {
 
 def parse_options(program: Program, arguments: list[str], environment: dict[str, str]) -> dict[str, str]:
     """Return the program's options; what it does not know is left alone, as proxies have hundreds of flags."""
-    found = dict(program.options)
-    for name in found:
-        found[name] = environment.get(program.prefix + name.upper().replace("-", "_"), found[name])
+    options = dict(program.options)
+    for name in options:
+        options[name] = environment.get(program.prefix + name.upper().replace("-", "_"), options[name])
     for place, argument in enumerate(arguments):
         name, equals, value = argument.lstrip("-").partition("=")
-        if argument.startswith("-") and name in found:
+        if argument.startswith("-") and name in options:
             switch = program.options[name] in ("false", "true")
-            found[name] = value if equals else "true" if switch else "".join(arguments[place + 1 : place + 2])
-    return found
+            options[name] = value if equals else "true" if switch else "".join(arguments[place + 1 : place + 2])
+    return options
 
 
 def seconds(text: str) -> float:

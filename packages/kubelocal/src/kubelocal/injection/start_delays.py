@@ -56,5 +56,7 @@ def delayed(injector: Injector, start: float, ready: float | None) -> Injector:
 
 def _long_running(pod: Manifest) -> set[str]:
     """Names of the regular containers and the native sidecars; an init container that ends is no sidecar."""
-    native = (one for one in pod["spec"].get("initContainers") or () if one.get("restartPolicy") == "Always")
-    return {one["name"] for one in (*pod["spec"]["containers"], *native)}
+    native = (
+        container for container in pod["spec"].get("initContainers") or () if container.get("restartPolicy") == "Always"
+    )
+    return {container["name"] for container in (*pod["spec"]["containers"], *native)}

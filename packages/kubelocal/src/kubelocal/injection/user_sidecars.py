@@ -44,7 +44,7 @@ def declared(entry: Any, where: str) -> Injector:
     if not {"name", "image"} <= entry.get("container", {}).keys():
         raise SettingError(f"{where}.container: name and image are needed")
     try:
-        wanted = compile_condition(entry.get("when", {}))
+        matches = compile_condition(entry.get("when", {}))
         render = compile_template({"container": entry["container"], "volumes": entry.get("volumes", [])})
     except ValueError as error:
         raise SettingError(f"{where}: {error}") from error
@@ -53,14 +53,14 @@ def declared(entry: Any, where: str) -> Injector:
     def inject(pod: Manifest, namespace: Manifest) -> Manifest:
         scope = {"pod": pod, "namespace": namespace}
         there = (*pod["spec"]["containers"], *(pod["spec"].get("initContainers") or ()))
-        if any(one["name"] == name for one in there) or not wanted(scope):
+        if any(container["name"] == name for container in there) or not matches(scope):
             return pod
-        made = render(scope)
+        rendered = render(scope)
         if native:
-            sidecar = {**made["container"], "restartPolicy": "Always"}
+            sidecar = {**rendered["container"], "restartPolicy": "Always"}
             early, late = ([sidecar], []) if first else ([], [sidecar])
-            return add(pod, volumes=made["volumes"], init_first=early, init_last=late)
-        early, late = ([made["container"]], []) if first else ([], [made["container"]])
-        return add(pod, volumes=made["volumes"], first=early, last=late)
+            return add(pod, volumes=rendered["volumes"], init_first=early, init_last=late)
+        early, late = ([rendered["container"]], []) if first else ([], [rendered["container"]])
+        return add(pod, volumes=rendered["volumes"], first=early, last=late)
 
     return inject

@@ -21,17 +21,22 @@ SCRIPT = f"echo ${{VAULT_CONFIG?}} | base64 -d > {CONFIG} && exec vault agent -c
 
 def inject(pod: Manifest, namespace: Manifest) -> Manifest:
     """Inject where the pod's annotations ask for it."""
-    said = {name.removeprefix(PREFIX): value for name, value in annotations_of(pod).items() if name.startswith(PREFIX)}
-    if said.get("agent-inject", "").lower() not in ("true", "1", "t") or said.get("agent-inject-status") == "injected":
+    annotations = {
+        name.removeprefix(PREFIX): value for name, value in annotations_of(pod).items() if name.startswith(PREFIX)
+    }
+    if (
+        annotations.get("agent-inject", "").lower() not in ("true", "1", "t")
+        or annotations.get("agent-inject-status") == "injected"
+    ):
         return pod
-    only = said.get("agent-pre-populate-only") == "true"
-    first = only or said.get("agent-pre-populate", "true") != "false"
-    init = _agent(said, "vault-agent-init", "home-init", leaves=True)
-    agent = _agent(said, "vault-agent", "home-sidecar", leaves=False)
+    only = annotations.get("agent-pre-populate-only") == "true"
+    first = only or annotations.get("agent-pre-populate", "true") != "false"
+    init = _agent(annotations, "vault-agent-init", "home-init", leaves=True)
+    agent = _agent(annotations, "vault-agent", "home-sidecar", leaves=False)
     inits = [init["agent"]] if first else []
-    early = said.get("agent-init-first") == "true"
+    early = annotations.get("agent-init-first") == "true"
     return add(
-        _with_secrets(pod, said),
+        _with_secrets(pod, annotations),
         annotations=init["annotations"],
         volumes=init["volumes"] if only else agent["volumes"],
         init_first=inits if early else (),
@@ -40,10 +45,10 @@ def inject(pod: Manifest, namespace: Manifest) -> Manifest:
     )
 
 
-def _agent(said: Mapping[str, str], name: str, home: str, *, leaves: bool) -> Any:
-    config: dict[str, Any] = {"exit_after_auth": leaves, "template": list(_secret_files(said))}
-    if said.get("agent-enable-quit") == "true" and not leaves:
-        address = f"127.0.0.1:{said.get('agent-cache-listener-port', '8200')}"
+def _agent(annotations: Mapping[str, str], name: str, home: str, *, leaves: bool) -> Any:
+    config: dict[str, Any] = {"exit_after_auth": leaves, "template": list(_secret_files(annotations))}
+    if annotations.get("agent-enable-quit") == "true" and not leaves:
+        address = f"127.0.0.1:{annotations.get('agent-cache-listener-port', '8200')}"
         api = {"enable_quit": True}
         config["listener"] = [{"tcp": {"address": address, "tls_disable": True, "agent_api": api}}]
     scope = {
@@ -51,34 +56,38 @@ def _agent(said: Mapping[str, str], name: str, home: str, *, leaves: bool) -> An
         "home": home,
         "script": SCRIPT,
         "sidecar": None if leaves else True,
-        "image": said.get("agent-image", IMAGE),
-        "secrets": said.get("secret-volume-path", SECRETS),
+        "image": annotations.get("agent-image", IMAGE),
+        "secrets": annotations.get("secret-volume-path", SECRETS),
         "config": base64.b64encode(compact(config).encode()).decode(),
     }
     return template("vault")(scope)
 
 
-def _secret_files(said: Mapping[str, str]) -> Any:
-    for key, path in said.items():
+def _secret_files(annotations: Mapping[str, str]) -> Any:
+    for key, path in annotations.items():
         if key.startswith("agent-inject-secret-"):
             name = key.removeprefix("agent-inject-secret-")
-            folder = said.get(f"secret-volume-path-{name}", said.get("secret-volume-path", SECRETS))
-            file = said.get(f"agent-inject-file-{name}", name)
+            folder = annotations.get(f"secret-volume-path-{name}", annotations.get("secret-volume-path", SECRETS))
+            file = annotations.get(f"agent-inject-file-{name}", name)
             yield {
                 "destination": f"{folder}/{file}",
                 "contents": f"path: {path}\nvalue: made up by the local cluster\n",
             }
 
 
-def _with_secrets(pod: Manifest, said: Mapping[str, str]) -> Manifest:
+def _with_secrets(pod: Manifest, annotations: Mapping[str, str]) -> Manifest:
     """Mount the volume of secrets into the user's containers."""
-    mount = {"name": "vault-secrets", "mountPath": said.get("secret-volume-path", SECRETS)}
-    chosen = said.get("agent-inject-containers", "").split(",") if said.get("agent-inject-containers") else None
+    mount = {"name": "vault-secrets", "mountPath": annotations.get("secret-volume-path", SECRETS)}
+    chosen = (
+        annotations.get("agent-inject-containers", "").split(",")
+        if annotations.get("agent-inject-containers")
+        else None
+    )
     spec = dict(pod["spec"])
     spec["containers"] = [
-        {**one, "volumeMounts": [*(one.get("volumeMounts") or ()), mount]}
-        if not chosen or one["name"] in chosen
-        else one
-        for one in spec["containers"]
+        {**container, "volumeMounts": [*(container.get("volumeMounts") or ()), mount]}
+        if not chosen or container["name"] in chosen
+        else container
+        for container in spec["containers"]
     ]
     return {**pod, "spec": spec}

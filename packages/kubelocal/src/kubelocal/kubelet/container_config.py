@@ -99,7 +99,7 @@ def process_spec(
         "cwd": container.get("workingDir") or image.folder,
         "hostname": hostname,
         "scratch": str(folder / "root"),
-        "mounts": [{"source": one.source, "target": one.target, "readOnly": one.read_only} for one in mounts],
+        "mounts": [{"source": mount.source, "target": mount.target, "readOnly": mount.read_only} for mount in mounts],
         "log": str(folder / "log"),
         "tty": bool(container.get("tty")),
         "memory": memory_limit(container),
@@ -109,7 +109,9 @@ def process_spec(
     if context.mode != "none":
         return message
     places = {image.folder: str(folder / "tmp")} if image.folder != "/" else {}
-    return without_mounts(message, linked(places | {one.target: one.source for one in mounts}, str(folder / "tmp")))
+    return without_mounts(
+        message, linked(places | {mount.target: mount.source for mount in mounts}, str(folder / "tmp"))
+    )
 
 
 def _image_environment(image: LocalImage, hostname: str, uid: int) -> dict[str, str]:
@@ -134,9 +136,9 @@ def _with_image(image: LocalImage, mounted: list[ContainerMount]) -> list[Contai
     A volume at /tmp, say, must not hide an environment that lies there.
     """
     shown = [ContainerMount(path, path, True) for path in image.visible]
-    given = [ContainerMount(os.path.abspath(source), path, True) for path, source in image.mounts.items()]
+    image_mounts = [ContainerMount(os.path.abspath(source), path, True) for path, source in image.mounts.items()]
     over = tuple(mount.target for mount in mounted)
-    return [*shown, *given, *mounted, *(mount for mount in shown if below(mount.target, over))]
+    return [*shown, *image_mounts, *mounted, *(mount for mount in shown if below(mount.target, over))]
 
 
 def _as_whom(context: NodeContext, image: LocalImage, identity: Identity, home: str, folder: Path) -> dict[str, Any]:
@@ -189,7 +191,7 @@ def linked(places: Mapping[str, str], own: str) -> dict[str, str]:
     A program that joins a directory and a name, as ``$AIRFLOW_HOME/dags``, finds a mount only there. No links go into
     volumes: other pods see these as well.
     """
-    found = dict(places)
+    resolved_places = dict(places)
     for path, place in places.items():
         above = [root for root, held in places.items() if path.startswith(root + "/") and held == own]
         if not above:
@@ -199,8 +201,8 @@ def linked(places: Mapping[str, str], own: str) -> dict[str, str]:
             link.parent.mkdir(parents=True, exist_ok=True)
             if not link.is_symlink():
                 link.symlink_to(place)
-            found[path] = str(link)
-    return found
+            resolved_places[path] = str(link)
+    return resolved_places
 
 
 def without_mounts(message: dict[str, Any], places: Mapping[str, str]) -> dict[str, Any]:

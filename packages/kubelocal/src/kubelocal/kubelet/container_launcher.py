@@ -73,7 +73,9 @@ def unshare(spec: Message) -> None:
     if spec["mode"] == "root":
         spec["root"] = new_root(spec["scratch"])
     else:
-        spec["root"] = new_user_root(spec["scratch"], [spec["cwd"] or "/", *(one["target"] for one in spec["mounts"])])
+        spec["root"] = new_user_root(
+            spec["scratch"], [spec["cwd"] or "/", *(mount["target"] for mount in spec["mounts"])]
+        )
 
 
 def go_to(spec: Message) -> None:
@@ -164,10 +166,10 @@ class Log:
         if rest := self.pending.pop(stream, b""):
             self.write({stream: [b"P " + rest]})
 
-    def write(self, said: dict[str, list[bytes]]) -> None:
+    def write(self, output: dict[str, list[bytes]]) -> None:
         """Stamp the lines of each stream and write them."""
         lines: list[bytes] = []
-        for heads in zip_longest(*(self._stamped(stream, records) for stream, records in said.items())):
+        for heads in zip_longest(*(self._stamped(stream, records) for stream, records in output.items())):
             pair = [line for line in heads if line is not None]
             lines += reversed(pair) if time.time_ns() >> 10 & 1 else pair  # in random order, as with a real runtime
         data = memoryview(b"".join(lines))
@@ -263,8 +265,8 @@ class Supervisor:
             if fd == self.wake:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self.wake, 4096)
-        if said := [fd for fd in ready if fd in self.sources]:
-            self.pump(said)
+        if output := [fd for fd in ready if fd in self.sources]:
+            self.pump(output)
         self.weigh()
         return self.reap()
 
@@ -299,8 +301,8 @@ class Supervisor:
         for line in filter(None, lines):
             message = json.loads(line)
             count = len(message.get("fds", ()))
-            taken, self.fds = self.fds[:count], self.fds[count:]
-            getattr(self, "do_" + message["do"])(message, dict(zip(message.get("fds", ()), taken, strict=True)))
+            received_fds, self.fds = self.fds[:count], self.fds[count:]
+            getattr(self, "do_" + message["do"])(message, dict(zip(message.get("fds", ()), received_fds, strict=True)))
         return bool(data)
 
     def do_start(self, spec: Message, fds: dict[str, int]) -> None:
@@ -422,7 +424,7 @@ class Supervisor:
 
     def pump(self, fds: list[int]) -> None:
         """Read the container's output from these descriptors."""
-        said: dict[str, list[bytes]] = {}
+        output: dict[str, list[bytes]] = {}
         ended = []
         for fd in fds:
             stream = self.sources[fd]
@@ -435,11 +437,11 @@ class Supervisor:
                 del self.sources[fd]
                 ended.append(stream)
                 continue
-            said[stream] = self.log.take(stream, chunk)
+            output[stream] = self.log.take(stream, chunk)
             for listener in self.tees.values():
                 if listener.stream == stream:
                     listener.add(chunk, time.monotonic())
-        self.log.write(said)
+        self.log.write(output)
         for stream in ended:
             self.log.end(stream)
         if self.following:
@@ -520,10 +522,10 @@ def descendants(of: int, pids: list[int]) -> list[int]:
     for pid in pids:
         with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
             parents[pid] = int(file.read().rsplit(b")", 1)[1].split()[1])
-    found = [of]
-    for parent in found:
-        found += [pid for pid, above in parents.items() if above == parent]
-    return found[1:]
+    family = [of]
+    for parent in family:
+        family += [pid for pid, above in parents.items() if above == parent]
+    return family[1:]
 
 
 def resident(pids: list[int], limit: int) -> int:

@@ -43,11 +43,11 @@ def tail_offset(path: Path, lines: int) -> int:
             position = file.seek(position - size)
             block = file.read(size)
             end = len(block)
-            while (found := block.rfind(b"\n", 0, end)) >= 0:
+            while (newline := block.rfind(b"\n", 0, end)) >= 0:
                 left -= 1
                 if left == 0:
-                    return position + found + 1
-                end = found
+                    return position + newline + 1
+                end = newline
     return 0
 
 
@@ -84,7 +84,7 @@ async def read_log(
             grown.clear()
             while block := file.read(BLOCK):
                 *records, rest = (rest + block).split(b"\n")
-                text = b"".join(_shown(one, earliest, timestamps=options.timestamps) for one in records)
+                text = b"".join(_shown(record, earliest, timestamps=options.timestamps) for record in records)
                 if left is not None:
                     text, left = text[:left], left - len(text)
                 if text:

@@ -125,22 +125,22 @@ class ContainerProcess:
             self._forker.connect()
         )  # connected here, because nothing closes a container that was never started
         fds: dict[str, int] = {} if network is None else {"network": network}
-        given: list[int] = []
+        passed_fds: list[int] = []
         if spec.get("tty"):
             self.terminal, slave = pty.openpty()
             fds |= {"tty": slave, "master": os.dup(self.terminal)}
             # Copies that the supervisor gets: they are closed here after it has them, or the terminal would never
             # report its end.
-            given = [slave, fds["master"]]
+            passed_fds = [slave, fds["master"]]
         elif stdin:
             reader, self._stdin = os.pipe()
             fds["stdin"] = reader
-            given = [reader]
+            passed_fds = [reader]
         self._reader = asyncio.get_running_loop().create_task(self._read())
         try:
             return await self._begin(0, {"do": "start", **spec}, fds)
         finally:
-            _close(given)
+            _close(passed_fds)
 
     async def exec(self, spec: dict[str, Any], fds: dict[str, int]) -> Command:
         """Start a command beside the container's process; ``StartError`` when that fails."""

@@ -92,21 +92,23 @@ def service_variables(services: Iterable[Manifest]) -> dict[str, str]:
     A Service called ``flower`` gives FLOWER_PORT=tcp://10.0.0.7:5555, which has broken programs that read such a
     variable.
     """
-    found: dict[str, str] = {}
+    variables: dict[str, str] = {}
     for service in services:
         address, ports = service["spec"].get("clusterIP"), service["spec"].get("ports") or []
         if address in (None, "", "None") or not ports:
             continue
         prefix = _variable_name(service["metadata"]["name"])
-        found |= {f"{prefix}_SERVICE_HOST": address, f"{prefix}_SERVICE_PORT": str(ports[0]["port"])}
-        found |= {f"{prefix}_SERVICE_PORT_{_variable_name(p['name'])}": str(p["port"]) for p in ports if p.get("name")}
-        found[f"{prefix}_PORT"] = _link(address, ports[0])
+        variables |= {f"{prefix}_SERVICE_HOST": address, f"{prefix}_SERVICE_PORT": str(ports[0]["port"])}
+        variables |= {
+            f"{prefix}_SERVICE_PORT_{_variable_name(p['name'])}": str(p["port"]) for p in ports if p.get("name")
+        }
+        variables[f"{prefix}_PORT"] = _link(address, ports[0])
         for port in ports:
             protocol = port.get("protocol") or "TCP"
             link = f"{prefix}_PORT_{port['port']}_{protocol}"
-            found |= {link: _link(address, port), f"{link}_PROTO": protocol.lower()}
-            found |= {f"{link}_PORT": str(port["port"]), f"{link}_ADDR": address}
-    return found
+            variables |= {link: _link(address, port), f"{link}_PROTO": protocol.lower()}
+            variables |= {f"{link}_PORT": str(port["port"]), f"{link}_ADDR": address}
+    return variables
 
 
 def _variable_name(name: str) -> str:
@@ -123,23 +125,23 @@ def _all_keys(source: Manifest, lookup: Lookup) -> dict[str, str]:
     kind, reference = (
         ("Secret", source["secretRef"]) if "secretRef" in source else ("ConfigMap", source["configMapRef"])
     )
-    found = _find(kind, reference, lookup)
-    return {} if found is None else {prefix + key: text(value) for key, value in data_of(found).items()}
+    source_object = _find(kind, reference, lookup)
+    return {} if source_object is None else {prefix + key: text(value) for key, value in data_of(source_object).items()}
 
 
 def _find(kind: str, reference: Manifest, lookup: Lookup) -> Manifest | None:
-    found = lookup(kind, reference.get("name", ""))
-    if found is None and not reference.get("optional"):
+    source_object = lookup(kind, reference.get("name", ""))
+    if source_object is None and not reference.get("optional"):
         raise ContainerConfigError(f'{kind.lower()} "{reference.get("name", "")}" not found')
-    return found
+    return source_object
 
 
-def data_of(found: Manifest) -> dict[str, bytes]:
+def data_of(source_object: Manifest) -> dict[str, bytes]:
     """Return the content of a Secret or ConfigMap by key."""
-    if found["kind"] == "Secret":
-        return {key: base64.b64decode(value or "") for key, value in (found.get("data") or {}).items()}
-    plain = {key: value.encode() for key, value in (found.get("data") or {}).items()}
-    return plain | {key: base64.b64decode(value) for key, value in (found.get("binaryData") or {}).items()}
+    if source_object["kind"] == "Secret":
+        return {key: base64.b64decode(value or "") for key, value in (source_object.get("data") or {}).items()}
+    plain = {key: value.encode() for key, value in (source_object.get("data") or {}).items()}
+    return plain | {key: base64.b64decode(value) for key, value in (source_object.get("binaryData") or {}).items()}
 
 
 def text(value: bytes) -> str:
@@ -161,10 +163,10 @@ def _value_from(
 
 
 def _key(kind: str, reference: Manifest, pod: Manifest, lookup: Lookup) -> str | None:
-    found = _find(kind, reference, lookup)
-    if found is None:
+    source_object = _find(kind, reference, lookup)
+    if source_object is None:
         return None
-    data = data_of(found)
+    data = data_of(source_object)
     if reference["key"] in data:
         return text(data[reference["key"]])
     if reference.get("optional"):
@@ -177,7 +179,7 @@ def _key(kind: str, reference: Manifest, pod: Manifest, lookup: Lookup) -> str |
 def _named(pod: Manifest, name: str | None, default: Manifest) -> Manifest:
     spec = pod["spec"]
     every = [*spec["containers"], *(spec.get("initContainers") or ())]
-    return next((one for one in every if one["name"] == name), default)
+    return next((container for container in every if container["name"] == name), default)
 
 
 def field_value(pod: Manifest, path: str) -> str:
@@ -188,7 +190,7 @@ def field_value(pod: Manifest, path: str) -> str:
         pairs = sorted((pod["metadata"].get(path.split(".")[1]) or {}).items())
         return "\n".join(f'{key}="{_escaped(value)}"' for key, value in pairs)
     if path in ("status.podIPs", "status.hostIPs"):
-        return ",".join(one["ip"] for one in pod.get("status", {}).get(path.split(".")[1]) or ())
+        return ",".join(pod_ip["ip"] for pod_ip in pod.get("status", {}).get(path.split(".")[1]) or ())
     if path not in _FIELDS:
         raise ContainerConfigError(f"unsupported fieldPath: {path}")
     part, key = _FIELDS[path]
@@ -202,11 +204,11 @@ def _escaped(value: str) -> str:
 def resource_value(container: Manifest, reference: Manifest, allocatable: Mapping[str, str]) -> str:
     """Return what a ``resourceFieldRef`` means: a whole number of divisors, rounded up; no limit is the node's."""
     kind, _, resource = reference["resource"].partition(".")
-    given = (container.get("resources") or {}).get(kind, {}).get(resource)
-    if given is None:
-        given = allocatable.get(resource, "0") if kind == "limits" else "0"
+    quantity = (container.get("resources") or {}).get(kind, {}).get(resource)
+    if quantity is None:
+        quantity = allocatable.get(resource, "0") if kind == "limits" else "0"
     divisor = amount(str(reference.get("divisor") or "1")) or 1
-    return str(ceil(amount(str(given)) / divisor))
+    return str(ceil(amount(str(quantity)) / divisor))
 
 
 def downward(pod: Manifest, item: Manifest, allocatable: Mapping[str, str]) -> str:

@@ -22,8 +22,8 @@ MONITOR_S = 10.0
 
 def limits_of(pod: Manifest) -> dict[str, str]:
     """Return the size limits of a pod's emptyDir volumes, by name; 0 is none."""
-    found = {volume["name"]: (volume.get("emptyDir") or {}).get("sizeLimit") for volume in mounted_volumes(pod)}
-    return {name: str(limit) for name, limit in found.items() if limit is not None and amount(str(limit)) > 0}
+    size_limits = {volume["name"]: (volume.get("emptyDir") or {}).get("sizeLimit") for volume in mounted_volumes(pod)}
+    return {name: str(limit) for name, limit in size_limits.items() if limit is not None and amount(str(limit)) > 0}
 
 
 async def evict_when_full(pod: Manifest, folder: Path, evict: Callable[[str], None], every: float) -> None:
@@ -40,14 +40,14 @@ async def evict_when_full(pod: Manifest, folder: Path, evict: Callable[[str], No
 
 def used_bytes(folder: Path) -> int:
     """Return what a folder's files take on the disk; a file with two names counts once."""
-    seen, total = set(), 0
+    counted_files, total = set(), 0
     for path, folders, files in os.walk(folder):
         for name in (*folders, *files):
             try:
                 entry = os.lstat(os.path.join(path, name))
             except OSError:  # gone meanwhile
                 continue
-            if (entry.st_dev, entry.st_ino) not in seen:
-                seen.add((entry.st_dev, entry.st_ino))
+            if (entry.st_dev, entry.st_ino) not in counted_files:
+                counted_files.add((entry.st_dev, entry.st_ino))
                 total += entry.st_blocks * 512
     return total

@@ -66,12 +66,12 @@ class _Reading(asyncio.StreamReaderProtocol):
 async def execute(run: ContainerRun, command: list[str], *, stdin: bool, tty: bool) -> Streams:
     """Start a command in a container and return its streams. ``StartError``, ``LookupError``: it cannot be."""
     streams = Streams(run)
-    given: list[int] = []
+    passed_fds: list[int] = []
     try:
         if tty:
-            fds = await _terminal(streams, given, stdin=stdin)
+            fds = await _terminal(streams, passed_fds, stdin=stdin)
         else:
-            fds = await _pipes(streams, given, stdin=stdin)
+            fds = await _pipes(streams, passed_fds, stdin=stdin)
         streams.command = await run.exec(command, fds)
     except BaseException:
         # A command that cannot be started, or a client that has gone: nobody gets these streams, so nobody else closes
@@ -80,29 +80,29 @@ async def execute(run: ContainerRun, command: list[str], *, stdin: bool, tty: bo
         raise
     finally:
         # Our copies of the command's ends: its end of output shows only when the last writer has closed.
-        _close(given)
+        _close(passed_fds)
     return streams
 
 
-async def _pipes(streams: Streams, given: list[int], *, stdin: bool) -> dict[str, int]:
+async def _pipes(streams: Streams, passed_fds: list[int], *, stdin: bool) -> dict[str, int]:
     fds = {}
     for name in ("stdout", "stderr"):
         reader, fds[name] = os.pipe()
-        given.append(fds[name])
+        passed_fds.append(fds[name])
         setattr(streams, name, await _reader(reader, streams))
     if stdin:
         fds["stdin"], writer = os.pipe()
-        given.append(fds["stdin"])
+        passed_fds.append(fds["stdin"])
         streams.stdin = await _writer(writer, streams)
     else:
         fds["stdin"] = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        given.append(fds["stdin"])
+        passed_fds.append(fds["stdin"])
     return fds
 
 
-async def _terminal(streams: Streams, given: list[int], *, stdin: bool) -> dict[str, int]:
+async def _terminal(streams: Streams, passed_fds: list[int], *, stdin: bool) -> dict[str, int]:
     master, slave = pty.openpty()
-    given.append(slave)
+    passed_fds.append(slave)
     # One descriptor each for reading, typing and resizing, because each owner closes its own.
     streams.terminal = os.dup(master)
     streams.stdout = await _reader(master, streams)
@@ -125,15 +125,15 @@ async def attach(run: ContainerRun, *, stdin: bool) -> Streams:
 
 
 async def _listen(run: ContainerRun, streams: Streams) -> None:
-    given: dict[str, int] = {}
+    writers: dict[str, int] = {}
     try:
         for name in ("stdout",) if run.spec.get("tty") else ("stdout", "stderr"):
-            reader, given[name] = os.pipe()
+            reader, writers[name] = os.pipe()
             setattr(streams, name, await _reader(reader, streams))
         # Attach shows the output from now on; earlier output is in the log.
-        await run.container.tee(given)
+        await run.container.tee(writers)
     finally:
-        _close(given.values())
+        _close(writers.values())
 
 
 async def _type(run: ContainerRun, streams: Streams, *, stdin: bool) -> None:
@@ -209,9 +209,9 @@ class _Typing(asyncio.WriteTransport):
         """Write now what the terminal takes, the rest when it takes more; the protocol is paused meanwhile."""
         if self._closed:
             return
-        begun = bool(self._waiting)
+        was_waiting = bool(self._waiting)
         self._waiting += data
-        if not begun:
+        if not was_waiting:
             self._flush()
             if self._waiting:
                 asyncio.get_running_loop().add_writer(self._fd, self._flush)

@@ -48,23 +48,23 @@ def find_image(name: str, table: Mapping[str, LocalImage]) -> LocalImage | None:
     return None if image.missing else image
 
 
-def image_table(builtin: Mapping[str, LocalImage], given: Mapping[str, LocalImage]) -> dict[str, LocalImage]:
+def image_table(builtin: Mapping[str, LocalImage], configured: Mapping[str, LocalImage]) -> dict[str, LocalImage]:
     """Merge both tables; an image ``like`` one of the first gets its values. Unknown images are missing."""
     alike = {
         pattern: _over(find_image(image.like, builtin) or LocalImage(missing=True), image)
-        for pattern, image in given.items()
+        for pattern, image in configured.items()
         if image.like
     }
-    return {**builtin, **given, **alike}
+    return {**builtin, **configured, **alike}
 
 
 def _over(base: LocalImage, image: LocalImage) -> LocalImage:
     """Return an image with its own parts where it has any; variables and mounts add up."""
     silent = LocalImage()
-    said = {one.name: getattr(image, one.name) for one in fields(image)}
-    said = {name: value for name, value in said.items() if value != getattr(silent, name)}
+    settings = {field.name: getattr(image, field.name) for field in fields(image)}
+    settings = {name: value for name, value in settings.items() if value != getattr(silent, name)}
     environment, mounts = {**base.environment, **image.environment}, {**base.mounts, **image.mounts}
-    return replace(base, **{**said, "environment": environment, "mounts": mounts})
+    return replace(base, **{**settings, "environment": environment, "mounts": mounts})
 
 
 def problem_of(container: Manifest, table: Mapping[str, LocalImage]) -> ImageProblem | None:

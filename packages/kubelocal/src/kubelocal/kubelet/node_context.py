@@ -209,8 +209,8 @@ class NodeContext:
     def allocatable(self) -> Mapping[str, str]:
         """Return the node's allocatable resources."""
         node = self.find("", "Node", self.settings.node_name) or {}
-        found: Mapping[str, str] = node.get("status", {}).get("allocatable") or {}
-        return found
+        allocatable: Mapping[str, str] = node.get("status", {}).get("allocatable") or {}
+        return allocatable
 
     def token(self, pod: Manifest, audience: str | None, seconds: int) -> str:
         """Mint a token for a pod's service account."""

@@ -117,7 +117,7 @@ def stop_after(pod: Manifest, name: str) -> list[str]:
 
     Native sidecars end in reverse order, after all others (KEP-753, "Termination of containers").
     """
-    sidecars = [one["name"] for one in pod["spec"].get("initContainers") or () if is_sidecar(one)]
+    sidecars = [container["name"] for container in pod["spec"].get("initContainers") or () if is_sidecar(container)]
     if name not in sidecars:
         return []
     others = [other for other in all_containers(pod) if other not in sidecars]
@@ -142,38 +142,38 @@ def _applies(rule: Manifest, code: int) -> bool:
     return rule.get("action") == "Restart" and listed == (codes.get("operator") == "In")
 
 
-def next_actions(pod: Manifest, seen: Mapping[str, ContainerRecord]) -> PodActions:
-    """Decide what to start and what to end. ``seen`` holds every container of the pod.
+def next_actions(pod: Manifest, records: Mapping[str, ContainerRecord]) -> PodActions:
+    """Decide what to start and what to end. ``records`` holds every container of the pod.
 
     Back-off is ignored: the caller waits for ``ContainerRecord.not_before`` before a start.
     """
     draft = _DraftActions()
     for container in pod["spec"].get("ephemeralContainers") or ():
-        if seen[container["name"]].state == "none":
+        if records[container["name"]].state == "none":
             draft.start.append(container["name"])
-    initialized = _init_actions(pod, seen, draft)
+    initialized = _init_actions(pod, records, draft)
     if initialized is None:
         return PodActions(finish=True)
     if not initialized:
         return PodActions(tuple(draft.start), tuple(draft.kill))
     sidecars, draft.start = draft.start, []
-    kept = [_keep(pod, container, seen[container["name"]], draft) for container in pod["spec"]["containers"]]
+    kept = [_keep(pod, container, records[container["name"]], draft) for container in pod["spec"]["containers"]]
     if not any(kept) and not draft.start:
         return PodActions(finish=True)
     return PodActions((*sidecars, *draft.start), tuple(draft.kill))
 
 
-def _init_actions(pod: Manifest, seen: Mapping[str, ContainerRecord], draft: _DraftActions) -> bool | None:
+def _init_actions(pod: Manifest, records: Mapping[str, ContainerRecord], draft: _DraftActions) -> bool | None:
     """Whether the regular containers may run; None when they never will."""
     inits = pod["spec"].get("initContainers") or []
-    begun = any(seen[container["name"]].state != "none" for container in pod["spec"]["containers"])
+    has_started = any(records[container["name"]].state != "none" for container in pod["spec"]["containers"])
     for number, container in enumerate(inits):
-        sight = seen[container["name"]]
-        passed = begun or any(seen[later["name"]].state != "none" for later in inits[number + 1 :])
+        sight = records[container["name"]]
+        passed = has_started or any(records[later["name"]].state != "none" for later in inits[number + 1 :])
         if is_sidecar(container):
             if not _sidecar_passes(container, sight, draft) and not passed:
                 return False
-        elif not begun and not (sight.state == "ended" and sight.ended and sight.ended.code == 0):
+        elif not has_started and not (sight.state == "ended" and sight.ended and sight.ended.code == 0):
             return _init_passes(pod, container, sight, draft)
     return True
 

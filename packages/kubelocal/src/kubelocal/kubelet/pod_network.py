@@ -252,13 +252,13 @@ def _in_thread(doing: Callable[[], Result]) -> Result:
 
 def _free_net() -> int:
     """Return the second number of a network 10.N.0.0/16 to which no route leads."""
-    taken = set()
+    used_numbers = set()
     with contextlib.suppress(OSError):
         for line in Path("/proc/net/route").read_text().splitlines()[1:]:
             destination = bytes.fromhex(line.split()[1])[::-1]
             if destination[0] == 10:
-                taken.add(destination[1])
-    return random.choice([number for number in range(64, 192) if number not in taken])  # noqa: S311
+                used_numbers.add(destination[1])
+    return random.choice([number for number in range(64, 192) if number not in used_numbers])  # noqa: S311
 
 
 def _sweep() -> None:

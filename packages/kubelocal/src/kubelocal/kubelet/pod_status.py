@@ -46,11 +46,13 @@ def written_time(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def pod_status(pod: Manifest, seen: Mapping[str, ContainerRecord], outlook: Outlook) -> Manifest:
+def pod_status(pod: Manifest, records: Mapping[str, ContainerRecord], outlook: Outlook) -> Manifest:
     """Return the whole status that the kubelet reports; conditions and fields of others are kept."""
     old = pod.get("status", {})
-    seen = settled(pod, seen, outlook.now) if outlook.over else {name: shown(sight) for name, sight in seen.items()}
-    phase = outlook.phase or phase_of(pod, seen, over=outlook.over)
+    records = (
+        settled(pod, records, outlook.now) if outlook.over else {name: shown(sight) for name, sight in records.items()}
+    )
+    phase = outlook.phase or phase_of(pod, records, over=outlook.over)
     status: Manifest = {key: value for key, value in old.items() if key not in ("phase", "reason", "message")}
     status["phase"] = phase
     status |= {key: text for key in ("reason", "message") if (text := getattr(outlook, key))}
@@ -60,19 +62,19 @@ def pod_status(pod: Manifest, seen: Mapping[str, ContainerRecord], outlook: Outl
     status["startTime"] = written_time(outlook.start_time)
     if "generation" in pod["metadata"]:
         status["observedGeneration"] = pod["metadata"]["generation"]
-    status |= _container_statuses(pod, seen)
-    status["conditions"] = merged(old.get("conditions") or [], conditions(pod, seen, outlook, phase), outlook.now)
+    status |= _container_statuses(pod, records)
+    status["conditions"] = merged(old.get("conditions") or [], conditions(pod, records, outlook, phase), outlook.now)
     return status
 
 
-def _container_statuses(pod: Manifest, seen: Mapping[str, ContainerRecord]) -> Manifest:
+def _container_statuses(pod: Manifest, records: Mapping[str, ContainerRecord]) -> Manifest:
     kinds = {
         "initContainerStatuses": "initContainers",
         "containerStatuses": "containers",
         "ephemeralContainerStatuses": "ephemeralContainers",
     }
     return {
-        key: [container_status(pod, one, seen[one["name"]], kind) for one in containers]
+        key: [container_status(pod, container, records[container["name"]], kind) for container in containers]
         for key, kind in kinds.items()
         if (containers := pod["spec"].get(kind))
     }
@@ -87,16 +89,16 @@ def shown(sight: ContainerRecord) -> ContainerRecord:
     return replace(sight, state="ended", ended=sight.last, waiting=Waiting("ContainerCreating"))
 
 
-def settled(pod: Manifest, seen: Mapping[str, ContainerRecord], now: float) -> dict[str, ContainerRecord]:
+def settled(pod: Manifest, records: Mapping[str, ContainerRecord], now: float) -> dict[str, ContainerRecord]:
     """Of a pod that is over, count as lost what waits for another start (``TerminatePod`` of the status manager).
 
     Also what runs as far as is known: its end was not seen, because the work of its pod has failed.
     """
-    begun = any(seen[container["name"]].state != "none" for container in pod["spec"]["containers"])
-    result = {name: _unseen(sight, now) if sight.state == "running" else sight for name, sight in seen.items()}
+    has_started = any(records[container["name"]].state != "none" for container in pod["spec"]["containers"])
+    result = {name: _unseen(sight, now) if sight.state == "running" else sight for name, sight in records.items()}
     for container in pod["spec"]["containers"]:
-        sight = seen[container["name"]]
-        if begun and sight.state == "none":
+        sight = records[container["name"]]
+        if has_started and sight.state == "none":
             ended = ContainerEnd(137, "ContainerStatusUnknown", CONTAINER_LOST_MESSAGE, 0.0, 0.0, "")
             result[container["name"]] = replace(sight, state="ended", ended=ended, waiting=None)
         elif sight.state == "ended":
@@ -111,12 +113,17 @@ def _unseen(sight: ContainerRecord, now: float) -> ContainerRecord:
     return replace(sight, state="ended", ended=ended, ready=False, starting=False)
 
 
-def phase_of(pod: Manifest, seen: Mapping[str, ContainerRecord], *, over: bool) -> str:
+def phase_of(pod: Manifest, records: Mapping[str, ContainerRecord], *, over: bool) -> str:
     """Return the phase, from regular containers alone once they have begun."""
-    sights = [seen[container["name"]] for container in pod["spec"]["containers"]]
+    sights = [records[container["name"]] for container in pod["spec"]["containers"]]
     ended = [sight.ended or sight.last for sight in sights if sight.state == "ended"]
     if over:
-        return "Succeeded" if len(ended) == len(sights) and all(one and one.code == 0 for one in ended) else "Failed"
+        return (
+            "Succeeded"
+            if len(ended) == len(sights)
+            and all(ended_container and ended_container.code == 0 for ended_container in ended)
+            else "Failed"
+        )
     # what has ended for good stays Running until native sidecars have ended as well: then it is over
     return "Pending" if any(sight.state == "none" for sight in sights) else "Running"
 
@@ -169,29 +176,29 @@ def _terminated(pod: Manifest, ended: ContainerEnd) -> Manifest:
     return state
 
 
-def conditions(pod: Manifest, seen: Mapping[str, ContainerRecord], outlook: Outlook, phase: str) -> list[Manifest]:
+def conditions(pod: Manifest, records: Mapping[str, ContainerRecord], outlook: Outlook, phase: str) -> list[Manifest]:
     """Return the kubelet's conditions, without times."""
-    containers_ready = _containers_ready(pod, seen, phase)
-    found = [
+    containers_ready = _containers_ready(pod, records, phase)
+    result = [
         {"type": "PodReadyToStartContainers", "status": "True" if outlook.sandbox else "False"},
-        {"type": "Initialized", **_initialized(pod, seen, phase)},
+        {"type": "Initialized", **_initialized(pod, records, phase)},
         {"type": "Ready", **_ready(pod, containers_ready)},
         {"type": "ContainersReady", **containers_ready},
         {"type": "PodScheduled", "status": "True"},
     ]
     if outlook.disruption:
         detail = {"reason": "TerminationByKubelet", "message": outlook.disruption}
-        found.append({"type": "DisruptionTarget", "status": "True", **detail})
-    return found
+        result.append({"type": "DisruptionTarget", "status": "True", **detail})
+    return result
 
 
-def _initialized(pod: Manifest, seen: Mapping[str, ContainerRecord], phase: str) -> dict[str, str]:
+def _initialized(pod: Manifest, records: Mapping[str, ContainerRecord], phase: str) -> dict[str, str]:
     inits = pod["spec"].get("initContainers") or []
     if phase == "Succeeded":
         return {"status": "True", "reason": "PodCompleted"}
-    if any(seen[container["name"]].state != "none" for container in pod["spec"]["containers"]):
+    if any(records[container["name"]].state != "none" for container in pod["spec"]["containers"]):
         return {"status": "True"}
-    incomplete = [one["name"] for one in inits if not _complete(one, seen[one["name"]])]
+    incomplete = [container["name"] for container in inits if not _complete(container, records[container["name"]])]
     if not incomplete:
         return {"status": "True"}
     detail = f"containers with incomplete status: [{' '.join(incomplete)}]"
@@ -204,11 +211,17 @@ def _complete(container: Manifest, sight: ContainerRecord) -> bool:
     return sight.state == "ended" and sight.ended is not None and sight.ended.code == 0
 
 
-def _containers_ready(pod: Manifest, seen: Mapping[str, ContainerRecord], phase: str) -> dict[str, str]:
+def _containers_ready(pod: Manifest, records: Mapping[str, ContainerRecord], phase: str) -> dict[str, str]:
     if phase in ("Succeeded", "Failed"):
         return {"status": "False", "reason": "PodCompleted" if phase == "Succeeded" else "PodFailed"}
-    counted = [one for one in pod["spec"].get("initContainers") or () if is_sidecar(one)] + pod["spec"]["containers"]
-    unready = [one["name"] for one in counted if not (seen[one["name"]].state == "running" and seen[one["name"]].ready)]
+    counted = [container for container in pod["spec"].get("initContainers") or () if is_sidecar(container)] + pod[
+        "spec"
+    ]["containers"]
+    unready = [
+        container["name"]
+        for container in counted
+        if not (records[container["name"]].state == "running" and records[container["name"]].ready)
+    ]
     if not unready:
         return {"status": "True"}
     detail = f"containers with unready status: [{' '.join(unready)}]"
@@ -218,14 +231,14 @@ def _containers_ready(pod: Manifest, seen: Mapping[str, ContainerRecord], phase:
 def _ready(pod: Manifest, containers_ready: Mapping[str, str]) -> dict[str, str]:
     if containers_ready["status"] != "True":
         return dict(containers_ready)
-    given = {one["type"]: one["status"] for one in pod.get("status", {}).get("conditions") or ()}
+    statuses = {condition["type"]: condition["status"] for condition in pod.get("status", {}).get("conditions") or ()}
     unmet = []
     for gate in pod["spec"].get("readinessGates") or ():
         kind = gate["conditionType"]
-        if kind not in given:
+        if kind not in statuses:
             unmet.append(f'corresponding condition of pod readiness gate "{kind}" does not exist.')
-        elif given[kind] != "True":
-            unmet.append(f'the status of pod readiness gate "{kind}" is not "True", but {given[kind]}')
+        elif statuses[kind] != "True":
+            unmet.append(f'the status of pod readiness gate "{kind}" is not "True", but {statuses[kind]}')
     if unmet:
         return {"status": "False", "reason": "ReadinessGatesNotReady", "message": ", ".join(unmet)}
     return {"status": "True"}

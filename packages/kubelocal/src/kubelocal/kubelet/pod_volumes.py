@@ -74,7 +74,9 @@ class Ownership:
 
 def mounted_volumes(pod: Manifest) -> list[Manifest]:
     """Return the volumes that a container mounts: the kubelet ignores the others, whatever is wrong with them."""
-    names = {mount["name"] for one in all_containers(pod).values() for mount in one.get("volumeMounts") or ()}
+    names = {
+        mount["name"] for container in all_containers(pod).values() for mount in container.get("volumeMounts") or ()
+    }
     return [volume for volume in pod["spec"].get("volumes") or () if volume["name"] in names]
 
 
@@ -140,18 +142,18 @@ class PodVolumes:
         raise ContainerConfigError(f"volumes of type {kind} are not known to this kubelet")
 
     def _object_files(self, kind: str, source: Manifest, mode: int | None) -> dict[str, File]:
-        found, optional = self._sources.lookup(kind, source["name"]), bool(source.get("optional"))
-        if found is None:
+        source_object, optional = self._sources.lookup(kind, source["name"]), bool(source.get("optional"))
+        if source_object is None:
             if optional:
                 return {}
             raise ContainerConfigError(f'{kind.lower()} "{source["name"]}" not found')
-        data = data_of(found)
+        data = data_of(source_object)
         items = source.get("items") or [{"key": key, "path": key} for key in data]
         missing = [item["key"] for item in items if item["key"] not in data]
         if missing and not optional:
             raise ContainerConfigError(f"references non-existent {kind.lower()} key: {missing[0]}")
-        wanted = [item for item in items if item["key"] in data]
-        return {item["path"]: File(data[item["key"]], item.get("mode", mode)) for item in wanted}
+        selected_items = [item for item in items if item["key"] in data]
+        return {item["path"]: File(data[item["key"]], item.get("mode", mode)) for item in selected_items}
 
     def _downward(self, pod: Manifest, source: Manifest, mode: int | None) -> dict[str, File]:
         return {
@@ -169,11 +171,11 @@ class PodVolumes:
             elif "downwardAPI" in source:
                 files |= self._downward(pod, source["downwardAPI"], mode)
             elif "serviceAccountToken" in source:
-                wanted = source["serviceAccountToken"]
-                token = self._token(wanted.get("audience"), wanted.get("expirationSeconds") or 3600)
+                projection = source["serviceAccountToken"]
+                token = self._token(projection.get("audience"), projection.get("expirationSeconds") or 3600)
                 # with an owner of its own, or a group, the token is for these alone
                 private = self._ownership.user is not None or self._ownership.group is not None
-                files[wanted["path"]] = File(token.encode(), 0o600 if private else mode, self._ownership.user)
+                files[projection["path"]] = File(token.encode(), 0o600 if private else mode, self._ownership.user)
             else:
                 raise ContainerConfigError(f"projected source {', '.join(source)} is not known to this kubelet")
         return files
@@ -204,7 +206,7 @@ class PodVolumes:
     def mounts(self, pod: Manifest, container: Manifest, environment: Mapping[str, str]) -> list[ContainerMount]:
         """Return a container's mounts, outer paths first. Raises ``ContainerConfigError``."""
         volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes") or ()}
-        found = []
+        mounts = []
         for number, mount in enumerate(container.get("volumeMounts") or ()):
             name = mount["name"]
             if name not in self._places:  # of an ephemeral container added later
@@ -217,8 +219,8 @@ class PodVolumes:
                 if content:
                     source = self._frozen(source, f"{container['name']}-{number}")
             target = os.path.normpath("/" + mount["mountPath"].lstrip("/"))
-            found.append(ContainerMount(source, target, bool(mount.get("readOnly")) or content))
-        return sorted(found, key=lambda mount: mount.target.count("/"))
+            mounts.append(ContainerMount(source, target, bool(mount.get("readOnly")) or content))
+        return sorted(mounts, key=lambda mount: mount.target.count("/"))
 
     def _frozen(self, source: str, name: str) -> str:
         """Return a copy of what a subPath leads to: such a mount keeps its content until the container starts anew."""
@@ -237,9 +239,9 @@ class PodVolumes:
 
 def _copy(source: str, target: str) -> None:
     shutil.copy2(source, target)
-    given = os.stat(source)
+    status = os.stat(source)
     with suppress(PermissionError):
-        os.chown(target, given.st_uid, given.st_gid)
+        os.chown(target, status.st_uid, status.st_gid)
 
 
 def _below(mount: Manifest, container: Manifest, environment: Mapping[str, str]) -> str:

@@ -273,9 +273,9 @@ class PodWorker:
             self._seen[name] = ContainerRecord()
         status = self.pod.get("status", {})
         for kind in ("initContainerStatuses", "containerStatuses"):
-            for one in status.get(kind) or ():
-                if one["name"] in self._seen and one.get("containerID"):
-                    self._seen[one["name"]] = lost(one)
+            for container_status in status.get(kind) or ():
+                if container_status["name"] in self._seen and container_status.get("containerID"):
+                    self._seen[container_status["name"]] = lost(container_status)
 
     def _end_sights(self) -> None:
         self._seen = {name: ContainerRecord() for name in all_containers(self.pod)}
@@ -482,10 +482,10 @@ class PodWorker:
         self._reporter.event("Created", "Container created", name)
         self._counts[name] = self._counts.get(name, 0) + 1
         self.runs[name] = run
-        begun = asyncio.get_running_loop().create_future()
+        started = asyncio.get_running_loop().create_future()
         # a task of its own: when this one is cancelled, because the pod ends, the container is known all the same
-        ending = self._group.create_task(self._live_run(name, sight, run, process, begun))
-        if await asyncio.shield(begun):
+        ending = self._group.create_task(self._live_run(name, sight, run, process, started))
+        if await asyncio.shield(started):
             if (run.spec.get("lifecycle") or {}).get("postStart"):
                 await self._post_start(name, run, ending)
             sight.starting = False
@@ -500,9 +500,9 @@ class PodWorker:
         sight: ContainerRecord,
         run: ContainerRun,
         process: dict[str, object],
-        begun: asyncio.Future[bool],
+        started: asyncio.Future[bool],
     ) -> None:
-        """Start a container and record its end; ``begun`` becomes whether it started."""
+        """Start a container and record its end; ``started`` becomes whether it started."""
         identity = uuid4().hex + uuid4().hex
         try:
             await run.start(process)
@@ -514,14 +514,14 @@ class PodWorker:
             self._note_begun(sight, run, identity)
             ended = ContainerEnd(128, "StartError", message, 0.0, time.time(), identity)
             self._note_ended(name, sight, ended)
-            begun.set_result(False)
+            started.set_result(False)
             await run.finish(ended)
             return
         if self._dead:  # the node was lost while the container started
             run.container.signal(signal.SIGKILL)
         self._reporter.event("Started", "Container started", name)
         self._note_begun(sight, run, identity)
-        begun.set_result(True)
+        started.set_result(True)
         ended = await run.wait(identity)
         if (
             self._dead or run in self._cut_off

@@ -107,7 +107,7 @@ def _request(action: Manifest, target: ProbeTarget) -> tuple[str, dict[str, str]
     scheme = (action.get("scheme") or "HTTP").lower()
     path = action.get("path") or "/"
     headers = {"User-Agent": "kube-probe/1.36", "Accept": "*/*"}
-    headers |= {one["name"]: one.get("value") or "" for one in action.get("httpHeaders") or ()}
+    headers |= {header["name"]: header.get("value") or "" for header in action.get("httpHeaders") or ()}
     return f"{scheme}://{host}:{port}{path if path.startswith('/') else '/' + path}", headers
 
 
@@ -155,10 +155,12 @@ def _words(problem: OSError) -> str:
 def _port(port: int | str, container: Manifest) -> int:
     if isinstance(port, int) or port.isdigit():
         return int(port)
-    found = [one["containerPort"] for one in container.get("ports") or () if one.get("name") == port]
-    if not found:
+    port_numbers = [
+        declared["containerPort"] for declared in container.get("ports") or () if declared.get("name") == port
+    ]
+    if not port_numbers:
         raise ProbeFailed(f"couldn't find port: {port}")
-    return int(found[0])
+    return int(port_numbers[0])
 
 
 async def probe_for_ever(

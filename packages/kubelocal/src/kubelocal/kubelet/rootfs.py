@@ -231,11 +231,11 @@ def enter_root(spec: dict[str, Any]) -> None:
     mount("proc", "/proc", "proc")
     if owned := spec.get("owned"):
         make_owned(owned, spec["user"])
-    for one in spec["mounts"]:
-        bind(OLD_ROOT + one["source"], one["target"], fixed=one.get("readOnly", False))
+    for volume_mount in spec["mounts"]:
+        bind(OLD_ROOT + volume_mount["source"], volume_mount["target"], fixed=volume_mount.get("readOnly", False))
     check(libc.umount2(OLD_ROOT.encode(), MNT_DETACH), "umount of the machine's root")
     os.rmdir(OLD_ROOT)
-    volumes = tuple(os.path.realpath(one["target"]) for one in spec["mounts"])
+    volumes = tuple(os.path.realpath(volume_mount["target"]) for volume_mount in spec["mounts"])
     if spec.get("reachable"):
         open_ways(spec["reachable"], volumes)
     if spec.get("readOnlyRoot"):

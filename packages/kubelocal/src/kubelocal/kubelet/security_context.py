@@ -122,8 +122,8 @@ def _given(value: int | None) -> list[int]:
 def _capabilities(context: Manifest) -> tuple[int, ...]:
     if context.get("privileged"):
         return tuple(range(len(CAPABILITIES)))
-    asked = context.get("capabilities") or {}
-    added, dropped = _names(asked.get("add")), _names(asked.get("drop"))
+    requested = context.get("capabilities") or {}
+    added, dropped = _names(requested.get("add")), _names(requested.get("drop"))
     kept = set(CAPABILITIES) if "ALL" in added else set() if "ALL" in dropped else set(DEFAULT)
     kept = (kept | added) - dropped
     return tuple(number for number, name in enumerate(CAPABILITIES) if name in kept)
@@ -163,15 +163,15 @@ def _lacking_ids(pod: Manifest, container: Manifest, identity: Identity, powers:
     """Return the users and groups that the container asks for and does not get."""
     if powers.identities == "any":
         return []
-    asked, have = list[tuple[str, int | None, int]](), frozenset((identity.gid,))
+    requested, have = list[tuple[str, int | None, int]](), frozenset((identity.gid,))
     if powers.identities == "own":
-        asked = [(name, field_of(pod, container, name), own) for name, own in powers.ids.items()]
+        requested = [(name, field_of(pod, container, name), own) for name, own in powers.ids.items()]
         have = powers.groups | {powers.gid}
     common = pod["spec"].get("securityContext") or {}
     groups = [("fsGroup", group) for group in _given(common.get("fsGroup"))]
     groups += [("supplementalGroups", group) for group in common.get("supplementalGroups") or ()]
-    lacking = [f"{name} {wanted}" for name, wanted, own in asked if wanted not in (None, own)]
-    return [*lacking, *(f"{name} {group}" for name, group in groups if group not in have)]
+    unmet = [f"{name} {requested_id}" for name, requested_id, own in requested if requested_id not in (None, own)]
+    return [*unmet, *(f"{name} {group}" for name, group in groups if group not in have)]
 
 
 def _lacking_guards(pod: Manifest, container: Manifest, powers: Powers) -> list[str]:
@@ -180,7 +180,7 @@ def _lacking_guards(pod: Manifest, container: Manifest, powers: Powers) -> list[
     profiles = {
         name: (field_of(pod, container, name) or {}).get("type") for name in ("seccompProfile", "appArmorProfile")
     }
-    lacking = {
+    unmet = {
         "readOnlyRootFilesystem": own.get("readOnlyRootFilesystem") and not powers.mounts,
         **{name: kind == "Localhost" for name, kind in profiles.items()},
         "seLinuxOptions": field_of(pod, container, "seLinuxOptions"),
@@ -191,4 +191,4 @@ def _lacking_guards(pod: Manifest, container: Manifest, powers: Powers) -> list[
         # in a user namespace capabilities apply to that namespace; without one an ordinary user has none
         "privileged": own.get("privileged") and powers.identities != "any",
     }
-    return [name for name, is_lacking in lacking.items() if is_lacking]
+    return [name for name, is_unmet in unmet.items() if is_unmet]

@@ -79,9 +79,11 @@ class ServiceProxy:
         if spec.get("clusterIP") or spec.get("type") == "ExternalName":
             return
         address = self._network.service_address()
-        given = {"clusterIP": address, "clusterIPs": [address]}
+        address_fields = {"clusterIP": address, "clusterIPs": [address]}
         update = self._registry.update
-        update("Service", metadata["namespace"], metadata["name"], lambda found: found["spec"].update(given))
+        update(
+            "Service", metadata["namespace"], metadata["name"], lambda current: current["spec"].update(address_fields)
+        )
 
     async def _relay(self, namespace: str, name: str) -> None:
         """Update the relays of one Service to its current endpoints."""
@@ -90,11 +92,11 @@ class ServiceProxy:
         except StatusError:
             service = None
         key = f"{namespace}/{name}"
-        wanted = self._wanted(service) if service else {}
-        for place in [place for place in self._relays if place[0] == key and place[1] not in wanted]:
+        desired_relays = self._wanted(service) if service else {}
+        for place in [place for place in self._relays if place[0] == key and place[1] not in desired_relays]:
             # Popped first, so that a cancelled close leaves no relay in the table that does not listen.
             await self._relays.pop(place).close()
-        for port, pods in wanted.items():
+        for port, pods in desired_relays.items():
             if (key, port) not in self._relays and service:
                 await self._open(key, service, port)
             if relay := self._relays.get((key, port)):
@@ -103,9 +105,9 @@ class ServiceProxy:
     def _wanted(self, service: Manifest) -> dict[_Port, list[Target]]:
         metadata = service["metadata"]
         slices = [
-            one
-            for one in self._registry.list("EndpointSlice", metadata["namespace"])
-            if one["metadata"].get("labels", {}).get(SERVICE) == metadata["name"]
+            endpoint_slice
+            for endpoint_slice in self._registry.list("EndpointSlice", metadata["namespace"])
+            if endpoint_slice["metadata"].get("labels", {}).get(SERVICE) == metadata["name"]
         ]
         own = service["spec"].get("clusterIP") and not headless(service)
         if not own or (self._network.direct and not wants_relay(service, slices)):
@@ -179,9 +181,9 @@ class Relay:
         except* OSError as problem:
             _log.debug("relay to %s: %s", target, problem)
         finally:
-            for one in (writer, other):
-                if one is not None:
-                    one.close()
+            for stream_writer in (writer, other):
+                if stream_writer is not None:
+                    stream_writer.close()
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

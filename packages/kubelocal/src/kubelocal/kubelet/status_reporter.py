@@ -33,13 +33,13 @@ class StatusReporter:
 
     # the object
 
-    def publish(self, seen: dict[str, ContainerRecord], outlook: Outlook) -> None:
-        """Write the status; containers that came meanwhile are added to ``seen``."""
+    def publish(self, records: dict[str, ContainerRecord], outlook: Outlook) -> None:
+        """Write the status; containers that came meanwhile are added to ``records``."""
 
         def change(pod: Manifest) -> None:
             for name in all_containers(pod):
-                seen.setdefault(name, ContainerRecord())
-            pod["status"] = pod_status(pod, seen, outlook)
+                records.setdefault(name, ContainerRecord())
+            pod["status"] = pod_status(pod, records, outlook)
 
         self._update(change)
 
@@ -91,7 +91,7 @@ class StatusReporter:
 
     def _path(self, container: str) -> str:
         for kind in ("initContainers", "containers", "ephemeralContainers"):
-            if any(one["name"] == container for one in self.pod["spec"].get(kind) or ()):
+            if any(spec["name"] == container for spec in self.pod["spec"].get(kind) or ()):
                 return f"spec.{kind}{{{container}}}"
         return ""
 

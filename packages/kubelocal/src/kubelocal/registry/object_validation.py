@@ -177,10 +177,10 @@ def _role_binding(binding: Manifest, path: str, causes: list[Cause]) -> None:
             causes.append(field_errors.required(f"subjects[{i}].namespace"))
 
 
-def _bound_to(wanted: str) -> ObjectCheck:
+def _bound_to(field: str) -> ObjectCheck:
     def check_object(value: Manifest, path: str, causes: list[Cause]) -> None:
-        if not value.get(wanted):
-            causes.append(field_errors.required(wanted))
+        if not value.get(field):
+            causes.append(field_errors.required(field))
 
     return check_object
 

@@ -96,9 +96,9 @@ def json_patch(document: Manifest, patch: Json) -> Json:
         raise bad_request(f"error decoding patch: {problem}") from problem
     copied, patched = 0, copy.deepcopy(document)
     try:
-        for operation, given in zip(operations, patch, strict=True):
-            if given["op"] == "copy":  # a few dozen that each double the object would exhaust the memory
-                copied += len(orjson.dumps(jsonpointer.resolve_pointer(patched, given["from"])))
+        for operation, entry in zip(operations, patch, strict=True):
+            if entry["op"] == "copy":  # a few dozen that each double the object would exhaust the memory
+                copied += len(orjson.dumps(jsonpointer.resolve_pointer(patched, entry["from"])))
                 if copied > MAX_COPIED_BYTES:
                     message = f"the operations copy more than {MAX_COPIED_BYTES} bytes"
                     raise failure(413, "RequestEntityTooLarge", f"Request entity too large: {message}")

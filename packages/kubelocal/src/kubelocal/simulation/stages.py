@@ -102,9 +102,9 @@ def scope_of(thing: Manifest, settings: Mapping[str, Any], *, now: str = "", add
     scope: dict[str, Any] = {**thing, "settings": settings, "version": VERSION, "now": now, "address": address}
     if thing.get("kind") == "Pod":
         containers = thing["spec"]["containers"]
-        base = next((one for one in containers if one["name"] == "base"), containers[0])
+        base = next((container for container in containers if container["name"] == "base"), containers[0])
         scope["base"] = [base]
-        scope["others"] = [one for one in containers if one is not base]
+        scope["others"] = [container for container in containers if container is not base]
         scope["exitCode"], scope["reason"] = _outcome(thing["metadata"].get("annotations") or {})
     return scope
 

@@ -89,7 +89,7 @@ class StateFile:
             while True:
                 # The wait is the interval itself. Changes meanwhile are saved together.
                 await asyncio.sleep(pause)
-                begun = time.monotonic()
+                started_at = time.monotonic()
                 if store.version != self._saved:
                     # In the loop, so that it is one consistent state; only the writing, with its fsync, is left to the
                     # thread.
@@ -97,7 +97,7 @@ class StateFile:
                     if await asyncio.to_thread(self._write, content):
                         # The version that was written, not the present one: the store has gone on meanwhile.
                         self._saved = version
-                pause = max(self._interval, 10 * (time.monotonic() - begun))
+                pause = max(self._interval, 10 * (time.monotonic() - started_at))
         finally:
             # In the loop and blocking: the task is being cancelled, so nothing may be awaited here.
             self.save(store)
