@@ -4,7 +4,14 @@ from typing import Any
 
 import pytest
 
-from kubelocal.controllers.scheduler_filters import FilterFailure, ask_of, demand, refusal, room_of, unschedulable
+from kubelocal.controllers.scheduler_filters import (
+    FilterFailure,
+    capacity_of,
+    demand,
+    refusal,
+    request_of,
+    unschedulable,
+)
 
 
 def container(restart: str = "", **requests: str) -> dict[str, Any]:
@@ -72,9 +79,9 @@ CORDON = {"key": "node.kubernetes.io/unschedulable", "operator": "Exists"}
 def test_a_node_takes_a_pod_or_says_why_not(
     asking: Any, offering: Any, used: Any, outcome: FilterFailure | None
 ) -> None:
-    room = room_of(offering)
+    room = capacity_of(offering)
     room.used.update(used)
-    assert refusal(ask_of(asking), room) == outcome
+    assert refusal(request_of(asking), room) == outcome
 
 
 @pytest.mark.parametrize(
@@ -93,8 +100,8 @@ def test_a_node_takes_a_pod_or_says_why_not(
 def test_node_affinity_matches_expressions(expression: dict[str, Any], matches: bool) -> None:
     terms = {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}
     asking = pod(affinity={"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}})
-    room = room_of(node(labels={"zone": "a", "cores": "8"}))
-    assert (refusal(ask_of(asking), room) is None) == matches
+    room = capacity_of(node(labels={"zone": "a", "cores": "8"}))
+    assert (refusal(request_of(asking), room) is None) == matches
 
 
 CPU, BUSY = FilterFailure(("Insufficient cpu",)), FilterFailure(("Insufficient cpu",), True)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deadlines import scaled
-from kubelocal.injection.external_stop import owned
+from kubelocal.injection.external_stop import sidecar_to_end
 from kubelocal.injection.gcsfuse import GcsFuse
 from kubelocal.injection.kuma import Kuma
 from rest_client import RestClient, pods
@@ -59,13 +59,13 @@ BARE["spec"]["containers"].append({"name": "kuma-sidecar", "image": "kumahq/kuma
     ],
 )
 def test_an_owner_acts_when_its_sidecar_is_the_last_that_runs(pod: dict[str, Any], turn: str) -> None:
-    assert owned(pod) == turn
+    assert sidecar_to_end(pod) == turn
 
 
 def test_native_sidecars_are_left_to_the_kubelet() -> None:
     pod = Kuma(native=True)(GcsFuse(native=True)(injected(FUSE, KUMA), NOWHERE), NOWHERE)
     assert [one["name"] for one in pod["spec"]["containers"]] == ["base"]
-    assert owned(seen(pod, base=0)) == ""
+    assert sidecar_to_end(seen(pod, base=0)) == ""
 
 
 @pytest.mark.parametrize("asked", [FUSE, KUMA], ids=["gcs-fuse", "kuma"])

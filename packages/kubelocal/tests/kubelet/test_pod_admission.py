@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kubelocal.controllers.scheduler_filters import ask_of, room_of
+from kubelocal.controllers.scheduler_filters import capacity_of, request_of
 from kubelocal.kubelet.pod_admission import rejection
 
 ROOM: dict[str, Any] = {"cpu": "2", "memory": "1Gi", "pods": "2", "example.com/chip": "1"}
@@ -48,15 +48,15 @@ def taint(effect: str) -> list[dict[str, str]]:
 def test_a_node_rejects_what_it_has_no_room_or_no_labels_for(
     requests: dict[str, str], spec: dict[str, Any], taints: list[dict[str, str]], reason: str | None
 ) -> None:
-    room = room_of({**NODE, "spec": {"taints": taints, "unschedulable": True}})
+    room = capacity_of({**NODE, "spec": {"taints": taints, "unschedulable": True}})
     room.used.update(pods=1000, cpu=1000)
     pod = {"spec": {"containers": [{"resources": {"requests": requests}}], **spec}}
-    problem = rejection(ask_of(pod), room)
+    problem = rejection(request_of(pod), room)
     assert (problem and problem[0]) == reason
 
 
 def test_a_full_node_rejects_any_pod_and_says_how_full_it_is() -> None:
-    room = room_of(NODE)
+    room = capacity_of(NODE)
     room.used.update(pods=2000)
     message = "Node didn't have enough resource: pods, requested: 1, used: 2, capacity: 2"
-    assert rejection(ask_of({"spec": {"containers": [{}]}}), room) == ("OutOfpods", message)
+    assert rejection(request_of({"spec": {"containers": [{}]}}), room) == ("OutOfpods", message)

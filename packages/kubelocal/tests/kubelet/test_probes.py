@@ -13,7 +13,7 @@ from aiohttp import web
 from kubelet_node import Node, container, status_of
 
 from deadlines import scaled
-from kubelocal.kubelet.probes import ProbeFailed, perform, probe_for_ever
+from kubelocal.kubelet.probes import ProbeFailed, perform, probe_until_cancelled
 
 
 class Target:
@@ -112,5 +112,5 @@ async def test_the_initial_delay_counts_from_the_start_of_the_container(
     probe = {"sleep": {"seconds": 0}, "initialDelaySeconds": 3600}
     with pytest.raises(TimeoutError):
         async with over:
-            await probe_for_ever(probe, Target(), time.time() - age, report, lambda *_: None)
+            await probe_until_cancelled(probe, Target(), time.time() - age, report, lambda *_: None)
     assert found == results

@@ -72,12 +72,12 @@ class CronJobController:
     def _carry_out(self, cron_job: Manifest, plan: CronPlan) -> float | None:
         """Do what was planned; return after how many seconds to look again."""
         namespace, name = cron_job["metadata"]["namespace"], cron_job["metadata"]["name"]
-        for happening in plan.events:
-            self._tell(cron_job, happening)
+        for event in plan.events:
+            self._record_event(cron_job, event)
         for job in plan.delete:
             with suppress(StatusError):
                 self._registry.delete("Job", namespace, job)
-                self._tell(cron_job, EventRecord("SuccessfulDelete", f"Deleted job {job}"))
+                self._record_event(cron_job, EventRecord("SuccessfulDelete", f"Deleted job {job}"))
         status, refused = plan.status, False
         if plan.create:
             # the schedule time stays due while the Job cannot be created, so that it is retried
@@ -98,10 +98,10 @@ class CronJobController:
         except StatusError as problem:
             if problem.reason == "AlreadyExists":
                 return True
-            self._tell(cron_job, EventRecord("FailedCreate", f"Error creating job: {problem}", warning=True))
+            self._record_event(cron_job, EventRecord("FailedCreate", f"Error creating job: {problem}", warning=True))
             return False
-        self._tell(cron_job, EventRecord("SuccessfulCreate", f"Created job {name}"))
+        self._record_event(cron_job, EventRecord("SuccessfulCreate", f"Created job {name}"))
         return True
 
-    def _tell(self, cron_job: Manifest, happening: EventRecord) -> None:
-        self._registry.record(cron_job, happening.reason, happening.message, warning=happening.warning, component=NAME)
+    def _record_event(self, cron_job: Manifest, event: EventRecord) -> None:
+        self._registry.record(cron_job, event.reason, event.message, warning=event.warning, component=NAME)

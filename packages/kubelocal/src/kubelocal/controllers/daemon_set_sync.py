@@ -19,7 +19,7 @@ from kubelocal.controllers.replica_set_sync import (
     template_hash,
     until_available,
 )
-from kubelocal.controllers.scheduler_filters import ask_of, is_suitable, room_of
+from kubelocal.controllers.scheduler_filters import capacity_of, is_suitable, request_of
 from kubelocal.types import Json, Manifest
 
 __all__ = ["decide_daemon_set"]
@@ -77,7 +77,7 @@ def _surplus(eligible_nodes: list[str], placed: Mapping[str, list[Manifest]]) ->
 def _suits(daemon_set: Manifest, node: Manifest) -> bool:
     """Whether the daemon's pod may run on a node, full or not."""
     probe = _pod(daemon_set, node["metadata"]["name"], "")
-    return is_suitable(ask_of(probe), room_of(node))
+    return is_suitable(request_of(probe), capacity_of(node))
 
 
 def _node_of(pod: Manifest) -> str:

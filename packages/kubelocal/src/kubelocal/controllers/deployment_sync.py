@@ -26,21 +26,21 @@ def decide_deployment(deployment: Manifest, sets: list[Manifest], now: datetime)
     )
     new = next((replica_set for replica_set in sets if _template(replica_set) == deployment["spec"]["template"]), None)
     old = [replica_set for replica_set in sets if replica_set is not new]
-    plan = _told(deployment, new, sets, now)
+    plan = _status_plan(deployment, new, sets, now)
     if "deletionTimestamp" in deployment["metadata"] or (deployment["spec"].get("paused") and new is None):
         return plan
     revision = str(max((_revision(replica_set) for replica_set in old), default=0) + 1)
     if new is None:
         new_replica_set = _replica_set(deployment, revision, _room(deployment, sets) if _rolling(deployment) else 0)
-        happening = _scaled("up", new_replica_set["metadata"]["name"], new_replica_set["spec"]["replicas"])
-        return replace(plan, create=(new_replica_set,), annotations={_REVISION: revision}, events=(happening,))
+        event = _scaled("up", new_replica_set["metadata"]["name"], new_replica_set["spec"]["replicas"])
+        return replace(plan, create=(new_replica_set,), annotations={_REVISION: revision}, events=(event,))
     if _revision(new) < int(revision):
         return replace(plan, patch=_annotated(new, revision), annotations={_REVISION: revision})
     plan = replace(plan, annotations={_REVISION: str(_revision(new))})
-    steps = _rolled(deployment, new, old) if _rolling(deployment) else _recreated(deployment, new, old)
+    steps = _rolling_update(deployment, new, old) if _rolling(deployment) else _recreate(deployment, new, old)
     if steps:
-        return replace(plan, patch=dict(map(_patch, steps)), events=tuple(_happening(*step) for step in steps))
-    return replace(plan, delete=_forgotten(deployment, new, old))
+        return replace(plan, patch=dict(map(_patch, steps)), events=tuple(_scaling_event(*step) for step in steps))
+    return replace(plan, delete=_pruned(deployment, new, old))
 
 
 def _template(replica_set: Manifest) -> Manifest:
@@ -83,7 +83,7 @@ def _annotated(replica_set: Manifest, revision: str) -> dict[str, Manifest]:
 # ------------------------------------------------------------------------------------------------------------ numbers
 
 
-def _wanted(replica_set: Manifest) -> int:
+def _desired_replicas(replica_set: Manifest) -> int:
     return int(replica_set["spec"]["replicas"])
 
 
@@ -98,8 +98,8 @@ def _rolling(deployment: Manifest) -> bool:
 def _limits(deployment: Manifest) -> tuple[int, int]:
     """Return maxSurge and maxUnavailable as numbers of pods."""
     if not _rolling(deployment):
-        return 0, _wanted(deployment)
-    rolling_update, desired = deployment["spec"]["strategy"]["rollingUpdate"], _wanted(deployment)
+        return 0, _desired_replicas(deployment)
+    rolling_update, desired = deployment["spec"]["strategy"]["rollingUpdate"], _desired_replicas(deployment)
     surge, fewer = (
         _share(rolling_update["maxSurge"], desired, up=True),
         _share(rolling_update["maxUnavailable"], desired, up=False),
@@ -117,7 +117,9 @@ def _share(setting: int | str, of: int, *, up: bool) -> int:
 def _room(deployment: Manifest, sets: Sequence[Manifest]) -> int:
     """Return how many pods the new ReplicaSet may add."""
     surge, _ = _limits(deployment)
-    return max(0, min(_wanted(deployment), _wanted(deployment) + surge - sum(map(_wanted, sets))))
+    return max(
+        0, min(_desired_replicas(deployment), _desired_replicas(deployment) + surge - sum(map(_desired_replicas, sets)))
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------- steps
@@ -130,46 +132,53 @@ def _patch(step: Step) -> tuple[str, Manifest]:
     return step[0]["metadata"]["name"], {"spec": {"replicas": step[1]}}
 
 
-def _happening(replica_set: Manifest, to: int) -> EventRecord:
-    return _scaled("up" if to > _wanted(replica_set) else "down", replica_set["metadata"]["name"], to)
+def _scaling_event(replica_set: Manifest, to: int) -> EventRecord:
+    return _scaled("up" if to > _desired_replicas(replica_set) else "down", replica_set["metadata"]["name"], to)
 
 
 def _scaled(direction: str, name: str, to: int) -> EventRecord:
     return EventRecord("ScalingReplicaSet", f"Scaled {direction} replica set {name} to {to}")
 
 
-def _rolled(deployment: Manifest, new: Manifest, old: Sequence[Manifest]) -> list[Step]:
-    desired, have = _wanted(deployment), _wanted(new)
+def _rolling_update(deployment: Manifest, new: Manifest, old: Sequence[Manifest]) -> list[Step]:
+    desired, have = _desired_replicas(deployment), _desired_replicas(new)
     if have > desired:
         return [(new, desired)]
     if have < desired and (more := min(_room(deployment, [new, *old]), desired - have)):
         return [(new, have + more)]
     least = desired - _limits(deployment)[1]
-    room = have + sum(map(_wanted, old)) - least - (have - _status([new], "availableReplicas"))
+    room = have + sum(map(_desired_replicas, old)) - least - (have - _status([new], "availableReplicas"))
     spare = _status([new, *old], "availableReplicas") - least
     steps: list[Step] = []
     for replica_set in old:
         # deleting pods that are not available reduces no availability
-        idle = min(_wanted(replica_set) - _status([replica_set], "availableReplicas"), max(room, 0))
-        cut = min(_wanted(replica_set), idle + max(0, min(spare, room - idle, _wanted(replica_set) - idle)))
+        idle = min(_desired_replicas(replica_set) - _status([replica_set], "availableReplicas"), max(room, 0))
+        cut = min(
+            _desired_replicas(replica_set),
+            idle + max(0, min(spare, room - idle, _desired_replicas(replica_set) - idle)),
+        )
         spare, room = spare - (cut - idle), room - cut
-        steps += [(replica_set, _wanted(replica_set) - cut)] if cut else []
+        steps += [(replica_set, _desired_replicas(replica_set) - cut)] if cut else []
     return steps
 
 
-def _recreated(deployment: Manifest, new: Manifest, old: Sequence[Manifest]) -> list[Step]:
-    if steps := [(replica_set, 0) for replica_set in old if _wanted(replica_set)]:
+def _recreate(deployment: Manifest, new: Manifest, old: Sequence[Manifest]) -> list[Step]:
+    if steps := [(replica_set, 0) for replica_set in old if _desired_replicas(replica_set)]:
         return steps
     if _status(old, "replicas") or _status(old, "terminatingReplicas"):
         return []
-    return [(new, _wanted(deployment))] if _wanted(new) != _wanted(deployment) else []
+    return [(new, _desired_replicas(deployment))] if _desired_replicas(new) != _desired_replicas(deployment) else []
 
 
-def _forgotten(deployment: Manifest, new: Manifest, old: Sequence[Manifest]) -> tuple[str, ...]:
+def _pruned(deployment: Manifest, new: Manifest, old: Sequence[Manifest]) -> tuple[str, ...]:
     """Return the old ReplicaSets beyond the revision history limit."""
     if not _complete(deployment, new, [new, *old]):
         return ()
-    idle = [replica_set for replica_set in old if not _wanted(replica_set) and not _status([replica_set], "replicas")]
+    idle = [
+        replica_set
+        for replica_set in old
+        if not _desired_replicas(replica_set) and not _status([replica_set], "replicas")
+    ]
     keep = int(deployment["spec"].get("revisionHistoryLimit", 10))
     surplus = sorted(idle, key=_revision)[: max(0, len(idle) - keep)]
     return tuple(replica_set["metadata"]["name"] for replica_set in surplus)
@@ -179,12 +188,12 @@ def _forgotten(deployment: Manifest, new: Manifest, old: Sequence[Manifest]) -> 
 
 
 def _complete(deployment: Manifest, new: Manifest | None, sets: Sequence[Manifest]) -> bool:
-    desired = _wanted(deployment)
+    desired = _desired_replicas(deployment)
     counts = (_status([new], "replicas"), _status(sets, "replicas"), _status(sets, "availableReplicas"))
     return new is not None and counts == (desired, desired, desired)
 
 
-def _told(deployment: Manifest, new: Manifest | None, sets: Sequence[Manifest], now: datetime) -> WorkloadPlan:
+def _status_plan(deployment: Manifest, new: Manifest | None, sets: Sequence[Manifest], now: datetime) -> WorkloadPlan:
     available = _status(sets, "availableReplicas")
     status = {
         "observedGeneration": deployment["metadata"]["generation"],
@@ -192,11 +201,11 @@ def _told(deployment: Manifest, new: Manifest | None, sets: Sequence[Manifest], 
         "updatedReplicas": _status([new], "replicas"),
         "readyReplicas": _status(sets, "readyReplicas"),
         "availableReplicas": available,
-        "unavailableReplicas": max(0, sum(map(_wanted, sets)) - available),
+        "unavailableReplicas": max(0, sum(map(_desired_replicas, sets)) - available),
     }
     before = deployment.get("status") or {}
     progress, wait = _progress(deployment, new, sets, _moved(before, status), now)
-    enough = available >= _wanted(deployment) - _limits(deployment)[1]
+    enough = available >= _desired_replicas(deployment) - _limits(deployment)[1]
     availability = (
         ("True", "MinimumReplicasAvailable", "Deployment has minimum availability.")
         if enough

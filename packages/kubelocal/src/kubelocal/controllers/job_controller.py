@@ -107,14 +107,14 @@ class JobController:
         self._registry.update(
             "Job", namespace, name, lambda j: j.__setitem__("status", plan.status), subresource="status"
         )
-        for happening in plan.events:
-            self._tell(job, happening)
+        for event in plan.events:
+            self._record_event(job, event)
         for pod in plan.release:
             self._release(namespace, pod)
         for pod in plan.delete:
             with suppress(StatusError):
                 self._registry.delete("Pod", namespace, pod)
-            self._tell(job, EventRecord("SuccessfulDelete", f"Deleted pod: {pod}"))
+            self._record_event(job, EventRecord("SuccessfulDelete", f"Deleted pod: {pod}"))
         if plan.remove:
             self._registry.delete("Job", namespace, name, uid=job["metadata"]["uid"])
             return None
@@ -125,10 +125,10 @@ class JobController:
         try:
             created = self._registry.create("Pod", job["metadata"]["namespace"], pod)
         except StatusError as problem:
-            self._tell(job, EventRecord("FailedCreate", f"Error creating: {problem}", warning=True))
+            self._record_event(job, EventRecord("FailedCreate", f"Error creating: {problem}", warning=True))
             return False
         self._pods[job["metadata"]["uid"]].add(created["metadata"]["name"])
-        self._tell(job, EventRecord("SuccessfulCreate", f"Created pod: {created['metadata']['name']}"))
+        self._record_event(job, EventRecord("SuccessfulCreate", f"Created pod: {created['metadata']['name']}"))
         return True
 
     def _release(self, namespace: str, pod: str) -> None:
@@ -141,5 +141,5 @@ class JobController:
         with suppress(StatusError):
             self._registry.update("Pod", namespace, pod, change)
 
-    def _tell(self, job: Manifest, happening: EventRecord) -> None:
-        self._registry.record(job, happening.reason, happening.message, warning=happening.warning, component=NAME)
+    def _record_event(self, job: Manifest, event: EventRecord) -> None:
+        self._registry.record(job, event.reason, event.message, warning=event.warning, component=NAME)

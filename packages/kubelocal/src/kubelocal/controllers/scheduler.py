@@ -20,10 +20,10 @@ from kubelocal.controllers.preemption import BoundPod, Preemption, find_preempti
 from kubelocal.controllers.scheduler_filters import (
     NodeCapacity,
     PodRequest,
-    ask_of,
+    capacity_of,
     claim_missing,
     refusal,
-    room_of,
+    request_of,
     unschedulable,
 )
 from kubelocal.interfaces import Change, Registry
@@ -41,7 +41,7 @@ class Scheduler:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._rooms: dict[str, NodeCapacity] = {}
+        self._capacities: dict[str, NodeCapacity] = {}
         self._turn = 0
         self._bound: dict[str, BoundPod] = {}
         self._priorities: Counter[int] = Counter()  # of the bound pods: none is lower than that of most pods
@@ -65,16 +65,16 @@ class Scheduler:
         """Note a node's change; what it offers may have grown."""
         name = change.object["metadata"]["name"]
         if change.type == "DELETED":
-            self._rooms.pop(name, None)
+            self._capacities.pop(name, None)
             return
-        room, known = room_of(change.object), self._rooms.get(name)
+        room, known = capacity_of(change.object), self._capacities.get(name)
         if known:
             room.used = known.used
         else:
             for pod in self._bound.values():
                 if pod.node == name:
                     room.used.update(pod.demand)
-        self._rooms[name] = room
+        self._capacities[name] = room
         if room != known:
             self._retry()
 
@@ -104,12 +104,12 @@ class Scheduler:
             if terminating and not known.terminating:
                 self._bound[known.uid] = replace(known, terminating=True)
             return
-        ask = ask or ask_of(pod)
+        ask = ask or request_of(pod)
         place = metadata["namespace"], metadata["name"], metadata["uid"], pod["spec"]["nodeName"]
         bound = self._bound[metadata["uid"]] = BoundPod(*place, ask.demand, ask.priority, terminating)
         self._priorities[ask.priority] += 1
-        if bound.node in self._rooms:
-            self._rooms[bound.node].used.update(bound.demand)
+        if bound.node in self._capacities:
+            self._capacities[bound.node].used.update(bound.demand)
 
     def _release(self, uid: str) -> None:
         bound = self._bound.pop(uid, None)
@@ -118,8 +118,8 @@ class Scheduler:
         self._priorities[bound.priority] -= 1
         if not self._priorities[bound.priority]:
             del self._priorities[bound.priority]
-        if bound.node in self._rooms:
-            self._rooms[bound.node].used.subtract(bound.demand)
+        if bound.node in self._capacities:
+            self._capacities[bound.node].used.subtract(bound.demand)
         self._retry()
 
     def _forget(self, uid: str) -> None:
@@ -134,9 +134,9 @@ class Scheduler:
     def _consider(self, pod: Manifest) -> None:
         """Place a pod that is new or changed; our own updates arrive here too and change nothing."""
         if pod["spec"].get("schedulingGates"):
-            self._say(pod, "SchedulingGated", GATED)
+            self._set_pod_scheduled(pod, "SchedulingGated", GATED)
             return
-        uid, ask = pod["metadata"]["uid"], ask_of(pod)
+        uid, ask = pod["metadata"]["uid"], request_of(pod)
         if uid in self._bound:
             return
         key = ask.key()
@@ -175,23 +175,23 @@ class Scheduler:
         return True
 
     def _next_room(self, ask: PodRequest, uid: str) -> NodeCapacity | None:
-        rooms = list(self._rooms.values())
+        capacities = list(self._capacities.values())
         # Capacity freed by preemption is reserved; only a pod of higher priority than the preemptor may use it.
         reserved = self._reserved(ask, uid) if self._nominated else {}
-        for offset in range(len(rooms)):
-            room = rooms[(self._turn + offset) % len(rooms)]
+        for offset in range(len(capacities)):
+            room = capacities[(self._turn + offset) % len(capacities)]
             if refusal(ask, with_reserved(room, reserved.get(room.name))) is None:
-                self._turn = (self._turn + offset + 1) % len(rooms)
+                self._turn = (self._turn + offset + 1) % len(capacities)
                 return room
         return None
 
     def _refuse(self, pod: Manifest, ask: PodRequest) -> None:
         if claim := self._missing_claim(ask):
-            self._say(pod, "Unschedulable", claim_missing(claim, len(self._rooms)))
+            self._set_pod_scheduled(pod, "Unschedulable", claim_missing(claim, len(self._capacities)))
             return
-        failures = [failure for room in self._rooms.values() if (failure := refusal(ask, room))]
+        failures = [failure for room in self._capacities.values() if (failure := refusal(ask, room))]
         preemption = self._preempt(pod, ask) if any(failure.may_change for failure in failures) else ""
-        self._say(
+        self._set_pod_scheduled(
             pod, "Unschedulable", unschedulable(failures, preemption), self._nominated.get(pod["metadata"]["uid"])
         )
 
@@ -205,7 +205,7 @@ class Scheduler:
         if uid in self._nominated and self._is_making_room(ask, self._nominated[uid][1]):
             return "not eligible due to a terminating pod on the nominated node."
         self._nominated.pop(uid, None)
-        preemption = find_preemption(ask, self._rooms.values(), self._bound.values(), self._reserved(ask, uid))
+        preemption = find_preemption(ask, self._capacities.values(), self._bound.values(), self._reserved(ask, uid))
         if preemption is None:
             return ""
         self._nominated[uid] = ask, preemption.node
@@ -240,7 +240,9 @@ class Scheduler:
                 return name
         return ""
 
-    def _say(self, pod: Manifest, reason: str, message: str, nominated: tuple[PodRequest, str] | None = None) -> None:
+    def _set_pod_scheduled(
+        self, pod: Manifest, reason: str, message: str, nominated: tuple[PodRequest, str] | None = None
+    ) -> None:
         """Write why a pod waits into its status, and an Event, when that is news."""
         metadata = pod["metadata"]
         if _scheduled(pod).get("message") == message:

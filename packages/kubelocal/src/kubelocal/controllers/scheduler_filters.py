@@ -19,12 +19,12 @@ __all__ = [
     "FilterFailure",
     "NodeCapacity",
     "PodRequest",
-    "ask_of",
+    "capacity_of",
     "claim_missing",
     "demand",
     "is_suitable",
     "refusal",
-    "room_of",
+    "request_of",
     "tolerates",
     "unschedulable",
 ]
@@ -105,7 +105,7 @@ def demand(spec: Manifest) -> Counter[str]:
     return (peak | (regular + sidecars)) + _thousandths(spec.get("overhead")) + Counter(pods=1000)
 
 
-def ask_of(pod: Manifest) -> PodRequest:
+def request_of(pod: Manifest) -> PodRequest:
     """Read what a pod asks."""
     spec = pod["spec"]
     required = (
@@ -127,7 +127,7 @@ def _claims(pod: Manifest) -> Iterable[tuple[str, str]]:
             yield pod["metadata"]["namespace"], volume["persistentVolumeClaim"]["claimName"]
 
 
-def room_of(node: Manifest) -> NodeCapacity:
+def capacity_of(node: Manifest) -> NodeCapacity:
     """Read what a node offers."""
     spec, metadata = node.get("spec") or {}, node["metadata"]
     taints = list(spec.get("taints") or ())

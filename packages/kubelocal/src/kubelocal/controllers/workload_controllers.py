@@ -107,15 +107,15 @@ class ReplicaController:
         if plan.annotations:
             own["metadata"] = {"annotations": dict(plan.annotations)}
         self._patch(kind, namespace, metadata["name"], own)
-        for happening in plan.events:
-            self._tell(owner, happening)
+        for event in plan.events:
+            self._record_event(owner, event)
         for name, patch in plan.patch.items():
             self._patch(makes, namespace, name, patch)
         for name in plan.delete:
             with suppress(StatusError):
                 self._registry.delete(makes, namespace, name)
             if makes == "Pod":
-                self._tell(owner, EventRecord("SuccessfulDelete", f"Deleted pod: {name}"))
+                self._record_event(owner, EventRecord("SuccessfulDelete", f"Deleted pod: {name}"))
         refused = [new_child for new_child in plan.create if not self._create(owner, new_child)]
         return earliest(_RETRY_S if refused else None, plan.wait)
 
@@ -130,17 +130,15 @@ class ReplicaController:
         except StatusError as problem:
             if kind == "PersistentVolumeClaim" and problem.reason == "AlreadyExists":
                 return True
-            self._tell(owner, EventRecord("FailedCreate", f"Error creating: {problem}", warning=True))
+            self._record_event(owner, EventRecord("FailedCreate", f"Error creating: {problem}", warning=True))
             return False
         if kind == "Pod":
-            self._tell(owner, EventRecord("SuccessfulCreate", f"Created pod: {created['metadata']['name']}"))
+            self._record_event(owner, EventRecord("SuccessfulCreate", f"Created pod: {created['metadata']['name']}"))
         return True
 
-    def _tell(self, owner: Manifest, happening: EventRecord) -> None:
+    def _record_event(self, owner: Manifest, event: EventRecord) -> None:
         component = _KINDS[owner["kind"]].component
-        self._registry.record(
-            owner, happening.reason, happening.message, warning=happening.warning, component=component
-        )
+        self._registry.record(owner, event.reason, event.message, warning=event.warning, component=component)
 
 
 def _without_zeros(kind: str, status: Manifest) -> Manifest:

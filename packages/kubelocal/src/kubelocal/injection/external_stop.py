@@ -20,7 +20,7 @@ from kubelocal.injection.injector import annotations_of
 from kubelocal.interfaces import Change, Registry
 from kubelocal.types import Manifest
 
-__all__ = ["ExternalStopper", "PodAccess", "owned"]
+__all__ = ["ExternalStopper", "PodAccess", "sidecar_to_end"]
 
 _RETRY_INTERVAL_S, _RESPONSE_TIMEOUT_S = 0.5, 5.0
 _ENVOY_ADMIN_PORT = 9901
@@ -39,7 +39,7 @@ class PodAccess(Protocol):
         ...
 
 
-def owned(pod: Manifest) -> str:
+def sidecar_to_end(pod: Manifest) -> str:
     """Return the sidecar whose owner ends it now, "" for none."""
     annotations, policy = annotations_of(pod), pod["spec"].get("restartPolicy", "Always")
     stopped_by_owner = {
@@ -76,7 +76,7 @@ class ExternalStopper:
 
     def _take(self, change: Change, group: asyncio.TaskGroup) -> None:
         uid = change.object["metadata"]["uid"]
-        if change.type != "DELETED" and owned(change.object) and uid not in self._under_way:
+        if change.type != "DELETED" and sidecar_to_end(change.object) and uid not in self._under_way:
             self._under_way.add(uid)
             group.create_task(self._end(uid, change.object))
 
@@ -85,7 +85,7 @@ class ExternalStopper:
         acts = {gcsfuse.SIDECAR: self._leave_file, kuma.SIDECAR: self._ask}
         try:
             with failures_logged(_NAME, pod), contextlib.suppress(StatusError):  # the pod has gone
-                while name := owned(pod):
+                while name := sidecar_to_end(pod):
                     with contextlib.suppress(
                         OSError, LookupError, TimeoutError
                     ):  # it does not listen yet, or has exited

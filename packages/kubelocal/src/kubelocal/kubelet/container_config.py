@@ -148,7 +148,7 @@ def _as_whom(context: NodeContext, image: LocalImage, identity: Identity, home: 
         parts["owned"] = [image.folder, home]
     if identity.uid and context.powers.identities == "any":
         if context.mode == "none":
-            context.open_way(folder)
+            context.make_traversable(folder)
         else:
             parts["reachable"] = [*context.environment_folders, *image.path]
     return parts

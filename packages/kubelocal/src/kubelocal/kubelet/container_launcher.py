@@ -151,7 +151,7 @@ class Log:
         self.file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o640)
         self.pending: dict[str, bytes] = {}
 
-    def take(self, stream: str, chunk: bytes) -> list[bytes]:
+    def split_lines(self, stream: str, chunk: bytes) -> list[bytes]:
         """Return the lines that this chunk completes, as tag and text; buffer the rest."""
         *lines, rest = (self.pending.get(stream, b"") + chunk).split(b"\n")
         records = [b"F " + line for line in lines]
@@ -248,12 +248,12 @@ class Supervisor:
     def serve(self) -> None:
         """Supervise until the container has ended or the kubelet has exited."""
         with contextlib.suppress(ConnectionError):
-            while self.turn():
+            while self.run_once():
                 pass
         self.kill_all()
-        bury()
+        reap_children()
 
-    def turn(self) -> bool:
+    def run_once(self) -> bool:
         """Wait for an event and handle it; return False when no container is left."""
         held = {listener.stream for listener in self.tees.values() if listener.behind}
         sources = {fd for fd, stream in self.sources.items() if stream not in held}
@@ -265,9 +265,9 @@ class Supervisor:
             if fd == self.wake:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self.wake, 4096)
-        if output := [fd for fd in ready if fd in self.sources]:
-            self.pump(output)
-        self.weigh()
+        if readable_sources := [fd for fd in ready if fd in self.sources]:
+            self.read_output(readable_sources)
+        self.check_memory()
         return self.reap()
 
     def _wait(self, readable: set[int], timeout: float | None = None) -> list[int]:
@@ -414,7 +414,7 @@ class Supervisor:
         self.kill_all()
         end = time.monotonic() + DRAIN_TIMEOUT_S
         while self.sources and (left := end - time.monotonic()) > 0:
-            self.pump(self._wait(set(self.sources), left))
+            self.read_output(self._wait(set(self.sources), left))
         for stream in list(self.log.pending):
             self.log.end(stream)
         self.ended = True
@@ -422,7 +422,7 @@ class Supervisor:
         while any(listener.waiting for listener in self.tees.values()):
             self._wait(set(), MEMORY_SAMPLE_INTERVAL_S)
 
-    def pump(self, fds: list[int]) -> None:
+    def read_output(self, fds: list[int]) -> None:
         """Read the container's output from these descriptors."""
         output: dict[str, list[bytes]] = {}
         ended = []
@@ -437,7 +437,7 @@ class Supervisor:
                 del self.sources[fd]
                 ended.append(stream)
                 continue
-            output[stream] = self.log.take(stream, chunk)
+            output[stream] = self.log.split_lines(stream, chunk)
             for listener in self.tees.values():
                 if listener.stream == stream:
                     listener.add(chunk, time.monotonic())
@@ -458,7 +458,7 @@ class Supervisor:
             return False
         return True
 
-    def weigh(self) -> None:
+    def check_memory(self) -> None:
         """Kill the container when its memory passes the limit."""
         limit = self.spec.get("memory")
         if limit and self.children and not self.oom and resident(self.processes(), limit) > limit:
@@ -503,7 +503,7 @@ def hears(pid: int, number: int) -> bool:
     return True
 
 
-def bury() -> None:
+def reap_children() -> None:
     """Wait until no child is left."""
     with contextlib.suppress(ChildProcessError):
         while True:
@@ -559,7 +559,7 @@ def fork_for_ever(requests: socket.socket) -> None:
     while True:
         data, fds, _, _ = socket.recv_fds(requests, 1, 1)
         if not data:
-            return bury()
+            return reap_children()
         if os.fork() == 0:
             requests.close()
             try:

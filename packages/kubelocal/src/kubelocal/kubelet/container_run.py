@@ -46,7 +46,7 @@ class ContainerRun:
         self.exited = asyncio.Event()
         self.ended: ContainerEnd | None = None
         # Set when the grace is shortened, by a second deletion with less: stop then looks at its deadline again.
-        self.hurry: asyncio.Event = asyncio.Event()
+        self.grace_shortened: asyncio.Event = asyncio.Event()
         self.background: list[asyncio.Task[None]] = []
         self._context = context
         self._place = place
@@ -154,7 +154,8 @@ class ContainerRun:
     ) -> None:
         """End it: preStop, its turn, TERM, and KILL when the grace is over.
 
-        ``grace``: the moment (of the loop's clock) by which it must have ended; asked again whenever ``hurry`` is set.
+        ``grace``: the moment (of the loop's clock) by which it must have ended; asked again whenever
+        ``grace_shortened`` is set.
         ``warn``: writes a warning event. ``turn``: waits for the containers that must end first.
         """
         loop = asyncio.get_running_loop()
@@ -191,8 +192,8 @@ class ContainerRun:
         try:
             while not (task.done() or ended.done()) and (left := until() - loop.time()) > 0:
                 # Before the deadline is read again by the loop's condition, so that no change between the two is lost.
-                self.hurry.clear()
-                hurried = asyncio.ensure_future(self.hurry.wait())
+                self.grace_shortened.clear()
+                hurried = asyncio.ensure_future(self.grace_shortened.wait())
                 await asyncio.wait({task, ended, hurried}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
                 hurried.cancel()
             return task.result() if task.done() else None

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from kubelocal.controllers.node_lifecycle_controller import set_ready
-from kubelocal.controllers.scheduler_filters import ask_of, room_of
+from kubelocal.controllers.scheduler_filters import capacity_of, request_of
 from kubelocal.injection.external_stop import ExternalStopper
 from kubelocal.interfaces import Change, PodLogOptions, Registry
 from kubelocal.kubelet.container_logs import read_log
@@ -113,10 +113,10 @@ class Kubelet:
         if self._shutting_down:
             worker.reject("NodeShutdown", "Pod was rejected as the node is shutting down.")
             return
-        ask = ask_of(worker.pod)
+        ask = request_of(worker.pod)
         node = self.context.find("", "Node", self.name)
         if node is not None and "startTime" not in worker.pod.get("status", {}):
-            room = room_of(node)
+            room = capacity_of(node)
             for demand in self._admitted.values():
                 room.used.update(demand)
             if problem := rejection(ask, room):
@@ -144,7 +144,7 @@ class Kubelet:
                 metadata = change.object["metadata"]
                 for worker in self._workers.values():
                     if worker.pod["metadata"]["namespace"] == metadata["namespace"]:
-                        worker.nudge()
+                        worker.retry_waiting_containers()
 
     def _names_changed(self) -> None:
         for kubelet in (self, *self._further):

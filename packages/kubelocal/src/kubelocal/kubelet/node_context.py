@@ -170,7 +170,7 @@ class NodeContext:
         finally:
             await container.close()
 
-    def open_way(self, folder: Path) -> None:
+    def make_traversable(self, folder: Path) -> None:
         """Let other users reach a folder of ours without listing its parents, for systems without mounts."""
         for place in (folder, *folder.parents):
             place.chmod(0o711)

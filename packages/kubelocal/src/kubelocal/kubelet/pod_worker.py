@@ -46,7 +46,7 @@ from kubelocal.kubelet.pod_actions import (
 from kubelocal.kubelet.pod_network import PodAddress
 from kubelocal.kubelet.pod_status import Outlook
 from kubelocal.kubelet.pod_volumes import ContainerMount, PodVolumes, Sources, VolumeError
-from kubelocal.kubelet.probes import probe_for_ever
+from kubelocal.kubelet.probes import probe_until_cancelled
 from kubelocal.kubelet.security_context import identity_of, not_applied, ownership_of
 from kubelocal.kubelet.status_reporter import StatusReporter
 from kubelocal.settings import LocalImage
@@ -80,7 +80,10 @@ class Ending:
 
 
 class PodWorker:
-    """Owns one pod; ``run`` is its life. The kubelet calls ``update``, ``gone``, ``nudge`` and ``end``."""
+    """Owns one pod; ``run`` is its life.
+
+    The kubelet calls ``update``, ``gone``, ``retry_waiting_containers`` and ``end``.
+    """
 
     def __init__(self, context: NodeContext, pod: Manifest) -> None:
         self._reporter = StatusReporter(context.registry, pod)
@@ -206,7 +209,7 @@ class PodWorker:
         run = None if previous else self.runs.get(container)
         return self.folder / "containers" / container / str(number) / "log", run
 
-    def nudge(self) -> None:
+    def retry_waiting_containers(self) -> None:
         """Handle a changed Secret or ConfigMap: retry the containers that wait for one."""
         for sight in self._seen.values():
             if sight.waiting and sight.waiting.reason == "CreateContainerConfigError":
@@ -226,7 +229,7 @@ class PodWorker:
         self._end_by = min(self._end_by, asyncio.get_running_loop().time() + grace)
         # Wakes the stops that are under way, so that they see the new deadline.
         for run in self.runs.values():
-            run.hurry.set()
+            run.grace_shortened.set()
 
     def _spec_grace(self) -> float:
         grace = self.pod["spec"].get("terminationGracePeriodSeconds")
@@ -581,7 +584,7 @@ class PodWorker:
             if probe := run.spec.get(f"{kind}Probe"):
                 report = functools.partial(self._probed, name, sight, run, kind)
                 warn = functools.partial(self._warn_of_probe, name, kind)
-                probing = probe_for_ever(probe, run, run.started_at, report, warn)
+                probing = probe_until_cancelled(probe, run, run.started_at, report, warn)
                 run.background.append(self._group.create_task(probing))
 
     def _probed(self, name: str, sight: ContainerRecord, run: ContainerRun, kind: str, good: bool) -> None:

@@ -17,7 +17,7 @@ import aiohttp
 
 from kubelocal.types import Manifest
 
-__all__ = ["ProbeFailed", "ProbeTarget", "perform", "probe_for_ever"]
+__all__ = ["ProbeFailed", "ProbeTarget", "perform", "probe_until_cancelled"]
 
 REDIRECTS = (301, 302, 303, 307, 308)
 MOST_REQUESTS, BODY_BYTES = 10, 10 * 1024
@@ -163,7 +163,7 @@ def _port(port: int | str, container: Manifest) -> int:
     return int(port_numbers[0])
 
 
-async def probe_for_ever(
+async def probe_until_cancelled(
     probe: Manifest,
     target: ProbeTarget,
     started_at: float,

@@ -92,7 +92,7 @@ class ServiceProxy:
         except StatusError:
             service = None
         key = f"{namespace}/{name}"
-        desired_relays = self._wanted(service) if service else {}
+        desired_relays = self._desired_relays(service) if service else {}
         for place in [place for place in self._relays if place[0] == key and place[1] not in desired_relays]:
             # Popped first, so that a cancelled close leaves no relay in the table that does not listen.
             await self._relays.pop(place).close()
@@ -102,7 +102,7 @@ class ServiceProxy:
             if relay := self._relays.get((key, port)):
                 relay.targets = pods
 
-    def _wanted(self, service: Manifest) -> dict[_Port, list[Target]]:
+    def _desired_relays(self, service: Manifest) -> dict[_Port, list[Target]]:
         metadata = service["metadata"]
         slices = [
             endpoint_slice

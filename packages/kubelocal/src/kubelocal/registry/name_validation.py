@@ -21,13 +21,13 @@ _ENDS = "and must start and end with an alphanumeric character"
 _DOTS = f"must consist of lower case alphanumeric characters, '-' or '.', {_ENDS}"
 
 
-def _told(problem: str, form: str, *examples: str) -> str:
+def _rule_message(problem: str, form: str, *examples: str) -> str:
     shown = " or ".join(f"'{example}', " for example in examples)
     return f"{problem} (e.g. {shown}regex used for validation is '{form}')"
 
 
 def _rule(form: str, longest: int, problem: str, *examples: str) -> NameRule:
-    matches, complaint = re.compile(form).fullmatch, _told(problem, form, *examples)
+    matches, complaint = re.compile(form).fullmatch, _rule_message(problem, form, *examples)
 
     @lru_cache(4096)
     def complaints(text: str) -> Sequence[str]:
@@ -103,7 +103,7 @@ def label_key(text: str) -> Sequence[str]:
     """Check the key of a label, annotation or resource: ``name`` or ``example.com/name``."""
     prefix, slash, name = text.rpartition("/")
     if "/" in prefix:
-        rule_text = _told(f"a qualified name must consist of {_DASHES}", _NAME, *_NAMES)
+        rule_text = _rule_message(f"a qualified name must consist of {_DASHES}", _NAME, *_NAMES)
         return (f"{rule_text} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",)
     complaints = ["prefix part must be non-empty"] if slash and not prefix else []
     complaints += [f"prefix part {complaint}" for complaint in dns_subdomain(prefix)] if prefix else []

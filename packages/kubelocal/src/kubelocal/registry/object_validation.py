@@ -177,7 +177,7 @@ def _role_binding(binding: Manifest, path: str, causes: list[Cause]) -> None:
             causes.append(field_errors.required(f"subjects[{i}].namespace"))
 
 
-def _bound_to(field: str) -> ObjectCheck:
+def _requires(field: str) -> ObjectCheck:
     def check_object(value: Manifest, path: str, causes: list[Cause]) -> None:
         if not value.get(field):
             causes.append(field_errors.required(field))
@@ -328,5 +328,5 @@ OBJECT_CHECKS: dict[str, ObjectCheck] = {
     "V1PolicyRule": _policy_rule,
     "V1Taint": _taint,
     "V1ScopedResourceSelectorRequirement": _quota_selector,
-    "V1Binding": _bound_to("target"),
+    "V1Binding": _requires("target"),
 }
