@@ -89,6 +89,6 @@ async def test_what_could_not_be_stored_is_stored_later(
         while not changes.gone:
             changes = await store.applied.get()
     assert changes.gone == {"a"}
-    assert caplog.text.count("is not stored: no database") == 1
+    assert caplog.text.count("could not be stored: no database") == 1
     reporter.cancel()
     await asyncio.wait([reporter])

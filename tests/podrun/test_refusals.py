@@ -73,7 +73,7 @@ def test_the_pause_grows_with_the_time_waited() -> None:
         (NotFound('namespaces "team" not found', status=404), "namespace"),
         (Invalid("spec.containers[0].image: Required value", status=422), "spec.containers[0].image"),
         (OverrideError("pod_override must be a V1Pod, is dict"), "is dict"),
-        (KeyError("x"), "crosswind itself: KeyError"),
+        (KeyError("x"), "because of a bug in Crosswind: KeyError"),
     ],
 )
 def test_a_lasting_error_fails_the_workload_with_the_reason(error: Exception, reason: str) -> None:

@@ -7,7 +7,7 @@ top, Airflow where it must, and nothing else. It adds to ``execute_workload``:
   socket of its child ends before the child can be reaped. A pidfd of the child in the same selector wakes it;
 - a failure that may not be the task's own is not sent to Airflow: one that follows a SIGTERM, or a child that the
   kernel killed for memory. The task instance stays RUNNING, the container exits 143 or 137, and the executor decides;
-- the termination message carries figures about the run: peak memory, OOM kills, seconds of imports, bundle, parse
+- the termination message carries figures: peak memory, OOM kills, seconds of imports, bundle, parse
   and user code. What the task wrote there stays, after it;
 - imports run without the garbage collector, and with the bytecode of a cache where the image has none.
 
@@ -69,28 +69,28 @@ INTERNALS = (
 class Options:
     """What the executor says about the pod, JSON in the environment variable ``CROSSWIND_WORKER``."""
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        self.message = str(settings.get("message") or "/dev/termination-log")
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.message = str(config.get("message") or "/dev/termination-log")
         """Path of the termination message."""
-        self.fallback = settings.get("fallback") is True
+        self.fallback = config.get("fallback") is True
         """The container's ``terminationMessagePolicy`` is FallbackToLogsOnError."""
-        self.grace = float(grace) if isinstance(grace := settings.get("grace"), (int, float)) else 30.0
+        self.grace = float(grace) if isinstance(grace := config.get("grace"), (int, float)) else 30.0
         """The pod's ``terminationGracePeriodSeconds``."""
         self.patience = max(self.grace - 5.0, self.grace / 2)
         """Seconds after SIGTERM that the task keeps; the rest is for the upload of its log."""
-        self.bytecode = str(settings.get("bytecode") or "")
+        self.bytecode = str(config.get("bytecode") or "")
         """Where the volume with a bytecode cache is mounted, "" for none."""
-        self.warm: dict[str, Any] | None = warm if isinstance(warm := settings.get("warm"), dict) else None
+        self.warm: dict[str, Any] | None = warm if isinstance(warm := config.get("warm"), dict) else None
         """Of a pod that waits for its workload: paths of the claim and the key, modules to import. See ``warm.py``."""
 
 
 def read_options(text: str) -> Options:
     """Read the variable; options that cannot be read are the defaults."""
     try:
-        settings = json.loads(text)
+        config = json.loads(text)
     except ValueError:
-        settings = None
-    return Options(settings if isinstance(settings, dict) else {})
+        config = None
+    return Options(config if isinstance(config, dict) else {})
 
 
 def held_reason(
@@ -216,8 +216,8 @@ class Marks:
 
     def run_seconds(self, now: float) -> float | None:
         """Return how long the user's code ran, until ``now`` if it never came to its end."""
-        started_at = self.get("begun")
-        return None if started_at is None else (self.get("ended") or now) - started_at
+        began = self.get("begun")
+        return None if began is None else (self.get("ended") or now) - began
 
 
 class _LogTail:
@@ -237,7 +237,7 @@ class _LogTail:
 
 
 class Worker:
-    """The state of this process: the received signal, the child, and the content of the termination message.
+    """This process: the signal it received, its child, and the content of the termination message.
 
     Four phases. ``waiting``: a warm pod has no task; a SIGTERM ends it as done. ``starting``: Airflow is imported; a
     SIGTERM ends the process at once, also as process 1, which the kernel would let ignore it. ``running``: Airflow's
@@ -446,9 +446,9 @@ class WatchedActivity(Activity):  # type: ignore[misc]
 
     def _is_signalled(self) -> bool:
         """Whether the pod is asked to end. A signal to all processes may reach the child before this process."""
-        worker, started_at = self.worker, time.monotonic()
+        worker, began = self.worker, time.monotonic()
         late = worker.marks.get("signalled") or -(self._exit_code or 0) in STOP_SIGNALS
-        while late and worker.signalled_at is None and time.monotonic() < started_at + LATE_SIGNAL_S:
+        while late and worker.signalled_at is None and time.monotonic() < began + LATE_SIGNAL_S:
             time.sleep(0.01)
         return worker.signalled_at is not None
 
@@ -457,7 +457,7 @@ class WatchedActivity(Activity):  # type: ignore[misc]
         if self._exit_code is None:
             self._end_child()
         else:
-            self._open_sockets.clear()  # processes that the task left running keep them open
+            self._open_sockets.clear()  # processes left by the task keep them open
 
     def _end_child(self) -> None:
         self.killed = True
@@ -523,11 +523,11 @@ def _watch_runner(marks: Marks) -> None:
     def watched_prepare(*args: Any, **kwargs: Any) -> Any:
         call_on_kill: Any = signal.getsignal(signal.SIGTERM)  # Airflow has just set it
 
-        def on_signal(*arguments: Any) -> None:
+        def on_signal(*args: Any) -> None:
             if os.getpid() == pid:  # no fork of the user's code
                 marks.set("signalled", time.monotonic())
                 if marks.get("ended") is None:
-                    ending(call_on_kill, *arguments)
+                    ending(call_on_kill, *args)
 
         signal.signal(signal.SIGTERM, on_signal)
         return ending(prepare, *args, **kwargs)
