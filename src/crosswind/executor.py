@@ -25,7 +25,7 @@ from crosswind.engine.column_text import storable
 from crosswind.engine.engine import Engine
 from crosswind.engine.priority_queue import PriorityQueue
 from crosswind.engine.queue_limits import QueueLimits
-from crosswind.engine.sealed_workload import deployment_label
+from crosswind.engine.sealed_workload import owner_labels
 from crosswind.engine.state import (
     LOCAL_EXECUTOR_PREFIX,
     WORKER_LABEL,
@@ -39,7 +39,7 @@ from crosswind.engine.state import (
 from crosswind.engine.worker_pod import WorkerTask
 from crosswind.errors import ConfigError
 from crosswind.kube.credentials import import_credentials
-from crosswind.pods.naming import is_unique_id, label_value, team_label
+from crosswind.pods.naming import is_unique_id, label_value
 from crosswind.provider import config
 from crosswind.provider.event_log import EventLog
 from crosswind.provider.fleet_rows import DatabaseSnapshot, executor_key
@@ -148,8 +148,7 @@ class KubernetesExecutor(BaseExecutor):
             self.log.info("%s", sentence)
         for problem in settings.warm_problems:
             self.log.error("All tasks start cold: %s", problem)
-        own = {**team_label(self.team_name or ""), **deployment_label(settings.engine.warm_secret)}
-        self._pod_labels = {**WORKER_LABEL, **own}
+        self._pod_labels = {**WORKER_LABEL, **owner_labels(settings.engine.warm_secret, self.team_name or "")}
         self._token_lifetime = settings.engine.token_lifetime
         renew = functools.partial(renew_token, self.jwt_generator, self._token_lifetime)
         composer = settings.composer(config.pod_mutation())

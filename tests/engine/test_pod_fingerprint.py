@@ -10,6 +10,7 @@ import pytest
 
 from crosswind.engine.pod_composer import PodComposer
 from crosswind.engine.pod_fingerprint import COLD_REASONS, SAFE_TO_EVICT, separate
+from crosswind.engine.sealed_workload import owner_labels
 from crosswind.engine.state import Workload
 from crosswind.engine.warm_secrets import CLAIM_VOLUME, WarmWorkload
 from crosswind.engine.warm_templates import WarmTemplates
@@ -170,6 +171,16 @@ def test_a_hook_that_distinguishes_dags_has_waiting_pods_for_each() -> None:
     assert fingerprint(TASK, mutate=by_dag) != fingerprint(OTHER, mutate=by_dag)
     again = replace(TASK, run_id="run-3", unique_id="w" * 8, ti_id="id-3", try_number=2)
     assert fingerprint(TASK, mutate=by_dag) == fingerprint(again, mutate=by_dag)
+
+
+@pytest.mark.parametrize("team", ["", "blue"])
+@pytest.mark.parametrize("secret", [b"", b"shared"])
+def test_pods_that_wait_have_the_labels_of_the_executor_s_tasks(team: str, secret: bytes) -> None:
+    settings = EngineSettings("7", team=team, warm_secret=secret)
+    composer = PodComposer(WorkerSettings(), template=None, fallback=template())
+    waiting = WarmTemplates(composer, settings, WarmSettings(WarmOptions(), b"secret")).of_queue("default")
+    labels = waiting.manifest["metadata"]["labels"]
+    assert labels.items() >= owner_labels(secret, team).items()
 
 
 def test_options_that_a_worker_sees_make_another_pod() -> None:

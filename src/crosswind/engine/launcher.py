@@ -21,7 +21,7 @@ from crosswind.engine.pod_composer import PodComposer
 from crosswind.engine.priority_queue import PriorityQueue
 from crosswind.engine.quota_wait import QuotaWaitList
 from crosswind.engine.request_queue import AimdLimit, RequestQueue
-from crosswind.engine.sealed_workload import deployment_label
+from crosswind.engine.sealed_workload import owner_labels
 from crosswind.engine.state import RunStage, WaitReason, WorkerRun
 from crosswind.engine.workload_secrets import (
     SECRET_LIMIT,
@@ -51,7 +51,7 @@ from crosswind.kube.client import Client
 from crosswind.kube.resources import PODS, SECRETS
 from crosswind.podrun.refusals import GiveUp, Retry, decide_retry, is_denied, waits_for
 from crosswind.pods.fields import as_pod
-from crosswind.pods.naming import label_value, team_label
+from crosswind.pods.naming import label_value
 from crosswind.settings import EngineSettings
 from crosswind.types import Manifest
 
@@ -86,8 +86,7 @@ class Launcher:
         self._settings = settings
         self._secret_labels = {
             "airflow-worker": label_value(settings.executor_id),
-            **team_label(settings.team),
-            **deployment_label(settings.warm_secret),
+            **owner_labels(settings.warm_secret, settings.team),
         }
         self._claim = claim
         self._pending = PriorityQueue[WorkerRun]()

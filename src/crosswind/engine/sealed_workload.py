@@ -15,9 +15,18 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from crosswind.pods.naming import DEPLOYMENT_LABEL
+from crosswind.pods.naming import DEPLOYMENT_LABEL, team_label
 
-__all__ = ["MAX_BYTES", "deployment_label", "deployment_scope", "new_nonce", "open_sealed", "pod_key", "seal"]
+__all__ = [
+    "MAX_BYTES",
+    "deployment_label",
+    "deployment_scope",
+    "new_nonce",
+    "open_sealed",
+    "owner_labels",
+    "pod_key",
+    "seal",
+]
 
 MAX_BYTES = 100_000
 """The largest workload that is sealed: all annotations of a pod together may have 262,144 bytes."""
@@ -44,6 +53,14 @@ def deployment_scope(shared_secret: bytes, team: str = "") -> str:
 def deployment_label(shared_secret: bytes) -> dict[str, str]:
     """Return the label of the worker pods and workload Secrets of one deployment, {} without a secret."""
     return {DEPLOYMENT_LABEL: deployment_scope(shared_secret)} if shared_secret else {}
+
+
+def owner_labels(shared_secret: bytes, team: str) -> dict[str, str]:
+    """Return the labels of all pods and Secrets of one executor of a deployment: the deployment's and the team's.
+
+    A task takes a waiting pod only if that equals the task's own pod, so both are made with these labels.
+    """
+    return {**team_label(team), **deployment_label(shared_secret)}
 
 
 def seal(payload: bytes, key: bytes, uid: str) -> str:

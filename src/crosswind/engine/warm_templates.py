@@ -8,11 +8,10 @@ from dataclasses import replace
 
 from crosswind.engine.pod_composer import PodComposer
 from crosswind.engine.pod_fingerprint import PodIdentity, WaitingTemplate, separate
-from crosswind.engine.sealed_workload import deployment_scope
+from crosswind.engine.sealed_workload import deployment_scope, owner_labels
 from crosswind.engine.state import WORKER_LABEL, WorkerRun, Workload
 from crosswind.engine.warm_secrets import WarmWorkload
 from crosswind.engine.worker_pod import WorkerTask
-from crosswind.pods.naming import team_label
 from crosswind.settings import EngineSettings, WarmSettings
 
 __all__ = ["WarmTemplates", "early_cold_reason"]
@@ -37,7 +36,7 @@ class WarmTemplates:
 
     def __init__(self, composer: PodComposer, settings: EngineSettings, warm: WarmSettings) -> None:
         self._composer = composer
-        self._team = settings.team
+        self._labels = {**WORKER_LABEL, **owner_labels(settings.warm_secret, settings.team)}
         self._warm = warm
         self.scope = deployment_scope(warm.secret, settings.team)
 
@@ -50,7 +49,7 @@ class WarmTemplates:
 
         A ``pod_mutation_hook`` that writes a run's identity into the pod shows as the reason ``hook``.
         """
-        workload = Workload("waiting", _a_task(queue, self._team), 0.0, None, config=config)
+        workload = Workload("waiting", _a_task(queue, self._labels), 0.0, None, config=config)
         template, _ = self._compose(workload, workload.task)
         return self.checked(template, workload, workload.task)
 
@@ -72,8 +71,7 @@ class WarmTemplates:
         return separate(self._composer.compose(workload, task, delivery, losses), self.scope)
 
 
-def _a_task(queue: str, team: str) -> WorkerTask:
+def _a_task(queue: str, labels: Mapping[str, str]) -> WorkerTask:
     """Return a task for which a pod can be composed while there is none."""
-    labels = {**WORKER_LABEL, **team_label(team)}
     unique_id, ti_id = str(uuid.uuid4()), str(uuid.uuid4())
     return WorkerTask("waiting", "waiting", "waiting", 1, unique_id, queue=queue, ti_id=ti_id, labels=labels)
