@@ -264,7 +264,7 @@ def test_a_dag_that_reads_tables_of_another_follows_it(bundle: Bundle, follows: 
 
 
 def test_a_dag_that_airflow_refuses_is_reported_and_others_load(bundle: Bundle) -> None:
-    bundle.write("files/b/crosswind.yaml", f"tags: [{'x' * 200}]\n")
+    bundle.write("files/b/crosswind.yaml", "max_active_runs: 2\nschedule: '@continuous'\n")
     bundle.task("b/b")
     bag = bundle.bag()
     assert list(bag.dags) == ["files"]

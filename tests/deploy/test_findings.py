@@ -153,7 +153,7 @@ def test_losses_are_no_finding_where_they_cost_no_retry_or_shall(options: dict[s
         ),
         ({}, {"refusals": {"airflow": ""}}, ("ok", "workers in airflow", "the API server accepts their pods")),
         ({}, {"execution": None}, ("warn", "execution API", "no API server runs")),
-        ({}, {"execution": (503, "no")}, ("fail", "execution API", "answers 503: no")),
+        ({}, {"execution": (503, "no")}, ("fail", "execution API", "responds with 503: no")),
         ({}, {"execution": (0, "refused")}, ("fail", "execution API", "does not answer: refused")),
         (
             {"image": "a/b:2"},

@@ -175,7 +175,7 @@ def test_a_section_cannot_bring_another(section: str) -> None:
 
 @pytest.mark.parametrize("option", ["a = 1\nb", "a=b", "Parallelism", "a:b", "", "[core]"])
 def test_an_option_cannot_bring_another(option: str) -> None:
-    with pytest.raises(ValueError, match=r"which is no option.s name"):
+    with pytest.raises(ValueError, match=r"which is not an option name"):
         Values.model_validate({"image": "x", "config": {"core": {option: 1}}})
 
 

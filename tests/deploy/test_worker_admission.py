@@ -119,6 +119,7 @@ def test_most_layouts_are_rendered() -> None:
 
 SECRETS_OF_A_POD = """
 image: a
+createNamespaces: false  # else the level restricted refuses most of these volumes
 workers:
   admissionPolicy: true
   env:

@@ -114,7 +114,7 @@ def test_the_api_servers_role_is_what_it_uses(restricted: Any) -> None:
         queue="default",
     )
     messages, _ = KubernetesExecutor(parallelism=1).get_task_log(ti, 1)  # type: ignore[arg-type]
-    assert "There is no pod" in messages[-1], messages
+    assert "No pod of this task exists" in messages[-1], messages
     assert called(restricted) <= granted(log_rules())
 
 

@@ -47,7 +47,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 LATE_SIGNAL_S = 1.0
 """How long a failure after a signal to the child waits for the supervisor's own signal."""
 SIGNALLED = (
-    "The pod was asked to terminate. From now on the executor decides about failures, which may not be the task's own. "
+    "The pod was asked to end. From now on the executor decides about failures, which may not be the task's own. "
     "A success is reported as usual."
 )
 

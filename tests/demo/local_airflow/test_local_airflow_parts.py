@@ -81,7 +81,7 @@ def test_changes_of_the_dags_are_reported_once() -> None:
     assert news.lines(["a", "b", "c"], {}) == ["2 new DAGs: b, c"]
     trace = "Traceback (most recent call last):\n  File x\nNameError: name 'y' is not defined\n"
     assert news.lines(["a", "b"], {"c.py": trace}) == [
-        "1 DAG gone: c",
+        "1 DAG deleted: c",
         "c.py cannot be parsed: NameError: name 'y' is not defined",
     ]
     assert news.lines(["a", "b"], {"c.py": trace}) == []
