@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -333,3 +334,10 @@ def test_pgbouncer_mounts_the_volumes_of_all_pods() -> None:
 def test_the_api_server_accepts_each_pod(name: str) -> None:
     refusals = {pod["metadata"]["name"]: refusal(pod) for pod in pods(name)}
     assert not any(refusals.values()), refusals
+
+
+@pytest.mark.parametrize(("namespace", "refused"), [("default", False), ("airflow", True)])
+def test_only_a_namespace_that_is_labelled_refuses_a_volume_of_its_node(namespace: str, refused: bool) -> None:
+    text = f"image: a\nnamespace: {namespace}\nscheduler: {{volumes: [{{name: ca, hostPath: {{path: /etc/ssl}}}}]}}\n"
+    with pytest.raises(ConfigError, match="refused by Pod Security") if refused else contextlib.nullcontext():
+        read_values(text, "v.yaml")

@@ -108,16 +108,20 @@ async def test_waiting_runs_are_compared_until_the_database_answers() -> None:
     assert runs[0].revoked
 
 
-async def test_a_task_that_ended_unseen_frees_its_slot_once_and_keeps_its_pod() -> None:
-    lifecycle, database = RecordedLifecycle(), Database(DatabaseState.SETTLED_AFTER_START)
-    runs = [a_run(name="created"), a_run(RunStage.ADOPTING, "adopting")]
-    for run in runs:
-        lifecycle.registry.add(run)
+async def compare_three_times(lifecycle: RecordedLifecycle, database: Database) -> None:
     reconciler = UnstartedPodReconciler(database, lifecycle, 0.0)  # type: ignore[arg-type]
     thread = BlockingCallThread("test")
     for _ in range(3):
         await reconciler.compare(thread)
     thread.close()
+
+
+async def test_a_task_that_ended_unseen_frees_its_slot_once_and_keeps_its_pod() -> None:
+    lifecycle, database = RecordedLifecycle(), Database(DatabaseState.SETTLED_AFTER_START)
+    runs = [a_run(name="created"), a_run(RunStage.ADOPTING, "adopting")]
+    for run in runs:
+        lifecycle.registry.add(run)
+    await compare_three_times(lifecycle, database)
     assert len(database.asked) == 3
     assert list(lifecycle.registry.outbox) == [SlotReleased(run.workload) for run in runs]
     assert lifecycle.cleaned_up == []
@@ -132,11 +136,7 @@ async def test_a_task_cleared_while_it_ran_unseen_keeps_its_pod_until_the_pod_en
     lifecycle, database = RecordedLifecycle(), Database(DatabaseState.RESTARTING)
     run = a_run(claim=claim, unseen_since=unseen_since)
     lifecycle.registry.add(run)
-    reconciler = UnstartedPodReconciler(database, lifecycle, 0.0)  # type: ignore[arg-type]
-    thread = BlockingCallThread("test")
-    for _ in range(3):
-        await reconciler.compare(thread)
-    thread.close()
+    await compare_three_times(lifecycle, database)
     assert (run.stage, run.disposition) == (RunStage.RUNNING, PodDisposition.BY_POLICY)
     assert run.unseen_since is not None, "the pod is read if the watch stays silent"
     assert (lifecycle.cleaned_up, list(lifecycle.registry.outbox)) == ([], [])

@@ -49,7 +49,7 @@ def doctor(file: str | None, namespace: str, context: str | None, kubeconfig: st
 
 
 def _values_of(namespace: str) -> Values:
-    """Return values that name no more than the namespace to check."""
+    """Return values that name only the namespace to check."""
     from pydantic import ValidationError
 
     from crosswind.deploy.values import Values

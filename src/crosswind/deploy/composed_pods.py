@@ -39,26 +39,25 @@ def composed_problems(values: Values) -> list[FieldProblem]:
     """Return the problems of all pods, each once, at the key of the values that has to change."""
     keys = _keys(values)
     problems: dict[tuple[FieldPath, str], FieldProblem] = {}
-    for name, spec in _specs(values):
-        for problem in (*problems_of_references(spec), *_restricted(values, spec)):
+    for name, namespaces, spec in _specs(values):
+        refused = _restricted(spec) if any(enforces_restricted(values, each) for each in namespaces) else ()
+        for problem in (*problems_of_references(spec), *refused):
             path = _in_values(problem.path, spec, keys)
             described = replace(problem, path=path, description=f"{problem.description} ({name})")
             problems.setdefault((path, problem.description), described)
     return [*problems.values()]
 
 
-def _specs(values: Values) -> Iterator[tuple[str, Manifest]]:
-    """Yield the specs of all pods, each with the name of its file or of the workers."""
+def _specs(values: Values) -> Iterator[tuple[str, tuple[str, ...], Manifest]]:
+    """Yield the specs of all pods, each with the name of its file and with its namespaces."""
     for rendered in render(values):
         if (spec := pod_spec(rendered.manifest)) is not None:
-            yield rendered.path, spec
-    yield "workers/pod-template.yaml", worker_pod(values)["spec"]
+            yield rendered.path, (rendered.manifest["metadata"]["namespace"],), spec
+    yield "workers/pod-template.yaml", values.worker_namespaces, worker_pod(values)["spec"]
 
 
-def _restricted(values: Values, spec: Manifest) -> Iterator[FieldProblem]:
+def _restricted(spec: Manifest) -> Iterator[FieldProblem]:
     """Yield the volumes for which the label of our own namespace makes the API server refuse the pod."""
-    if not enforces_restricted(values):
-        return
     refused = FIELD_TYPES["Volume"].keys() - {"name", *_UNRESTRICTED}
     for index, volume in enumerate(spec.get("volumes") or ()):
         for field in sorted(refused & volume.keys()):

@@ -27,9 +27,9 @@ def namespaces(values: Values) -> Iterator[RenderedObject]:
         )
 
 
-def enforces_restricted(values: Values) -> bool:
-    """Return whether our namespaces refuse pods that Pod Security's level restricted does not allow."""
-    return values.create_namespaces and not _needs_privileges(values)
+def enforces_restricted(values: Values, namespace: str) -> bool:
+    """Return whether a namespace has our label that refuses what Pod Security's level restricted does not allow."""
+    return values.create_namespaces and namespace != BUILT_IN and not _needs_privileges(values)
 
 
 def _needs_privileges(values: Values) -> bool:

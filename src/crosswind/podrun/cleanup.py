@@ -19,7 +19,7 @@ from crosswind.pods.states import holding_containers
 from crosswind.sidecars.shutdown import ShutdownSettings, SidecarShutdown
 from crosswind.types import Pod, PodEvent
 
-__all__ = ["delete_pod", "end_sidecars", "explain", "mark_pod", "name_is_taken"]
+__all__ = ["SIDECAR_TIMEOUT_S", "delete_pod", "end_sidecars", "explain", "mark_pod", "name_is_taken"]
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ _API_PATIENCE_S = 60.0
 """Limit for retrying a deletion or a label: without it, the pod could run on."""
 _TERMINATION_TIMEOUT_S = 120.0
 """Limit for the deletion of a pod whose name is needed."""
-_SIDECAR_TIMEOUT_S = 300.0
+SIDECAR_TIMEOUT_S = 300.0
 """Limit for ending the sidecars of a kept pod: the slowest known one needs 120 s."""
 
 
@@ -110,7 +110,7 @@ async def end_sidecars(client: Client, pod: Pod, base: str, settings: ShutdownSe
         return
     try:
         # The task's result is known by now, so this may not delay it for ever, and no error here may fail it.
-        async with asyncio.timeout(_SIDECAR_TIMEOUT_S):
+        async with asyncio.timeout(SIDECAR_TIMEOUT_S):
             await SidecarShutdown(client, base=base, settings=settings).end(pod)
     # Deleted meanwhile, which ends its sidecars as well.
     except NotFound:

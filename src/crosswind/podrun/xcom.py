@@ -15,6 +15,7 @@ from crosswind.kube.client import Client
 from crosswind.kube.log_lines import LogCursor, moment
 from crosswind.kube.resources import PODS
 from crosswind.kube.retry import retry_transient
+from crosswind.podrun.cleanup import SIDECAR_TIMEOUT_S
 from crosswind.podrun.follow import pod_states
 from crosswind.podrun.xcom_delivery import CONTAINER, XComDelivery, delivered, early_delivery, printed_value
 from crosswind.pods.fields import spec_of, time_of_state
@@ -32,8 +33,6 @@ _POLL_TIMEOUT_S = 25.0
 _QUIET_S = 8.0
 """Time without output of the sidecar, after base's end, after which the file is complete. The sidecar checks the file
 each half second, on a busy node less often: it requests a thousandth of a CPU."""
-_KEPT_SHUTDOWN_TIMEOUT_S = 300.0
-"""Limit for ending the sidecars of a pod that is kept: the slowest known one needs 120 s."""
 _SHUTDOWN_TIMEOUT_S = 10.0
 """Limit for ending the sidecars of a pod that may be deleted; after that it is deleted."""
 _LOG_TIMEOUT_S = 15.0
@@ -192,7 +191,7 @@ async def _by_shutdown(
     finished = False
     try:
         # A pod that may be deleted need not be ended gently: the deletion below ends it for certain.
-        async with asyncio.timeout(_SHUTDOWN_TIMEOUT_S if may_delete else _KEPT_SHUTDOWN_TIMEOUT_S):
+        async with asyncio.timeout(_SHUTDOWN_TIMEOUT_S if may_delete else SIDECAR_TIMEOUT_S):
             finished = await SidecarShutdown(client, base=base, settings=settings).end(pod)
     except TimeoutError:
         pass

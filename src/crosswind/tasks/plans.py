@@ -238,5 +238,5 @@ def _task(node: TaskNode, upstream: Iterable[str]) -> TaskPlan:
 
 
 def _outlets(node: TaskNode) -> tuple[str, ...]:
-    """Return the tables of a broken task; one that Airflow refuses may be what is wrong with it."""
+    """Return the tables of a broken task; Airflow may refuse one of them."""
     return tuple(table for table in node.writes if not asset_problem(table))

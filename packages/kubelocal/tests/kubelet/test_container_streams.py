@@ -84,7 +84,7 @@ async def test_a_command_that_cannot_start_leaves_no_descriptor_open(node: Node,
     for _ in range(3):
         with pytest.raises(OSError, match="executable file not found"):
             await node.kubelet.exec(pod, "base", ["nosuch"], stdin=True, tty=tty)
-    await eventually(lambda: psutil.Process().num_fds() <= before)  # the loop closes what it was told to soon
+    await eventually(lambda: psutil.Process().num_fds() <= before)  # the event loop closes transports a little later
 
 
 async def test_an_attach_to_a_container_that_is_gone_leaves_no_descriptor_open(node: Node, tmp_path: Path) -> None:
@@ -95,4 +95,4 @@ async def test_an_attach_to_a_container_that_is_gone_leaves_no_descriptor_open(n
     for _ in range(10):
         with pytest.raises(OSError, match="Bad file descriptor"):
             await attach(run, stdin=True)
-    await eventually(lambda: psutil.Process().num_fds() <= before)  # the loop closes what it was told to soon
+    await eventually(lambda: psutil.Process().num_fds() <= before)  # the event loop closes transports a little later
