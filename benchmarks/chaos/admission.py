@@ -66,7 +66,7 @@ def _for_good(size: ScenarioSize) -> list[Row]:
 
 
 SCENARIOS = (
-    Scenario("quota-used-up", _FAMILY, "A quota lets ten pods in, until somebody lifts it.", _quota),
+    Scenario("quota-used-up", _FAMILY, "A quota lets ten pods in, until the quota is raised.", _quota),
     Scenario("webhook-denies", _FAMILY, "An admission webhook denies pods for a while.", _denied),
     Scenario("webhook-fails", _FAMILY, "An admission webhook does not answer for a while.", _failing),
     Scenario("webhook-denies-for-good", _FAMILY, "An admission webhook denies every pod: the tasks fail.", _for_good),

@@ -98,8 +98,8 @@ def _existing_objects_frozen() -> Iterator[None]:
     """Exclude all objects that exist now from garbage collection, for the duration of the block.
 
     Collections that walk through all of Airflow's objects cost a third of the time to load a thousand tasks. What the
-    block creates is collected as usual. ``gc.unfreeze`` would undo the freeze of somebody else, the executor's say, so
-    in such a process nothing is done.
+    block creates is collected as usual. ``gc.unfreeze`` would also undo a freeze by other code, such as the executor's,
+    so the function does nothing in such a process.
     """
     if gc.get_freeze_count():
         yield

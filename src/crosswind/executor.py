@@ -98,7 +98,7 @@ class KubernetesExecutor(BaseExecutor):
         configured: int = self.conf.getint("core", "parallelism")  # type: ignore[no-untyped-call]
         self.parallelism = configured if parallelism is None else parallelism
         if self.parallelism <= 0:
-            raise ValueError(f"parallelism must be greater than 0, is {self.parallelism}")
+            raise ValueError(f"parallelism must be greater than 0, not {self.parallelism}")
         self._engine: Engine | None = None
         self._database = AirflowMetadataDatabase(None)
         self._refusal = ""

@@ -93,10 +93,10 @@ class KubernetesPodOperator(PodLauncher):
     ) -> None:
         super().__init__(**kwargs)
         if xcom_sidecar not in ("native", "stock"):
-            raise ValueError(f"xcom_sidecar must be native or stock, is {xcom_sidecar!r}")
+            raise ValueError(f"xcom_sidecar must be native or stock, not {xcom_sidecar!r}")
         _refuse_overrides_that_nothing_calls(type(self))
         if infra_retries is not None and (type(infra_retries) is not int or infra_retries < 0):
-            raise ValueError(f"infra_retries must be a whole number of at least 0, is {infra_retries!r}")
+            raise ValueError(f"infra_retries must be a whole number of at least 0, not {infra_retries!r}")
         self.xcom_sidecar = xcom_sidecar
         self.infra_retries = infra_retries
         # Core executes a shallow copy of the operator, so what one execution changes is created there.

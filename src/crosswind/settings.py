@@ -134,7 +134,7 @@ class EngineSettings:
     """Reasons of the base container's termination for which the task gets no new pod."""
 
     deleted_is_loss: bool = False
-    """A pod that somebody deletes while its task runs costs no retry. Off: the person may mean the task."""
+    """A pod that a user deletes while its task runs costs no retry. Off: the user may mean the task."""
 
     grace_period: int | None = None
     """``gracePeriodSeconds`` of deletions; None: the pod's own."""

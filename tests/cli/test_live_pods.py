@@ -204,7 +204,7 @@ async def test_workers_are_deleted_after_their_number_is_shown(fleet: Cluster) -
         command = ("delete", "-n", "airflow", "--dag", "doomed", "--grace-period", "0")
         result = await asyncio.to_thread(call, fleet, *command, "--yes")
         assert result.exit_code == 0, result.output
-        assert "The 2 tasks that have not ended will fail or be tried again" in result.stdout
+        assert "The 2 tasks that have not ended will fail or be retried" in result.stdout
         assert result.stdout.count(" deleted\n") == 2
         left = await client.list(PODS, namespace="airflow", labels="dag_id=doomed")
         assert not left.items

@@ -149,7 +149,7 @@ def test_marked_pods_are_deleted_together() -> None:
     view, _ = keys(View(), " ", "down", " ")
     assert "2 marked" in screen(view)
     asked, _ = keys(view, "x")
-    assert "2 pods. Tasks fail or are tried again. Delete? y/N" in screen(asked)
+    assert "2 pods. Tasks will fail or be retried. Delete? y/N" in screen(asked)
     ordered = visible_pods(FLEET, View())
     assert asked.confirming == {ordered[0].uid, ordered[2].uid}
     assert keys(view, "escape")[0].marked == frozenset()

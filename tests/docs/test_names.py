@@ -32,7 +32,7 @@ def test_the_reference_lists_every_make_target() -> None:
 
 
 def test_the_contributors_table_names_a_module_for_each_question() -> None:
-    section = (ROOT / "CONTRIBUTING.md").read_text().partition("## Where to change what")[2].partition("\n## ")[0]
+    section = (ROOT / "CONTRIBUTING.md").read_text().partition("## Where to make a change")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (.+) \| (.+) \|$", section, re.MULTILINE)[1:]
     modules = {
         question: re.findall(r"`((?:src|packages)/[^`]+\.py)`", answer)

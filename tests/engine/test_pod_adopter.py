@@ -306,7 +306,7 @@ async def test_a_database_that_does_not_answer_with_positions_delays_the_adoptio
         run = former.request(task)
         await until(lambda: not database.failures)
         await until(lambda: adopted(run))
-    assert caplog.text.count("could not be adopted, trying again") == 1
+    assert caplog.text.count("could not be adopted, retrying") == 1
     assert caplog.text.count("Traceback") == 1
 
 

@@ -31,7 +31,7 @@ def test_a_held_item_gets_one_event_after_some_time() -> None:
     admitted(limits, now=100.0)
     assert list(limits.events(101.0)) == []
     admitted(limits, now=110.0)  # it has waited since 100
-    reason = "queue gpu has 2 pods in flight, as many as it may ([crosswind] queues, max_pods)"
+    reason = "queue gpu has 2 pods in flight, its limit ([crosswind] queues, max_pods)"
     assert list(limits.events(121.0)) == [("gpu3", reason)]
     assert list(limits.events(200.0)) == []
     assert (limits.why("gpu3"), limits.why("cpu1")) == (reason, "")

@@ -54,21 +54,21 @@ def test_all_keys_of_a_queue_are_read() -> None:
     [
         ("gpu.yaml", "q: must be a JSON object with some of pod_template_file, namespace"),
         ({"template": "x"}, "q.template: is not known; a queue has pod_template_file, namespace"),
-        ({"namespace": 3}, "q.namespace: must be text, is 3"),
+        ({"namespace": 3}, "q.namespace: must be text, not 3"),
         ({"namespace": "My_Space"}, "q.namespace: 'My_Space' is not a valid namespace"),
         ({"priority_class": "-high"}, "q.priority_class: '-high' is not a valid PriorityClass name"),
-        ({"pod_template_file": ""}, "q.pod_template_file: must be text, is ''; omit it"),
+        ({"pod_template_file": ""}, "q.pod_template_file: must be text, not ''; omit it"),
         *(
-            ({"max_pods": value}, f"q.max_pods: must be a whole number from 1 on, is {value!r}")
+            ({"max_pods": value}, f"q.max_pods: must be a whole number of at least 1, not {value!r}")
             for value in (0, "3", True)
         ),
-        ({"infra_retries": -1}, "q.infra_retries: must be a whole number from 0 on, is -1; 0 means no new try"),
-        ({"infra_retries": True}, "q.infra_retries: must be a whole number from 0 on, is True"),
-        ({"node_loss_seconds": "30"}, "q.node_loss_seconds: must be a whole number from 0 on, is '30'"),
+        ({"infra_retries": -1}, "q.infra_retries: must be a whole number of at least 0, not -1; 0 means no new try"),
+        ({"infra_retries": True}, "q.infra_retries: must be a whole number of at least 0, not True"),
+        ({"node_loss_seconds": "30"}, "q.node_loss_seconds: must be a whole number of at least 0, not '30'"),
         ({"after_losses": [1]}, "q.after_losses: must be a JSON object, pods by number of losses"),
-        ({"after_losses": {"0": {}}}, "q.after_losses: '0' is no number of losses; use whole numbers from 1 on"),
+        ({"after_losses": {"0": {}}}, "q.after_losses: '0' is no number of losses; use whole numbers of at least 1"),
         ({"after_losses": {"two": {}}}, "q.after_losses: 'two' is no number of losses"),
-        ({"after_losses": {"1": "spot"}}, "q.after_losses.1: must be a pod, is 'spot'"),
+        ({"after_losses": {"1": "spot"}}, "q.after_losses.1: must be a pod, not 'spot'"),
         ({"after_losses": {"1": {"spec": {"nodeSelektor": {}}}}}, "q.after_losses.1: spec.nodeSelektor"),
         ({"labels": ["a"]}, "q.labels: must be a JSON object of texts"),
         ({"labels": {"a b": "c"}}, "q.labels: 'a b' is not a valid label name"),

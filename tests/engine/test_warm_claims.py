@@ -424,7 +424,7 @@ async def test_a_late_start_by_the_pod_before_ends_the_run_of_the_next_pod(place
     else:
         await eventually(lambda: place.lifecycle.ended == [run])
         assert run.result is not None
-        assert run.result.lost, "Airflow schedules the task again, at no cost of a retry"
+        assert run.result.lost, "Airflow schedules the task again, without using up a retry"
         assert run.disposition is PodDisposition.DELETE
 
 

@@ -28,7 +28,7 @@ def test_nothing_is_warm_without_options() -> None:
     [
         ([1], "must be a JSON object"),
         ({"minimum": 1}, "minimum: is not known; use min, max, idle_seconds, max_age, preload, queues"),
-        ({"min": -1}, "min: must be a whole number of pods from 0 to 1000, is -1"),
+        ({"min": -1}, "min: must be a whole number of pods from 0 to 1000, not -1"),
         ({"min": True}, "min: must be a whole number"),
         ({"max": 1001}, "max: must be a whole number of pods from 0 to 1000"),
         ({"min": 3, "max": 2}, "min: 3 is more than max, which is 2"),

@@ -294,7 +294,7 @@ def test_restart_policy_is_never_unless_the_author_sets_one() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        (_override(image=""), "container base has no image any more; give it an image, or leave image out"),
+        (_override(image=""), "container base no longer has an image; give it an image, or omit image"),
         (
             {"spec": {"containers": [{"name": "bse", "env": []}]}},
             "container 'bse' has no image; to add a sidecar give it one, to change a container of the template use its "
@@ -312,7 +312,7 @@ def test_an_override_after_which_the_pod_cannot_run_is_refused(override: dict, m
 
 
 def test_a_pod_that_lost_base_in_a_mutation_hook_is_refused() -> None:
-    with pytest.raises(OverrideError, match="no container named base any more"):
+    with pytest.raises(OverrideError, match="no longer has a container named base"):
         check_worker({"metadata": {}, "spec": {"containers": [{"name": "main", "image": "x"}]}})
 
 

@@ -1,4 +1,4 @@
-"""Tasks on nodes that die, are cut off or shut down are scheduled again, at no cost of a retry."""
+"""Tasks on nodes that die, are cut off or shut down are scheduled again, without using up a retry."""
 
 from __future__ import annotations
 

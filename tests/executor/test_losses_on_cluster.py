@@ -225,7 +225,7 @@ def test_a_task_without_retries_succeeds_in_its_second_pod(airflow: Losses) -> N
     (row,) = airflow.event("once", "evicted")
     assert (row["task_id"], row["try_number"]) == ("once", 1)
     assert "evicted by request" in row["extra"]
-    assert row["extra"].endswith("at no cost of a retry (loss 1 of 3)")
+    assert row["extra"].endswith("without using up a retry (loss 1 of 3)")
     ended = airflow.base_end(lost_id)
     replaced = datetime.datetime.fromisoformat(row["when"]) - ended
     assert replaced.total_seconds() < scaled(5), replaced
@@ -328,4 +328,4 @@ def test_a_pod_that_is_taken_while_no_scheduler_runs_costs_no_retry_either(airfl
     end = airflow.airflow.state("once", "away", "once", "success", "failed")
     assert (end["state"], end["try_number"]) == ("success", 2)
     (row,) = airflow.event("once", "away")
-    assert row["extra"].endswith("at no cost of a retry (loss 1 of 3)")
+    assert row["extra"].endswith("without using up a retry (loss 1 of 3)")

@@ -58,7 +58,7 @@ FAILED: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "preempted": (
         {"phase": "Failed", **took("PreemptionByScheduler"), **ended(143)},
-        [LOST, "a pod of higher priority took the place", "priorityClassName"],
+        [LOST, "a pod of higher priority displaced this one", "priorityClassName"],
     ),
     "node lost": ({"phase": "Failed", **took("DeletionByPodGC"), **ended(143)}, [LOST, "is gone (removed, or a spot"]),
     "tainted": ({"phase": "Failed", **took("DeletionByTaintManager"), **ended(143)}, [LOST, "became unready"]),
@@ -176,7 +176,7 @@ def test_the_wait_reason_of_a_pod_is_reported_while_it_waits(impatient: Any) -> 
     missing = k8s.V1Volume(name="creds", secret=k8s.V1SecretVolumeSource(secret_name="warehouse"))
     base = k8s.V1Container(name="base", volume_mounts=[k8s.V1VolumeMount(name="creds", mount_path="/creds")])
     reasons = {
-        impatient.queue("nowhere", override(node_selector=NOWHERE)): "no node takes the pod (0/1 nodes are available",
+        impatient.queue("nowhere", override(node_selector=NOWHERE)): "no node accepts the pod (0/1 nodes are available",
         impatient.queue(
             "volume", override(base=base, volumes=[missing])
         ): 'a volume cannot be mounted (MountVolume.SetUp failed for volume "creds" : secret "warehouse" not found)',
@@ -207,7 +207,7 @@ def test_a_task_that_core_ends_as_stuck_gets_an_event_with_its_wait_reason(impat
     impatient.executor.revoke_task(ti=SimpleNamespace(key=key))
     event, sentence = events(impatient, key)[-1]
     assert event == "pod waits"
-    assert sentence.startswith("Until it was given up: no node takes the pod (0/1 nodes are available")
+    assert sentence.startswith("Until it was given up: no node accepts the pod (0/1 nodes are available")
     impatient.until(impatient.is_empty)
     assert impatient.pods() == []
 

@@ -51,11 +51,11 @@ async def test_a_plugin_gets_arguments_environment_and_the_cluster(tmp_path: Pat
     [
         ("echo 'run: cloud login' >&2; exit 3", 'plugin" ended with exit code 3: run: cloud login'),
         ("exit 1", "ended with exit code 1: it printed nothing"),
-        ("echo SECRET", "gave neither a token nor a certificate"),
-        ("echo '[]'", "gave neither"),
-        (saying(), "gave neither"),
-        (saying(token="SECRET", expirationTimestamp="soon"), "gave neither"),
-        (saying(clientCertificateData="SECRET"), "gave neither"),
+        ("echo SECRET", "returned neither a token nor a certificate"),
+        ("echo '[]'", "returned neither"),
+        (saying(), "returned neither"),
+        (saying(token="SECRET", expirationTimestamp="soon"), "returned neither"),
+        (saying(clientCertificateData="SECRET"), "returned neither"),
     ],
 )
 async def test_a_plugin_that_fails_is_quoted_only_where_it_complains(tmp_path: Path, script: str, message: str) -> None:

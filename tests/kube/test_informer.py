@@ -278,7 +278,7 @@ async def test_while_it_fails_the_trouble_can_be_read(serve: Serve, caplog: pyte
         assert isinstance(informer.trouble, errors.Forbidden)
         assert informer.lag == float("inf")
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
-        "Following pods was interrupted, trying again: GET /api/v1/pods: not yours"
+        "Following pods was interrupted, retrying: GET /api/v1/pods: not yours"
     ]
 
 

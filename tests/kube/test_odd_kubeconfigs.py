@@ -39,8 +39,8 @@ def https(**fields: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("document", "field"),
     [
-        (config(user={"token": 12345}), 'user "u": token must be text, is a number'),
-        (config(user={"token": ["SECRET"]}), "token must be text, is a list"),
+        (config(user={"token": 12345}), 'user "u": token must be text, not a number'),
+        (config(user={"token": ["SECRET"]}), "token must be text, not a list"),
         (config(user={"token": "SEC\nRET"}), "the token has characters that no HTTP header can hold"),
         (config(user={"token": "SECRÉT"}), "the token has characters that no HTTP header can hold"),
         (config(user={"tokenFile": 3}), "tokenFile must be text"),
@@ -65,7 +65,7 @@ def https(**fields: Any) -> dict[str, Any]:
         (config(user={"exec": "aws"}), "exec must be a mapping"),
         (config(user={"exec": {"apiVersion": V1}}), "exec needs the fields command and apiVersion"),
         (config(user={"exec": {"command": "aws"}}), "exec needs the fields command and apiVersion"),
-        (config(user={"exec": {"command": ["aws"], "apiVersion": V1}}), r"exec\.command must be text, is a list"),
+        (config(user={"exec": {"command": ["aws"], "apiVersion": V1}}), r"exec\.command must be text, not a list"),
         (config(user={"exec": {"command": "aws", "apiVersion": "v2"}}), r"exec\.apiVersion v2 is not known"),
         (config(user={"exec": {"command": "aws", "apiVersion": V1, "args": "a b"}}), r"exec\.args must be a list"),
         (config(user={"exec": {"command": "aws", "apiVersion": V1, "args": [1]}}), r"exec\.args\[0\] must be text"),

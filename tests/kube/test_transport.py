@@ -78,7 +78,7 @@ async def test_a_host_without_an_address_is_said() -> None:
     ("answer", "message"),
     [
         (b"", "closed the connection without an answer"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", "broke off in the middle of its answer"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", "closed the connection in the middle of its answer"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "does not speak proper HTTP"),
     ],
 )

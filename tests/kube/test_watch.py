@@ -52,7 +52,7 @@ def test_an_error_event_is_raised(code: int, kind: type[Exception]) -> None:
     ],
 )
 def test_a_line_that_is_no_event_breaks_the_watch(line: bytes) -> None:
-    with pytest.raises(Unreachable, match="no watch event"):
+    with pytest.raises(Unreachable, match="not a watch event"):
         decode_event(line, WATCH)
 
 

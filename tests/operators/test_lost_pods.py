@@ -274,5 +274,5 @@ def test_the_tolerations_of_a_dead_node_are_the_configurations(runner: Any, monk
     monkeypatch.setenv("AIRFLOW__CROSSWIND__NODE_LOSS_SECONDS", "200")
     assert node_tolerations(runner.operator("true"), runner) == {NOT_READY: 200, UNREACHABLE: 200}
     monkeypatch.setenv("AIRFLOW__CROSSWIND__NODE_LOSS_SECONDS", "-1")
-    with pytest.raises(ConfigError, match="node_loss_seconds: must be a whole number from 0 on, is -1"):
+    with pytest.raises(ConfigError, match="node_loss_seconds: must be a whole number of at least 0, not -1"):
         runner.operator("true").build_pod_request_obj(runner.context)

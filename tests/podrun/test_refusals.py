@@ -72,7 +72,7 @@ def test_the_pause_grows_with_the_time_waited() -> None:
         (Forbidden("pods is forbidden: no", status=403), "role"),
         (NotFound('namespaces "team" not found', status=404), "namespace"),
         (Invalid("spec.containers[0].image: Required value", status=422), "spec.containers[0].image"),
-        (OverrideError("pod_override must be a V1Pod, is dict"), "is dict"),
+        (OverrideError("pod_override must be a V1Pod, not dict"), "not dict"),
         (KeyError("x"), "because of a bug in Crosswind: KeyError"),
     ],
 )

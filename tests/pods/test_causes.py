@@ -37,7 +37,7 @@ SENTENCES: list[tuple[dict, str]] = [
     ),
     (
         make_pod("Failed", {"base": ended(143)}, conditions=disrupted("PreemptionByScheduler")),
-        "a pod of higher priority took the place of this one on node-1",
+        "a pod of higher priority displaced this one on node-1",
     ),
     (
         make_pod("Failed", conditions=disrupted("DeletionByPodGC")),
@@ -54,7 +54,7 @@ SENTENCES: list[tuple[dict, str]] = [
     (make_pod("Failed", {"base": ended(143)}, reason="Terminated"), "node-1 is shutting down"),
     (
         make_pod("Failed", {"base": ended(143, message='{"crosswind":1,"reason":"terminated"}')}),
-        "base was terminated (SIGTERM) while its task ran, and the pod does not say by what: a user deleted the pod",
+        "base was terminated (SIGTERM) while its task ran, and the pod does not show the sender: a user deleted",
     ),
     (
         _limited(
@@ -87,7 +87,7 @@ SENTENCES: list[tuple[dict, str]] = [
     ),
     (
         _limited(make_pod("Pending", {"base": waiting("InvalidImageName")}), image=":"),
-        "image ':' of container base is no valid image name; write REGISTRY/NAME:TAG",
+        "image ':' of container base is not a valid image name; write REGISTRY/NAME:TAG",
     ),
     (
         make_pod("Pending", {"base": waiting("CreateContainerConfigError", 'secret "db" not found')}),
@@ -208,7 +208,7 @@ def test_the_explanation_of_a_deleted_pod_says_when_it_was_deleted() -> None:
         ),
         (
             'pods "p" is forbidden: failed quota: team: must specify limits.memory for: base',
-            "ResourceQuota team wants every container to state limits.memory for: base",
+            "ResourceQuota team requires every container to specify limits.memory for: base",
         ),
         (
             'pods "p" is forbidden: maximum memory usage per Container is 1Gi, but limit is 2Gi',

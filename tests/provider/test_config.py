@@ -185,22 +185,22 @@ def test_repository_and_tag_make_an_image_and_a_pod_without_a_template() -> None
     [
         ({"client_factory": "my.factory"}, "[kubernetes_executor] client_factory is not supported"),
         ({"async_client_factory": "my.factory"}, "exec plug-ins"),
-        ({"running_pod_log_lines": "0"}, "running_pod_log_lines must be greater than 0, is 0"),
+        ({"running_pod_log_lines": "0"}, "running_pod_log_lines must be greater than 0, not 0"),
         ({"pod_launch_failure_retries": "many"}, "pod_launch_failure_retries cannot be read"),
         ({"delete_worker_pods": "perhaps"}, "delete_worker_pods cannot be read"),
         ({"delete_option_kwargs": '{"dry_run": "All"}'}, "delete_option_kwargs has dry_run"),
         ({"delete_option_kwargs": "[1]"}, "must be a JSON object"),
         ({"kube_client_request_args": '{"pretty": true}'}, "kube_client_request_args has pretty"),
-        ({"workload_delivery": "email"}, "[crosswind] workload_delivery must be one of secret, args, is 'email'"),
+        ({"workload_delivery": "email"}, "[crosswind] workload_delivery must be one of secret, args, not 'email'"),
         ({"tune_garbage_collector": "sometimes"}, "[crosswind] tune_garbage_collector cannot be read"),
         ({"launch_timeout": "-1"}, "[crosswind] launch_timeout must be greater than 0"),
         ({"worker_shim": "perhaps"}, "[crosswind] worker_shim cannot be read"),
         (
             {"infra_retries": "-1"},
-            "[crosswind] infra_retries: must be a whole number from 0 on, is -1; 0 means no new try",
+            "[crosswind] infra_retries: must be a whole number of at least 0, not -1; 0 means no new try",
         ),
         ({"infra_retries": "some"}, "[crosswind] infra_retries cannot be read"),
-        ({"node_loss_seconds": "-5"}, "[crosswind] node_loss_seconds: must be a whole number from 0 on, is -5"),
+        ({"node_loss_seconds": "-5"}, "[crosswind] node_loss_seconds: must be a whole number of at least 0, not -5"),
         ({"node_loss_seconds": "1m"}, "[crosswind] node_loss_seconds cannot be read"),
         ({"after_losses": "[1]"}, "[crosswind] after_losses must be a JSON object"),
         ({"after_losses": "{"}, "[crosswind] after_losses cannot be read"),
@@ -209,9 +209,9 @@ def test_repository_and_tag_make_an_image_and_a_pod_without_a_template() -> None
         ({"deleted_is_loss": "perhaps"}, "[crosswind] deleted_is_loss cannot be read"),
         ({"bytecode_volume": "/mnt/cache"}, "[crosswind] bytecode_volume must be the name of a volume"),
         ({"task_queued_timeout": "soon"}, "[scheduler] task_queued_timeout cannot be read"),
-        ({"delete_option_kwargs": '{"grace_period_seconds": "10s"}'}, "must be a whole number of seconds, is '10s'"),
+        ({"delete_option_kwargs": '{"grace_period_seconds": "10s"}'}, "must be a whole number of seconds, not '10s'"),
         ({"kube_client_request_args": '{"_request_timeout": "5s"}'}, "_request_timeout must be seconds, or a pair"),
-        ({"kube_client_request_args": '{"_request_timeout": [5, "x"]}'}, "(connect, read) seconds, is [5, 'x']"),
+        ({"kube_client_request_args": '{"_request_timeout": [5, "x"]}'}, "(connect, read) seconds, not [5, 'x']"),
     ],
 )
 def test_a_bad_value_is_reported_with_section_option_and_reason(values: dict[str, str], problem: str) -> None:
@@ -225,23 +225,23 @@ def test_a_bad_value_is_reported_with_section_option_and_reason(values: dict[str
     "option", ["launch_timeout", "task_queued_timeout", "relist_interval", "settle_interval", "archive_days"]
 )
 def test_a_number_that_no_clock_can_count_is_refused(option: str, value: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^\[\w+\] {option} must be (at most \d+|greater than 0), is [^\n]+$"):
+    with pytest.raises(ConfigError, match=rf"^\[\w+\] {option} must be (at most \d+|greater than 0), not [^\n]+$"):
         settings(**{option: value})
 
 
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
-        ({"archive_days": "999999"}, "[crosswind] archive_days must be at most 365000, is 999999.0; 0 means for ever"),
-        ({"relist_interval": "inf"}, "[crosswind] relist_interval must be at most 1000000000, is inf"),
-        ({"secret_batch": "1" + 13 * "0"}, "[crosswind] secret_batch must be at most 1000000000000, is 10000000000000"),
+        ({"archive_days": "999999"}, "[crosswind] archive_days must be at most 365000, not 999999.0; 0 means for ever"),
+        ({"relist_interval": "inf"}, "[crosswind] relist_interval must be at most 1000000000, not inf"),
+        ({"secret_batch": "1" + 13 * "0"}, "secret_batch must be at most 1000000000000, not 10000000000000"),
         ({"pod_launch_failure_retries": "-" + 13 * "1"}, "pod_launch_failure_retries must be at least -1000000000000"),
-        ({"node_loss_seconds": "9999999999"}, "node_loss_seconds: must be at most 1000000000, is 9999999999"),
-        ({"infra_retries": "9999999999"}, "infra_retries: must be at most 1000000000, is 9999999999"),
+        ({"node_loss_seconds": "9999999999"}, "node_loss_seconds: must be at most 1000000000, not 9999999999"),
+        ({"infra_retries": "9999999999"}, "infra_retries: must be at most 1000000000, not 9999999999"),
         ({"queues": '{"q": {"node_loss_seconds": 9999999999}}'}, "q.node_loss_seconds: must be at most 1000000000"),
-        ({"delete_option_kwargs": '{"grace_period_seconds": 9999999999}'}, "whole number of seconds, is 9999999999"),
+        ({"delete_option_kwargs": '{"grace_period_seconds": 9999999999}'}, "whole number of seconds, not 9999999999"),
         ({"kube_client_request_args": '{"_request_timeout": 1e400}'}, "_request_timeout must be seconds, or a pair"),
-        ({"kube_client_request_args": '{"_request_timeout": [5, Infinity]}'}, "(connect, read) seconds, is [5, inf]"),
+        ({"kube_client_request_args": '{"_request_timeout": [5, Infinity]}'}, "(connect, read) seconds, not [5, inf]"),
     ],
 )
 def test_an_amount_above_its_bound_is_reported_with_the_bound(values: dict[str, str], problem: str) -> None:

@@ -140,7 +140,7 @@ def test_a_snapshot_older_than_ten_seconds_is_stale(session: Session) -> None:
     session.commit()
     assert page()["stale"].startswith("Stale: no scheduler has reported for 4")
     DatabaseSnapshot("8").apply(SnapshotChanges([], []), {})
-    assert page()["stale"] == "Stale in part: 1 of 2 schedulers have stopped reporting."
+    assert page()["stale"] == "Partly stale: 1 of 2 schedulers have stopped reporting."
 
 
 def test_back_pressure_and_the_watchs_health_are_shown() -> None:

@@ -134,7 +134,9 @@ def test_a_lost_try_goes_into_the_history_and_the_row_is_scheduled_under_a_new_i
     assert (row.event, row.dag_id, row.task_id, row.run_id, row.map_index, row.try_number) == (
         *("pod lost", "dag", "task", "run", -1, 1),
     )
-    assert row.extra == ("the node went away — Airflow schedules the task again, at no cost of a retry (loss 1 of 3)")
+    assert row.extra == (
+        "the node went away — Airflow schedules the task again, without using up a retry (loss 1 of 3)"
+    )
 
 
 @pytest.mark.parametrize("retries", [0, 2])

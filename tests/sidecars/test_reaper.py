@@ -219,7 +219,7 @@ async def test_a_dry_run_says_what_it_would_do_and_does_nothing(
     with caplog.at_level("INFO", "crosswind.sidecars.reaper"):
         assert await reaper(client, namespace, "app=job", dry_run=True).once()
     assert f"Pod {namespace}/plain: would end istio-proxy by: ask POST :15020/quitquitquit" in caplog.text
-    assert f"Pod {namespace}/mid-run is left alone: container work is" in caplog.text
+    assert f"Pod {namespace}/mid-run is not changed: container work is" in caplog.text
     assert await recorded_events(client, namespace) == []
     assert "running" in proxy(await client.get(PODS, "plain", namespace=namespace))["state"]
 

@@ -454,8 +454,8 @@ def test_the_written_files_have_the_tasks_and_arguments_of_load_tasks(folder: An
 @pytest.mark.parametrize(
     ("run", "message"),
     [
-        ("arguments: {\"x=print('here'), y\": 1}", "which is no name of a Python argument"),
-        ("arguments: {class: 1}", "which is no name of a Python argument"),
+        ("arguments: {\"x=print('here'), y\": 1}", "which is not a valid name of a Python argument"),
+        ("arguments: {class: 1}", "which is not a valid name of a Python argument"),
         ("arguments: {retries: 1}", "which Crosswind sets for each task; write the field retries"),
         ("arguments: {task_id: a}", "write id in the task's file"),
     ],

@@ -119,9 +119,9 @@ async def delete_pod(client: Client, pod: PodSummary, grace_period: int | None =
             PODS, pod.name, namespace=pod.namespace, uid=pod.uid, grace_period=grace_period, metadata_only=True
         )
     except NotFound:
-        return "is gone already"
+        return "is already deleted"
     except Conflict:
-        return "is gone already; another pod has its name"
+        return "is already deleted; another pod has its name"
     return "deleted"
 
 
@@ -143,6 +143,6 @@ def consequence(pods: Sequence[PodSummary]) -> str:
         return "Their tasks have ended; the logs of these pods go with them unless Airflow keeps logs."
     tasks = "The task" if unfinished == 1 else f"The {unfinished} tasks"
     return (
-        f"{tasks} that {'has' if unfinished == 1 else 'have'} not ended will fail or be tried again, as the retries of"
-        " each say; with [crosswind] deleted_is_loss = True that costs no retry."
+        f"{tasks} that {'has' if unfinished == 1 else 'have'} not ended will fail or be retried, as their retries"
+        " say; with [crosswind] deleted_is_loss = True that costs no retry."
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from crosswind.cli.pod_table import age, reason_words, state_style
 from crosswind.cli.text_table import Column, Line, clean, table_lines, wrapped
@@ -40,6 +40,38 @@ _CONDITIONS = {
     "initialized": "Initialized",
 }
 """Moments of a pod, and the condition whose ``lastTransitionTime`` is each."""
+
+
+class LastEnd(TypedDict):
+    """How a container ended before its last restart."""
+
+    reason: str
+    exit_code: int | None
+
+
+class ContainerRow(TypedDict):
+    """A container of a pod, as ``describe`` shows it."""
+
+    name: str
+    kind: str
+    state: str
+    reason: str
+    exit_code: int | None
+    restarts: int
+    injected: bool
+    image: str
+    last_end: LastEnd | None
+
+
+class EventRow(TypedDict):
+    """An event of a pod. ``time``: of its last occurrence, in seconds since 1970."""
+
+    time: float | None
+    type: str
+    reason: str
+    message: str
+    count: int
+    source: str
 
 
 def describe_pod(
@@ -121,7 +153,7 @@ def _known_facts(pod: Pod, summary: PodSummary, report: WorkerReport | None, eve
     )
 
 
-def _container(pod: Pod, report: ContainerReport) -> dict[str, Any]:
+def _container(pod: Pod, report: ContainerReport) -> ContainerRow:
     spec = container_of(pod, report.name)
     return {
         "name": report.name,
@@ -136,11 +168,11 @@ def _container(pod: Pod, report: ContainerReport) -> dict[str, Any]:
     }
 
 
-def _last_end(report: ContainerReport) -> dict[str, Any] | None:
+def _last_end(report: ContainerReport) -> LastEnd | None:
     return {"reason": report.last.reason, "exit_code": report.last.exit_code} if report.last else None
 
 
-def _event(event: PodEvent) -> dict[str, Any]:
+def _event(event: PodEvent) -> EventRow:
     count = number(mapping(event).get("count")) or number(mapping(event.get("series")).get("count")) or 1
     return {
         "time": _event_time(event),
@@ -243,8 +275,8 @@ def _section(title: str, lines: list[Line]) -> list[Line]:
     return [[], [(title, "bold")], *([("  ", ""), *line] for line in lines)] if lines else []
 
 
-def _container_lines(containers: Sequence[Mapping[str, Any]], width: int) -> list[Line]:
-    columns: list[Column[Mapping[str, Any]]] = [
+def _container_lines(containers: Sequence[ContainerRow], width: int) -> list[Line]:
+    columns: list[Column[ContainerRow]] = [
         Column("NAME", lambda item: item["name"], least=12, rank=1),
         Column("KIND", lambda item: item["kind"] + (", injected" if item["injected"] else "")),
         Column("STATE", _container_state, least=12, rank=0),
@@ -254,7 +286,7 @@ def _container_lines(containers: Sequence[Mapping[str, Any]], width: int) -> lis
     return table_lines(columns, containers, width - 2)
 
 
-def _container_state(container: Mapping[str, Any]) -> str:
+def _container_state(container: ContainerRow) -> str:
     words = [container["state"] if container["state"] != RuntimeState.UNKNOWN.value else "not reported"]
     if container["reason"]:
         words.append(container["reason"])
@@ -263,14 +295,14 @@ def _container_state(container: Mapping[str, Any]) -> str:
     return " ".join(words)
 
 
-def _restarts(container: Mapping[str, Any]) -> str:
+def _restarts(container: ContainerRow) -> str:
     last = container["last_end"]
     if not last:
         return str(container["restarts"])
     return f"{container['restarts']} (last: {last['reason']} exit {last['exit_code']})"
 
 
-def _event_lines(events: Sequence[Mapping[str, Any]], now: float, width: int) -> list[Line]:
+def _event_lines(events: Sequence[EventRow], now: float, width: int) -> list[Line]:
     lines: list[Line] = []
     for event in events:
         times = f" (x{event['count']})" if event["count"] > 1 else ""
@@ -283,7 +315,7 @@ def _event_lines(events: Sequence[Mapping[str, Any]], now: float, width: int) ->
     return lines
 
 
-def _airflow_lines(airflow: Mapping[str, Any], width: int) -> list[Line]:
+def _airflow_lines(airflow: Mapping[str, Json], width: int) -> list[Line]:
     """Return Airflow's view of the task: its state, and every try."""
     if airflow.get("problem"):
         return _fact("Airflow", f"not shown: {airflow['problem']}", "yellow", width)
@@ -313,7 +345,7 @@ _POD_COLUMNS: list[Column[Mapping[str, Any]]] = [
 ]
 
 
-def task_lines(task: PodSummary, airflow: Mapping[str, Any], width: int) -> list[Line]:
+def task_lines(task: PodSummary, airflow: Mapping[str, Json], width: int) -> list[Line]:
     """Return what Airflow knows of a task whose pod is gone."""
     lines = _fact("Task", _task_words(task), "", width)
     lines += _fact("Run", task.run_id, "", width)

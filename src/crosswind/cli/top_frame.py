@@ -29,7 +29,7 @@ _HELP = (
     ("ctrl-d, x", "delete it, after a question; space marks several"),
     ("0", "all namespaces, and back"),
     ("/", "filter by words: DAG, run, task, node, reason..."),
-    ("", "!word leaves out; esc ends the filter"),
+    ("", "!word excludes; esc clears the filter"),
     ("f, ctrl-z", "only faults: failed, lost, pending, held"),
     ("s, r", "next order; reverse"),
     ("S A T N O Q R", "by state, age, task, name, node, queue, restarts"),
@@ -175,7 +175,7 @@ def _footer(frame: Frame, view: View, rows: Sequence[PodSummary]) -> Line:
     if view.confirming:
         names = [pod.name for pod in rows if pod.uid in view.confirming]
         name = names[0] if len(names) == 1 else counted(len(view.confirming), "pod") + "."
-        question = f" {'Its task fails or is' if len(names) == 1 else 'Tasks fail or are'} tried again. Delete? y/N"
+        question = f" {'Its task will fail or be' if len(names) == 1 else 'Tasks will fail or be'} retried. Delete? y/N"
         return [(f"{cut(name, max(10, frame.width - len(question)), 'start')}{question}", "bold red")]
     if view.message:
         return [(cut(view.message, frame.width), "bold")]

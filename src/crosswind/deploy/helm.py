@@ -175,7 +175,7 @@ def _in_other_namespaces(values: Values) -> Iterator[str]:
     secrets = f"{values.secrets.database.name} and {values.secrets.fernet_key.name}"
     yield (
         f"In {', '.join(others)} it creates no objects: apply rbac/ and workers/ of the manifests there, and copy the"
-        f" Secrets {secrets}, which its worker pods refer to, and authors of DAGs can read."
+        f" Secrets {secrets}, to which its worker pods refer, and which authors of DAGs can read."
     )
 
 

@@ -453,7 +453,7 @@ class PodValues(ValuesSection):
         for variable in env:
             # First, and a number too: the message about its type repeats the value.
             if reason := secret_variable({**variable, "value": _as_text(variable.get("value"))}):
-                fix = "refer to a Secret by valueFrom.secretKeyRef, or add plain: true if it is no secret"
+                fix = "refer to a Secret by valueFrom.secretKeyRef, or add plain: true if it is not a secret"
                 raise ValueError(f"has {variable.get('name')} with a literal value and {reason}; {fix}")
             for problem in variable_problems(variable):
                 raise ValueError(problem)

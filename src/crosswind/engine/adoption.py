@@ -274,7 +274,7 @@ class PodAdopter:
             self._failing.discard(watch.owner)
         except Exception:  # must not end the session: pods of other executors are adopted in the same task group
             level = logging.DEBUG if watch.owner in self._failing else logging.ERROR  # a traceback per outage
-            message = "The pods of the former scheduler %s could not be adopted, trying again"
+            message = "The pods of the former scheduler %s could not be adopted, retrying"
             log.log(level, message, watch.owner, exc_info=True)
             self._failing.add(watch.owner)
             await asyncio.sleep(_RETRY_S)

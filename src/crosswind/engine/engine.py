@@ -198,7 +198,7 @@ class Engine:
                             outcomes.put(run)
                     self._read_inbox()  # calls may have arrived before the thread ran
             except* Exception:  # the registry survives, so that no task is lost
-                log.exception("Crosswind's engine failed and starts again")
+                log.exception("Crosswind's engine failed and is restarting")
                 await asyncio.sleep(_RESTART_PAUSE_S)
 
     async def _report_metrics(self, sink: MetricsSink) -> None:
@@ -250,7 +250,7 @@ class Engine:
         """Log why there is no session, and fail the runs that have waited too long for one."""
         cause = _first_cause(error)
         if not isinstance(cause, CrosswindError):
-            log.error("Crosswind's engine failed and starts again", exc_info=error)
+            log.error("Crosswind's engine failed and is restarting", exc_info=error)
         else:
             log.error("Crosswind's engine cannot connect to the cluster: %s", cause)
         self._lifecycle.fail_waiting(cause, 0.0 if self._registry.refusal else self.settings.launch_timeout)

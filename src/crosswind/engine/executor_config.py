@@ -41,12 +41,12 @@ def read_executor_config(config: object) -> PodChoice:
     if not config:
         return PodChoice()
     if not isinstance(config, Mapping):
-        raise OverrideError(f"executor_config must be a dict, is {type(config).__name__}")
+        raise OverrideError(f"executor_config must be a dict, not {type(config).__name__}")
     if "KubernetesExecutor" in config:
         raise OverrideError('executor_config["KubernetesExecutor"] is of Airflow 1; use "pod_override" with a V1Pod')
     template = config.get("pod_template_file")
     if template is not None and not (isinstance(template, str) and template):
-        raise OverrideError(f'executor_config["pod_template_file"] must be a path, is {template!r}')
+        raise OverrideError(f'executor_config["pod_template_file"] must be a path, not {template!r}')
     override = config.get("pod_override")
     return PodChoice(template, None if override is None else _override(override), read_loss_choice(config))
 
@@ -57,7 +57,7 @@ def read_loss_choice(config: object) -> LossChoice:
         return LossChoice()
     where, choice = 'executor_config["crosswind"]', config["crosswind"]
     if not isinstance(choice, Mapping):
-        raise OverrideError(f"{where} must be a dict with some of {', '.join(LOSS_KEYS)}, is {type(choice).__name__}")
+        raise OverrideError(f"{where} must be a dict with some of {', '.join(LOSS_KEYS)}, not {type(choice).__name__}")
     if unknown := sorted(str(key) for key in choice if key not in LOSS_KEYS):
         raise OverrideError(f"{where} has {', '.join(unknown)}; it takes {', '.join(LOSS_KEYS)}")
     options = dict(choice)
@@ -79,7 +79,7 @@ def _override(value: object) -> Manifest:
     kind = type(value).__name__
     if kind != "V1Pod" or not hasattr(value, "openapi_types"):
         raise OverrideError(
-            f'executor_config["pod_override"] must be a kubernetes.client.models.V1Pod, is {kind}: {_short(value)}'
+            f'executor_config["pod_override"] must be a kubernetes.client.models.V1Pod, not {kind}: {_short(value)}'
         )
     converted = to_json(value, "V1Pod", "pod_override")
     assert isinstance(converted, dict)
@@ -125,7 +125,7 @@ def _plain(value: Any, kind: str, where: str) -> Json:
 
 def _expect(fits: bool, value: object, expected: str, where: str) -> None:
     if not fits:
-        raise OverrideError(f"{where} must be {expected}, is {type(value).__name__}: {_short(value)}")
+        raise OverrideError(f"{where} must be {expected}, not {type(value).__name__}: {_short(value)}")
 
 
 def _short(value: object) -> str:

@@ -87,7 +87,7 @@ class SnapshotChanges:
 
 
 class SnapshotStore(Protocol):
-    """Where the snapshot is stored. Called in a thread where waiting is allowed; raises what it likes."""
+    """Where the snapshot is stored. Methods are called in a thread: they may block, and raise any exception."""
 
     def apply(self, changes: SnapshotChanges, gauges: Mapping[str, float]) -> None:
         """Store changes, and that the executor is alive, in one transaction."""

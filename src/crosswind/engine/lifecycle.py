@@ -177,7 +177,7 @@ class RunLifecycle:
             run.unseen_since = _now()
 
     def pod_deleting(self, run: WorkerRun) -> None:
-        """Read the log of a task whose pod somebody deletes while it runs: later it may be too late."""
+        """Read the log of a task whose pod a user deletes while it runs: later it may be too late."""
         if self.parts is not None:
             self.parts.read_log_ahead(run)
 

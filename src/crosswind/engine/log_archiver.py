@@ -152,7 +152,7 @@ class LogArchiver:
                 self._cleaner.put(item)
 
     def read_ahead(self, run: WorkerRun) -> None:
-        """Follow the log of a run whose pod somebody else deletes: once the container ends, the log may be gone."""
+        """Follow the log of a run whose pod another client deletes: once the container ends, the log may be gone."""
         if self._has_log(run) and self._group is not None:
             self._reader.read_ahead(run, self._group)
 
@@ -244,7 +244,7 @@ class LogArchiver:
             raise
         except Exception as error:
             if len(batch) == 1:
-                log.error("A log is not stored, the log store refuses it: %s", error)
+                log.error("A log was not stored, because the log store refused it: %s", error)
                 return None
         for item in batch:
             await self._store_or_split([item], thread)

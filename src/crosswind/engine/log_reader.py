@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 _CONCURRENT_READS = 32
 _FOLLOW_DEADLINE_S = 600.0
-"""Seconds for which the log of a pod that somebody else deletes is followed: longer than most grace periods."""
+"""Seconds for which the log of a pod that another client deletes is followed: longer than most grace periods."""
 _FOLLOW_END_S = 5.0
 """Seconds that a followed log gets to end after its container has ended."""
 _COMPRESS_BLOCKS = 8

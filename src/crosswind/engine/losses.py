@@ -37,7 +37,7 @@ class LossPolicy:
     """The policy for one task."""
 
     retries: int = 3
-    """Losses in a row after each of which the task gets another try at no cost of a retry. Three: a pod on spot
+    """Losses in a row after each of which the task gets another try without using up a retry. Three: a pod on spot
     machines may be taken twice; one that is taken a fourth time has another problem."""
     after: Mapping[int, Manifest] = field(default_factory=dict)
     """By number of losses, the patch of the pods from that loss on."""
@@ -78,21 +78,21 @@ def loss_problems(where: str, key: str, value: Json) -> Iterator[str]:
         yield from _patch_problems(where, value)
     elif not isinstance(value, int) or isinstance(value, bool) or value < 0:
         none = "no new try" if key == "infra_retries" else "the cluster's own tolerations"
-        yield f"{where}: must be a whole number from 0 on, is {value!r}; 0 means {none}"
+        yield f"{where}: must be a whole number of at least 0, not {value!r}; 0 means {none}"
     elif value > _MAX_NUMBER:
-        yield f"{where}: must be at most {_MAX_NUMBER}, is {value}"
+        yield f"{where}: must be at most {_MAX_NUMBER}, not {value}"
 
 
 def _patch_problems(where: str, value: Json) -> Iterator[str]:
     if not isinstance(value, Mapping):
-        yield f'{where}: must be a JSON object, pods by number of losses, like {{"1": {{}}}}, is {value!r}'
+        yield f'{where}: must be a JSON object, pods by number of losses, like {{"1": {{}}}}, not {value!r}'
         return
     for number, patch in value.items():
         if not str(number).isdecimal() or int(number) < 1:
-            yield f"{where}: {number!r} is no number of losses; use whole numbers from 1 on"
+            yield f"{where}: {number!r} is no number of losses; use whole numbers of at least 1"
             continue
         if not isinstance(patch, Mapping):
-            yield f"{where}.{number}: must be a pod, is {patch!r}"
+            yield f"{where}.{number}: must be a pod, not {patch!r}"
             continue
         try:
             check_override(patch, f"{where}.{number}")

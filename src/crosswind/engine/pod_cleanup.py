@@ -174,7 +174,7 @@ class PodCleaner:
             failures = max(self._deletions.failures(item), failures_kept)
             pause = pause_after(failures, error, first=_FIRST_RETRY_S, ceiling=_MAX_RETRY_S)
             level = logging.WARNING if failures == 3 else logging.DEBUG  # one line per outage, not one per attempt
-            log.log(level, "%s could not be cleaned up, trying again: %s", name, error)
+            log.log(level, "%s could not be cleaned up, retrying: %s", name, error)
             return pause
         fix = " Give the scheduler's service account the permission." if isinstance(error, Forbidden) else ""
         log.error("%s is left over: %s.%s", name, error, fix)

@@ -37,7 +37,7 @@ _DATABASE_TIMEOUT_S = 20.0
 
 
 class PodViews(Protocol):
-    """The pods that somebody looks at. Called in a thread where waiting is allowed; raises what it likes."""
+    """The pods that users look at. Methods are called in a thread: they may block, and raise any exception."""
 
     def viewed(self) -> Collection[str]:
         """Return the unique ids of pods that were looked at a moment ago."""
@@ -49,7 +49,7 @@ class PodViews(Protocol):
 
 
 class PodInspector:
-    """Reads and stores the state of pods that somebody looks at."""
+    """Reads and stores the state of pods that a user looks at."""
 
     def __init__(self, client: Client, lifecycle: RunLifecycle, views: PodViews) -> None:
         self._client = client
@@ -90,6 +90,6 @@ class PodInspector:
                 self._may_list_events[run.namespace] = allowed
             events = await events_of(self._client, pod) if self._may_list_events[run.namespace] else []
         except CrosswindError as error:
-            log.debug("Pod %s, which somebody looks at, cannot be read: %s", run.pod_path, error)
+            log.debug("Pod %s, which a user looks at, cannot be read: %s", run.pod_path, error)
             return {}
         return pod_detail(pod, events, run.requested_fields)

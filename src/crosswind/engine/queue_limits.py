@@ -87,7 +87,7 @@ class QueueLimits(Generic[Key, Item]):
         if held is None:
             return ""
         pods = counted(self.limits[held.queue], "pod")
-        return f"queue {held.queue} has {pods} in flight, as many as it may ([crosswind] queues, max_pods)"
+        return f"queue {held.queue} has {pods} in flight, its limit ([crosswind] queues, max_pods)"
 
     def to_refresh(self, now: float) -> list[Item]:
         """Return, every ``refresh_every`` seconds, the held items: Airflow must not time them out as stuck."""

@@ -120,7 +120,7 @@ def _queue(settings: Mapping[str, Json]) -> QueueSettings:
 
 def _problems(name: str, queue: Json) -> Iterator[str]:
     if not isinstance(queue, Mapping):
-        yield f"{name}: must be a JSON object with some of {', '.join(QUEUE_KEYS)}, is {queue!r}"
+        yield f"{name}: must be a JSON object with some of {', '.join(QUEUE_KEYS)}, not {queue!r}"
         return
     for key, value in queue.items():
         where = f"{name}.{key}"
@@ -132,9 +132,9 @@ def _problems(name: str, queue: Json) -> Iterator[str]:
             yield from loss_problems(where, key, value)
         elif key == "max_pods":
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                yield f"{where}: must be a whole number from 1 on, is {value!r}; leave it out for any number"
+                yield f"{where}: must be a whole number of at least 1, not {value!r}; omit it for no limit"
         elif not isinstance(value, str) or not value:
-            yield f"{where}: must be text, is {value!r}; omit it to keep the default"
+            yield f"{where}: must be text, not {value!r}; omit it to keep the default"
         elif key == "namespace" and not _NAMESPACE.fullmatch(value):
             yield f"{where}: {value!r} is not a valid namespace; use at most 63 lower-case letters, digits and '-'"
         elif key == "priority_class" and not _CLASS.fullmatch(value):
@@ -143,7 +143,7 @@ def _problems(name: str, queue: Json) -> Iterator[str]:
 
 def _label_problems(where: str, labels: Json) -> Iterator[str]:
     if not isinstance(labels, Mapping):
-        yield f"{where}: must be a JSON object of texts, is {labels!r}"
+        yield f"{where}: must be a JSON object of texts, not {labels!r}"
         return
     for key, value in labels.items():
         if not _LABEL_KEY.fullmatch(key):

@@ -344,7 +344,7 @@ class WorkerRun:
         self.disposition = PodDisposition.DELETE
 
     def mark_pod_gone(self) -> None:
-        """Stop to look after the pod."""
+        """Stop tracking the pod."""
         self.disposition = PodDisposition.GONE
 
     def mark_reported(self) -> None:

@@ -45,7 +45,7 @@ class WaitingPod:
     retiring: bool = False
     """Its deletion is under way."""
     deleting: bool = False
-    """Somebody has deleted it."""
+    """A client has deleted it."""
 
     @property
     def claimable(self) -> bool:

@@ -49,7 +49,7 @@ def _bounds(where: str, options: WarmOptions) -> Iterator[str]:
 def _problems(where: str, settings: Json, *, top: bool = False) -> Iterator[str]:
     known = (*WARM_KEYS, "queues") if top else WARM_KEYS
     if not isinstance(settings, Mapping):
-        yield f"{where or 'it'}: must be a JSON object with some of {', '.join(known)}, is {settings!r}"
+        yield f"{where or 'it'}: must be a JSON object with some of {', '.join(known)}, not {settings!r}"
         return
     for key, value in settings.items():
         if key not in known:
@@ -59,12 +59,12 @@ def _problems(where: str, settings: Json, *, top: bool = False) -> Iterator[str]
         else:
             fits, expected = _CHECKS[key]
             if not fits(value):
-                yield f"{where}{key}: must be {expected}, is {value!r}"
+                yield f"{where}{key}: must be {expected}, not {value!r}"
 
 
 def _queue_problems(queues: Json) -> Iterator[str]:
     if not isinstance(queues, Mapping):
-        yield f"queues: must be a JSON object of queues, is {queues!r}"
+        yield f"queues: must be a JSON object of queues, not {queues!r}"
         return
     for name, queue in queues.items():
         yield from _problems(f"queues.{name}.", queue)

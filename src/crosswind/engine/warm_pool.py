@@ -153,7 +153,7 @@ class WarmPool:
         return "empty"
 
     def release(self, pod: WaitingPod, *, gone: bool) -> None:
-        """Return a reserved pod that was not claimed; ``gone``: somebody else has it, or it has ended."""
+        """Return a reserved pod that was not claimed; ``gone``: another scheduler has it, or it has ended."""
         if gone:
             self.pods.remove(pod.uid)
         elif (known := self.pods.get(pod.uid)) is not None:

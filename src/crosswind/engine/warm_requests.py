@@ -47,7 +47,7 @@ class CreatePod:
 
 @dataclass(slots=True, eq=False)
 class RetirePod:
-    """Delete a pod unless somebody claims it first."""
+    """Delete a pod unless a scheduler claims it first."""
 
     pod: WaitingPod
 

@@ -234,7 +234,7 @@ def check_worker(pod: Manifest) -> None:
 
 def _check_names(regular: list[Json], init: list[Json]) -> None:
     if BASE not in regular:
-        raise OverrideError("the pod has no container named base any more; keep the name base for the Airflow task")
+        raise OverrideError("the pod no longer has a container named base; keep the name base for the Airflow task")
     names = [*regular, *init]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -251,7 +251,7 @@ def _check_labels(labels: Mapping[str, Json]) -> None:
 
 def _no_image(name: Json, names: list[Json]) -> str:
     if name == BASE:
-        return "container base has no image any more; give it an image, or leave image out to keep the template's"
+        return "container base no longer has an image; give it an image, or omit image to keep the template's"
     others = ", ".join(sorted(str(other) for other in names if other != name))
     return (
         f"container {name!r} has no image; to add a sidecar give it one, to change a container of the template use its "

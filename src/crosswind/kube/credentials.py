@@ -135,7 +135,7 @@ class RenewedCredentials:
         Raises ``CredentialsError`` when the renewal fails or has just failed.
         """
         async with self._lock:
-            # Somebody renewed them while this request was under way or waited for the lock: its answer is out of date.
+            # Another request renewed them while this one was under way, or waited for the lock: its answer is stale.
             if self._login.authorization != used:
                 return True
             # The server refuses credentials that are new: to read them again at once, for each of a thousand requests,

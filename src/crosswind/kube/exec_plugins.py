@@ -119,5 +119,5 @@ def _read(out: bytes, name: str) -> ExecCredential:
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
         signed = ExecCredential()
     if not signed.token and not (signed.certificate and signed.key):
-        raise CredentialsError(f'the exec plug-in "{name}" gave neither a token nor a certificate with its key')
+        raise CredentialsError(f'the exec plug-in "{name}" returned neither a token nor a certificate with its key')
     return signed

@@ -241,7 +241,7 @@ class Informer:
             self.trouble = error
         level = logging.WARNING if failures == 2 else logging.DEBUG
         if error is not None:
-            logger.log(level, "Following %s was interrupted, trying again: %s", self.resource.plural, error)
+            logger.log(level, "Following %s was interrupted, retrying: %s", self.resource.plural, error)
 
 
 def _is_before(version: str, known: str) -> bool:

@@ -145,7 +145,7 @@ def _texts(part: Mapping[str, Json], fields: tuple[str, ...], above: str = "") -
     for field in fields:
         value = part.get(field)
         if value is not None and not isinstance(value, str):
-            yield f"{above}{field} must be text, is {_kind(value)}; put quotes around it if it is meant"
+            yield f"{above}{field} must be text, not {_kind(value)}; put quotes around it if that is intended"
 
 
 def _flags(part: Mapping[str, Json], fields: tuple[str, ...], above: str = "") -> Iterator[str]:
@@ -169,7 +169,7 @@ def _halves(user: Mapping[str, Json]) -> Iterator[str]:
 
 def _exec(plugin: Json) -> Iterator[str]:
     if not isinstance(plugin, dict):
-        yield f"exec must be a mapping, is {_kind(plugin)}"
+        yield f"exec must be a mapping, not {_kind(plugin)}"
         return
     yield from _texts(plugin, ("command", "apiVersion", "installHint", "interactiveMode"), "exec.")
     yield from _flags(plugin, ("provideClusterInfo",), "exec.")
@@ -185,16 +185,16 @@ def _exec(plugin: Json) -> Iterator[str]:
 
 def _arguments(arguments: Json) -> Iterator[str]:
     if arguments is not None and not isinstance(arguments, list):
-        yield f"exec.args must be a list, is {_kind(arguments)}"
+        yield f"exec.args must be a list, not {_kind(arguments)}"
         return
     for index, word in enumerate(arguments or ()):
         if not isinstance(word, str):
-            yield f"exec.args[{index}] must be text, is {_kind(word)}; put quotes around it"
+            yield f"exec.args[{index}] must be text, not {_kind(word)}; put quotes around it"
 
 
 def _environment(variables: Json) -> Iterator[str]:
     if variables is not None and not isinstance(variables, list):
-        yield f"exec.env must be a list of name and value, is {_kind(variables)}"
+        yield f"exec.env must be a list of name and value, not {_kind(variables)}"
         return
     for index, variable in enumerate(variables or ()):
         fields = variable if isinstance(variable, dict) else {}

@@ -174,5 +174,5 @@ def _checked(text: str, path: str) -> Manifest:
         raise KubeconfigError(f"{path} is not a kubeconfig: it needs the lists contexts, clusters and users")
     for key, expected in (("apiVersion", "v1"), ("kind", "Config")):
         if (document.get(key) or expected) != expected:
-            raise KubeconfigError(f"{path} is not a kubeconfig that is known: its {key} is not {expected}")
+            raise KubeconfigError(f"{path} is not a supported kubeconfig: its {key} is not {expected}")
     return document

@@ -36,7 +36,7 @@ def decode(body: bytes, request: Request) -> Json:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
         raise errors.Unreachable(
-            f"{request}: the answer is no JSON, so it does not come from a Kubernetes API server{_CHECK_ADDRESS}"
+            f"{request}: the answer is not JSON, so it does not come from a Kubernetes API server{_CHECK_ADDRESS}"
         ) from None
 
 
@@ -52,9 +52,7 @@ def object_of(content: Json, request: Request) -> Manifest:
         ("Review", "Request")
     ):  # TokenReview, TokenRequest and the like are not stored
         return answer
-    raise errors.Unreachable(
-        f"{request}: the answer is not understood: it is no object of {request.subject}{_CHECK_ADDRESS}"
-    )
+    raise errors.Unreachable(f"{request}: unexpected answer: not an object of {request.subject}{_CHECK_ADDRESS}")
 
 
 def listed(content: Json, request: Request) -> list[Manifest]:
@@ -70,7 +68,7 @@ def listed(content: Json, request: Request) -> list[Manifest]:
         and all(isinstance(mapping_of(item).get("metadata"), dict) for item in items)
     ):
         return items
-    raise errors.Unreachable(f"{request}: the answer is not understood: it is no list of objects{_CHECK_ADDRESS}")
+    raise errors.Unreachable(f"{request}: unexpected answer: not a list of objects{_CHECK_ADDRESS}")
 
 
 def mapping_of(value: Json) -> Manifest:

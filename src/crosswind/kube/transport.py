@@ -385,7 +385,7 @@ def _explain(server: Server, request: Request, error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return f"{server} did not answer in time"
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return f"{server} shows a certificate that is not trusted: {_certificate(error.certificate_error)}"
+        return f"{server} presented a certificate that is not trusted: {_certificate(error.certificate_error)}"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return f"the host of {server} has no address ({_word(error.os_error)}){_CHECK}"
     if isinstance(error, aiohttp.ClientConnectorError):
@@ -393,7 +393,7 @@ def _explain(server: Server, request: Request, error: Exception) -> str:
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return f"{server} closed the connection without an answer"
     if isinstance(error, aiohttp.ClientPayloadError):
-        return f"{server} broke off in the middle of its answer"
+        return f"{server} closed the connection in the middle of its answer"
     return f"the connection to {server} broke: {_word(error)}"
 
 

@@ -50,7 +50,7 @@ def decode_event(line: bytes, request: Request) -> WatchEvent:
         if kind != "ERROR":
             manifest["metadata"]["resourceVersion"]  # raises here, because every reader relies on it
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        raise Unreachable(f"{request}: the watch sent a line that is no watch event") from None
+        raise Unreachable(f"{request}: the watch sent a line that is not a watch event") from None
     if kind == "ERROR":
         raise error_of_status(manifest, request)
     return cast(WatchEvent, event)

@@ -64,7 +64,7 @@ async def delete_pod(client: Client, pod: Pod, grace_period: int | None = None) 
         )
     # 409: the uid did not match, so the name belongs to a later pod, which must stay.
     except (NotFound, Conflict):
-        log.debug("Pod %s/%s is gone already", metadata["namespace"], metadata["name"])
+        log.debug("Pod %s/%s is already deleted", metadata["namespace"], metadata["name"])
         return False
     # A pod without finalizers and grace, such as one that no node has accepted, is deleted at once. Any other stays
     # until the kubelet has stopped its containers. A Status as the answer has neither field and counts as staying.
@@ -114,7 +114,7 @@ async def end_sidecars(client: Client, pod: Pod, base: str, settings: ShutdownSe
             await SidecarShutdown(client, base=base, settings=settings).end(pod)
     # Deleted meanwhile, which ends its sidecars as well.
     except NotFound:
-        log.debug("Pod %s/%s is gone already", metadata["namespace"], metadata["name"])
+        log.debug("Pod %s/%s is already deleted", metadata["namespace"], metadata["name"])
     except (CrosswindError, TimeoutError) as error:
         log.warning(
             "The sidecars of the kept pod %s/%s were not ended: %s",

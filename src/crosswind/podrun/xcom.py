@@ -62,7 +62,7 @@ async def collect_xcom(
         delivery = await _until_delivered(client, pod)
     if delivery is None:
         delivery = await _beside_others(client, pod, base, settings, may_delete=may_delete)
-    # only a pod that still exists can have lost its value: one that somebody deleted is reported as such by the caller
+    # only a pod that still exists can have lost its value: one that a user deleted is reported as such by the caller
     if delivery is None and await _is_gone(client, pod):
         return None
     return await _content(client, pod, delivery)
@@ -201,7 +201,7 @@ async def _by_shutdown(
 
 
 async def _by_deletion(client: Client, pod: Pod) -> XComDelivery | None:
-    """Delete the pod while its sidecar's log is read; None when somebody else had deleted it.
+    """Delete the pod while its sidecar's log is read; None when another client had deleted it.
 
     The log stream must be open before the deletion: the pod is gone soon after the sidecar has printed the value.
     """

@@ -148,7 +148,7 @@ def _terminated(case: _Case) -> str:
     if case.verdict.reason != TERMINATED_BY_SIGNAL:
         return ""
     return (
-        f"{case.base} was terminated (SIGTERM) while its task ran{case.quoted}, and the pod does not say by what: "
+        f"{case.base} was terminated (SIGTERM) while its task ran{case.quoted}, and the pod does not show the sender: "
         f"a user deleted the pod, or {case.node} stopped it; a later failure is not attributed to the task"
     )
 
@@ -177,14 +177,14 @@ _DISRUPTIONS: Mapping[str, str] = {
         "to what the task needs"
     ),
     "PreemptionByScheduler": (
-        "a pod of higher priority took the place of this one on {node}{quoted}; give it a "
+        "a pod of higher priority displaced this one on {node}{quoted}; give it a "
         "{fields.priority}, or the cluster more nodes"
     ),
     "Preempting": (
         "{node} ended the pod to make room for a critical one{quoted}; set {fields.requests} so that nodes "
         "are not overcommitted"
     ),
-    "Preempted": "a pod of higher priority took the place of this one on {node}{quoted}; give it a {fields.priority}",
+    "Preempted": "a pod of higher priority displaced this one on {node}{quoted}; give it a {fields.priority}",
     "EvictionByEvictionAPI": (
         "the pod was evicted by request, as draining {node} does (upgrade, autoscaler){quoted}; keep long "
         "tasks by the annotation "
@@ -240,7 +240,7 @@ def _image(case: _Case) -> str:
     secrets = case.fields.pull_secrets
     start = f"image {image!r} of container {verdict.container} cannot be pulled{case.quoted}"
     if verdict.reason == "InvalidImageName":
-        return f"image {image!r} of container {verdict.container} is no valid image name; write REGISTRY/NAME:TAG"
+        return f"image {image!r} of container {verdict.container} is not a valid image name; write REGISTRY/NAME:TAG"
     if verdict.reason == "ErrImageNeverPull":
         return f"{start}; it is not on {case.node} and imagePullPolicy is Never: load it there or change the policy"
     if re.search(r"unauthori[sz]ed|authentication|forbidden|denied|403|401", verdict.message, re.IGNORECASE):
@@ -306,7 +306,7 @@ def _unschedulable(case: _Case) -> str:
     fixes = [
         fix.format(fields=case.fields) for pattern, fix in _SCHEDULING if re.search(pattern, message, re.IGNORECASE)
     ]
-    return f"no node takes the pod{case.quoted}; {' or '.join(fixes[:2]) or 'see what the scheduler names'}"
+    return f"no node accepts the pod{case.quoted}; {' or '.join(fixes[:2]) or 'see what the scheduler names'}"
 
 
 _SCHEDULING = (
@@ -384,7 +384,7 @@ _REFUSALS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"failed quota: (?P<quota>[^:]+): must specify (?P<what>[^\"]+)",
-        "the ResourceQuota {quota} wants every container to state {what}; set it in {fields.resources}",
+        "the ResourceQuota {quota} requires every container to specify {what}; set it in {fields.resources}",
     ),
     (
         r"(maximum|minimum) (?P<what>\S+) usage per (Container|Pod)",

@@ -337,7 +337,7 @@ def _disruption(pod: Pod) -> str:
 def _ends_unseen(pod: Pod, disrupted: str, *, never_began: bool) -> bool:
     """Whether nobody may report the end of a pod that is being deleted: its kubelet no longer answers.
 
-    The object of such a pod stays until somebody removes the node. Of a pod that had not started when its node went
+    The object of such a pod stays until the node is removed. Of a pod that had not started when its node went
     silent, the conditions do not show which node it is on. It need not be waited for: a kubelet that answers does not
     start a pod that is being deleted, and Airflow refuses the start of a worker that another one has preceded.
     """

@@ -110,7 +110,7 @@ _CROSSWIND_OPTIONS = {
     ),
     "infra_retries": _option(
         "How often in a row a task instance gets another try after the cluster has taken its pod (eviction, drain,\n"
-        "preemption, spot machine, dead node), at no cost of a retry. 0 for tasks that must not run twice. A queue\n"
+        "preemption, spot machine, dead node), without using up a retry. 0 for tasks that must not run twice. A queue\n"
         'and ``executor_config={"crosswind": {"infra_retries": 5}}`` override it.\n',
         "3",
         "integer",
@@ -130,7 +130,7 @@ _CROSSWIND_OPTIONS = {
         "integer",
     ),
     "deleted_is_loss": _option(
-        "Treat a pod that somebody deletes while its task runs as one that the cluster took. False: the task fails,\n"
+        "Treat a pod that a user deletes while its task runs as one that the cluster took. False: the task fails,\n"
         "because a person who deletes the pod may mean the task.\n",
         "False",
         "boolean",

@@ -86,7 +86,7 @@ class PodSettings:
     infra_retries: int = 3
     """How many pods of a try may be launched in place of pods that the cluster took."""
     deleted_is_loss: bool = False
-    """Whether a pod that somebody deletes counts as one that the cluster took."""
+    """Whether a pod that a user deletes counts as one that the cluster took."""
     node_loss_seconds: int = 0
     """Seconds that a pod stays bound to a node that does not answer; 0 leaves it to the cluster."""
 
@@ -200,7 +200,7 @@ def _engine(reader: ConfigReader, executor_id: str, queues: Mapping[str, QueueSe
 def _grace_period(reader: ConfigReader, value: object) -> int | None:
     if value is None or (isinstance(value, int) and 0 <= value <= MAX_SECONDS):
         return value
-    description = f"grace_period_seconds must be a whole number of seconds, is {value!r}"
+    description = f"grace_period_seconds must be a whole number of seconds, not {value!r}"
     return reader.add_problem(STOCK_SECTION, "delete_option_kwargs", description, None)
 
 
@@ -251,7 +251,7 @@ def _timeouts(reader: ConfigReader, value: object) -> tuple[float, float]:
             return float(connect), float(whole)
         case int() | float() if is_positive(value):
             return _DEFAULT_CONNECT_TIMEOUT_S, float(value)
-    description = f"_request_timeout must be seconds, or a pair of (connect, read) seconds, is {value!r}"
+    description = f"_request_timeout must be seconds, or a pair of (connect, read) seconds, not {value!r}"
     defaults = (_DEFAULT_CONNECT_TIMEOUT_S, _DEFAULT_REQUEST_TIMEOUT_S)
     return reader.add_problem(STOCK_SECTION, "kube_client_request_args", description, defaults)
 
@@ -273,7 +273,7 @@ def _volume_name(reader: ConfigReader, option: str) -> str:
     """Return the name of a volume of a pod; "" for none."""
     text = reader.text(option, section="crosswind")
     if text and not _VOLUME_NAME.fullmatch(text):
-        return reader.add_problem("crosswind", option, f"must be the name of a volume of a pod, is {text!r}", "")
+        return reader.add_problem("crosswind", option, f"must be the name of a volume of a pod, not {text!r}", "")
     return text
 
 

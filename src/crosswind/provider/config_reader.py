@@ -78,14 +78,14 @@ class ConfigReader:
         if abs(value) <= _MAX_COUNT:
             return value
         bound = f"at most {_MAX_COUNT}" if value > 0 else f"at least {-_MAX_COUNT}"
-        return self.add_problem(section, option, f"must be {bound}, is {value}", default)
+        return self.add_problem(section, option, f"must be {bound}, not {value}", default)
 
     def positive(self, option: str, default: int, section: str = STOCK_SECTION) -> int:
         """Return an integer above 0."""
         value = self.number(option, default, section)
         if value > 0:
             return value
-        return self.add_problem(section, option, f"must be greater than 0, is {value}", default)
+        return self.add_problem(section, option, f"must be greater than 0, not {value}", default)
 
     def seconds(self, option: str, default: float, section: str = "crosswind") -> float:
         """Return a number of seconds above 0."""
@@ -103,7 +103,7 @@ class ConfigReader:
         if is_positive(value, most):
             return value
         bound = f"at most {most:.0f}" if value > 0 else "greater than 0"
-        return self.add_problem(section, option, f"must be {bound}, is {value}{remark}", default)
+        return self.add_problem(section, option, f"must be {bound}, not {value}{remark}", default)
 
     def names(self, option: str, default: str = "", section: str = STOCK_SECTION) -> tuple[str, ...]:
         """Return the parts of a comma-separated list."""
@@ -115,7 +115,7 @@ class ConfigReader:
         for choice in choices:
             if text == choice:
                 return choice
-        description = f"must be one of {', '.join(map(str, choices))}, is {text!r}"
+        description = f"must be one of {', '.join(map(str, choices))}, not {text!r}"
         return self.add_problem(section, option, description, choices[0])
 
     def mapping(self, option: str, section: str = STOCK_SECTION) -> dict[str, Any]:
@@ -124,7 +124,7 @@ class ConfigReader:
         value: object = self._read(lambda: getjson(section, option, fallback={}) or {}, option, {}, section)
         if isinstance(value, dict):
             return value
-        self.add_problem(section, option, f"must be a JSON object, is {value!r}", None)
+        self.add_problem(section, option, f"must be a JSON object, not {value!r}", None)
         return {}
 
     def check_refused_options(self) -> None:

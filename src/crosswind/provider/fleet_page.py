@@ -20,6 +20,18 @@ from sqlalchemy import ColumnElement, Select, case, func, or_, select
 from crosswind.pods.memory_fit import UsedMemory, worst_fits
 from crosswind.pods.units import memory_bytes, show_bytes, show_seconds
 from crosswind.provider.fleet_rows import FLEET, ExecutorSnapshot, read_executors
+from crosswind.provider.page_content import (
+    ExecutorRow,
+    FailureRow,
+    FleetHead,
+    FleetPage,
+    FleetPods,
+    FleetSummary,
+    GroupRow,
+    MemoryFitRow,
+    WaitRow,
+    WarmPods,
+)
 from crosswind.provider.pod_rows import PODS
 from crosswind.provider.tables import read_rows
 
@@ -82,7 +94,7 @@ class _Group:
     oldest: float
 
 
-def read_fleet_page(readable: Collection[str], query: FleetQuery) -> dict[str, Any]:
+def read_fleet_page(readable: Collection[str], query: FleetQuery) -> FleetPage:
     """Return the page. Raises SQLAlchemy's errors."""
     now, groups = time.time(), _groups(readable)
     counts = Counter[str]()
@@ -98,7 +110,7 @@ def read_fleet_page(readable: Collection[str], query: FleetQuery) -> dict[str, A
     }
 
 
-def read_summary(readable: Collection[str]) -> dict[str, Any]:
+def read_summary(readable: Collection[str]) -> FleetSummary:
     """Return what the card of the dashboard shows. Raises SQLAlchemy's errors."""
     now, groups = time.time(), _groups(readable)
     counts = Counter[str]()
@@ -124,7 +136,7 @@ def _groups(readable: Collection[str]) -> list[_Group]:
     return [group for group in groups if group.dag_id in readable]
 
 
-def _head(groups: Sequence[_Group], counts: Counter[str], now: float) -> dict[str, Any]:
+def _head(groups: Sequence[_Group], counts: Counter[str], now: float) -> FleetHead:
     executors = [_executor(snapshot, now) for snapshot in read_executors()]
     return {
         "now": now,
@@ -136,7 +148,7 @@ def _head(groups: Sequence[_Group], counts: Counter[str], now: float) -> dict[st
     }
 
 
-def _executor(snapshot: ExecutorSnapshot, now: float) -> dict[str, Any]:
+def _executor(snapshot: ExecutorSnapshot, now: float) -> ExecutorRow:
     gauges = snapshot.gauges
     silence, pace = gauges.get("crosswind.watch_silence", 0.0), gauges.get("crosswind.creation_pace")
     is_stale = snapshot.is_stale(datetime.datetime.fromtimestamp(now, datetime.UTC))
@@ -154,7 +166,7 @@ def _executor(snapshot: ExecutorSnapshot, now: float) -> dict[str, Any]:
     }
 
 
-def _warm(executors: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+def _warm(executors: Sequence[ExecutorRow]) -> WarmPods | None:
     """Return how many pods wait for tasks, None where no executor has a pool. They belong to no DAG: counts only."""
     pools = Counter[str]()
     for executor in executors:
@@ -162,11 +174,14 @@ def _warm(executors: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     if not pools:
         return None
     starting = sum(executor["warm_starting"] for executor in executors if not executor["stale"])
-    ranked = [{"pool": pool, "pods": pods} for pool, pods in sorted(pools.items())]
-    return {"ready": pools.total(), "starting": starting, "pools": ranked}
+    return {
+        "ready": pools.total(),
+        "starting": starting,
+        "pools": [{"pool": pool, "pods": pods} for pool, pods in sorted(pools.items())],
+    }
 
 
-def _staleness(executors: Sequence[dict[str, Any]], has_pods: bool) -> str:
+def _staleness(executors: Sequence[ExecutorRow], has_pods: bool) -> str:
     """Return a remark where the page may be out of date, "" where it is not."""
     if not executors:
         return "" if not has_pods else "No scheduler reports; the page may be out of date."
@@ -174,18 +189,18 @@ def _staleness(executors: Sequence[dict[str, Any]], has_pods: bool) -> str:
     if not stale:
         return ""
     if len(stale) < len(executors):
-        return f"Stale in part: {len(stale)} of {len(executors)} schedulers have stopped reporting."
+        return f"Partly stale: {len(stale)} of {len(executors)} schedulers have stopped reporting."
     newest = min(executor["age"] for executor in executors)
     return f"Stale: no scheduler has reported for {show_seconds(newest)}; the page may be out of date."
 
 
-def _by(groups: Iterable[_Group], name: str) -> list[dict[str, Any]]:
+def _by(groups: Iterable[_Group], name: str) -> list[GroupRow]:
     """Return the values of a field with most pods, and how many pods the others have."""
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for group in groups:
         counts[getattr(group, name)][group.phase] += group.pods
     ranked = sorted(counts.items(), key=lambda item: (-item[1].total(), item[0]))
-    shown: list[dict[str, Any]] = [
+    shown: list[GroupRow] = [
         {"value": value, "pods": phases.total(), "phases": dict(phases)} for value, phases in ranked[:_MAX_GROUPS]
     ]
     if others := [phases.total() for _, phases in ranked[_MAX_GROUPS:]]:
@@ -193,16 +208,21 @@ def _by(groups: Iterable[_Group], name: str) -> list[dict[str, Any]]:
     return shown
 
 
-def _waits(groups: Iterable[_Group], now: float) -> list[dict[str, Any]]:
+def _waits(groups: Iterable[_Group], now: float) -> list[WaitRow]:
     """Return what pods wait for, the longest wait first."""
-    waits: dict[tuple[str, str], dict[str, Any]] = {}
+    waits: dict[tuple[str, str], WaitRow] = {}
     for group in groups:
         if group.phase not in _WAITING:
             continue
-        wait = waits.setdefault(
-            (group.phase, group.reason),
-            {"phase": group.phase, "reason": group.reason, "pods": 0, "oldest": group.oldest, "dag_id": group.dag_id},
-        )
+        first: WaitRow = {
+            "phase": group.phase,
+            "reason": group.reason,
+            "pods": 0,
+            "oldest": group.oldest,
+            "dag_id": group.dag_id,
+            "shown": "",
+        }
+        wait = waits.setdefault((group.phase, group.reason), first)
         wait["pods"] += group.pods
         if group.oldest < wait["oldest"]:
             wait["oldest"], wait["dag_id"] = group.oldest, group.dag_id
@@ -210,7 +230,7 @@ def _waits(groups: Iterable[_Group], now: float) -> list[dict[str, Any]]:
     return [{**wait, "shown": show_seconds(max(0.0, now - wait["oldest"]))} for wait in ranked[:_MAX_WAITS]]
 
 
-def _pods(query: FleetQuery, groups: Sequence[_Group], readable: Collection[str], now: float) -> dict[str, Any]:
+def _pods(query: FleetQuery, groups: Sequence[_Group], readable: Collection[str], now: float) -> FleetPods:
     clauses = _clauses(query, groups, readable)
     order = _SORTS.get(query.sort.removeprefix("-"), _WAITS_FIRST)
     listed = (
@@ -225,7 +245,8 @@ def _pods(query: FleetQuery, groups: Sequence[_Group], readable: Collection[str]
         (total,) = (row["pods"] for row in read_rows(_counted(clauses), FLEET)) if rows else (0,)
     else:
         total = sum(group.pods for group in groups if _is_selected(group, query))
-    return {"total": total, "rows": [{**row, "shown": show_seconds(max(0.0, now - row["since"]))} for row in rows]}
+    shown: list[Any] = [{**row, "shown": show_seconds(max(0.0, now - row["since"]))} for row in rows]
+    return {"total": total, "rows": shown}
 
 
 def _counted(clauses: Sequence[ColumnElement[bool]]) -> Select[Any]:
@@ -308,7 +329,7 @@ def forget_recent() -> None:
     _recent_memory.forget()
 
 
-def _failures(readable: Collection[str]) -> list[dict[str, Any]]:
+def _failures(readable: Collection[str]) -> list[FailureRow]:
     """Return the pods that failed or were lost in the last 24 hours, by reason, the most frequent first."""
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for dag_id, outcome, reason, pods in _recent_failures.get():
@@ -321,7 +342,7 @@ def _failures(readable: Collection[str]) -> list[dict[str, Any]]:
     ]
 
 
-def _fits(readable: Collection[str]) -> list[dict[str, Any]]:
+def _fits(readable: Collection[str]) -> list[MemoryFitRow]:
     """Return the tasks whose memory fits worst."""
     fits = worst_fits(memory for memory in _recent_memory.get() if memory.dag_id in readable)
     return [

@@ -1,4 +1,4 @@
-"""Gives task instances whose pods the cluster took another try, at no cost of a retry. Called in the engine's threads.
+"""Gives a task whose pod the cluster took another try, without using up a retry. Called in the engine's threads.
 
 Airflow core offers no function for this. A try is replaced under the lock of its row: the try goes into the history,
 the row gets a new id, no state, and one more of ``max_tries``. With the new id, Airflow accepts no state of the old
@@ -252,7 +252,7 @@ def _start_next_tries(losses: Sequence[tuple[_Loss, str]], session: Session) -> 
     _store([loss for loss, _ in losses], session)
     for loss, key, message in lost:
         count = f"(loss {loss.answer.losses} of {loss.limit})"
-        extra = f"{message} — Airflow schedules the task again, at no cost of a retry {count}"
+        extra = f"{message} — Airflow schedules the task again, without using up a retry {count}"
         session.add(Log(event=_EVENT, task_instance=key, extra=storable(extra, most_bytes=_EXTRA_BYTES)))
 
 

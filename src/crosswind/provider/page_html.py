@@ -10,9 +10,21 @@ import datetime
 import html
 import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from crosswind.pods.injected_lines import YamlLine
+from crosswind.provider.page_content import (
+    ExecutorRow,
+    FleetPage,
+    GroupRow,
+    MemoryFitRow,
+    PodInFlightRow,
+    StatusRow,
+    TabEvent,
+    TabPart,
+    TabPod,
+    TaskTab,
+)
+from crosswind.types import Json
 
 __all__ = ["fleet_html", "tab_html"]
 
@@ -33,8 +45,8 @@ _PHASES = {
 _NO_REASON = {"waiting": "their turn", "pending": "to start", "adopting": "to be adopted"}
 
 
-def tab_html(tab: Mapping[str, Any], lines: Sequence[YamlLine], note: str, style: str) -> str:
-    """Return the tab: its content as ``provider.pod_page`` makes it, the manifest's lines and a remark on them."""
+def tab_html(tab: TaskTab, lines: Sequence[YamlLine], note: str, style: str) -> str:
+    """Return the tab with the lines of the manifest and a remark on them."""
     pods = tab["pods"]
     newest = pods[0] if pods and pods[0]["status"] == tab["status"] else None
     name = _name(newest, pods) if newest and len(pods) > 1 else ""
@@ -42,7 +54,7 @@ def tab_html(tab: Mapping[str, Any], lines: Sequence[YamlLine], note: str, style
     if newest:
         body.append(_life(newest, tab["events"]))
     elif not pods:
-        body.append(_events({"events": []}, tab["events"]))
+        body.append(_events((), tab["events"]))
     for pod in pods[1:] if newest else pods:
         body.append(
             f"<details><summary>{_dot(pod['status']['tone'])} {_e(_name(pod, pods))}: "
@@ -55,8 +67,8 @@ def tab_html(tab: Mapping[str, Any], lines: Sequence[YamlLine], note: str, style
     return _document("Pod", style, "cw-narrow", body)
 
 
-def fleet_html(fleet: Mapping[str, Any], query: Mapping[str, str], style: str) -> str:
-    """Return the page of the fleet, its content as ``provider.fleet_page`` makes it. ``query``: the filters in use."""
+def fleet_html(fleet: FleetPage, query: Mapping[str, str], style: str) -> str:
+    """Return the page of the fleet. ``query``: the filters in use."""
     tiles = "".join(
         f"<div class='cw-panel cw-tile'><strong>{phase['pods']:,}</strong>"
         f"<span><i class='cw-dot cw-phase-{phase['phase']}'></i>{_PHASES[phase['phase']]}</span></div>"
@@ -123,12 +135,12 @@ def _table(headings: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
 # --- the tab ----------------------------------------------------------------------------------------------------------
 
 
-def _name(pod: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> str:
+def _name(pod: TabPod, pods: Iterable[TabPod]) -> str:
     launches = any(other["launch"] for other in pods if other["try_number"] == pod["try_number"])
     return f"Try {pod['try_number']}" + (f", launch {pod['launch'] + 1}" if launches else "")
 
 
-def _status(status: Mapping[str, str], name: str, attempt: str = "") -> str:
+def _status(status: StatusRow, name: str, attempt: str = "") -> str:
     text = f"<p>{_e(status['text'])}</p>" if status["text"] else ""
     pod = f"<code class=cw-muted>{_e(name)}</code>" if name else ""
     badge = f"<span class=cw-badge>{attempt}</span>" if attempt else ""
@@ -138,14 +150,13 @@ def _status(status: Mapping[str, str], name: str, attempt: str = "") -> str:
     )
 
 
-def _life(pod: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> str:
+def _life(pod: TabPod, events: Iterable[TabEvent]) -> str:
     reported = [event for event in events if event["try"] == pod["try_number"]]
-    return f"{_timeline(pod['parts'])}<h2>Pod</h2>{_facts(pod)}{_containers(pod['containers'])}" + _events(
-        pod, reported
-    )
+    shown = f"{_timeline(pod['parts'])}<h2>Pod</h2>{_facts(pod)}{_containers(pod['containers'])}"
+    return shown + _events(pod["events"], reported)
 
 
-def _timeline(parts: Sequence[Mapping[str, Any]]) -> str:
+def _timeline(parts: Sequence[TabPart]) -> str:
     if not parts:
         return ""
     started_at = parts[0]["start"]
@@ -163,7 +174,7 @@ def _timeline(parts: Sequence[Mapping[str, Any]]) -> str:
     return f"<h2>Timeline</h2><ol class=cw-timeline>{''.join(rows)}</ol>"
 
 
-def _facts(pod: Mapping[str, Any]) -> str:
+def _facts(pod: TabPod) -> str:
     memory, cpu = pod["memory"], pod["cpu"]
     facts = {
         "Namespace": _e(pod["namespace"]),
@@ -192,7 +203,7 @@ def _meter(share: float | None) -> str:
     return f"<span class=cw-meter><span {tight}style='width:{min(100.0, share * 100):.0f}%'></span></span>"
 
 
-def _containers(containers: Sequence[Mapping[str, Any]]) -> str:
+def _containers(containers: Sequence[Mapping[str, Json]]) -> str:
     if not containers:
         return ""
     badge = " <span class=cw-badge>injected</span>"
@@ -208,9 +219,9 @@ def _containers(containers: Sequence[Mapping[str, Any]]) -> str:
     return "<h2>Containers beside base</h2>" + _table(("Name", "Kind", "State", "Exit code"), rows)
 
 
-def _events(pod: Mapping[str, Any], reported: Iterable[Mapping[str, Any]]) -> str:
+def _events(of_pod: Iterable[Mapping[str, Json]], reported: Iterable[TabEvent]) -> str:
     rows = [(event["at"], event["event"], event["text"]) for event in reported]
-    rows += [(event.get("at"), event.get("reason", ""), event["message"]) for event in pod["events"]]
+    rows += [(event.get("at"), event.get("reason", ""), event["message"]) for event in of_pod]
     if not rows:
         return ""
     rows.sort(key=lambda row: row[0] or 0.0)
@@ -229,13 +240,13 @@ def _panel(title: str, rows: Sequence[tuple[str, str]], empty: str) -> str:
     return f"<section class=cw-panel><h2>{title}</h2>{content}</section>"
 
 
-def _ranks(rows: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+def _ranks(rows: Iterable[GroupRow]) -> list[tuple[str, str]]:
     return [
         (row["value"] if row["value"] is not None else f"{row['others']} others", f"{row['pods']:,}") for row in rows
     ]
 
 
-def _executor(executor: Mapping[str, Any]) -> tuple[str, str]:
+def _executor(executor: ExecutorRow) -> tuple[str, str]:
     if executor["stale"]:
         return f"Executor {executor['executor']}", f"silent for {executor['age']:.0f} s"
     return f"Executor {executor['executor']}", f"watch: {executor['watch_silence']:.0f} s ago"
@@ -255,13 +266,13 @@ def _filters(query: Mapping[str, str]) -> str:
     return f"<h2>Pods in flight</h2><form class=cw-row>{inputs}<button>Show</button></form>"
 
 
-def _pod_table(pods: Iterable[Mapping[str, Any]]) -> str:
+def _pod_table(pods: Iterable[PodInFlightRow]) -> str:
     rows = (
         (
             f"{_e(pod['dag_id'])}.{_e(pod['task_id'])}{'' if pod['map_index'] < 0 else [pod['map_index']]}"
             f"<br><small class=cw-muted>{_e(pod['run_id'])}</small>",
             f"<span class=cw-row><i class='cw-dot cw-phase-{_e(pod['phase'])}'></i>{_e(pod['phase'])}</span>",
-            *(_e(pod[name]) for name in ("reason", "shown", "queue", "namespace", "node")),
+            *map(_e, (pod["reason"], pod["shown"], pod["queue"], pod["namespace"], pod["node"])),
         )
         for pod in pods
     )
@@ -277,13 +288,13 @@ def _paging(total: int, shown: int, query: Mapping[str, str]) -> str:
     return f"<p class=cw-muted>{text} <a href='?{_e(following)}'>Next</a></p>"
 
 
-def _fits(fits: Sequence[Mapping[str, Any]]) -> str:
+def _fits(fits: Sequence[MemoryFitRow]) -> str:
     if not fits:
         return ""
     rows = (
         (
             _e(f"{fit['dag_id']}.{fit['task_id']}"),
-            *(_e(fit[name]) for name in ("peak", "request", "limit", "pods", "text")),
+            *map(_e, (fit["peak"], fit["request"], fit["limit"], fit["pods"], fit["text"])),
         )
         for fit in fits
     )

@@ -9,7 +9,7 @@ import datetime
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from airflow.models.log import Log
 from airflow.models.taskinstance import TaskInstance
@@ -20,11 +20,13 @@ from sqlalchemy.orm import Session
 from crosswind.engine.fleet_snapshot import PodInFlight
 from crosswind.engine.pod_history import PodRecord
 from crosswind.pods.fields import mapping, mappings, texts
-from crosswind.pods.pod_life import LifePart, PodFacts, PodLife, StatusLine, life_of
+from crosswind.pods.pod_life import LifePart, MemoryUse, PodFacts, PodLife, StatusLine, life_of
 from crosswind.pods.units import show_seconds
 from crosswind.provider.fleet_rows import ExecutorSnapshot, read_executors, read_in_flight
+from crosswind.provider.page_content import MemoryRow, StatusRow, TabEvent, TabPart, TabPod, TaskTab
 from crosswind.provider.pod_rows import read_pods
 from crosswind.provider.pod_views import look_at, read_details
+from crosswind.types import Json
 
 __all__ = ["POD_EVENTS", "read_tab", "stale_note"]
 
@@ -54,12 +56,12 @@ class _Try(NamedTuple):
         return {name: moment.timestamp() for name, moment in moments.items() if moment is not None}
 
 
-def read_tab(session: Session, ti: TaskInstance, mask: Mask) -> dict[str, Any]:
+def read_tab(session: Session, ti: TaskInstance, mask: Mask) -> TaskTab:
     """Return the tab's content. ``mask``: hides secrets in a text. Raises SQLAlchemy's errors."""
     now, tries = time.time(), _tries(session, ti)
     executors = {snapshot.executor: snapshot for snapshot in read_executors()}
     in_flight = read_in_flight([attempt.ti_id for attempt in tries])
-    # The executor describes the pods that somebody looks at; the answer is there when the page asks again.
+    # The executor describes the pods that a user looks at; the answer is there when the page asks again.
     look_at({pod.unique_id: executor for executor, pod in in_flight})
     events = _events(session, ti)
     lives = life_of(_facts(tries, in_flight, events), now)
@@ -67,7 +69,11 @@ def read_tab(session: Session, ti: TaskInstance, mask: Mask) -> dict[str, Any]:
     notes = (stale_note(executors.get(executor), now) for executor, _ in in_flight)
     return {
         "task": {
-            **{name: getattr(ti, name) for name in ("dag_id", "run_id", "task_id", "map_index", "try_number")},
+            "dag_id": ti.dag_id,
+            "run_id": ti.run_id,
+            "task_id": ti.task_id,
+            "map_index": ti.map_index,
+            "try_number": ti.try_number,
             "state": str(ti.state or ""),
         },
         "now": now,
@@ -107,7 +113,7 @@ def _tries(session: Session, ti: TaskInstance) -> list[_Try]:
     return [now, *(_Try(str(row[0]), row[1], str(row[2] or ""), *row[3:]) for row in rows if str(row[0]) != now.ti_id)]
 
 
-def _events(session: Session, ti: TaskInstance) -> list[dict[str, Any]]:
+def _events(session: Session, ti: TaskInstance) -> list[TabEvent]:
     """Return what the executor reported of all tries, the newest first."""
     query = (
         select(Log.dttm, Log.try_number, Log.event, Log.extra)
@@ -123,7 +129,7 @@ def _events(session: Session, ti: TaskInstance) -> list[dict[str, Any]]:
 
 
 def _facts(
-    tries: Sequence[_Try], in_flight: Iterable[tuple[str, PodInFlight]], events: Sequence[Mapping[str, Any]]
+    tries: Sequence[_Try], in_flight: Iterable[tuple[str, PodInFlight]], events: Sequence[TabEvent]
 ) -> list[PodFacts]:
     """Return the pods of all tries; a try without any has one that says so."""
     by_id = {attempt.ti_id: attempt for attempt in tries}
@@ -170,13 +176,13 @@ def _of_record(record: PodRecord) -> PodFacts:
     )
 
 
-def _waited(detail: Mapping[str, Any]) -> float | None:
+def _waited(detail: Mapping[str, Json]) -> float | None:
     """Return the seconds for which a warm pod waited, None for a pod that was created for its task."""
     started, claimed = mapping(detail.get("waited")).get("started"), mapping(detail.get("times")).get("claimed")
     return max(0.0, claimed - started) if started and claimed else None
 
 
-def _of_pod_in_flight(pod: PodInFlight, attempt: _Try, events: Iterable[Mapping[str, Any]]) -> PodFacts:
+def _of_pod_in_flight(pod: PodInFlight, attempt: _Try, events: Iterable[TabEvent]) -> PodFacts:
     times = {"created": pod.created, "started": pod.started, "ended": pod.since if pod.phase == "ending" else 0.0}
     waits = (event for event in events if event["event"] == "pod waits" and event["try"] == attempt.number)
     return PodFacts(
@@ -193,7 +199,7 @@ def _of_pod_in_flight(pod: PodInFlight, attempt: _Try, events: Iterable[Mapping[
     )
 
 
-def _described(facts: PodFacts, detail: Mapping[str, Any]) -> PodFacts:
+def _described(facts: PodFacts, detail: Mapping[str, Json]) -> PodFacts:
     """Add the executor's description of a living pod."""
     return replace(
         facts,
@@ -237,15 +243,23 @@ def _without_pod(ti: TaskInstance) -> StatusLine:
 # --- as JSON ----------------------------------------------------------------------------------------------------------
 
 
-def _pod(life: PodLife, mask: Mask) -> dict[str, Any]:
-    facts, memory = life.facts, life.memory
-    names = ("try_number", "launch", "name", "namespace", "node", "queue", "cluster", "image", "reason", "exit_code")
+def _pod(life: PodLife, mask: Mask) -> TabPod:
+    facts = life.facts
     return {
-        **{name: getattr(facts, name) for name in names},
+        "try_number": facts.try_number,
+        "launch": facts.launch,
+        "name": facts.name,
+        "namespace": facts.namespace,
+        "node": facts.node,
+        "queue": facts.queue,
+        "cluster": facts.cluster,
+        "image": facts.image,
+        "reason": facts.reason,
+        "exit_code": facts.exit_code,
         "lives": facts.lives,
         "status": _status(life.status, mask),
         "parts": [_part(part) for part in life.parts],
-        "memory": memory and memory._asdict(),
+        "memory": _memory(life.memory),
         "cpu": facts.cpu,
         "waited": "" if facts.waited is None else show_seconds(facts.waited),
         "times": dict(facts.times),
@@ -255,10 +269,25 @@ def _pod(life: PodLife, mask: Mask) -> dict[str, Any]:
     }
 
 
-def _status(status: StatusLine, mask: Mask) -> dict[str, str]:
+def _status(status: StatusLine, mask: Mask) -> StatusRow:
     return {"tone": status.tone, "title": mask(status.title), "text": mask(status.text)}
 
 
-def _part(part: LifePart) -> dict[str, Any]:
-    names = ("name", "label", "start", "seconds", "share", "is_largest", "is_open", "is_task", "shown")
-    return {name: getattr(part, name) for name in names}
+def _part(part: LifePart) -> TabPart:
+    return {
+        "name": part.name,
+        "label": part.label,
+        "start": part.start,
+        "seconds": part.seconds,
+        "share": part.share,
+        "is_largest": part.is_largest,
+        "is_open": part.is_open,
+        "is_task": part.is_task,
+        "shown": part.shown,
+    }
+
+
+def _memory(use: MemoryUse | None) -> MemoryRow | None:
+    if use is None:
+        return None
+    return {"peak": use.peak, "request": use.request, "limit": use.limit, "share": use.share, "text": use.text}

@@ -66,7 +66,7 @@ class DatabasePodViews:
 
 
 def look_at(pods: Mapping[str, str]) -> None:
-    """Store that somebody looks at pods: the executor of each, by unique id. An error is logged and not raised.
+    """Store that a user looks at pods: the executor of each, by unique id. An error is logged and not raised.
 
     Neither is a missing table one: no scheduler has made it yet.
     """

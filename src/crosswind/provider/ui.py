@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from airflow._shared.secrets_masker import redact, should_hide_value_for_key
 from airflow.api_fastapi.app import get_auth_manager
@@ -29,6 +28,7 @@ from crosswind.errors import CrosswindError
 from crosswind.pods.injected_lines import YamlLine, yaml_lines
 from crosswind.pods.masking import is_sensitive, mask_pod, mask_text
 from crosswind.provider.fleet_page import MAX_PER_PAGE, FleetQuery, read_fleet_page, read_summary
+from crosswind.provider.page_content import TaskTab
 from crosswind.provider.page_html import fleet_html, tab_html
 from crosswind.provider.pod_page import read_tab
 from crosswind.provider.rendered_spec import render_task_instance
@@ -57,7 +57,7 @@ class _PodOfTask:
         if other := _other_executor(self.ti, self.team):
             raise HTTPException(404, f"This task runs in {other}, not in {_EXECUTOR}")
 
-    def tab(self) -> dict[str, Any]:
+    def tab(self) -> TaskTab:
         """Return what the tab shows."""
         return read_tab(self.session, self.ti, _mask_text)
 
@@ -68,14 +68,14 @@ class _PodOfTask:
         except CrosswindError as error:
             return None, _mask_text(str(error))
 
-    def lines(self, tab: dict[str, Any]) -> tuple[list[YamlLine], str]:
+    def lines(self, tab: TaskTab) -> tuple[list[YamlLine], str]:
         """Return the manifest's lines, those that the newest pod had in the cluster alone marked, and a remark."""
         manifest, problem = self.manifest()
         if manifest is None:
             return [], f"With the configuration of this API server the task gets no pod: {problem}"
-        pods: Iterator[dict[str, Any]] = (pod for pod in tab["pods"] if pod["containers"] or pod["added"])
-        pod = next(pods, {})
-        return yaml_lines(manifest, pod.get("containers", ()), pod.get("added", ()), _redact), _NOTE
+        pod = next((pod for pod in tab["pods"] if pod["containers"] or pod["added"]), None)
+        containers, added = (pod["containers"], pod["added"]) if pod else ((), ())
+        return yaml_lines(manifest, containers, added, _redact), _NOTE
 
 
 _TheTask = Annotated[_PodOfTask, Depends()]

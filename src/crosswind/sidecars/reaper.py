@@ -83,7 +83,7 @@ class Reaper:
         self.outcomes: Counter[tuple[str, str]] = Counter()
 
     async def run(self) -> None:
-        """Work until cancelled."""
+        """Reap until cancelled."""
         await self._begin(_START_PATIENCE_S)
         try:
             async with asyncio.TaskGroup() as self._group:
@@ -187,7 +187,7 @@ class Reaper:
         self.states[metadata["uid"]] = (metadata["namespace"], state)
         if is_new and not decision.act:
             level = logging.INFO if decision.never or self._settings.dry_run else logging.DEBUG
-            log.log(level, "Pod %s/%s is left alone: %s", metadata["namespace"], metadata["name"], decision)
+            log.log(level, "Pod %s/%s is not changed: %s", metadata["namespace"], metadata["name"], decision)
 
     async def _end(self, watch: PodWatch, main: str) -> None:
         """End a pod's sidecars at the set rate, and schedule another attempt if that did not finish the pod."""
@@ -196,7 +196,7 @@ class Reaper:
             outcome, pause = await self._attempt(watch, main)
         except CrosswindError as error:
             outcome, pause = "error", _RETRY_S + retry_after(error)
-            log.warning("The sidecars of pod %s could not be ended, trying again: %s", watch.where, error)
+            log.warning("The sidecars of pod %s could not be ended, retrying: %s", watch.where, error)
         finally:
             # Also when cancelled or failed: the pod is then free for the next attempt.
             self._watches.pop(watch.uid, None)
@@ -219,8 +219,8 @@ class Reaper:
             return "stays", wait
         if await self._shutdown.carry_out(watch, plan):
             return ("gone" if watch.pod is None else "finished"), None
-        # not ended because somebody objected in between, such as a new leader: that may pass soon
-        # Looked at after the steps, because an objection ends them silently, as if they had not worked.
+        # An objection, such as a new leader, ends the steps silently, as if they had not worked, so it is checked after
+        # them. It may be temporary.
         if self._objection(watch.pod or {}, main):
             return "left", _RETRY_S
         log.warning("Pod %s is not finished: %s; see its Events", watch.where, _still_running(watch, main))
@@ -274,7 +274,7 @@ class Reaper:
     def _objection(self, pod: Pod, _base: str) -> str:
         """Return the objection to the next step on a pod that was just read."""
         if self._closing or not self._leads():
-            return "this reaper ends" if self._closing else "another reaper leads"
+            return "this reaper is shutting down" if self._closing else "another reaper is the leader"
         metadata = metadata_of(pod)
         informer = self.informers.get(text(metadata.get("namespace")))
         known = informer.objects.get(text(metadata.get("uid"))) if informer else None
@@ -291,5 +291,5 @@ def _still_running(watch: PodWatch, main: str) -> str:
 
 def _log_plan(watch: PodWatch, plan: ShutdownPlan) -> None:
     for target in plan.targets:
-        steps = ", then ".join(str(step) for step in target.taken) or "nothing that may be done"
+        steps = ", then ".join(str(step) for step in target.taken) or "no permitted step"
         log.info("Pod %s: would end %s by: %s", watch.where, target.container, steps)

@@ -129,7 +129,7 @@ def restarts_itself(pod: Pod, main: str) -> str:
 
 
 def is_debugged(pod: Pod) -> str:
-    """Refuse a pod with a running debug (ephemeral) container: somebody is looking into it."""
+    """Refuse a pod with a running debug (ephemeral) container: a user is inspecting it."""
     statuses: list[ContainerStatus] = mappings(status_of(pod).get("ephemeralContainerStatuses"))
     for status in statuses:
         if "terminated" not in mapping(status.get("state")):

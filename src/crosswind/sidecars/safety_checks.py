@@ -49,7 +49,7 @@ class ReapScope:
 
 
 def objections(pod: AnyPod, scope: ReapScope) -> list[str]:
-    """Return every objection to touching a pod that belongs to somebody else."""
+    """Return every objection to touching a pod that has another owner."""
     pod = as_pod(pod)
     scope_checks = [in_namespaces(pod, scope.namespaces), has_label(pod, scope.labels)]
     return [objection for objection in (*scope_checks, *timing_objections(pod, scope.main)) if objection]

@@ -129,7 +129,7 @@ signal=
 for number in 1 2 3 15; do trap "signal=$number" "$number"; done
 while [ "$named" != none ] && look_once && [ -z "$signal" ]; do
   [ -n "$waits" ] || [ "$(passed)" -lt "$look" ] || break
-  [ "$(passed)" -lt "$timeout" ] || { [ -z "$waits" ] || say "not ready:$waits; the command runs all the same"; break; }
+  [ "$(passed)" -lt "$timeout" ] || { [ -z "$waits" ] || say "not ready:$waits; running the command anyway"; break; }
   pause
 done
 if [ -n "$signal" ]; then

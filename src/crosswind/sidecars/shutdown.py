@@ -212,7 +212,7 @@ class SidecarShutdown:
         if pod is None or _is_finished(pod) or _is_over(pod, name):
             return False
         if objection := self._may_touch(pod, self._base):
-            log.info("Pod %s is left alone: %s", watch.where, objection)
+            log.info("Pod %s is not changed: %s", watch.where, objection)
             return False
         return True
 

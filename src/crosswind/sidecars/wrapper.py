@@ -191,7 +191,7 @@ class _Mesh:
         ):
             if names:
                 verb = "is" if len(names) == 1 else "are"
-                after = f"after {self._passed:.1f} s; the command runs all the same"
+                after = f"after {self._passed:.1f} s; running the command anyway"
                 _warn(f"{', '.join(names)} {verb} not {what} {after}")
 
     def quit_all(self) -> None:

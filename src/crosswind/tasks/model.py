@@ -132,7 +132,7 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
     """Refuse names that cannot be keyword arguments, as ``crosswind tasks compile`` writes them, and long pools."""
     for name, value in arguments.items():
         if not name.isidentifier() or keyword.iskeyword(name):
-            raise ValueError(f"has the argument {name!r}, which is no name of a Python argument")
+            raise ValueError(f"has the argument {name!r}, which is not a valid name of a Python argument")
         if name in _SET_FOR_EACH_TASK:
             raise ValueError(f"has the argument {name}, which Crosswind sets for each task; {_SET_FOR_EACH_TASK[name]}")
         if name in {"pool", "queue"} and isinstance(value, str) and len(value) > _MAX_NAME:

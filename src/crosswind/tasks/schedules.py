@@ -24,7 +24,7 @@ _RANDOM = re.compile(r"(?:^|[\s,])R", re.IGNORECASE)
 def check_schedule(text: str | None) -> str | None:
     """Return the schedule with single spaces, so that one schedule is one text: tasks are grouped by it.
 
-    Raises ``ValueError`` for what is no schedule.
+    Raises ``ValueError`` for a text that is not a schedule.
     """
     text = None if text is None else " ".join(text.split())
     if text is not None and text not in PRESETS and (problem := _problem(text)):

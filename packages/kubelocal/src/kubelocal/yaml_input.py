@@ -88,7 +88,7 @@ def parse(text: str, where: str) -> Json:
             f"{where}: not readable as YAML: a date, a number or a value with a tag is malformed; put text into quotes"
         ) from None
     except RecursionError:
-        raise SettingError(f"{where}: nested deeper than {MAX_DEPTH} levels; write it flatter") from None
+        raise SettingError(f"{where}: nested deeper than {MAX_DEPTH} levels; use fewer levels") from None
 
 
 @dataclass(slots=True)

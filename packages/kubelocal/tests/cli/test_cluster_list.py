@@ -227,11 +227,12 @@ def test_a_name_that_is_none_is_refused(kubelocal: Shell, name: str) -> None:
 
 
 def test_a_cluster_that_does_not_run_is_said_with_those_that_do(kubelocal: Shell) -> None:
-    assert "there is no local cluster two; none runs: kubelocal up" in kubelocal("stop", "two", code=2).stderr
+    refused = kubelocal("stop", "two", code=2).stderr
+    assert "there is no local cluster two; none is running; start one with: kubelocal up" in refused
     kubelocal.up("one")
     for command in (("stop", "two"), ("kubeconfig", "two"), ("kubeconfig", "two", "--merge")):
         assert "there is no local cluster two; there are: one" in kubelocal(*command, code=2).stderr
-    assert "--switch goes with --merge" in kubelocal("kubeconfig", "one", "--switch", code=2).stderr
+    assert "--switch requires --merge" in kubelocal("kubeconfig", "one", "--switch", code=2).stderr
 
 
 @pytest.mark.parametrize("theirs", ["mine", ""])

@@ -230,7 +230,7 @@ def _announce(
     screen.line(f"                    kubectl -n {deployment.WORKERS} get pods --watch")
     screen.line(f"  shared by pods    {deployment.OUTPUT}")
     screen.line("")
-    screen.line("Airflow sees changes of the DAG files within seconds. Ctrl-C ends it and removes everything.")
+    screen.line("Airflow sees changes of the DAG files within seconds. Press Ctrl-C to stop it and remove everything.")
     screen.line("")
 
 

@@ -355,7 +355,7 @@ class _StatementReader:
             case "literal":
                 return self._nested(_unquoted(values[0]), line)
             case "dynamic":
-                return [_unknown(line, f"{word(tokens)} runs SQL that is put together when it runs")]
+                return [_unknown(line, f"{word(tokens)} runs SQL that is composed at run time")]
         return []
 
     def _nested(self, sql: str, line: int) -> Iterator[Effect]:

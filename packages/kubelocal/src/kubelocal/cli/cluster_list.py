@@ -115,7 +115,7 @@ class ClusterList:
         entry = self.get(name)
         if entry is None or not entry.is_alive:
             names = [running.name for running in self.entries() if running.is_alive]
-            offer = f"there are: {', '.join(names)}" if names else "none runs: kubelocal up"
+            offer = f"there are: {', '.join(names)}" if names else "none is running; start one with: kubelocal up"
             raise SettingError(f"there is no local cluster {name}; {offer}")
         return entry
 

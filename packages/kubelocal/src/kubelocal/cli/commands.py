@@ -247,7 +247,7 @@ def kubeconfig(name: str, merge: bool, switch: bool) -> None:
     from kubelocal.cli.kubeconfig_merge import first_kubeconfig
 
     if switch and not merge:
-        raise click.UsageError("--switch goes with --merge")
+        raise click.UsageError("--switch requires --merge")
     if not merge:
         click.echo(dumped(_clusters().kubeconfig(name)), nl=False)
         return

@@ -70,7 +70,7 @@ class CronJobController:
         ]
 
     def _carry_out(self, cron_job: Manifest, plan: CronPlan) -> float | None:
-        """Do what was planned; return after how many seconds to look again."""
+        """Carry out the planned actions; return the seconds until the next sync."""
         namespace, name = cron_job["metadata"]["namespace"], cron_job["metadata"]["name"]
         for event in plan.events:
             self._record_event(cron_job, event)

@@ -1,4 +1,4 @@
-"""What a CronJob wants next, as a pure function of it, its Jobs and the time.
+"""The next actions for a CronJob, as a pure function of the CronJob, its Jobs and the time.
 
 Source: ``pkg/controller/cronjob`` of Kubernetes 1.36.
 """

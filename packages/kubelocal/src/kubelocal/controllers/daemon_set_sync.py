@@ -1,4 +1,4 @@
-"""What a DaemonSet wants next, as a pure function of it, its pods, the nodes and the time.
+"""The next actions for a DaemonSet, as a pure function of the DaemonSet, its pods, the nodes and the time.
 
 Not here: ControllerRevisions, and ``maxSurge``: a pod is replaced after the old one has gone.
 """

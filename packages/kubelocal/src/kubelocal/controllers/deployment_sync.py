@@ -1,4 +1,4 @@
-"""What a Deployment wants next, as a pure function of it, its ReplicaSets and the time."""
+"""The next actions for a Deployment, as a pure function of the Deployment, its ReplicaSets and the time."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _replica_set(deployment: Manifest, revision: str, replicas: int) -> Manifest
 def _revision(replica_set: Manifest) -> int:
     try:
         return parse_int(replica_set["metadata"].get("annotations", {}).get(_REVISION, "0"))
-    except ValueError:  # somebody else wrote it
+    except ValueError:  # written by another client
         return 0
 
 

@@ -102,7 +102,7 @@ class JobController:
             return None
 
     def _carry_out(self, job: Manifest, plan: JobPlan) -> float | None:
-        """Do what was planned; return after how many seconds to look again."""
+        """Carry out the planned actions; return the seconds until the next sync."""
         namespace, name = job["metadata"]["namespace"], job["metadata"]["name"]
         self._registry.update(
             "Job", namespace, name, lambda j: j.__setitem__("status", plan.status), subresource="status"

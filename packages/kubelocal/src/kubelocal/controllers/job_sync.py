@@ -1,4 +1,4 @@
-"""What a Job wants next, as a pure function of the Job, its pods and the time.
+"""The next actions for a Job, as a pure function of the Job, its pods and the time.
 
 As kube-controller-manager does it: pods carry the finalizer ``batch.kubernetes.io/job-tracking`` until they are
 counted, so that none is forgotten when someone deletes it. Not here: ``podFailurePolicy``, ``successPolicy``,
@@ -343,7 +343,7 @@ def _indexed(job: Manifest) -> bool:
 def _index(pod: Manifest) -> int:
     try:
         return parse_int(pod["metadata"].get("annotations", {}).get(INDEX, "-1"))
-    except ValueError:  # somebody else wrote it
+    except ValueError:  # written by another client
         return -1
 
 

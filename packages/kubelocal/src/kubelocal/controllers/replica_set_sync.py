@@ -1,4 +1,4 @@
-"""What ReplicaSets and StatefulSets want next, as pure functions of the object, its pods and the time.
+"""The next actions for ReplicaSets and StatefulSets, as pure functions of the object, its pods and the time.
 
 Not here: the adoption of pods that the object did not make, and ControllerRevisions: a StatefulSet makes every new pod
 from its present template, also below a partition.

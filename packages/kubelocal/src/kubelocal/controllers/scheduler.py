@@ -1,8 +1,8 @@
 """The scheduler: binds pods to nodes, or reports why it cannot, and retries when something changes.
 
-It keeps what each node has used as counters, and pods that wait in groups of equal asks: when room appears, one look
-per group decides whether any of its pods fits. Nodes are tried in turn, so that pods spread; there is no scoring. Pods
-of lower priority give way to one that fits nowhere else.
+It keeps counters of what each node has allocated, and pending pods in groups of equal requests: when capacity appears,
+one check per group decides whether any of its pods fits. Nodes are tried in turn, so that pods spread; there is no
+scoring. Pods of lower priority give way to one that fits nowhere else.
 """
 
 from __future__ import annotations

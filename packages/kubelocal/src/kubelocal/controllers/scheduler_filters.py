@@ -85,8 +85,8 @@ def _requests(container: Manifest) -> Counter[str]:
 def demand(spec: Manifest) -> Counter[str]:
     """Return what a pod needs of each resource, in thousandths, itself included (``pods``).
 
-    Containers add up; native sidecars add to them and to each init container after them; of init containers the most
-    hungry one counts (KEP-753, "Resources calculation").
+    Containers add up; native sidecars add to them and to each init container after them; of init containers the
+    largest one counts (KEP-753, "Resources calculation").
     """
     regular: Counter[str] = Counter()
     for container in spec["containers"]:

@@ -100,7 +100,7 @@ class ReplicaController:
             self._timers[kind, namespace, name] = loop.call_later(wait, self._sync, kind, namespace, name)
 
     def _carry_out(self, owner: Manifest, plan: WorkloadPlan) -> float | None:
-        """Do what was planned; return after how many seconds to look again."""
+        """Carry out the planned actions; return the seconds until the next sync."""
         kind, metadata = owner["kind"], owner["metadata"]
         makes, namespace = _KINDS[kind].makes, metadata["namespace"]
         own: Manifest = {"status": _without_zeros(kind, plan.status)}

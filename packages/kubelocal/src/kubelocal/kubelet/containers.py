@@ -205,7 +205,7 @@ class ContainerProcess:
     def listening(self, listener: Callable[[], None]) -> Iterator[None]:
         """Have a function called when the log has grown or the container has ended."""
         self._listeners.add(listener)
-        # The supervisor reports a log's growth only while somebody follows: each line would otherwise cost a message.
+        # The supervisor reports a log's growth only while a client follows: each line would otherwise cost a message.
         self._post({"do": "follow", "on": True})
         try:
             yield

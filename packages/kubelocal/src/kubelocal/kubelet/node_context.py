@@ -152,9 +152,9 @@ class NodeContext:
             return Powers("own", mounts, *own, why=f"other users may not enter {closed}, and {alone}")
         else:
             best = Powers("any", mounts, *own, why=alone)
-        somebody = Identity(NOBODY, NOBODY, (NOBODY,), (), no_new_privileges=False)
+        unprivileged = Identity(NOBODY, NOBODY, (NOBODY,), (), no_new_privileges=False)
         with contextlib.suppress(StartError):
-            if await self._works(self.mode, somebody.message(best)):
+            if await self._works(self.mode, unprivileged.message(best)):
                 return best
         return replace(best, identities="own", why="this machine does not let the kubelet change users")
 

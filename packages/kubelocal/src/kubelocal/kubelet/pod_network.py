@@ -97,7 +97,7 @@ class SharedNetwork:
         return PodAddress(address, address)
 
     def leave(self, place: PodAddress) -> None:
-        """Nothing is held."""
+        """Do nothing: this network holds no resources."""
 
     async def dial(self, place: PodAddress, port: int) -> Connection:
         """Connect to the pod's own address, else to 127.0.0.1."""
@@ -107,7 +107,7 @@ class SharedNetwork:
             return await asyncio.open_connection("127.0.0.1", port)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: this network holds no resources."""
 
 
 class BridgedNetwork:
@@ -241,7 +241,7 @@ def _in_thread(doing: Callable[[], Result]) -> Result:
         except OSError as problem:
             problems.append(problem)
 
-    # Not a pool's thread: setns(2) changes the thread for good, and a pool would hand it to somebody else.
+    # Not a pool's thread: setns(2) changes the thread for good, and a pool would hand it to other code.
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()

@@ -262,7 +262,7 @@ class PodWorker:
             # The containers end before the last status is written, so that a phase is final only when nothing runs.
             await self._terminate()
             self._publish(over=True)
-        # From here on only the watch matters: the pod stays in the API until somebody deletes it, or its finalizers go.
+        # From here on only the watch matters: the pod stays in the API until a client deletes it, or its finalizers go.
         while not self.removed:
             if "deletionTimestamp" in self.pod["metadata"] and not self._lost:
                 self._reporter.remove()

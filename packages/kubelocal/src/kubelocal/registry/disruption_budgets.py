@@ -1,7 +1,7 @@
 """Which evictions a PodDisruptionBudget allows: pure, after ``pkg/registry/core/pod/storage/eviction.go``.
 
 Kubernetes' disruption controller counts the pods that a budget selects and writes the result into its status. Here they
-are counted when somebody evicts; pods of every owner count alike, by the number that the selector finds.
+are counted when a client evicts; pods of every owner count alike, by the number that the selector finds.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class Due:
 class Simulator:
     """Makes ``settings.simulate`` nodes and plays all pods and nodes of the cluster.
 
-    Raises ``ConfigError`` on construction if the file of stages is wrong. One heap of timers serves all objects.
+    Raises ``SettingError`` on construction if the file of stages is wrong. One heap of timers serves all objects.
     ``others``: nodes whose pods are real processes, which are left alone.
     """
 

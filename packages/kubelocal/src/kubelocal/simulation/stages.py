@@ -10,8 +10,8 @@ A stage, after kwok's idea::
     event: {reason: Started, message: "${metadata.name} runs", warning: false}
     remove: true                                     # the object goes, instead
 
-The first stage whose ``when`` holds is the object's next. ``delay``: seconds (a number or a placeholder; what is
-missing means never) plus up to ``jitter`` at random; an annotation of the object goes before ``seconds``.
+The first stage whose ``when`` holds is the object's next. ``delay``: seconds (a number or a placeholder; a missing
+delay means never) plus up to ``jitter`` at random; an annotation of the object goes before ``seconds``.
 """
 
 from __future__ import annotations
