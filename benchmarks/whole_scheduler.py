@@ -95,6 +95,8 @@ class SchedulerOutcome:
     """From the start of a heartbeat to the start of the next one, while tasks were in progress."""
     cpu: float
     """Of the scheduler and all its children, from the trigger to the end of the DAG run."""
+    api_cpu: float
+    """Of the API server, which takes the workers' requests in one process, in the same time."""
     pods_left: int
     problems: tuple[str, ...] = ()
 
@@ -226,17 +228,29 @@ async def compete(
                 watched = Watched(url)
                 await ready(airflow, watched)
                 headers = await log_in(airflow.url, web)
-                scheduler = psutil.Process(airflow.process_id("scheduler"))
-                known: dict[int, float] = {}
-                before, begun = tree_cpu(scheduler, known), time.perf_counter()
+                scheduler, api_server = (_UsedCpu(airflow.process_id(name)) for name in ("scheduler", "api-server"))
+                begun = time.perf_counter()
                 run_id = await trigger(airflow.url, web, headers)
                 await until(lambda: watched.is_over(run_id), LIMIT_S, f"the DAG run with {contestant.label}")
-                wall, cpu = time.perf_counter() - begun, tree_cpu(scheduler, known) - before
+                wall, cpu, api_cpu = time.perf_counter() - begun, scheduler.seconds(), api_server.seconds()
                 left = await remaining_pods(client)
                 await airflow.stop()
         beats = [tuple(json.loads(line)) for line in (home / "heartbeats.jsonl").read_text().splitlines()]
         during = [beat for beat in beats if begun <= beat[0] <= begun + wall]
-        return outcome(contestant, tasks, wall, cpu, left, during, watched.tasks(run_id), players)
+        return outcome(contestant, tasks, wall, cpu, api_cpu, left, during, watched.tasks(run_id), players)
+
+
+class _UsedCpu:
+    """The CPU time that a process and its children use from now on."""
+
+    def __init__(self, process_id: int) -> None:
+        self._process = psutil.Process(process_id)
+        self._known: dict[int, float] = {}
+        self._before = tree_cpu(self._process, self._known)
+
+    def seconds(self) -> float:
+        """Return the seconds since construction."""
+        return tree_cpu(self._process, self._known) - self._before
 
 
 async def remaining_pods(client: Client, patience: float = 30.0) -> int:
@@ -254,6 +268,7 @@ def outcome(
     tasks: int,
     wall: float,
     cpu: float,
+    api_cpu: float,
     left: int,
     beats: list[tuple[float, float]],
     rows: list[Any],
@@ -278,6 +293,7 @@ def outcome(
         heartbeat_p99=quantile(took, 0.99),
         loop_median=statistics.median(loops),
         cpu=cpu,
+        api_cpu=api_cpu,
         pods_left=left,
         problems=tuple(players.problems[:3]),
     )
@@ -293,6 +309,7 @@ def table(outcomes: Sequence[SchedulerOutcome], duration: float) -> ResultTable:
         "longest heartbeat / p99",
         "loop, median",
         "scheduler CPU per task",
+        "API server CPU per task",
         "succeeded",
         "run by one worker",
         "pods left",
@@ -312,6 +329,7 @@ def table(outcomes: Sequence[SchedulerOutcome], duration: float) -> ResultTable:
                 f"{outcome.heartbeat_longest * 1000:,.0f} / {outcome.heartbeat_p99 * 1000:,.0f} ms",
                 f"{outcome.loop_median * 1000:,.0f} ms",
                 f"{outcome.cpu / max(outcome.succeeded, 1) * 1000:.1f} ms",
+                f"{outcome.api_cpu / max(outcome.succeeded, 1) * 1000:.1f} ms",
                 f"{outcome.succeeded:,}",
                 f"{outcome.started_once:,}",
                 str(outcome.pods_left),

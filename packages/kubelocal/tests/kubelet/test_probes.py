@@ -13,7 +13,7 @@ from aiohttp import web
 from kubelet_node import Node, container, status_of
 
 from deadlines import scaled
-from kubelocal.kubelet.probes import ProbeFailed, perform, probe_until_cancelled
+from kubelocal.kubelet.probes import ProbeFailed, perform, probe_until_cancelled, run_hook
 
 
 class Target:
@@ -89,6 +89,31 @@ async def test_redirects_are_followed_on_the_same_host_alone(port: int, path: st
 async def test_what_a_redirect_leads_to_decides(port: int, path: str, message: str) -> None:
     with pytest.raises(ProbeFailed, match=message):
         await probed(port, path)
+
+
+@pytest.mark.parametrize(
+    "path", ["/0", "/0?status=404", "/0?status=500", "/1", "/0?to=http://localhost:{port}/0%3Fstatus=500"]
+)
+async def test_any_answer_to_a_hook_is_a_success(port: int, path: str) -> None:
+    await run_hook({"httpGet": {"port": port, "path": path.format(port=port)}}, Target())
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        ({"httpGet": {"port": 1}}, "connection refused"),
+        ({"httpGet": {"port": "web"}}, "couldn't find port: web"),
+        ({"exec": {"command": ["false"]}}, "false"),
+    ],
+)
+async def test_a_hook_without_an_answer_fails(action: dict[str, Any], message: str) -> None:
+    with pytest.raises(ProbeFailed, match=message):
+        await run_hook(action, Target())
+
+
+async def test_a_hook_does_not_follow_redirects_without_end(port: int) -> None:
+    with pytest.raises(ProbeFailed, match="stopped after 10 redirects"):
+        await run_hook({"httpGet": {"port": port, "path": "/10"}}, Target())
 
 
 async def test_a_redirect_to_another_host_is_a_success_with_an_event(node: Node, port: int) -> None:

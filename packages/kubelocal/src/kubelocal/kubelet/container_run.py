@@ -23,7 +23,7 @@ from kubelocal.kubelet.containers import Command, ContainerProcess
 from kubelocal.kubelet.node_context import NodeContext, rewritten
 from kubelocal.kubelet.pod_actions import ContainerEnd
 from kubelocal.kubelet.pod_network import PodAddress
-from kubelocal.kubelet.probes import ProbeFailed, perform
+from kubelocal.kubelet.probes import ProbeFailed, run_hook
 from kubelocal.types import Manifest
 
 __all__ = ["ContainerRun"]
@@ -139,7 +139,7 @@ class ContainerRun:
             return ""
         try:
             async with asyncio.timeout(timeout):
-                await perform(action, self)
+                await run_hook(action, self)
         except (ProbeFailed, TimeoutError) as problem:
             return str(problem) or "timed out"
         return ""

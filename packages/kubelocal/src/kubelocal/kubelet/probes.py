@@ -17,7 +17,7 @@ import aiohttp
 
 from kubelocal.types import Manifest
 
-__all__ = ["ProbeFailed", "ProbeTarget", "perform", "probe_until_cancelled"]
+__all__ = ["ProbeFailed", "ProbeTarget", "perform", "probe_until_cancelled", "run_hook"]
 
 REDIRECTS = (301, 302, 303, 307, 308)
 MOST_REQUESTS, BODY_BYTES = 10, 10 * 1024
@@ -70,6 +70,25 @@ async def perform(action: Manifest, target: ProbeTarget) -> str:
     return ""
 
 
+async def run_hook(action: Manifest, target: ProbeTarget) -> None:
+    """Carry out a lifecycle hook; ``ProbeFailed``: it fails. The caller limits the time.
+
+    Unlike a probe, a request by HTTP succeeds with any answer, whatever its status (``runHTTPHandler``,
+    ``pkg/kubelet/lifecycle``), and its redirects may lead anywhere.
+    """
+    if "httpGet" not in action:
+        await perform(action, target)
+        return
+    url, headers = _request(action["httpGet"], target, "kube-lifecycle")
+    async with aiohttp.ClientSession() as session:
+        for _ in range(MOST_REQUESTS):
+            answer = await _ask(session, url, headers)
+            if not answer.location:
+                return
+            url, headers = answer.location, _headers_for(answer, headers)
+    raise ProbeFailed(f'Get "{url}": stopped after {MOST_REQUESTS} redirects')
+
+
 async def _exec(command: list[str], target: ProbeTarget) -> None:
     try:
         code, output = await target.run_command(command)
@@ -84,7 +103,7 @@ async def _get(action: Manifest, target: ProbeTarget) -> str:
 
     After ``RedirectChecker`` and ``DoHTTPProbe`` (``pkg/probe/http``).
     """
-    url, headers = _request(action, target)
+    url, headers = _request(action, target, "kube-probe")
     # A session per probe: the kubelet keeps no connections either, and a kept one would hide that the port has closed.
     async with aiohttp.ClientSession() as session:
         for _ in range(MOST_REQUESTS):
@@ -95,20 +114,23 @@ async def _get(action: Manifest, target: ProbeTarget) -> str:
                 return ""
             if not answer.location or urlsplit(answer.location).hostname != urlsplit(url).hostname:
                 return "Probe terminated redirects, Response body: " + answer.body.decode(errors="replace")
-            if answer.whole:
-                headers = {name: value for name, value in headers.items() if name.lower() != "host"}
-            url = answer.location
+            url, headers = answer.location, _headers_for(answer, headers)
     raise ProbeFailed(f'Get "{url}": stopped after {MOST_REQUESTS} redirects')
 
 
-def _request(action: Manifest, target: ProbeTarget) -> tuple[str, dict[str, str]]:
+def _request(action: Manifest, target: ProbeTarget, agent: str) -> tuple[str, dict[str, str]]:
     """Return the URL and the headers of the first request."""
     host, port = action.get("host") or target.address(), _port(action["port"], target.spec)
     scheme = (action.get("scheme") or "HTTP").lower()
     path = action.get("path") or "/"
-    headers = {"User-Agent": "kube-probe/1.36", "Accept": "*/*"}
+    headers = {"User-Agent": f"{agent}/1.36", "Accept": "*/*"}
     headers |= {header["name"]: header.get("value") or "" for header in action.get("httpHeaders") or ()}
     return f"{scheme}://{host}:{port}{path if path.startswith('/') else '/' + path}", headers
+
+
+def _headers_for(redirect: _Answer, headers: dict[str, str]) -> dict[str, str]:
+    """Return the headers of the next request: a Host header of the pod's author is for the first host alone."""
+    return {name: value for name, value in headers.items() if name.lower() != "host"} if redirect.whole else headers
 
 
 class _Answer(NamedTuple):
