@@ -277,6 +277,35 @@ OTHERS = [
     *(
         (
             "ResourceQuota",
+            named("ResourceQuota", spec={"hard": {resource: "1", "pods": "1"}, "scopes": [scope]}),
+            [(INVALID, "spec.scopes", "unsupported scope applied to resource")],
+        )
+        for scope, resource in (
+            ("NotTerminating", "services"),
+            ("PriorityClass", "requests.storage"),
+            ("NotBestEffort", "limits.ephemeral-storage"),
+            ("BestEffort", "cpu"),
+        )
+    ),
+    (
+        "ResourceQuota",
+        named(
+            "ResourceQuota",
+            spec={
+                "hard": {"secrets": "1"},
+                "scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "Exists"}]},
+            },
+        ),
+        [(INVALID, "spec.scopeSelector.matchExpressions[0].scopeName", "unsupported scope applied to resource")],
+    ),
+    (
+        "ResourceQuota",
+        named("ResourceQuota", spec={"hard": {"pods": "1"}, "scopes": ["BestEffort", "NotBestEffort"]}),
+        [(INVALID, "spec.scopes", "conflicting scopes")],
+    ),
+    *(
+        (
+            "ResourceQuota",
             named("ResourceQuota", spec={"scopeSelector": {"matchExpressions": [expression]}}),
             [(reason, f"spec.scopeSelector.matchExpressions[0].{field}", words)],
         )
@@ -405,6 +434,17 @@ def test_a_wrong_object_is_refused_at_the_field(kind, manifest, wanted):
             ]
         ),
         job(restartPolicy="Never") | {"kind": "Job"},
+        *(
+            {
+                "kind": "ResourceQuota",
+                **named("ResourceQuota", spec={"hard": dict.fromkeys(hard, "1"), "scopes": scopes}),
+            }
+            for hard, scopes in (
+                (["pods", "requests.cpu", "count/jobs.batch", "example.com/gpu"], ["NotBestEffort", "Terminating"]),
+                (["pods"], ["BestEffort", "NotTerminating"]),
+                (["services", "requests.storage"], []),
+            )
+        ),
     ],
 )
 def test_a_right_manifest_has_no_causes(manifest):

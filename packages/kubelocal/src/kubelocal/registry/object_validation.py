@@ -6,6 +6,7 @@ Source: ``pkg/apis/{core,batch,coordination,rbac}/validation`` of Kubernetes 1.3
 from __future__ import annotations
 
 import itertools
+from collections.abc import Collection
 
 from kubelocal.codec import field_errors
 from kubelocal.codec.quantities import amount
@@ -35,6 +36,29 @@ DATA_KEYS = keys(name_validation.config_key)
 COUNT = at_least(0)
 POD_SCOPES = frozenset({"BestEffort", "NotBestEffort", "Terminating", "NotTerminating", "CrossNamespacePodAffinity"})
 QUOTA_SCOPES = POD_SCOPES | {"PriorityClass", "VolumeAttributesClass"}
+OPPOSITE_SCOPES = ({"BestEffort", "NotBestEffort"}, {"Terminating", "NotTerminating"})
+COMPUTE_QUOTAS = frozenset(
+    f"{prefix}{name}" for prefix in ("", "requests.", "limits.") for name in ("cpu", "memory", "ephemeral-storage")
+)
+STANDARD_QUOTAS = COMPUTE_QUOTAS | {
+    "requests.storage",
+    "pods",
+    "resourcequotas",
+    "services",
+    "services.nodeports",
+    "services.loadbalancers",
+    "replicationcontrollers",
+    "secrets",
+    "configmaps",
+    "persistentvolumeclaims",
+}
+"""The resources whose fit is checked; other names, such as ``count/jobs.batch``, go with any scope."""
+POD_QUOTAS = {name for name in COMPUTE_QUOTAS if not name.endswith("ephemeral-storage")} | {"pods"}
+SCOPED_QUOTAS: dict[str, Collection[str]] = {
+    **dict.fromkeys((POD_SCOPES | {"PriorityClass"}) - {"BestEffort"}, POD_QUOTAS),
+    "BestEffort": {"pods"},
+}
+"""The standard resources that each scope goes with."""
 RBAC = "rbac.authorization.k8s.io"
 PULL_SECRETS = {"kubernetes.io/dockerconfigjson": ".dockerconfigjson", "kubernetes.io/dockercfg": ".dockercfg"}
 
@@ -251,6 +275,25 @@ def _quota_selector(term: Manifest, path: str, causes: list[Cause]) -> None:
         causes.append(field_errors.invalid(f"{path}.values", values, detail))
 
 
+def _quota_scopes(spec: Manifest, path: str, causes: list[Cause]) -> None:
+    """Check that scopes fit each other and each resource that the quota limits: they select pods, or volume claims.
+
+    After ``validateResourceQuotaScopes`` and ``IsResourceQuotaScopeValidForResource`` (``pkg/apis/core``).
+    """
+    limited = [name for name in spec.get("hard") or () if name in STANDARD_QUOTAS]
+    scopes = spec.get("scopes") or []
+    terms = (spec.get("scopeSelector") or {}).get("matchExpressions") or []
+    selected = [term.get("scopeName", "") for term in terms]
+    fields = [(f"{path}.scopes", scope) for scope in scopes]
+    fields += [(f"{path}.scopeSelector.matchExpressions[{i}].scopeName", scope) for i, scope in enumerate(selected)]
+    for field, scope in fields:
+        if any(name not in SCOPED_QUOTAS.get(scope, STANDARD_QUOTAS) for name in limited):
+            causes.append(field_errors.invalid(field, scope, "unsupported scope applied to resource"))
+    for field, together in ((f"{path}.scopes", scopes), (f"{path}.scopeSelector.matchExpressions", selected)):
+        if any(pair <= set(together) for pair in OPPOSITE_SCOPES):
+            causes.append(field_errors.invalid(field, together, "conflicting scopes"))
+
+
 LIMIT_FIELDS = ("min", "defaultRequest", "default", "max")
 NAMES = {"min": "min value", "defaultRequest": "default request value", "default": "default value", "max": "max value"}
 
@@ -327,6 +370,7 @@ OBJECT_CHECKS: dict[str, ObjectCheck] = {
     "V1ClusterRoleBinding": _role_binding,
     "V1PolicyRule": _policy_rule,
     "V1Taint": _taint,
+    "V1ResourceQuotaSpec": _quota_scopes,
     "V1ScopedResourceSelectorRequirement": _quota_selector,
     "V1Binding": _requires("target"),
 }
