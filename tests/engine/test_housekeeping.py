@@ -108,11 +108,11 @@ async def names(place: Place, resource: Any, labels: str = "") -> set[str]:
     return {item["metadata"]["name"] for item in found.items}
 
 
-async def ended_pod(place: Place, name: str) -> dict[str, Any]:
+async def pod_in(place: Place, name: str, phase: str) -> dict[str, Any]:
     async with asyncio.timeout(scaled(20)):
-        while (made := await place.client.get(PODS, name, namespace=place.namespace))["status"]["phase"] != "Succeeded":  # noqa: ASYNC110
+        while (found := await place.client.get(PODS, name, namespace=place.namespace))["status"]["phase"] != phase:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
-    return made
+    return found
 
 
 async def test_an_unseen_pod_that_does_not_exist_ends_its_run(place: Place) -> None:
@@ -166,6 +166,7 @@ async def test_leftovers_of_dead_executors_are_swept_and_live_executors_keep_the
     labels = {"airflow-worker": "7", "crosswind/team": "blue"}  # of another team's executor in our scheduler
     teams = workload_secret("of-team", place.namespace, {"a": b"x"}, labels)
     await place.client.create(SECRETS, teams, namespace=place.namespace)
+    await pod_in(place, "runs", "Running")  # one that has not started is swept
 
     async with asyncio.timeout(scaled(20)):
         while await names(place, PODS) != {"living", "runs"} or await names(place, SECRETS) != THEIRS:
@@ -179,7 +180,7 @@ async def test_a_pod_of_ours_that_no_run_is_for_is_deleted_within_two_rounds(pla
     place.housekeeper._sweep_at = asyncio.get_running_loop().time() + 300
     manifest = pod("stray", cluster.image, "7", "exit 0")
     await place.client.create(PODS, manifest, namespace=place.namespace)
-    made = await ended_pod(place, "stray")
+    made = await pod_in(place, "stray", "Succeeded")
     place.housekeeper._watcher.on_event(InformerEvent("MODIFIED", made, "watch"))
     await place.housekeeper._sweep()
     await place.cleaner.wait_until_empty()
@@ -195,7 +196,7 @@ async def test_pods_and_secrets_of_a_dag_test_are_not_swept(place: Place, cluste
     await place.client.create(PODS, manifest, namespace=place.namespace)
     secret = workload_secret("of-local", place.namespace, {"a": b"x"}, {"airflow-worker": "local-1234abcd"})
     await place.client.create(SECRETS, secret, namespace=place.namespace)
-    await ended_pod(place, "done")
+    await pod_in(place, "done", "Succeeded")
     for _ in range(3):
         place.housekeeper.sweep_soon()
         await place.housekeeper._sweep()

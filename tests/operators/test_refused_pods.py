@@ -80,7 +80,7 @@ def refuse_by_a_quota_that_wants_limits(runner: Any) -> dict[str, Any]:
 REFUSALS = {
     "quota that wants limits": (
         refuse_by_a_quota_that_wants_limits,
-        r"state limits\.memory.*; set it in container_resources",
+        r"specify limits\.memory.*; set it in container_resources",
     ),
     "no service account": (lambda runner: {"service_account_name": "none"}, r"service account .*none does not exist"),
     "a wrong field": (

@@ -147,7 +147,7 @@ def test_a_control_statement_that_reads_out_of_sight_makes_a_text_incomplete(sta
 @pytest.mark.parametrize("statement", ["FOR r IN EXECUTE 'SELECT ' || x LOOP NULL; END LOOP", "OPEN c FOR EXECUTE x"])
 def test_sql_that_a_loop_or_a_cursor_puts_together_is_reported(statement: str) -> None:
     facts = read_query(f"DO $$ BEGIN {statement}; END $$", [], "postgres", "")
-    assert ["runs SQL that is put together" in reason for _, reason in facts.unread] == [True]
+    assert ["runs SQL that is composed at run time" in reason for _, reason in facts.unread] == [True]
 
 
 @pytest.mark.parametrize(
