@@ -6,12 +6,13 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
+from playwright.sync_api import Error as PlaywrightError
 from tests.pages.rig import RUN, PagesServer, of_task
 
 from deadlines import scaled
@@ -100,6 +101,24 @@ def tokens(server: PagesServer) -> dict[str, str]:
 Open = Callable[..., Page]
 
 
+def fetch_outside_chromium(context: BrowserContext) -> None:
+    """Have Playwright make the requests of a context's pages.
+
+    Chromium ends all its connections, also those to 127.0.0.1, when the addresses of the machine change
+    (ERR_NETWORK_CHANGED), and clusters of other tests add and remove the interfaces of pods.
+    """
+
+    def fetch(route: Route) -> None:
+        with suppress(PlaywrightError):  # the page was closed meanwhile
+            try:
+                route.fulfill(response=route.fetch(max_redirects=0))
+            except PlaywrightError as error:
+                print(route.request.url, error.message)
+                route.abort()
+
+    context.route("**/*", fetch)
+
+
 @pytest.fixture
 def visit(browser: Browser, server: PagesServer, tokens: dict[str, str]) -> Iterator[Open]:
     """Open a page of Airflow's UI; a script's error fails the test."""
@@ -116,6 +135,7 @@ def visit(browser: Browser, server: PagesServer, tokens: dict[str, str]) -> Iter
         # Airflow's UI shows its page 404 where a plug-in's script does not load; the test's output names the cause.
         page.on("requestfailed", lambda request: print(request.url, request.failure))
         page.on("console", lambda message: print(message.text) if message.type == "error" else None)
+        fetch_outside_chromium(context)
         contexts.append(context)
         page.goto(server.url + path)
         return page
@@ -251,6 +271,7 @@ def test_the_same_without_scripts(
         java_script_enabled=False,
     )
     context.add_cookies([{"name": "_token", "value": tokens["admin"], "url": server.url}])
+    fetch_outside_chromium(context)
     page = context.new_page()
     page.goto(f"{server.url}/crosswind/{path}")
     with looked_at(page, f"plain-{name}-{theme}-{width}"):
