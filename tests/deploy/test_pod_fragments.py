@@ -114,7 +114,7 @@ SECRET = "has DB_PASSWORD with a literal value and the name of a secret"
                 "v.yaml:2: pods.volumes[0].future.since is 2024-01-01; put it into quotes",
                 "v.yaml:2: pods.volumes[0].future.of is a set; write text or a list",
                 "v.yaml:2: pods.volumes[0].future.data is binary data; write text or a list",
-                "v.yaml:2: pods.volumes[0].future.rate is nan, which is no number of JSON; write a number",
+                "v.yaml:2: pods.volumes[0].future.rate is nan, which JSON cannot represent; write a number",
             ],
         ),
         (
@@ -125,7 +125,7 @@ SECRET = "has DB_PASSWORD with a literal value and the name of a secret"
         (
             'database: {cidrs: ["10.0.0.300/99"]}\n',
             [
-                "v.yaml:2: database.cidrs[0] is '10.0.0.300/99', which is no range of addresses; "
+                "v.yaml:2: database.cidrs[0] is '10.0.0.300/99', which is not a range of addresses; "
                 "write one such as 10.0.0.0/16"
             ],
         ),
@@ -141,7 +141,7 @@ SECRET = "has DB_PASSWORD with a literal value and the name of a secret"
         (
             "scheduler: {resources: {requests: {cpu: 2, memroy: 1Gi}, limits: {cpu: 1500m}}}\n",
             [
-                "v.yaml:2: scheduler.resources.requests.memroy is no resource; write memory",
+                "v.yaml:2: scheduler.resources.requests.memroy is not a resource; write memory",
                 "v.yaml:2: scheduler.resources.requests.cpu is 2, above the limit '1500m'; lower it, or raise the",
             ],
         ),
@@ -227,7 +227,7 @@ SECRET = "has DB_PASSWORD with a literal value and the name of a secret"
             "pods: {volumes: [{name: ca, hostPath: {path: /etc/ssl}}]}\n",
             ["v.yaml:2: pods.volumes[0].hostPath is refused by Pod Security's level restricted (migrations/job.yaml)"],
         ),
-        ("database: {host: a..b}\n", ["v.yaml:2: database.host is 'a..b', which is no host name; write"]),
+        ("database: {host: a..b}\n", ["v.yaml:2: database.host is 'a..b', which is not a host name; write"]),
     ],
 )
 def test_what_the_api_server_would_refuse_is_an_error_with_its_line_and_fix(text: str, messages: list[str]) -> None:

@@ -73,7 +73,7 @@ SHARED_LOGS = ("{claim: my-logs}", "{efs: {fileSystem: fs-0a}}")
         ),
         pytest.param(
             IMAGE + f"config: {{crosswind: {{queues: '{'[' * 50_000}'}}}}\n",
-            "v.yaml:1: the file has [crosswind] queues that are no JSON: nested too deeply; use fewer levels",
+            "v.yaml:1: the file has [crosswind] queues that are not valid JSON: nested too deeply; use fewer levels",
             id="nested queues",
         ),
         pytest.param(

@@ -72,7 +72,7 @@ def test_falsy_values_stay_and_fields_get_kubernetes_names() -> None:
             {"crosswind": {"node_loss_seconds": -1}},
             '["crosswind"].node_loss_seconds: must be a whole number of at least 0',
         ),
-        ({"crosswind": {"after_losses": {0: pod()}}}, '["crosswind"].after_losses: 0 is no number of losses'),
+        ({"crosswind": {"after_losses": {0: pod()}}}, '["crosswind"].after_losses: 0 is not a number of losses'),
         ({"crosswind": {"after_losses": {1: pod(tty="yes")}}}, "after_losses.1.spec.containers[0].tty must be bool"),
         ({"pod_override": {"spec": {}}}, "must be a kubernetes.client.models.V1Pod, not dict"),
         ({"pod_override": k8s.V1PodSpec(containers=[])}, "not V1PodSpec"),

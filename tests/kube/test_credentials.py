@@ -234,7 +234,7 @@ async def test_the_proxy_is_the_kubeconfigs_or_the_environments(
 
 async def test_in_cluster_outside_a_pod_names_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    with pytest.raises(KubeconfigError, match=r"no pod with a service account: .* Set in_cluster = False"):
+    with pytest.raises(KubeconfigError, match=r"not a pod with a service account: .* Set in_cluster = False"):
         await kube_credentials.load(KubeSettings(in_cluster=True))
 
 

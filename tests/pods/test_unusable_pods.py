@@ -99,7 +99,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (_pod(resources={"requests": {"cpu": "-1"}}), "containers[0].resources.requests.cpu is '-1'; write 0 or more"),
     (
         _pod(resources={"requests": {"memroy": "1Gi"}}),
-        "containers[0].resources.requests.memroy is no resource; write mem",
+        "containers[0].resources.requests.memroy is not a resource; write mem",
     ),
     (_pod(image=" a"), "containers[0].image is ' a'; leave out the space"),
     (_pod(imagePullPolicy="always"), "containers[0].imagePullPolicy is 'always'; write Always"),

@@ -204,7 +204,7 @@ def test_repository_and_tag_make_an_image_and_a_pod_without_a_template() -> None
         ({"node_loss_seconds": "1m"}, "[crosswind] node_loss_seconds cannot be read"),
         ({"after_losses": "[1]"}, "[crosswind] after_losses must be a JSON object"),
         ({"after_losses": "{"}, "[crosswind] after_losses cannot be read"),
-        ({"after_losses": '{"x": {}}'}, "[crosswind] after_losses: 'x' is no number of losses"),
+        ({"after_losses": '{"x": {}}'}, "[crosswind] after_losses: 'x' is not a number of losses"),
         ({"after_losses": '{"1": {"spec": {"nodeSelector": 3}}}'}, "[crosswind] after_losses.1: spec.nodeSelector"),
         ({"deleted_is_loss": "perhaps"}, "[crosswind] deleted_is_loss cannot be read"),
         ({"bytecode_volume": "/mnt/cache"}, "[crosswind] bytecode_volume must be the name of a volume"),

@@ -89,7 +89,7 @@ def table_width() -> int | None:
 
 
 def print_styled(lines: Iterable[Any]) -> None:
-    """Print styled lines, without styles where the output is no terminal or NO_COLOR is set."""
+    """Print styled lines, without styles where the output is not a terminal or NO_COLOR is set."""
     from crosswind.cli.text_table import ansi, plain
 
     colours = sys.stdout.isatty() and not os.environ.get("NO_COLOR")

@@ -34,7 +34,7 @@ class _ClosedFile(io.RawIOBase):
 
 
 def replace_closed() -> None:
-    """Replace closed streams by some that are no terminals, and that raise ``OSError`` when they are used."""
+    """Replace closed streams by some that are not terminals, and that raise ``OSError`` when they are used."""
     # A type checker believes that there always are streams.
     streams: dict[str, io.TextIOWrapper | None] = {"in": sys.stdin, "out": sys.stdout}  # type: ignore[dict-item]
     if streams["in"] is None:

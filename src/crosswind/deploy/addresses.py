@@ -127,7 +127,7 @@ def _cidr(text: str) -> str:
     except ValueError:
         network = None
     if network is None:
-        raise ValueError(f"is {text!r}, which is no range of addresses; write one such as 10.0.0.0/16")
+        raise ValueError(f"is {text!r}, which is not a range of addresses; write one such as 10.0.0.0/16")
     mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
     if mapped and network.prefixlen >= 96:
         network = ip_network(f"{mapped}/{network.prefixlen - 96}")
@@ -144,7 +144,7 @@ Cidr = Annotated[str, AfterValidator(_cidr)]
 
 def _host_name(text: str) -> str:
     if not _HOST_NAME.fullmatch(text):
-        raise ValueError(f"is {text!r}, which is no host name; write a name such as airflow.example.com")
+        raise ValueError(f"is {text!r}, which is not a host name; write a name such as airflow.example.com")
     return text
 
 
@@ -153,7 +153,7 @@ def _host(text: str) -> str:
         return text if _HOST_NAME.fullmatch(text) else str(IPv4Address(text))
     except ValueError:
         fix = "write a name such as db.example.com, or an IPv4 address"
-        raise ValueError(f"is {text!r}, which is no host name; {fix}") from None
+        raise ValueError(f"is {text!r}, which is not a host name; {fix}") from None
 
 
 def _host_port(text: str) -> str:

@@ -33,7 +33,7 @@ def json_problems(value: Json, path: FieldPath = ()) -> Iterator[FieldProblem]:
         for index, item in enumerate(value):
             yield from json_problems(item, (*path, index))
     elif isinstance(value, float) and not math.isfinite(value):
-        yield FieldProblem(path, f"is {value}, which is no number of JSON", "write a number")
+        yield FieldProblem(path, f"is {value}, which JSON cannot represent", "write a number")
     elif isinstance(value, date):
         yield FieldProblem(path, f"is {value.isoformat()}", "put it into quotes")
     elif value is not None and not isinstance(value, str | int | float):

@@ -156,9 +156,9 @@ class Values(ValuesSection):
         try:
             settings_by_queue = parse_json(str(text))
         except ValueError as problem:
-            raise ValueError(f"has [crosswind] queues that are no JSON: {problem}") from None
+            raise ValueError(f"has [crosswind] queues that are not valid JSON: {problem}") from None
         if not isinstance(settings_by_queue, dict):
-            raise ValueError("has [crosswind] queues that are no JSON object; write queues by name")
+            raise ValueError("has [crosswind] queues that are not a JSON object; write queues by name")
         queues, problems = parse_queues(settings_by_queue)
         if problems:
             raise ValueError(f"has [crosswind] queues that the executor refuses: {problems[0]}")

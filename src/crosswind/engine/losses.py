@@ -89,7 +89,7 @@ def _patch_problems(where: str, value: Json) -> Iterator[str]:
         return
     for number, patch in value.items():
         if not str(number).isdecimal() or int(number) < 1:
-            yield f"{where}: {number!r} is no number of losses; use whole numbers of at least 1"
+            yield f"{where}: {number!r} is not a number of losses; use whole numbers of at least 1"
             continue
         if not isinstance(patch, Mapping):
             yield f"{where}.{number}: must be a pod, not {patch!r}"

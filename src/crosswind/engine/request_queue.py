@@ -44,7 +44,7 @@ class AimdLimit:
     halved_at: float = -math.inf
 
     def accepted(self, under_way: int) -> AimdLimit:
-        """Return the limit after an answer that was no push-back. Only a limit that is used up grows."""
+        """Return the limit after an answer that was not a push-back. Only a limit that is used up grows."""
         if under_way < int(self.limit) or self.limit >= self.ceiling:
             return self
         step = 1.0 if self.limit < self.threshold else 1.0 / self.limit
@@ -158,7 +158,7 @@ class RequestQueue(Generic[Item]):
             self.limit = self.limit.accepted(self._under_way)
             if self._failures:
                 self._failures.pop(id(item), None)
-        except Exception as error:  # cancellation is no Exception: the item counts neither as sent nor as failed
+        except Exception as error:  # cancellation is not an Exception: the item counts neither as sent nor as failed
             self._slow_down(error, sent_at, loop.time())
             self._failures[id(item)] = self.failures(item) + 1
             delay = self._failed(item, error)

@@ -169,7 +169,7 @@ def worker_pod(
     where the worker finds what to run. No argument is changed, but the result shares parts with them: copy it before
     changing it in place.
 
-    Raises ``OverrideError`` for an override that is no pod, or after which the pod cannot run; ``TemplateError`` if
+    Raises ``OverrideError`` for an override that is not a pod, or after which the pod cannot run; ``TemplateError`` if
     there is no image.
     """
     order = _Order(template, override, task, settings, workload)

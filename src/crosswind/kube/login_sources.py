@@ -181,8 +181,8 @@ class InClusterSource:
             )
         except (ConfigException, OSError, UnicodeDecodeError) as error:
             raise KubeconfigError(
-                f"in_cluster is set, but this is no pod with a service account: {error} Set in_cluster = False to use a"
-                " kubeconfig, or let the pod have its token (automountServiceAccountToken)"
+                f"in_cluster is set, but this is not a pod with a service account: {error} Set in_cluster = False to"
+                " use a kubeconfig, or let the pod have its token (automountServiceAccountToken)"
             ) from error
         return _login(configuration, "the pod's service account", self._settings, no_proxy=None)
 

@@ -92,9 +92,9 @@ class Request(NamedTuple):
     """One request.
 
     ``verb``, ``subject`` (``pods/exec``) and ``namespace`` are RBAC's names, for messages. ``timeout``: seconds for the
-    whole exchange, None is the client's default; for a stream (with ``silence``) None is no limit. ``silence``: seconds
-    without a byte after which a stream counts as dead, 0 for never. ``upgrade``: WebSocket subprotocols. ``accept``:
-    the forms of an answer, best first.
+    whole exchange, None is the client's default; for a stream (with ``silence``) None means no limit. ``silence``:
+    seconds without a byte after which a stream counts as dead, 0 for never. ``upgrade``: WebSocket subprotocols.
+    ``accept``: the forms of an answer, best first.
     """
 
     method: str

@@ -228,7 +228,7 @@ async def _by_deletion(client: Client, pod: Pod) -> XComDelivery | None:
     value = printed_value(bytes(log_text), delivery.frame if delivery else None)
     if value is not None:
         return XComDelivery(value)
-    # After our own deletion the pod's absence is no news: without this problem the loss would pass for no value.
+    # After our own deletion the pod's absence is expected: without this problem the loss would pass for no value.
     return XComDelivery(problem=_UNDELIVERED) if is_ours else None
 
 

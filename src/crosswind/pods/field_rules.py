@@ -278,9 +278,11 @@ def _resources(resources: Mapping[str, Any], path: FieldPath) -> Iterator[FieldP
                 continue
             if "/" not in name and not name.startswith("hugepages-"):
                 guess = corrected_spelling(name, _STANDARD_RESOURCES, 0.6)
-                yield FieldProblem((*path, field, name), "is no resource", f"write {guess}" if guess else _RESOURCE_FIX)
+                yield FieldProblem(
+                    (*path, field, name), "is not a resource", f"write {guess}" if guess else _RESOURCE_FIX
+                )
             elif not _LABEL_KEY.fullmatch(name):
-                yield FieldProblem((*path, field, name), "is no resource", _RESOURCE_FIX)
+                yield FieldProblem((*path, field, name), "is not a resource", _RESOURCE_FIX)
     for name, request in requests.items():
         requested, limit = quantity_number(request), quantity_number(limits.get(name))
         if requested is None or limit is None or requested == limit:

@@ -1,6 +1,6 @@
 """Selects pods of Airflow tasks by what their users know: DAG, run, task, queue, state and reason. Pure.
 
-The server selects by labels where it can. A label's value is shortened where the id is no valid one, and two ids may
+The server selects by labels where it can. A label's value is shortened where the id is not valid, and two ids may
 share such a value, so each pod is compared once more, with the true ids in its annotations.
 """
 

@@ -64,7 +64,7 @@ _CALLBACK_STATES = {
 }
 
 CALLBACK_TASK, CONNECTION_TEST_DAG = "callback", "connection-test"
-"""Task and DAG in the annotations of pods whose workload is no task instance; their run is the id in the database."""
+"""Task and DAG in the annotations of pods whose workload is not a task instance; their run is the database's id."""
 
 _IDS_PER_QUERY, _KEYS_PER_QUERY = 500, 200
 """A key has four parts, and SQLite takes 999 parameters in its default build before 3.32."""
@@ -77,7 +77,7 @@ _COLUMNS = (
     TaskInstance.queued_by_job_id,
     TaskInstance.try_number,
     # Whether a worker has started it since it was queued last. Core leaves the columns of an earlier try in the row, so
-    # that their values alone show nothing. ``start_date`` is no evidence: marking sets it, too, and a try that resumes
+    # that their values alone show nothing. ``start_date`` is not evidence: marking sets it, too, and a try that resumes
     # after a deferral keeps it. An adoption sets a missing ``last_heartbeat_at``, but never ``hostname``.
     and_(TaskInstance.hostname != "", TaskInstance.last_heartbeat_at >= TaskInstance.queued_dttm).label("started"),
 )

@@ -246,12 +246,12 @@ class SidecarShutdown:
     async def _retry(
         self, act: Callable[[], Awaitable[object]], passes: Callable[[CrosswindError], bool] = _is_api_trouble
     ) -> None:
-        """Act again for as long as the API server has trouble, which is no reason for a harsher step.
+        """Act again for as long as the API server has trouble, which does not justify a harsher step.
 
         The caller sets the deadline. ``passes``: returns whether an error is retried.
         """
         failures = 0
-        # Ends by success, by an error that is no trouble, or by the caller's deadline, which cancels the sleep.
+        # Ends by success, by an error that is not trouble, or by the caller's deadline, which cancels the sleep.
         while True:
             try:
                 await act()

@@ -95,7 +95,7 @@ class Registry(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PodLogOptions:
-    """The query of ``pods/log``, in seconds and bytes; None is no limit."""
+    """The query of ``pods/log``, in seconds and bytes; None means no limit."""
 
     follow: bool = False
     previous: bool = False

@@ -17,7 +17,7 @@ HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
 
 
 def answer_document(method: str, path: str, headers: Mapping[str, str]) -> Response:
-    """Answer a path that is no resource; an unknown one gets a plain 404 page, as in Kubernetes."""
+    """Answer a path that is not a resource; an unknown one gets a plain 404 page, as in Kubernetes."""
     path = path.rstrip("/")
     if path in HEALTH:
         return PlainTextResponse("ok")

@@ -96,5 +96,5 @@ def verb_forbidden(user: User, verb: str, info: RequestInfo) -> StatusError:
 
 
 def path_forbidden(user: User, verb: str, path: str) -> StatusError:
-    """403 for a path that is no resource."""
+    """403 for a path that is not a resource."""
     return failure(403, "Forbidden", f'forbidden: User "{user.username}" cannot {verb} path "{path}"', {})

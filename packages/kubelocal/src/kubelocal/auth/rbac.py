@@ -21,7 +21,7 @@ __all__ = ["Authorizer"]
 
 @dataclass(frozen=True, slots=True)
 class AccessAttributes:
-    """The action to decide on: a verb on a resource, or on a path that is no resource."""
+    """The action to decide on: a verb on a resource, or on a path that is not a resource."""
 
     verb: str
     group: str = ""
@@ -45,7 +45,7 @@ class Authorizer:
         return self._decide(user, AccessAttributes(verb, group, resource, subresource, namespace, name))
 
     def allowed_path(self, user: User, verb: str, path: str) -> bool:
-        """Whether a user may use a verb on a path that is no resource, such as ``/version``."""
+        """Whether a user may use a verb on a path that is not a resource, such as ``/version``."""
         return self._decide(user, AccessAttributes(verb, path=path))
 
     def rules(self, user: User, namespace: str) -> Iterator[Manifest]:

@@ -34,7 +34,7 @@ class VisibleEvent:
 class Feed:
     """The pending events of one reader of a kind.
 
-    ``limit``: pending events of a slow reader, beyond which the feed is ``lost`` and drops all; None is no limit.
+    ``limit``: pending events of a slow reader, beyond which the feed is ``lost`` and drops all; None means no limit.
     """
 
     def __init__(
