@@ -234,7 +234,7 @@ CREATED = {
     "job": [f"--image={IMAGE}", "--dry-run=server", "--", "true"],
     "poddisruptionbudget": ["--selector=app=web", "--min-available=50%"],
     "priorityclass": ["--value=0", "--description=d", "--preemption-policy=Never"],
-    "quota": ["--hard=pods=5,requests.cpu=1500m", "--scopes=BestEffort"],
+    "quota": ["--hard=pods=5,requests.cpu=1500m", "--scopes=NotBestEffort"],
     "role": ["--verb=get", "--resource=pods,deployments.apps"],
     "rolebinding": ["--role=a", "--user=u", "--group=g", "--serviceaccount=default:default"],
     "secret generic": ["--from-literal=a=1"],
