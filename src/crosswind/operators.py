@@ -367,9 +367,10 @@ class KubernetesPodOperator(PodLauncher):
 
     def on_kill(self) -> None:
         """End the wait and, unless ``on_kill_action`` says otherwise, delete the pod."""
-        super().on_kill()
+        # First: the program may exit with 0 because of the deletion, before the API server's answer returns.
         if self._follower is not None:
             self._follower.kill()
+        super().on_kill()
 
     # --- result ---------------------------------------------------------------------------------------------------
 

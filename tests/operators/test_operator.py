@@ -199,6 +199,32 @@ def test_killing_the_task_ends_the_wait_and_deletes_the_pod(runner: Any) -> None
     assert runner.pods() == []
 
 
+def test_a_program_that_ends_well_by_the_deletion_is_no_success_of_a_killed_task(runner: Any, tmp_path: Path) -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+    with Proxy(runner.cluster.kubeconfig, tmp_path) as proxy:
+        operator = runner.operator(STAYS, do_xcom_push=False, config_file=str(proxy.kubeconfig))
+        before = signal.signal(signal.SIGUSR1, lambda *_: operator.on_kill())
+
+        def kill() -> None:
+            until_running(runner)
+            proxy.fault = lambda method, path: "late" if method == "DELETE" and "/pods/" in path else None
+            signal.pthread_kill(main, signal.SIGUSR1)
+            while runner.pods():
+                time.sleep(0.05)
+            time.sleep(1)  # the follower has seen the end, and on_kill still waits for its answer
+            proxy.release()
+
+        helper = threading.Thread(target=kill)
+        helper.start()
+        with pytest.raises(AirflowException, match="killed"):
+            operator.execute(runner.context)
+        helper.join()
+        signal.signal(signal.SIGUSR1, before)
+        runner.close()
+    assert proxy.injected == 1
+
+
 def test_an_exception_in_the_worker_cleans_up(runner: Any) -> None:
     class Bad(KubernetesPodOperatorCallback):
         @staticmethod
