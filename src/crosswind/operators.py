@@ -11,7 +11,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import pendulum
 from airflow.providers.cncf.kubernetes.callbacks import ExecutionMode
@@ -244,6 +244,15 @@ class KubernetesPodOperator(PodLauncher):
             pod_uid=self.pod.metadata.uid,
         )
         self.defer(trigger=trigger, method_name="trigger_reentry", timeout=timeout)
+
+    def defer(self, **options: Any) -> NoReturn:
+        """Defer the task, unless it has been killed: the trigger may see its program exit with 0.
+
+        ``options``: those of ``BaseOperator.defer``.
+        """
+        if self._was_killed:
+            raise AirflowException("The task was killed")
+        super().defer(**options)
 
     def trigger_reentry(self, context: Context, event: dict[str, Any]) -> Any:
         """Continue where the trigger stopped: read the logs, fetch the XCom, clean up.

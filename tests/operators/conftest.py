@@ -72,8 +72,11 @@ class OperatorRunner:
 
     def pods(self) -> list[Manifest]:
         """Return the pods that are not being deleted."""
-        listing = self.call_api(lambda client: client.list(PODS, namespace=self.namespace))
-        return [pod for pod in listing.items if "deletionTimestamp" not in pod["metadata"]]
+        return [pod for pod in self.all_pods() if "deletionTimestamp" not in pod["metadata"]]
+
+    def all_pods(self) -> list[Manifest]:
+        """Return all pods, also those that are being deleted."""
+        return list(self.call_api(lambda client: client.list(PODS, namespace=self.namespace)).items)
 
     def call_api(self, call: Callable[[Client], Any]) -> Any:
         """Run ``call`` with a client of the cluster."""

@@ -43,10 +43,6 @@ def until(condition: Callable[[], Any]) -> Any:
     return outcome
 
 
-def all_pods(runner: Any) -> list[Any]:
-    return list(runner.call_api(lambda client: client.list(PODS, namespace=runner.namespace)).items)
-
-
 def base_of(pod: Any) -> dict[str, Any]:
     statuses = pod["status"].get("containerStatuses") or ()
     return next((status["state"] for status in statuses if status["name"] == "base"), {})
@@ -75,16 +71,16 @@ def next_try(runner: Any, printed: Any, context: Any = None, **options: Any) -> 
 def test_a_pod_that_is_being_deleted_is_not_followed(runner: Any, printed: Any, code: int, remembered: bool) -> None:
     context = runner.context | ({"task_state_store": Store()} if remembered else {})
     operator, name = create(runner, OBEYS.replace("exit 0", f"exit {code}"), context)
-    until(lambda: any(base_of(pod).get("running") for pod in all_pods(runner)))
+    until(lambda: any(base_of(pod).get("running") for pod in runner.all_pods()))
     operator.on_kill()
-    assert "deletionTimestamp" in all_pods(runner)[0]["metadata"]
+    assert "deletionTimestamp" in runner.all_pods()[0]["metadata"]
     assert next_try(runner, printed, context) != name
     assert "my own program" in printed.lines()
 
 
 def test_a_deferred_try_does_not_wait_for_a_pod_that_is_being_deleted(runner: Any, printed: Any) -> None:
     operator, name = create(runner, OBEYS)
-    until(lambda: any(base_of(pod).get("running") for pod in all_pods(runner)))
+    until(lambda: any(base_of(pod).get("running") for pod in runner.all_pods()))
     operator.on_kill()
     assert next_try(runner, printed, deferrable=True) != name
     assert "my own program" in printed.lines()
@@ -93,7 +89,7 @@ def test_a_deferred_try_does_not_wait_for_a_pod_that_is_being_deleted(runner: An
 def test_a_result_that_a_try_has_used_is_not_used_again_while_its_pod_drains(runner: Any, printed: Any) -> None:
     options = {"full_pod_spec": runner.with_sidecar(DRAINS), "termination_grace_period": 10}
     runner.run("echo first", **options)
-    left = all_pods(runner)
+    left = runner.all_pods()
     assert [pod["metadata"]["labels"]["already_checked"] for pod in left] == ["True"]
     assert next_try(runner, printed, **options) != left[0]["metadata"]["name"]
     assert "my own program" in printed.lines()
@@ -102,7 +98,7 @@ def test_a_result_that_a_try_has_used_is_not_used_again_while_its_pod_drains(run
 @pytest.mark.parametrize("wait", [0, 1])
 def test_work_that_was_done_before_its_pod_was_deleted_is_not_done_again(runner: Any, printed: Any, wait: int) -> None:
     _, name = create(runner, "echo the work", full_pod_spec=runner.with_sidecar(DRAINS))
-    ended = until(lambda: base_of(all_pods(runner)[0]).get("terminated"))["finishedAt"]
+    ended = until(lambda: base_of(runner.all_pods()[0]).get("terminated"))["finishedAt"]
     due = datetime.datetime.fromisoformat(ended) + datetime.timedelta(seconds=wait)
     until(lambda: datetime.datetime.now(datetime.UTC) > due)
     runner.call_api(lambda client: client.delete(PODS, name, namespace=runner.namespace))
@@ -112,10 +108,10 @@ def test_work_that_was_done_before_its_pod_was_deleted_is_not_done_again(runner:
 
 def test_a_program_that_ends_in_the_second_of_its_deletion_has_not_done_its_work(runner: Any, printed: Any) -> None:
     _, name = create(runner, STOPS, full_pod_spec=runner.with_sidecar(DRAINS))
-    until(lambda: any(base_of(pod).get("running") for pod in all_pods(runner)))
+    until(lambda: any(base_of(pod).get("running") for pod in runner.all_pods()))
     until(lambda: datetime.datetime.now(datetime.UTC).microsecond < 100_000)  # the end comes in the same second
     runner.call_api(lambda client: client.delete(PODS, name, namespace=runner.namespace))
-    until(lambda: base_of(all_pods(runner)[0]).get("terminated"))
+    until(lambda: base_of(runner.all_pods()[0]).get("terminated"))
     assert next_try(runner, printed) != name
     assert "my own program" in printed.lines()
 
@@ -129,13 +125,13 @@ def test_a_dead_pod_without_a_state_of_its_containers_is_put_away(runner: Any, p
     runner.call_api(lambda client: client.patch(PODS, name, status, namespace=runner.namespace, subresource="status"))
     assert next_try(runner, printed, context, on_finish_action="keep_pod") != name
     assert "my own program" in printed.lines()
-    labels = {pod["metadata"]["name"]: pod["metadata"]["labels"] for pod in all_pods(runner)}
+    labels = {pod["metadata"]["name"]: pod["metadata"]["labels"] for pod in runner.all_pods()}
     assert labels[name]["already_checked"] == "True"
 
 
 def test_of_two_pods_the_living_one_is_followed_and_the_other_is_nobody_s(runner: Any, printed: Any) -> None:
     _, failed = create(runner, "exit 3", on_finish_action="keep_pod")
-    until(lambda: base_of(all_pods(runner)[0]).get("terminated"))
+    until(lambda: base_of(runner.all_pods()[0]).get("terminated"))
     label = {"metadata": {"labels": {"already_checked": "True"}}}
     runner.call_api(lambda client: client.patch(PODS, failed, label, namespace=runner.namespace))
     _, living = create(runner, "sleep 1; echo the living one")
@@ -143,7 +139,7 @@ def test_of_two_pods_the_living_one_is_followed_and_the_other_is_nobody_s(runner
     runner.call_api(lambda client: client.patch(PODS, failed, unlabel, namespace=runner.namespace))
     assert next_try(runner, printed, on_finish_action="keep_pod") == living
     assert printed.lines() == ["the living one"]
-    assert {pod["metadata"]["labels"].get("already_checked") for pod in all_pods(runner)} == {"True"}
+    assert {pod["metadata"]["labels"].get("already_checked") for pod in runner.all_pods()} == {"True"}
 
 
 @pytest.mark.parametrize("action", ["keep_pod", "delete_succeeded_pod", "delete_active_pod", "delete_pod"])
@@ -156,7 +152,7 @@ def test_a_pod_that_never_began_goes_whatever_on_finish_action_says(
     options["on_kill_action"] = on_kill
     with pytest.raises(AirflowException, match="schedule_timeout_seconds"):
         runner.run("true", on_finish_action=action, **options)
-    assert all_pods(runner) == []
+    assert runner.all_pods() == []
 
 
 def test_a_program_of_a_pod_that_was_given_up_never_runs_beside_the_next(runner: Any, printed: Any) -> None:
@@ -168,7 +164,7 @@ def test_a_program_of_a_pod_that_was_given_up_never_runs_beside_the_next(runner:
     runner.call_api(lambda client: client.patch(NODES, node, {"metadata": {"labels": {label: "yes"}}}))
     try:
         name = next_try(runner, printed, **options)
-        assert [pod["metadata"]["name"] for pod in all_pods(runner)] == [name]
+        assert [pod["metadata"]["name"] for pod in runner.all_pods()] == [name]
     finally:
         runner.call_api(lambda client: client.patch(NODES, node, {"metadata": {"labels": {label: None}}}))
 
@@ -176,7 +172,7 @@ def test_a_program_of_a_pod_that_was_given_up_never_runs_beside_the_next(runner:
 def test_an_image_that_comes_late_starts_no_pod_that_was_given_up(runner: Any) -> None:
     with pytest.raises(AirflowException, match="no/such:image"):
         runner.run(image="no/such:image", on_finish_action="keep_pod")
-    assert all_pods(runner) == []
+    assert runner.all_pods() == []
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
@@ -194,7 +190,7 @@ def test_an_error_before_the_pod_was_looked_at_leaves_none_that_could_start(runn
             on_finish_action="keep_pod",
             deferrable=deferrable,
         )
-    assert all_pods(runner) == []
+    assert runner.all_pods() == []
 
 
 @pytest.mark.parametrize("error", [Forbidden("no /version", status=403), ServerError("a new leader", status=503)])
@@ -217,7 +213,7 @@ def test_a_pod_that_runs_when_the_deferred_task_s_time_is_up_is_treated_as_on_ki
     options = {"on_finish_action": action, "on_kill_action": on_kill, "deferrable": True}
     with pytest.raises(AirflowException, match="execution_timeout"):
         runner.run("sleep 600", execution_timeout=datetime.timedelta(seconds=4), **options)
-    pods = [pod for pod in all_pods(runner) if "deletionTimestamp" not in pod["metadata"]]
+    pods = [pod for pod in runner.all_pods() if "deletionTimestamp" not in pod["metadata"]]
     if "delete_pod" in (on_kill, action):
         assert pods == []
     else:  # it runs on, and the next try attaches to it
@@ -228,10 +224,10 @@ def test_a_pod_that_runs_when_the_deferred_task_s_time_is_up_is_treated_as_on_ki
 def test_a_pod_of_another_run_that_took_the_name_is_left_alone(runner: Any, printed: Any, script: str) -> None:
     context = runner.context | {"task_state_store": Store()}
     _, name = create(runner, script, context | {"run_id": "other"})
-    until(lambda: base_of(all_pods(runner)[0]))
+    until(lambda: base_of(runner.all_pods()[0]))
     assert next_try(runner, printed, context) != name
     assert printed.lines() == ["my own program"]
-    (left,) = [pod["metadata"] for pod in all_pods(runner) if pod["metadata"]["name"] == name]
+    (left,) = [pod["metadata"] for pod in runner.all_pods() if pod["metadata"]["name"] == name]
     assert ("deletionTimestamp" in left, CHECKED in left["labels"]) == (False, False)
 
 
@@ -241,15 +237,15 @@ def test_a_pod_that_took_the_name_of_a_deferred_one_is_left_alone(runner: Any, p
     event = asyncio.run(first_event(*deferred.value.trigger.serialize()))
     name = event["name"]
     runner.call_api(lambda client: client.delete(PODS, name, namespace=runner.namespace, grace_period=0))
-    until(lambda: not all_pods(runner))
+    until(lambda: not runner.all_pods())
     other = runner.operator("echo of another task; sleep 60").build_pod_request_obj(runner.context)
     other.metadata.name = name
     taken = to_plain_json(other)
     runner.call_api(lambda client: client.create(PODS, taken, namespace=runner.namespace))
-    until(lambda: base_of(all_pods(runner)[0]).get("running"))
+    until(lambda: base_of(runner.all_pods()[0]).get("running"))
     assert runner.operator("true", deferrable=True).trigger_reentry(runner.context, event) is None
     assert printed.lines() == []
-    (left,) = [pod["metadata"] for pod in all_pods(runner)]
+    (left,) = [pod["metadata"] for pod in runner.all_pods()]
     assert ("deletionTimestamp" in left, CHECKED in left["labels"]) == (False, False)
 
 

@@ -11,7 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException
 from kubernetes.client import V1Pod, V1PodSpec, V1Toleration
 from tests.operators.conftest import OperatorRunner
-from tests.operators.test_later_tries import Store, all_pods, base_of, until
+from tests.operators.test_later_tries import Store, base_of, until
 
 from crosswind.errors import ConfigError
 from crosswind.kube.resources import PODS
@@ -129,7 +129,7 @@ def test_the_next_pod_starts_when_the_program_of_the_lost_one_has_ended(runner: 
     def take(pod: Any) -> None:
         evict(runner)(pod)
         while not is_over.wait(0.02):
-            snapshots.append({losses_before(each): bool(base_of(each).get("running")) for each in all_pods(runner)})
+            snapshots.append({losses_before(each): bool(base_of(each).get("running")) for each in runner.all_pods()})
 
     with Taker(runner, take):
         runner.run(f"case $HOSTNAME in *-1) sleep 1; exit 0;; esac; {slow}", termination_grace_period=10)
@@ -193,10 +193,10 @@ def test_a_pod_on_a_dead_node_is_launched_on_another_one(
         )
     assert value == {"rows": 7}
     (first,) = taker.taken
-    left = [pod["metadata"]["name"] for pod in all_pods(runner)]
+    left = [pod["metadata"]["name"] for pod in runner.all_pods()]
     assert left == [first["metadata"]["name"]], "its object stays while its node is dead"
     served.call(lambda cluster: cluster.recover_node(first["spec"]["nodeName"]))
-    until(lambda: not all_pods(runner))
+    until(lambda: not runner.all_pods())
 
 
 @both

@@ -4,6 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -178,51 +179,66 @@ def test_a_task_that_is_killed_before_its_pod_is_there_leaves_none(runner: Any) 
     assert runner.pods() == []
 
 
-def test_killing_the_task_ends_the_wait_and_deletes_the_pod(runner: Any) -> None:
-    operator = runner.operator("sleep 600")
-    before = signal.signal(signal.SIGUSR1, lambda *_: operator.on_kill())
+@contextmanager
+def killed_when_it_runs(runner: Any, operator: Any, afterwards: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Have a signal handler call ``on_kill``, as in a worker, once the pod runs; ``afterwards`` runs beside it."""
     main = threading.main_thread().ident
     assert main is not None
 
     def kill() -> None:
         until_running(runner)
         signal.pthread_kill(main, signal.SIGUSR1)
+        afterwards()
 
-    helper = threading.Thread(target=kill)
+    before = signal.signal(signal.SIGUSR1, lambda *_: operator.on_kill())
+    helper = threading.Thread(target=kill, daemon=True)
     helper.start()
+    try:
+        yield
+        helper.join(scaled(20))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_killing_the_task_ends_the_wait_and_deletes_the_pod(runner: Any) -> None:
+    operator = runner.operator("sleep 600")
     began = time.monotonic()
-    with pytest.raises(AirflowException, match="killed"):
+    with killed_when_it_runs(runner, operator), pytest.raises(AirflowException, match="killed"):
         operator.execute(runner.context)
-    helper.join()
-    signal.signal(signal.SIGUSR1, before)
     assert time.monotonic() - began < scaled(15)
     assert runner.pods() == []
 
 
 def test_a_program_that_ends_well_by_the_deletion_is_no_success_of_a_killed_task(runner: Any, tmp_path: Path) -> None:
-    main = threading.main_thread().ident
-    assert main is not None
+    def answer_late() -> None:
+        while runner.all_pods():
+            time.sleep(0.05)
+        time.sleep(0.5)  # the follower has seen the end, and on_kill still waits for its answer
+        proxy.release()
+
     with Proxy(runner.cluster.kubeconfig, tmp_path) as proxy:
+        proxy.fault = lambda method, path: "late" if method == "DELETE" and "/pods/" in path else None
         operator = runner.operator(STAYS, do_xcom_push=False, config_file=str(proxy.kubeconfig))
-        before = signal.signal(signal.SIGUSR1, lambda *_: operator.on_kill())
-
-        def kill() -> None:
-            until_running(runner)
-            proxy.fault = lambda method, path: "late" if method == "DELETE" and "/pods/" in path else None
-            signal.pthread_kill(main, signal.SIGUSR1)
-            while runner.pods():
-                time.sleep(0.05)
-            time.sleep(1)  # the follower has seen the end, and on_kill still waits for its answer
-            proxy.release()
-
-        helper = threading.Thread(target=kill)
-        helper.start()
-        with pytest.raises(AirflowException, match="killed"):
+        with (
+            killed_when_it_runs(runner, operator, answer_late),
+            pytest.raises(AirflowException, match="killed"),
+        ):
             operator.execute(runner.context)
-        helper.join()
-        signal.signal(signal.SIGUSR1, before)
         runner.close()
     assert proxy.injected == 1
+
+
+@both
+def test_a_task_that_is_killed_before_it_waits_does_not_succeed(runner: Any, deferrable: bool) -> None:
+    class Kill(KubernetesPodOperatorCallback):
+        @staticmethod
+        def on_pod_creation(*, operator: Any, **_: Any) -> None:
+            until_running(runner)
+            operator.on_kill()
+
+    with pytest.raises(AirflowException, match="The task was killed"):
+        runner.run(STAYS, callbacks=Kill, deferrable=deferrable)
+    assert runner.pods() == []
 
 
 def test_an_exception_in_the_worker_cleans_up(runner: Any) -> None:

@@ -64,7 +64,7 @@ _CALLBACK_STATES = {
 }
 
 CALLBACK_TASK, CONNECTION_TEST_DAG = "callback", "connection-test"
-"""Task and DAG in the annotations of pods whose workload is not a task instance; their run is the database's id."""
+"""Task and DAG in the annotations of pods whose workload is not a task instance; the run is its database id."""
 
 _IDS_PER_QUERY, _KEYS_PER_QUERY = 500, 200
 """A key has four parts, and SQLite takes 999 parameters in its default build before 3.32."""
